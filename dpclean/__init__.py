@@ -1,0 +1,1 @@
+"""dpclean: sanitize training images that others made, with a provable noise level."""

@@ -1,0 +1,1 @@
+"""Diffusion denoisers: loading, schedule, tiling, precision, training."""

@@ -1,0 +1,90 @@
+"""Every refusal: its exit code and its two sentences. Every reason for leaving an input out.
+
+A refusal says in one sentence what was found and in one sentence what to do about it. Commands
+print both on standard error (or one JSON object with --json) and leave with the exit code.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DpcleanError(Exception):
+    """A refusal: message names the thing, remedy names the way out; both without a full stop."""
+
+    code = "internal"
+    exit = 1
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def as_dict(self) -> dict[str, object]:
+        """The object that --json prints under the key "error"."""
+        return {"code": self.code, "exit": self.exit, "message": self.message, "remedy": self.remedy}
+
+
+class UsageError(DpcleanError):
+    """An option or a value is wrong."""
+
+    code = "usage"
+    exit = 2
+
+
+class InputError(DpcleanError):
+    """RAW, a shard, a votes file or a model cannot be used, or too many inputs were bad."""
+
+    code = "input"
+    exit = 3
+
+
+class SetupError(DpcleanError):
+    """A denoiser, device, disk space or permission is missing."""
+
+    code = "environment"
+    exit = 4
+
+
+class ConflictError(DpcleanError):
+    """OUT exists, is locked, or was begun with other parameters."""
+
+    code = "conflict"
+    exit = 5
+
+
+class DifferenceError(DpcleanError):
+    """A check found a difference."""
+
+    code = "difference"
+    exit = 6
+
+
+class Interrupted(DpcleanError):
+    """Stopped by a signal after everything that was finished had been committed."""
+
+    code = "interrupted"
+    exit = 130
+
+
+class Reason(StrEnum):
+    """Why an input was left out: the closed list of the ledger, the summary and --json."""
+
+    EMPTY = "empty"
+    NOT_AN_IMAGE = "not-an-image"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too-many-pixels"
+    TIMEOUT = "timeout"
+    DECODER_DIED = "decoder-died"
+    FORMAT_NOT_ALLOWED = "format-not-allowed"
+    UNSUPPORTED_DEPTH = "unsupported-depth"
+    MULTI_FRAME = "multi-frame"
+    ALPHA = "alpha"
+    NAME_COLLISION = "name-collision"
+    OUTSIDE_ROOT = "outside-root"
+    NOT_REGULAR = "not-regular"
+    UNREADABLE = "unreadable"
+    VANISHED = "vanished"
+    BAD_SHARD = "bad-shard"
+    NOT_FINITE = "not-finite"
