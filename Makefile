@@ -1,0 +1,44 @@
+# The two commands of the README are `make demo` and `make test`; `make help` lists the rest.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+SIGMA ?= 0.25
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.dpclean-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# One environment for everything; made again when what it installs or compiles has changed.
+$(INSTALLED): pyproject.toml $(wildcard setup.py csrc/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	@touch $@
+
+raw: | $(INSTALLED)
+	$(BIN)/python examples/make_demo_photos.py $@
+
+demo: $(INSTALLED) raw  ## sanitize a folder of photographs and leave a page to look at
+	$(BIN)/dpclean sanitize ./raw --sigma $(SIGMA) --out ./clean --report
+	@echo
+	@echo "Look at clean/contact_sheet.html in a browser (or clean/contact_sheet.png)."
+
+test: $(INSTALLED)  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## measure what needs no data of yours; results go to benchmarks/results/
+	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/noise_kernels.py
+
+clean:  ## remove what demo, test and the build left (the virtual environment stays)
+	rm -rf raw clean .clean.dpclean-partial .clean.dpclean-key build *.egg-info dpclean/*.so $(INSTALLED)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
