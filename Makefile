@@ -26,7 +26,7 @@ raw: | $(INSTALLED)
 demo: $(INSTALLED) raw  ## sanitize a folder of photographs and leave a page to look at
 	$(BIN)/dpclean sanitize ./raw --sigma $(SIGMA) --out ./clean --report
 	@echo
-	@echo "Look at clean/contact_sheet.html in a browser (or clean/contact_sheet.png)."
+	@echo "Look at clean.report.html in a browser (or at clean.report.png)."
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
@@ -40,5 +40,5 @@ bench: $(INSTALLED)  ## measure what needs no data of yours; results go to bench
 	$(BIN)/python benchmarks/noise_kernels.py
 
 clean:  ## remove what demo, test and the build left (the virtual environment stays)
-	rm -rf raw clean .clean.dpclean-partial .clean.dpclean-key build *.egg-info dpclean/*.so $(INSTALLED)
+	rm -rf raw clean clean.report.* .clean.dpclean-* build *.egg-info dpclean/*.so $(INSTALLED)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
