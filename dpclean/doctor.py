@@ -50,6 +50,11 @@ class Report:
         order: tuple[Status, ...] = ("ok", "warn", "fail")
         return max((finding.status for finding in self.findings), key=order.index)
 
+    @property
+    def failed(self) -> bool:
+        """Whether something that dpclean cannot do without is missing or broken."""
+        return self.status == "fail"
+
     def as_dict(self) -> dict[str, object]:
         """The object that --json prints."""
         return {"status": self.status, "findings": [asdict(finding) for finding in self.findings]}
