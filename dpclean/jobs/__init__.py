@@ -1,0 +1,1 @@
+"""What every long command shares: ledger, staging, lock, key file, manifest. Knows nothing of images."""

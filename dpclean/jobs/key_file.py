@@ -1,0 +1,29 @@
+"""The secret key of a job: one line of hex beside OUT, readable by its owner only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dpclean.errors import ConflictError
+from dpclean.jobs.staging import write_durably
+
+
+def write_key(path: Path, key: bytes) -> None:
+    """Write a 32-byte key, mode 0600."""
+    write_durably(path, key.hex().encode() + b"\n", mode=0o600)
+
+
+def read_key(path: Path) -> bytes:
+    """The 32 bytes of a key file. Raises ConflictError if it is missing, damaged or readable by others."""
+    remedy = f"put the key back at {str(path)!r} with mode 0600, or start again with --overwrite"
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConflictError(f"the key file {str(path)!r} can be read by others", "chmod 600 it if it stayed secret, or start again with --overwrite")
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except FileNotFoundError as error:
+        raise ConflictError(f"the key file {str(path)!r} is missing", remedy) from error
+    except ValueError as error:
+        raise ConflictError(f"the key file {str(path)!r} is damaged", remedy) from error
+    if len(key) != 32:
+        raise ConflictError(f"the key file {str(path)!r} does not hold 32 bytes", remedy)
+    return key

@@ -1,0 +1,110 @@
+"""The manifest of sanitized data, `dpclean.json`: what was done, exactly enough to do it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from dpclean.errors import ConflictError, InputError
+
+NAME = "dpclean.json"
+LEDGER_NAME = "dpclean.ledger.sqlite"
+ANCESTRY_NAME = "dpclean.ancestry"
+CHECKSUMS_NAME = "SHA256SUMS"
+FORMAT = 1
+
+
+class Raw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data that went in. pixel_digest: see docs/formats.md."""
+
+    path: str  # relative to OUT
+    kind: Literal["folder", "shards"]
+    listed: int
+    images: int
+    pixel_digest: str
+
+
+class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The noise that was added. sigma is on the [0, 1] pixel scale."""
+
+    sigma: float
+    specification: int
+    run: int
+    key_commitment: str | None
+    key: str | None = None
+    seed: int | None = None
+
+
+class Denoiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The network that removed it, and the shapes it ran in."""
+
+    id: str
+    digests: dict[str, str]
+    prediction_type: str
+    timestep: float
+    alphas_cumprod: float
+    method: str
+    device: str
+    dtype: str
+    batch_pixels: int
+    tile: int
+    overlap: int
+
+
+class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data that came out."""
+
+    kind: Literal["folder", "shards"]
+    format: str
+    images: int
+    pixel_digest: str
+    unsanitized: list[str]  # tensors and planes that were copied as they are
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that `train` and `certify` need to know about a sanitized data set."""
+
+    format: int
+    tool: str
+    sanitized: bool  # False where sigma is 0
+    parameters: dict[str, Any]  # every option that changes what the data are
+    raw: Raw
+    noise: Noise
+    denoiser: Denoiser
+    classes: list[str]
+    images_by_class: dict[str, int]
+    output: Output
+    quarantined: dict[str, int]
+    left_behind: int
+    not_finite_retried: int
+    host: dict[str, str]
+
+
+def dump(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def read(folder: Path) -> Manifest | None:
+    """The manifest of a folder, None where there is none.
+
+    Raises ConflictError for one of a newer format, InputError for one that is damaged or edited out of form.
+    """
+    path = folder / NAME
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fields = msgspec.json.decode(raw)
+        found = fields.get("format") if isinstance(fields, dict) else None
+        if isinstance(found, int) and found > FORMAT:
+            raise ConflictError(
+                f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
+                f"use {fields.get('tool', 'a newer dpclean')} or newer",
+            )
+        return msgspec.convert(fields, Manifest)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"{str(path)!r} is no manifest: {error}", "restore the file, or sanitize again") from error

@@ -1,0 +1,25 @@
+"""What a job left out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dpclean.errors import InputError
+from dpclean.jobs.ledger import Ledger
+from dpclean.jobs.manifest import LEDGER_NAME
+
+
+def list_quarantined(out: Path) -> list[tuple[str, str]]:
+    """(name, reason) of every input that is not in OUT, in the order of the listing.
+
+    Names that are not UTF-8 carry their bytes as surrogate escapes. Raises InputError where OUT has no ledger.
+    """
+    path = out / LEDGER_NAME
+    if not path.is_file():
+        raise InputError(f"{str(out)!r} has no ledger", "give a folder that 'dpclean sanitize' made")
+    ledger = Ledger(path, writable=False)
+    try:
+        return [(os.fsdecode(name), reason) for name, reason in ledger.quarantined()]
+    finally:
+        ledger.close()

@@ -1,0 +1,70 @@
+"""The ledger: frozen listing, all-or-nothing rows, damage found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dpclean.errors import ConflictError
+from dpclean.jobs.ledger import DONE, QUARANTINED, Ledger, Listed, Outcome
+
+
+def filled(path: Path, count: int = 2000) -> Ledger:
+    ledger = Ledger(path)
+    with ledger.transaction():
+        ledger.freeze(Listed(i, b"class/\xff %d.png" % i, i % 3, b"class/%d.png" % i) for i in range(count))
+    return ledger
+
+
+def test_the_listing_comes_back_byte_for_byte_in_order(tmp_path: Path) -> None:
+    listed = list(filled(tmp_path / "l").listing())
+    assert [row.position for row in listed] == list(range(2000))
+    assert listed[7] == Listed(7, b"class/\xff 7.png", 1, b"class/7.png")
+
+
+def test_an_interrupted_transaction_leaves_no_trace(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "l")
+    with pytest.raises(KeyboardInterrupt), ledger.transaction():
+        ledger.record([Outcome(0, DONE)])
+        raise KeyboardInterrupt
+    ledger.close()
+    assert Ledger(tmp_path / "l").first_pending() == 0
+
+
+def test_resume_starts_after_what_was_recorded(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "l", 5)
+    with ledger.transaction():
+        ledger.record([Outcome(0, DONE, None, (2, 3, 1), b"r" * 32, b"c" * 32), Outcome(1, QUARANTINED, "empty")])
+    ledger.close()
+    again = Ledger(tmp_path / "l")
+    assert again.first_pending() == 2
+    assert list(again.quarantined()) == [(b"class/\xff 1.png", "empty")]
+    (listed, outcome), = again.done()
+    assert listed.position == 0 and outcome.shape == (2, 3, 1) and outcome.clean_sha256 == b"c" * 32
+    assert again.labels_done() == {0: 1} and again.reasons() == {"empty": 1}
+
+
+@pytest.mark.parametrize("damage", ["zeroed page", "cut off", "not a ledger"])
+def test_a_damaged_ledger_is_named_not_trusted(tmp_path: Path, damage: str) -> None:
+    filled(tmp_path / "l").close()
+    raw = bytearray((tmp_path / "l").read_bytes())
+    if damage == "zeroed page":
+        raw[8192:12288] = bytes(4096)
+    elif damage == "cut off":
+        del raw[len(raw) // 2 :]
+    else:
+        raw = bytearray(b"something else entirely, long enough to look like a file" * 99)
+    (tmp_path / "l").write_bytes(raw)
+    with pytest.raises(ConflictError, match="damaged"):
+        Ledger(tmp_path / "l")
+
+
+def test_a_ledger_of_another_format_is_refused(tmp_path: Path) -> None:
+    import sqlite3
+
+    filled(tmp_path / "l").close()
+    with sqlite3.connect(tmp_path / "l") as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(ConflictError, match="99"):
+        Ledger(tmp_path / "l")

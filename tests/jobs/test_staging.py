@@ -1,0 +1,117 @@
+"""Staging, lock, commit and key: OUT is never half there, and one process works on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dpclean.errors import ConflictError, SetupError
+from dpclean.jobs.key_file import read_key, write_key
+from dpclean.jobs.staging import Staging
+
+HOLD = "import sys, time; from pathlib import Path; from dpclean.jobs.staging import Staging\n" \
+    "with Staging(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+
+
+def hold(out: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+    holder = hold(tmp_path / "out")
+    try:
+        with pytest.raises(ConflictError) as refusal, Staging(tmp_path / "out"):
+            pass
+        assert str(holder.pid) in refusal.value.message and os.uname().nodename in refusal.value.message
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    holder = hold(tmp_path / "out")
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with Staging(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commit_makes_out_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    with Staging(tmp_path / "out") as staging:
+        staging.start()
+        (staging.partial / "a").mkdir()
+        (staging.partial / "a" / "x").write_text("new")
+        assert not staging.out.exists()
+        staging.commit()
+    assert (tmp_path / "out" / "a" / "x").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_replacing_keeps_the_old_out_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "x").write_text("old")
+    with Staging(out) as staging:
+        staging.start()
+        (staging.partial / "x").write_text("new")
+        assert (out / "x").read_text() == "old"
+        staging.commit()
+    assert (out / "x").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_replacement_cut_off_between_its_renames_loses_neither(tmp_path: Path) -> None:
+    old = tmp_path / ".out.dpclean-replaced"
+    old.mkdir()
+    (old / "x").write_text("old")
+    with Staging(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / "x").read_text() == "old"
+
+
+def test_out_that_is_a_link_means_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "real")
+    assert Staging(tmp_path / "link").out == tmp_path / "disk" / "real"
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError), Staging(tmp_path / "file" / "out"):
+        pass
+
+
+def test_the_key_file_is_secret_and_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / ".out.dpclean-key"
+    write_key(path, bytes(range(32)))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_key(path) == bytes(range(32))
+
+
+@pytest.mark.parametrize("damage", ["missing", "readable", "short", "garbled"])
+def test_a_key_file_that_cannot_be_trusted_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / ".out.dpclean-key"
+    write_key(path, bytes(32))
+    if damage == "missing":
+        path.unlink()
+    elif damage == "readable":
+        path.chmod(0o644)
+    else:
+        path.write_text("00ff" if damage == "short" else "no hex")
+    with pytest.raises(ConflictError):
+        read_key(path)
+
+
+def test_the_lock_file_names_its_holder_in_json(tmp_path: Path) -> None:
+    with Staging(tmp_path / "out"):
+        fields = json.loads((tmp_path / ".out.dpclean-lock").read_text())
+    assert fields["pid"] == os.getpid()
