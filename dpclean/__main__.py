@@ -1,0 +1,6 @@
+"""`python -m dpclean` is `dpclean`."""
+
+from dpclean.cli import main
+
+if __name__ == "__main__":
+    main()

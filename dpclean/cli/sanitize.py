@@ -1,0 +1,173 @@
+"""`dpclean sanitize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpclean.cli import values
+
+if TYPE_CHECKING:
+    from dpclean.pipeline import Plan, SanitizeResult
+
+
+
+
+def sanitize(
+    raw: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards.", envvar="DPCLEAN_RAW")],
+    sigma: Annotated[
+        float,
+        typer.Option(parser=values.sigma, metavar="S", envvar="DPCLEAN_SIGMA", help="Noise on the [0, 1] pixel scale, 0 to 4."),
+    ],
+    out: Annotated[Path, typer.Option(envvar="DPCLEAN_OUT", help="Folder to make.")],
+    format: Annotated[
+        str, typer.Option(envvar="DPCLEAN_FORMAT", metavar="png|webp|same", help="Lossless output format of images.")
+    ] = "png",
+    alpha_policy: Annotated[
+        str,
+        typer.Option(
+            envvar="DPCLEAN_ALPHA_POLICY",
+            metavar="composite|drop|keep|reject",
+            help="Transparency: composite on white, drop it, keep it unsanitized, or leave such images out.",
+        ),
+    ] = "composite",
+    layout: Annotated[
+        str | None, typer.Option(envvar="DPCLEAN_LAYOUT", metavar="nhwc|nchw", help="Axes of shards where a guess is ambiguous.")
+    ] = None,
+    carry: Annotated[
+        list[str] | None,
+        typer.Option(envvar="DPCLEAN_CARRY", metavar="NAME", help="Copy this tensor of a shard unsanitized; 'all' for all of them."),
+    ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", envvar="DPCLEAN_FOLLOW_LINKS", help="Read links that lead out of RAW.")
+    ] = False,
+    max_pixels: Annotated[
+        int, typer.Option(parser=values.size, metavar="N", envvar="DPCLEAN_MAX_PIXELS", help="Leave larger images out.")
+    ] = "100M",  # type: ignore[assignment]
+    max_bad: Annotated[
+        str, typer.Option(envvar="DPCLEAN_MAX_BAD", metavar="N|P%", help="Stop when more inputs than this cannot be used.")
+    ] = "100%",
+    limit: Annotated[int | None, typer.Option(envvar="DPCLEAN_LIMIT", metavar="N", help="Only the first N inputs.")] = None,
+    denoiser: Annotated[
+        str, typer.Option(envvar="DPCLEAN_DENOISER", metavar="ID|DIR", help="Bundled name, diffusers folder, or hub id.")
+    ] = "natural",
+    method: Annotated[
+        str, typer.Option(envvar="DPCLEAN_METHOD", metavar="one-step", help="How the noise is taken away.")
+    ] = "one-step",
+    device: Annotated[str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(envvar="DPCLEAN_DTYPE", metavar="auto|bf16|fp16|fp32", help="Precision of the denoiser.")
+    ] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Images of 32 px in a batch; others in proportion.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read and write images.")
+    ] = None,
+    decode_timeout: Annotated[
+        float, typer.Option(envvar="DPCLEAN_DECODE_TIMEOUT", metavar="SECONDS", help="Leave out what takes longer to read.")
+    ] = 30.0,
+    decode_memory: Annotated[
+        int, typer.Option(parser=values.size, metavar="N", envvar="DPCLEAN_DECODE_MEMORY", help="Leave out what takes more memory to read.")
+    ] = "1G",  # type: ignore[assignment]
+    seed: Annotated[
+        int | None, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Derive the noise key from a number: repeatable, not secret.")
+    ] = None,
+    reveal_key: Annotated[
+        bool, typer.Option("--reveal-key", envvar="DPCLEAN_REVEAL_KEY", help="Write the noise key into the manifest.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", envvar="DPCLEAN_REPORT", help="Leave a page with examples beside OUT.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", envvar="DPCLEAN_OVERWRITE", help="Replace an OUT that dpclean made.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="DPCLEAN_DRY_RUN", help="Say what would happen and touch nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="DPCLEAN_CONFIG", callback=values.config, is_eager=True, metavar="FILE.toml", help="Take options from a file."),
+    ] = None,
+) -> None:
+    """Noise and denoise every image of RAW into OUT. The same command again goes on where it stopped.
+
+    \b
+    dpclean sanitize ./raw --sigma 0.25 --out ./clean
+    dpclean sanitize ./shards --sigma 0.1 --out ./clean --json --quiet
+    """
+    from dpclean import pipeline
+    from dpclean.cli import print_json
+    from dpclean.cli.progress import shown
+
+    options = {
+        "denoiser": denoiser,
+        "method": method,
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "workers": workers,
+        "seed": seed,
+        "reveal_key": reveal_key,
+        "format": format,
+        "alpha_policy": alpha_policy,
+        "layout": layout,
+        "carry": tuple(carry or ()),
+        "follow_links": follow_links,
+        "max_bad": max_bad,
+        "max_pixels": max_pixels,
+        "decode_timeout": decode_timeout,
+        "decode_memory": decode_memory,
+        "limit": limit,
+        "overwrite": overwrite,
+        "report": report,
+    }
+    if dry_run:
+        plan = pipeline.plan(raw, out, sigma=sigma, **options)
+        print_json(plan.as_dict()) if json else _tell_plan(plan)
+        return
+    with shown(quiet) as progress:
+        result = pipeline.sanitize(raw, out, sigma=sigma, progress=progress, **options)
+    print_json(result.as_dict()) if json else _tell(result)
+
+
+def _tell(result: SanitizeResult) -> None:
+    from dpclean.cli import printable
+
+    say, out = typer.echo, printable(result.out)
+    if result.already_complete:
+        say(f"{out} is already complete: {result.images} images at sigma {result.sigma:g}.")
+    else:
+        say(
+            f"Sanitized {result.images} images into {out} at sigma {result.sigma:g} in {result.seconds:.1f} s"
+            f" ({result.images_per_second:.0f} images/s, {result.dtype} on {result.device}, {result.kernel} noise)."
+        )
+    left_out = sum(result.quarantined.values())
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(result.quarantined.items()))
+        say(f"Left out {left_out}: {reasons}. 'dpclean quarantine {out}' lists them.")
+    if result.left_behind or result.hidden:
+        say(f"Not images, not copied: {result.left_behind}; hidden, not looked at: {result.hidden}.")
+    if result.not_finite_retried:
+        say(f"Done again in float32, because half precision did not suffice: {result.not_finite_retried}.")
+    for warning in result.warnings:
+        say(f"Note: {printable(warning)}.")
+    for page in result.report:
+        say(f"To look at: {printable(page)}")
+    say(f"Next: train on {out} as you would on the raw data; 'cd {out} && sha256sum -c SHA256SUMS' checks the copy.")
+
+
+def _tell_plan(plan: Plan) -> None:
+    from dpclean.cli import printable
+
+    typer.echo(
+        f"Would sanitize {plan.listed} inputs ({plan.kind}, {len(plan.classes)} classes, about {plan.megapixels:g} megapixels)"
+        f" into {printable(plan.out)}: about {plan.seconds:.0f} s and at most {plan.bytes / 1e6:.0f} MB."
+    )
+    if plan.unusable_in_sample:
+        typer.echo(f"Of the first {plan.sampled}, {plan.unusable_in_sample} cannot be used.")
+    typer.echo("Nothing was written. Next: the same command without --dry-run.")

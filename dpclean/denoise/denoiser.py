@@ -1,0 +1,300 @@
+"""The denoiser: uint8 images in, noise added and removed, uint8 images out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dpclean.denoise import schedule
+from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
+from dpclean.denoise.network import FixedLevelNetwork
+from dpclean.denoise.tiling import Blend, Shapes, mirror_pad
+from dpclean.errors import InputError, SetupError, UsageError
+from dpclean.noise import to_model_input, to_uint8
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+# pixels in a batch that keep the device busy; found to be too many, they are halved
+PREFERRED_BATCH_PIXELS = {"cpu": 64 * 32 * 32, "cuda": 1024 * 32 * 32}
+
+Method = Callable[[Tensor, FixedLevelNetwork], Tensor]
+
+
+def one_step(noised: Tensor, network: FixedLevelNetwork) -> Tensor:
+    """The network's prediction for a batch of model inputs: Carlini et al. 2022, Algorithm 1."""
+    prediction: Tensor = network(noised)
+    return prediction
+
+
+METHODS: dict[str, Method] = {"one-step": one_step}
+
+
+@dataclass(frozen=True, slots=True)
+class Denoised:
+    """One image's result. pixels: uint8 [H, W, C]; retried: done again in float32; finite: False if even that failed."""
+
+    index: int
+    pixels: np.ndarray
+    retried: bool
+    finite: bool
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An image whose tiles are under way: its model input whole, its tiles' predictions coming in."""
+
+    index: int
+    pixels: Tensor  # uint8 [1, H, W, C]
+    noised: Tensor  # [1, C, H, W]
+    blend: Blend
+
+
+@dataclass(slots=True)
+class _Tile:
+    image: _Pending
+    top: int
+    left: int
+
+
+@dataclass(slots=True)
+class _Queues:
+    """What waits for a full batch: whole images and tiles of larger ones, by tile shape."""
+
+    whole: dict[tuple[int, int], list[tuple[int, Tensor]]] = field(default_factory=dict)
+    tiles: dict[tuple[int, int], list[_Tile]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Which noise an image gets: the address of noise.md without the image's index."""
+
+    key: bytes
+    run: int
+    test: bool
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of `auto`, `cpu`, `cuda` or `cuda:N`. Raises SetupError where it is missing."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is not known", "give auto, cpu, cuda or cuda:N") from error
+    if device.type not in PREFERRED_BATCH_PIXELS:
+        raise UsageError(f"device {name!r} is not supported", "give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SetupError(f"device {name!r} is not there", "run 'dpclean doctor', or use --device cpu")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> str:
+    """The compute type of `auto`, `bf16`, `fp16` or `fp32`: bf16 where the device has it, else fp16 or fp32."""
+    if name != "auto":
+        if name not in DTYPES:
+            raise UsageError(f"dtype {name!r} is not known", "give auto, bf16, fp16 or fp32")
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+class Denoiser:
+    """A denoiser at one noise level on one device.
+
+    sigma is on the [0, 1] pixel scale. The result for an image depends on its pixels, (key, run, index, test), the
+    shapes, the dtype and the kind of device; never on the other images or on the number of threads.
+    """
+
+    def __init__(
+        self,
+        files: DenoiserFiles,
+        sigma: float,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        method: str = "one-step",
+        batch_pixels: int | None = None,
+    ) -> None:
+        if method not in METHODS:
+            raise UsageError(f"method {method!r} is not known", f"give one of: {', '.join(METHODS)}")
+        self.id = files.id
+        self.method = method
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        alphas_cumprod, self.prediction_type = load_schedule(files)
+        self.level = schedule.match(alphas_cumprod, sigma)
+        self._model: UNet2DModel = load_network(files)
+        self._network = self._at_level(DTYPES[self.dtype])
+        self.shapes = Shapes(batch_pixels or self._find_batch_pixels())
+
+    def _at_level(self, dtype: torch.dtype) -> FixedLevelNetwork:
+        return FixedLevelNetwork(copy.deepcopy(self._model), self.level.timestep, dtype, self.device)
+
+    @cached_property
+    def _exact(self) -> FixedLevelNetwork:
+        """The same network in float32, for what was not finite in half precision."""
+        return self._at_level(torch.float32)
+
+    def _find_batch_pixels(self) -> int:
+        """The preferred batch, halved until random tensors of its shape fit into memory."""
+        pixels = PREFERRED_BATCH_PIXELS[self.device.type]
+        while True:
+            try:
+                self._predict(self._blank(pixels // 1024, 32, 32).normal_())
+                return pixels
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if "memory" not in str(error) or pixels <= 1024:
+                    raise SetupError(
+                        f"the denoiser does not run on {self.device}: {str(error).splitlines()[0]}",
+                        "run 'dpclean doctor', or use --device cpu",
+                    ) from error
+                pixels //= 2
+
+    def _blank(self, batch: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+        shape = (batch, self._network.in_channels, height, width)
+        return torch.zeros(
+            shape, dtype=dtype or DTYPES[self.dtype], device=self.device, memory_format=torch.channels_last
+        )
+
+    @torch.inference_mode()
+    def _predict(self, noised: Tensor, network: FixedLevelNetwork | None = None) -> Tensor:
+        return METHODS[self.method](noised, network or self._network)
+
+    @torch.inference_mode()
+    def denoise(
+        self, images: Iterable[tuple[int, np.ndarray | Tensor]], *, key: bytes, run: int = 0, test: bool = False
+    ) -> Iterator[Denoised]:
+        """Noise and denoise (index, uint8 [H, W, C]) pairs, C 1 or 3; results come as their batches fill.
+
+        Batches mix images and tiles of one padded shape; what is left at the end runs in padded batches. An index's
+        noise is that of `dpclean.noise.add_noise` with the same key, run, index and test.
+        Raises InputError for a colour image where the denoiser takes grey ones only.
+        """
+        queues, draw = _Queues(), _Draw(key, run, test)
+        for index, pixels in images:
+            image = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
+            height, width, channels = image.shape
+            if channels > self._network.in_channels:
+                raise InputError(
+                    f"image {index} has {channels} channels, denoiser {self.id!r} takes grey images only",
+                    "give --denoiser one that takes 3 channels",
+                )
+            shape = (self.shapes.edge(height), self.shapes.edge(width))
+            size = self.shapes.batch(*shape)
+            if height <= shape[0] and width <= shape[1]:
+                queue = queues.whole.setdefault(shape, [])
+                queue.append((index, image))
+                if len(queue) == size:
+                    yield from self._run_whole(queues.whole.pop(shape), shape, draw)
+                continue
+            waiting = queues.tiles.setdefault(shape, [])
+            waiting.extend(self._tiles(index, image, draw))
+            while len(waiting) >= size:
+                batch, waiting[:size] = waiting[:size], []
+                yield from self._run_tiles(batch, shape, draw)
+        for shape, whole in queues.whole.items():
+            yield from self._run_whole(whole, shape, draw)
+        for shape, tiles in queues.tiles.items():
+            for start in range(0, len(tiles), self.shapes.batch(*shape)):
+                yield from self._run_tiles(tiles[start : start + self.shapes.batch(*shape)], shape, draw)
+
+    def _noised(self, images: Tensor, indices: list[int], draw: _Draw, dtype: str, out: Tensor | None = None) -> Tensor:
+        """uint8 [N, H, W, C] to the model's input [N, C, H, W], in one fused pass."""
+        return to_model_input(
+            images,
+            self.level.sigma,
+            self.level.alphas_cumprod,
+            key=draw.key,
+            run=draw.run,
+            indices=np.array(indices, np.int64),
+            test=draw.test,
+            dtype=DTYPES[dtype],
+            out=out,
+        )
+
+    def _finish(self, noised: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """(uint8 [N, H, W, C], finite bool [N]) of model inputs and predictions of the same size."""
+        return to_uint8(noised, prediction, self.level.alphas_cumprod, prediction_type=self.prediction_type)
+
+    def _run_whole(self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw) -> Iterator[Denoised]:
+        """One batch of images that fit into a tile, grouped by their exact shape."""
+        batch = self._blank(self.shapes.batch(*shape), *shape)
+        groups: list[tuple[slice, list[int], Tensor, Tensor]] = []
+        start = 0
+        for image_shape in dict.fromkeys(tuple(image.shape) for _, image in queue):
+            members = [(index, image) for index, image in queue if tuple(image.shape) == image_shape]
+            images = torch.stack([image for _, image in members]).to(self.device)
+            indices = [index for index, _ in members]
+            place = slice(start, start + len(members))
+            height, width, channels = image_shape
+            if (height, width, channels) == (*shape, batch.shape[1]):
+                noised = self._noised(images, indices, draw, self.dtype, out=batch[place])
+            else:  # padding and the replication of grey act on the noised image
+                noised = self._noised(images, indices, draw, self.dtype)
+                batch[place] = mirror_pad(noised, *shape)
+            groups.append((place, indices, images, noised))
+            start = place.stop
+        prediction = self._predict(batch)
+        for place, indices, images, noised in groups:
+            height, width = noised.shape[2:]
+            pixels, finite = self._finish(noised, prediction[place, :, :height, :width])
+            yield from self._results(indices, images, pixels, finite, draw)
+
+    def _results(
+        self, indices: list[int], images: Tensor, pixels: Tensor, finite: Tensor, draw: _Draw
+    ) -> Iterator[Denoised]:
+        results = pixels.cpu().numpy()
+        for position, (index, good) in enumerate(zip(indices, finite.tolist(), strict=True)):
+            if good:
+                yield Denoised(index, results[position], retried=False, finite=True)
+            else:
+                yield self._retry(index, images[position : position + 1], draw)
+
+    def _tiles(self, index: int, image: Tensor, draw: _Draw, dtype: str | None = None) -> list[_Tile]:
+        """The tiles of one image, noised as a whole."""
+        pixels = image[None].to(self.device)
+        noised = self._noised(pixels, [index], draw, dtype or self.dtype)
+        blend = Blend(self.shapes, *image.shape[:2], self.device)
+        pending = _Pending(index, pixels, noised, blend)
+        return [_Tile(pending, top, left) for top, left in blend.positions()]
+
+    def _fill(self, batch: Tensor, tiles: list[_Tile]) -> Tensor:
+        height, width = batch.shape[2:]
+        for position, tile in enumerate(tiles):
+            window = tile.image.noised[0, :, tile.top : tile.top + height, tile.left : tile.left + width]
+            batch[position] = mirror_pad(window, height, width)
+        return batch
+
+    def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> Iterator[Denoised]:
+        """One batch of tiles; yields the images that it completes."""
+        prediction = self._predict(self._fill(self._blank(self.shapes.batch(*shape), *shape), tiles))
+        for tile, predicted in zip(tiles, prediction, strict=False):
+            whole = tile.image.blend.add(predicted, tile.top, tile.left)
+            if whole is not None:
+                image = tile.image
+                pixels, finite = self._finish(image.noised, whole[None])
+                yield from self._results([image.index], image.pixels, pixels, finite, draw)
+
+    def _retry(self, index: int, images: Tensor, draw: _Draw) -> Denoised:
+        """One image again in float32, tile by tile, with the same noise."""
+        if self.dtype == "fp32":
+            return Denoised(index, np.zeros(images.shape[1:], np.uint8), retried=False, finite=False)
+        tiles = self._tiles(index, images[0], draw, "fp32")
+        shape = (self.shapes.edge(images.shape[1]), self.shapes.edge(images.shape[2]))
+        whole: Tensor | None = None
+        for tile in tiles:
+            batch = self._fill(self._blank(1, *shape, dtype=torch.float32), [tile])
+            whole = tile.image.blend.add(self._predict(batch, self._exact)[0], tile.top, tile.left)
+        assert whole is not None
+        pixels, finite = self._finish(tiles[0].image.noised, whole[None])
+        return Denoised(index, pixels[0].cpu().numpy(), retried=True, finite=bool(finite[0]))

@@ -1,0 +1,183 @@
+"""From an id or a folder in the diffusers layout to a network and its schedule."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpclean.errors import SetupError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from diffusers import UNet2DModel
+
+BUNDLED = {"natural": Path(__file__).with_name("natural")}
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+LARGEST_CONFIG = 1 << 20
+
+
+@dataclass(frozen=True)
+class DenoiserFiles:
+    """The files of one denoiser: what is read, and nothing else is."""
+
+    id: str
+    config: Path
+    weights: Path
+    scheduler: Path
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file, by role."""
+        return {role: _sha256(path) for role, path in self._roles().items()}
+
+    def _roles(self) -> dict[str, Path]:
+        return {"config": self.config, "weights": self.weights, "scheduler": self.scheduler}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_denoiser(name: str) -> DenoiserFiles:
+    """The files of a bundled denoiser, a local folder, or a hub id.
+
+    A folder holds config.json and the weights as safetensors, itself or in `unet/`; the scheduler's
+    configuration lies in `scheduler/` beside them or one folder above. A hub id is looked up in the
+    local cache first and fetched only where a network is allowed.
+    Raises SetupError where something is missing. A pickle is never opened.
+    """
+    if name in BUNDLED:
+        return _find_in_folder(name, BUNDLED[name])
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _find_in_folder(str(folder), folder)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _find_in_folder(name, _hub_folder(name))
+    raise SetupError(
+        f"denoiser {name!r} is neither bundled ({', '.join(BUNDLED)}) nor a folder nor a hub id",
+        "check --denoiser, or leave it out for the bundled one",
+    )
+
+
+def _find_in_folder(name: str, folder: Path) -> DenoiserFiles:
+    root = folder if (folder / "config.json").is_file() else folder / "unet"
+    config, weights = root / "config.json", root / WEIGHTS
+    if not config.is_file():
+        raise SetupError(f"denoiser {name!r} has no config.json", "give a folder in the diffusers layout")
+    if not weights.is_file():
+        pickles = sorted(p.name for p in root.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+        found = f"only {pickles[0]}, a pickle, which can run code and is never opened" if pickles else "no weights"
+        raise SetupError(
+            f"denoiser {name!r} has {found}", f"save it again with safe_serialization=True, as {WEIGHTS}"
+        )
+    for base in (root, root.parent):
+        for place in (base / "scheduler" / "scheduler_config.json", base / "scheduler_config.json"):
+            if place.is_file():
+                return DenoiserFiles(name, config, weights, place)
+    raise SetupError(
+        f"denoiser {name!r} has no scheduler/scheduler_config.json, beside it or above it",
+        "add the scheduler configuration that the model was trained with",
+    )
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["config.json", "unet/config.json", f"*{WEIGHTS}", "*scheduler_config.json"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises a dozen unrelated classes for "not there" and "no network"
+        raise SetupError(
+            f"denoiser {name!r} cannot be fetched: {str(error).splitlines()[0]}",
+            "check the id and the network, or give a local folder",
+        ) from error
+
+
+def _read_config(path: Path, name: str) -> dict[str, Any]:
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise SetupError(f"denoiser {name!r}: {path.name} is larger than 1 MiB", "give a diffusers configuration")
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SetupError(f"denoiser {name!r}: {path.name} is not JSON: {error}", "repair or replace it") from error
+    if not isinstance(config, dict):
+        raise SetupError(f"denoiser {name!r}: {path.name} is not a JSON object", "repair or replace it")
+    return config
+
+
+def load_schedule(files: DenoiserFiles) -> tuple[np.ndarray, str]:
+    """(alphas_cumprod float64 [T], prediction type) of a denoiser's scheduler."""
+    config = _read_config(files.scheduler, files.id)
+    prediction_type = config.get("prediction_type", "epsilon")
+    if prediction_type not in PREDICTION_TYPES:
+        raise SetupError(
+            f"denoiser {files.id!r} predicts {prediction_type!r}",
+            f"dpclean knows {', '.join(PREDICTION_TYPES)}",
+        )
+    scheduler_class = _scheduler_class(str(config.get("_class_name")))
+    alphas_cumprod = getattr(scheduler_class.from_config(config), "alphas_cumprod", None) if scheduler_class else None
+    if alphas_cumprod is None:
+        raise SetupError(
+            f"denoiser {files.id!r}: scheduler {config.get('_class_name')!r} has no alphas_cumprod",
+            "give a denoiser with a variance-preserving schedule (DDPM, DDIM, DPM-Solver, ...)",
+        )
+    return alphas_cumprod.double().numpy(), prediction_type
+
+
+def _scheduler_class(name: str) -> Any:
+    if name == "DDPMScheduler":  # importing it alone spares the rest of the library
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+        return DDPMScheduler
+    import diffusers
+
+    found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    return found if isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin) else None
+
+
+def load_network(files: DenoiserFiles) -> UNet2DModel:
+    """The UNet2DModel of a denoiser in float32, in evaluation mode. Runs no code from the folder."""
+    from safetensors import SafetensorError
+
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    config = _read_config(files.config, files.id)
+    if config.get("_class_name") != "UNet2DModel":
+        raise SetupError(
+            f"denoiser {files.id!r} is a {config.get('_class_name')!r}", "give an unconditional UNet2DModel"
+        )
+    if config.get("in_channels", 3) not in (1, 3):
+        raise SetupError(
+            f"denoiser {files.id!r} takes {config['in_channels']} channels", "give one that takes 1 or 3"
+        )
+    if config.get("num_class_embeds") or config.get("class_embed_type"):
+        raise SetupError(f"denoiser {files.id!r} wants class labels", "give an unconditional UNet2DModel")
+    if config.get("time_embedding_type", "positional") == "fourier":
+        raise SetupError(
+            f"denoiser {files.id!r} is made for a variance-exploding process", "give a DDPM-like UNet2DModel"
+        )
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = UNet2DModel.from_pretrained(
+                files.config.parent, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+            )
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise SetupError(
+            f"denoiser {files.id!r} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            "its weights and its config.json must belong together",
+        ) from error
+    for parameter_name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            raise SetupError(f"denoiser {files.id!r}: {parameter_name} is not finite", "its weights are damaged")
+    network.eval().requires_grad_(False)
+    return network.float()  # type: ignore[no-any-return]

@@ -1,0 +1,135 @@
+"""A UNet2DModel at one fixed noise level: everything that the timestep decides is folded into constants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpclean.denoise.group_norm import group_norm_silu
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+
+class NormSilu(nn.Module):
+    """GroupNorm and SiLU in one pass; statistics in float32 whatever the activations are."""
+
+    def __init__(self, norm: nn.GroupNorm, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
+        super().__init__()
+        weight, bias = norm.weight.float(), norm.bias.float()
+        if scale is not None and shift is not None:
+            weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
+        self.weight, self.bias = (nn.Parameter(t.detach().clone(), requires_grad=False) for t in (weight, bias))
+        self.groups, self.eps = norm.num_groups, norm.eps
+
+    def _apply(self, fn: Any, recurse: bool = True) -> NormSilu:
+        super()._apply(fn, recurse)
+        self.weight.data, self.bias.data = self.weight.data.float(), self.bias.data.float()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, silu=True)
+
+
+class FixedResnetBlock(nn.Module):
+    """A ResnetBlock2D whose time embedding became part of a bias (or of the second norm's affine map)."""
+
+    def __init__(self, block: ResnetBlock2D, embedding: Tensor) -> None:
+        super().__init__()
+        scale = shift = None
+        self.conv1, self.conv2, self.conv_shortcut = block.conv1, block.conv2, block.conv_shortcut
+        if block.time_emb_proj is not None:
+            projected = block.time_emb_proj(embedding if block.skip_time_act else block.nonlinearity(embedding))[0]
+            if block.time_embedding_norm == "scale_shift":
+                scale, shift = projected.chunk(2)
+            else:
+                self.conv1.bias.data += projected
+        self.norm1, self.norm2 = NormSilu(block.norm1), NormSilu(block.norm2, scale, shift)
+        self.resample = block.upsample or block.downsample
+        self.output_scale_factor = block.output_scale_factor
+
+    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+        h = self.norm1(x)
+        if self.resample is not None:
+            x, h = self.resample(x), self.resample(h)
+        h = self.conv2(self.norm2(self.conv1(h)))
+        if self.conv_shortcut is not None:
+            x = self.conv_shortcut(x)
+        h = h.add_(x)
+        return h if self.output_scale_factor == 1 else h.div_(self.output_scale_factor)
+
+
+class NearestUpsample(nn.Module):
+    """Upsample2D by two without the copies to another memory format that it makes for large batches."""
+
+    def __init__(self, block: Upsample2D) -> None:
+        super().__init__()
+        self.conv = block.conv
+
+    def forward(self, x: Tensor, output_size: int | None = None) -> Tensor:
+        x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        return x if self.conv is None else self.conv(x)  # type: ignore[no-any-return]
+
+
+class FixedLevelNetwork(nn.Module):
+    """The network at one timestep, ready for inference.
+
+    forward: x [B, C, H, W] of the given dtype, channels_last -> prediction of the same height and width.
+    H and W are multiples of `stride`. Each sample's result is independent of the others in the batch.
+    """
+
+    def __init__(self, model: UNet2DModel, timestep: float, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        with torch.no_grad():
+            t = torch.tensor([timestep], dtype=torch.float32)
+            self.embedding = model.time_embedding(model.time_proj(t).float())
+            _replace(model, self.embedding)
+        self.center_input = bool(model.config.center_input_sample)
+        self.conv_in, self.down_blocks, self.mid_block = model.conv_in, model.down_blocks, model.mid_block
+        self.up_blocks, self.conv_out = model.up_blocks, model.conv_out
+        self.norm_out = NormSilu(model.conv_norm_out)
+        self.in_channels = int(model.config.in_channels)
+        self.stride = 2 ** (len(model.config.down_block_types) - 1)
+        self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.embedding = self.embedding.to(device=device, dtype=dtype)
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.center_input:
+            x = 2 * x - 1
+        skip_sample = x
+        h = self.conv_in(x)
+        skips: tuple[Tensor, ...] = (h,)
+        for block in self.down_blocks:
+            if hasattr(block, "skip_conv"):
+                h, residuals, skip_sample = block(hidden_states=h, temb=self.embedding, skip_sample=skip_sample)
+            else:
+                h, residuals = block(hidden_states=h, temb=self.embedding)
+            skips += residuals
+        if self.mid_block is not None:
+            h = self.mid_block(h, self.embedding)
+        carried = None
+        for block in self.up_blocks:
+            count = len(block.resnets)
+            residuals, skips = skips[-count:], skips[:-count]
+            if hasattr(block, "skip_conv"):
+                h, carried = block(h, residuals, self.embedding, carried)
+            else:
+                h = block(h, residuals, self.embedding)
+        h = self.conv_out(self.norm_out(h))
+        return h if carried is None else h + carried
+
+
+def _replace(module: nn.Module, embedding: Tensor) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, ResnetBlock2D) and isinstance(child.nonlinearity, nn.SiLU):
+            setattr(module, name, FixedResnetBlock(child, embedding))
+        elif isinstance(child, Upsample2D) and child.interpolate and not child.use_conv_transpose and child.norm is None:
+            setattr(module, name, NearestUpsample(child))
+        else:
+            _replace(child, embedding)
