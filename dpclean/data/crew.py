@@ -1,0 +1,103 @@
+"""Threads of the parent that each serve one worker process, and the jobs they share."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import Protocol
+
+from dpclean.data.process import WorkerProcess
+from dpclean.data.records import ReadOptions
+
+
+class Job(Protocol):
+    """Something to do with a worker."""
+
+    def run(self, slot: Slot) -> None:
+        """Does it; may replace the slot's worker."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Takes note that run raised error."""
+        ...
+
+
+class Slot:
+    """The place of one worker, started when it is first used."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._closed = False
+        self.process: WorkerProcess | None = None
+
+    def worker(self) -> WorkerProcess:
+        """The worker, a new one after discard. Raises SetupError."""
+        if self.process is None:
+            started = WorkerProcess(self._options)
+            with self._lock:
+                self.process = started
+                if self._closed:
+                    self.process.kill()
+        return self.process
+
+    def discard(self) -> None:
+        """Ends the worker."""
+        with self._lock:
+            if self.process is not None:
+                self.process.kill()
+                self.process = None
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Ends the worker from another thread, for good."""
+        with self._lock:
+            self._closed = True
+            if self.process is not None:
+                self.process.terminate()
+
+
+class Crew:
+    """Up to count threads with a worker each, doing jobs in the order in which they were given."""
+
+    def __init__(self, count: int, options: ReadOptions) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._slots = [Slot(options) for _ in range(count)]
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, job: Job) -> None:
+        """Queues a job; never blocks."""
+        self._jobs.put(job)
+        if len(self._threads) < len(self._slots):
+            thread = threading.Thread(target=self._serve, args=(self._slots[len(self._threads)],), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def pids(self) -> list[int]:
+        """Processes of the workers that were started and not discarded."""
+        return [slot.process.pid for slot in self._slots if slot.process is not None]
+
+    def close(self) -> None:
+        """Ends threads and workers; jobs not done are dropped."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for slot in self._slots:
+            slot.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, slot: Slot) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job.run(slot)
+            except Exception as error:  # handed to whoever waits for the job
+                slot.discard()
+                job.fail(error)
+        slot.discard()

@@ -1,0 +1,163 @@
+"""Bytes of strangers to pixels: Pillow, within limits, and a reason from the closed list where it cannot be done."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from dpclean.data.files import Unusable
+from dpclean.data.formats import is_other_image, sniff
+from dpclean.data.records import ReadOptions
+from dpclean.data.structure import check_size, inspect
+from dpclean.errors import Reason
+
+WEBP_LARGEST_SIDE = 16383
+
+# Opened by class, so that no other format of Pillow's ever sees the bytes.
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "png": PngImagePlugin.PngImageFile,
+    "jpeg": JpegImagePlugin.JpegImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "ppm": PpmImagePlugin.PpmImageFile,
+}
+_STRIP_PIXELS = 1 << 20  # converted at a time: a large image is never held three times
+_ORIENTATION = 0x0112
+
+Image.MAX_IMAGE_PIXELS = None  # structure.inspect has its own limit, before Pillow opens anything
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One image: pixels uint8 [H,W,C], C 1 or 3; alpha uint8 [H,W] only where it is kept."""
+
+    pixels: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None
+    format: str
+
+
+def decode(data: bytes, options: ReadOptions) -> Decoded | Reason:
+    """The image in data, orientation applied and metadata dropped, or why there is none."""
+    if not data:
+        return Reason.EMPTY
+    format = sniff(data)
+    if format is None:
+        return Reason.FORMAT_NOT_ALLOWED if is_other_image(data) else Reason.NOT_AN_IMAGE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow thinks of metadata
+            return _decode(format, data, options)
+    except Unusable as refusal:
+        return refusal.reason
+    except MemoryError:
+        return Reason.DECODER_DIED
+    except Exception as error:  # on hostile bytes Pillow raises nearly anything
+        short = ("truncated", "not enough image data", "Truncated", "unexpected end")
+        return Reason.TRUNCATED if any(word in str(error) for word in short) else Reason.CORRUPT
+
+
+def _decode(format: str, data: bytes, options: ReadOptions) -> Decoded:
+    structure = inspect(format, data, options.max_pixels)
+    with _READERS[format](io.BytesIO(data)) as image:
+        check_size(*image.size, options.max_pixels)  # as Pillow understands the header
+        if options.output_format == "webp" and max(image.size) > WEBP_LARGEST_SIDE:
+            raise Unusable(Reason.TOO_MANY_PIXELS)
+        image.load()
+        pixels, alpha = _planes(image, options, 255 // ((1 << structure.grey_bits) - 1))
+        orientation = 1 if format == "tiff" else _orientation(image)  # Pillow turns a TIFF while loading it
+    pixels = _oriented(pixels, orientation)
+    if alpha is not None:
+        alpha = _oriented(alpha, orientation)
+    return Decoded(pixels, alpha, format)
+
+
+def _planes(
+    image: Image.Image, options: ReadOptions, grey_step: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Pixels [H,W,C], and alpha [H,W] where it is kept, in the orientation of the file."""
+    mode, key = _target_mode(image), None
+    if mode in ("L", "RGB") and image.mode != "P" and "transparency" in image.info:
+        key = np.array(image.info["transparency"]) * (grey_step if mode == "L" else 1)
+    has_alpha = key is not None or mode in ("LA", "RGBA")
+    if has_alpha and options.alpha_policy == "reject":
+        raise Unusable(Reason.ALPHA)
+    width, height = image.size
+    channels = 1 if mode in ("L", "LA") else 3
+    pixels = np.empty((height, width, channels), np.uint8)
+    kept = np.empty((height, width), np.uint8) if has_alpha and options.alpha_policy == "keep" else None
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip = image if rows >= height else image.crop((0, top, width, bottom))
+        values = np.asarray(strip if strip.mode == mode else strip.convert(mode)).reshape(bottom - top, width, -1)
+        colour = values[:, :, :channels]
+        if has_alpha:
+            alpha = values[:, :, channels] if key is None else _keyed(colour, key)
+            if options.alpha_policy == "composite":
+                colour = _on_white(colour, alpha)
+            elif kept is not None:
+                kept[top:bottom] = alpha
+        pixels[top:bottom] = colour
+    return pixels, kept
+
+
+def _target_mode(image: Image.Image) -> str:
+    """L, LA, RGB or RGBA: grey stays grey, everything else becomes RGB; alpha in any form stays alpha here."""
+    if image.mode in ("1", "L"):
+        return "L"
+    if image.mode in ("LA", "La"):
+        return "LA"
+    if image.mode in ("RGBA", "RGBa", "PA") or (image.mode == "P" and "transparency" in image.info):
+        return "RGBA"
+    if image.mode in ("P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
+        return "RGB"
+    raise Unusable(Reason.UNSUPPORTED_DEPTH)
+
+
+def _keyed(colour: NDArray[np.uint8], key: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Alpha of an image in which one colour is transparent."""
+    return np.where((colour == key).all(axis=2), 0, 255).astype(np.uint8)
+
+
+def _on_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Composited on white, rounded to nearest; hidden colours leave no trace."""
+    weight = alpha[:, :, None].astype(np.uint16)
+    return ((colour * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except MemoryError:
+        raise
+    except Exception:  # metadata too broken to read says nothing about orientation
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _oriented(plane: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The plane [H,W,...] turned as EXIF says; values outside 1..8 mean 1."""
+    if orientation in (5, 6, 7, 8):
+        plane = plane.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        plane = plane[::-1]
+    if orientation in (2, 3, 6, 7):
+        plane = plane[:, ::-1]
+    return np.ascontiguousarray(plane)

@@ -1,0 +1,35 @@
+"""The pixel digest: one SHA-256 over every sample of a data set, whatever files held it."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_NAME = struct.Struct("<QI")
+_REST = struct.Struct("<qIII")
+
+
+def pixel_sha256(pixels: NDArray[np.uint8]) -> bytes:
+    """SHA-256 of one image's bytes in order [H,W,C]; 32 bytes."""
+    return hashlib.sha256(pixels.data if pixels.flags.c_contiguous else pixels.tobytes()).digest()
+
+
+class PixelDigest:
+    """SHA-256 over index u64, length of the name u32, name, label i64, H, W, C u32 (all LE), SHA-256 of the pixels."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def update(self, index: int, name: str, label: int, shape: tuple[int, ...], pixel_sha256: bytes) -> None:
+        """Adds the next sample; shape is (H, W, C), label -1 for none."""
+        encoded = name.encode("utf-8", "surrogateescape")
+        self._hash.update(_NAME.pack(index, len(encoded)) + encoded + _REST.pack(label, *shape) + pixel_sha256)
+
+    def hexdigest(self) -> str:
+        """The digest of what was added so far."""
+        return self._hash.hexdigest()

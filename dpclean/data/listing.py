@@ -1,0 +1,154 @@
+"""Walking an image folder in byte order of the whole relative name, and giving every file a place in OUT.
+
+Only names are looked at: nothing inside a file can move another one. Memory is that of one
+folder's names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from dpclean.data.files import link_reason
+from dpclean.data.formats import OUTPUT_ENDINGS, split_ending, stem
+from dpclean.errors import Reason
+
+MAX_NAME_BYTES = 3072  # of a relative name: leaves room for any root within the system's 4096
+MAX_PART_BYTES = 255
+
+
+class Found(NamedTuple):
+    """One entry of the walk."""
+
+    name: str  # relative to the root; an unreadable folder ends with a slash
+    stem: str  # relative output name without its ending
+    reason: Reason | None
+
+
+class Listing:
+    """The entries of a folder tree; hidden ones (a part begins with a dot) are skipped and counted.
+
+    Iterating raises OSError when the root itself cannot be listed.
+    """
+
+    def __init__(self, root: bytes, follow_links: bool, endings: Iterable[str] = OUTPUT_ENDINGS.values()) -> None:
+        self.root = root
+        self.follow_links = follow_links
+        self.hidden = 0  # of the last complete walk
+        self._endings = frozenset(endings)  # those an output may get
+
+    def __iter__(self) -> Iterator[Found]:
+        top = _Folder(self.root, b"")
+        hidden, stack = top.hidden, [(top, iter(top.names))]
+        while stack:
+            folder, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                stack.pop()
+            elif not name.endswith(b"/"):
+                yield self._found(folder, name)
+            else:
+                try:
+                    inner = _Folder(self.root, folder.prefix + name)
+                except OSError:
+                    unreadable = _decode(folder.prefix + name)
+                    yield Found(unreadable, unreadable, Reason.UNREADABLE)
+                    continue
+                hidden += inner.hidden
+                stack.append((inner, iter(inner.names)))
+        self.hidden = hidden
+
+    def _found(self, folder: _Folder, name: bytes) -> Found:
+        if folder.stems is None:
+            folder.stems = Stems(folder.names, self._endings)
+        relative, (output, collides) = folder.prefix + name, folder.stems.of(_decode(name))
+        longest = max(map(len, self._endings))
+        too_long = max(len(relative) + longest - MAX_NAME_BYTES, len(_encode(output)) + longest - MAX_PART_BYTES) > 0
+        reason: Reason | None = None
+        if name in folder.irregular:
+            reason = Reason.NOT_REGULAR
+        elif too_long:
+            reason = Reason.UNREADABLE
+        elif name in folder.links:
+            reason = link_reason(self.root, relative, self.follow_links)
+        if reason is None and collides:
+            reason = Reason.NAME_COLLISION
+        return Found(_decode(relative), _decode(folder.prefix) + output, reason)
+
+
+class Stems:
+    """Output names, without their endings, of the files of one folder; no two are equal.
+
+    A known image ending goes away. Files that would then meet keep their full names; so does, in
+    turn, whatever meets one of these. What still meets a folder's name collides.
+    """
+
+    def __init__(self, names: Iterable[bytes], endings: frozenset[str]) -> None:
+        files = [name for name in names if not name.endswith(b"/")]
+        folders = (split_ending(_decode(name[:-1])) for name in names if name.endswith(b"/"))
+        self._taken = {front for front, ending in folders if ending in endings}
+        self._full = _equal_stems(files) | {name for name in map(_decode, files) if stem(name) in self._taken}
+        fresh = self._full
+        while fresh:
+            candidates = (name for name in map(_decode, files) if stem(name) in fresh and name not in self._full)
+            fresh = set(candidates)
+            self._full |= fresh
+
+    def of(self, name: str) -> tuple[str, bool]:
+        """The stem of a file of this folder, and whether it still collides."""
+        if name in self._full:
+            return name, name in self._taken
+        return stem(name), False
+
+
+class _Folder:
+    """The names of one folder in byte order, folders with their slash. Raises OSError."""
+
+    def __init__(self, root: bytes, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.names: list[bytes] = []
+        self.links: set[bytes] = set()
+        self.irregular: set[bytes] = set()
+        self.hidden = 0
+        self.stems: Stems | None = None
+        with os.scandir(os.path.join(root, prefix)) as entries:
+            for entry in entries:
+                self._add(entry)
+        self.names.sort()
+
+    def _add(self, entry: os.DirEntry[bytes]) -> None:
+        if entry.name.startswith(b"."):
+            self.hidden += 1
+            return
+        if entry.is_dir(follow_symlinks=False):
+            self.names.append(entry.name + b"/")
+            return
+        self.names.append(entry.name)
+        if entry.is_symlink():
+            self.links.add(entry.name)
+        elif not entry.is_file(follow_symlinks=False):
+            self.irregular.add(entry.name)
+
+
+def _equal_stems(files: list[bytes]) -> set[str]:
+    """The names whose stem is another one's too; hashes first, so that a large folder costs eight bytes a name."""
+    hashes = np.fromiter((hash(stem(_decode(name))) for name in files), np.int64, len(files))
+    hashes.sort()
+    doubled = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    if not doubled:
+        return set()
+    candidates = [name for name in map(_decode, files) if hash(stem(name)) in doubled]
+    counts = Counter(map(stem, candidates))
+    return {name for name in candidates if counts[stem(name)] > 1}
+
+
+def _decode(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _encode(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

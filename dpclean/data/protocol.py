@@ -1,0 +1,25 @@
+"""What a worker and its parent say to each other over two pipes: fixed structs, JSON and raw bytes, never pickle.
+
+A request is REQUEST followed by JSON (its length is in the header) and, for encoding, the planes of
+each image. An answer comes for each image by itself: RESULT and the planes, or WRITTEN.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from dpclean.errors import Reason
+
+HELLO = b"dpclean worker 1\n"
+
+REQUEST = struct.Struct("<cI")  # DECODE or ENCODE, length of the JSON
+DECODE = b"D"  # {"root": ..., "names": [...]}
+ENCODE = b"E"  # {"root": ..., "replace": bool, "images": [[target, format, H, W, C, has alpha], ...]}
+
+RESULT = struct.Struct("<BBBBII")  # outcome, place in FORMATS, C, has alpha, H, W; then the planes
+WRITTEN = struct.Struct("<i")  # errno, 0 when the file is written
+
+FORMATS = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "ppm")
+REASONS = tuple(Reason)
+READ = 0  # outcomes: READ, LEFT_BEHIND, or 1 + the place in REASONS
+LEFT_BEHIND = 255

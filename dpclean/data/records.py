@@ -1,0 +1,49 @@
+"""What passes between reading and writing: one entry of the frozen listing, one decoded sample, the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dpclean.errors import Reason
+
+if TYPE_CHECKING:  # listing and encoding need no numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the frozen listing, known before any image is opened."""
+
+    index: int  # from 0, the position in the listing
+    name: str  # POSIX path relative to the root, surrogateescape; or "shard.safetensors#row"
+    label: int  # index into the source's classes (the integer itself where shards name no classes), -1 none
+    target: str  # folders: relative output name; shards: name of the output shard
+    reason: Reason | None  # why it is left out, as far as the listing alone tells
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One entry after reading: pixels, or the reason why there are none."""
+
+    entry: Entry
+    pixels: NDArray[np.uint8] | None  # [H,W,C], C 1 or 3, C-contiguous; None when left out
+    alpha: NDArray[np.uint8] | None  # [H,W], only with alpha_policy "keep" and an image that has alpha
+    format: str  # "png", "jpeg", ... or "shard"; empty when left out
+    reason: Reason | None
+    left_behind: bool  # no image, and its ending claims none: counted, not quarantined
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Every option that changes what the samples are or where they go."""
+
+    alpha_policy: str = "composite"  # composite (on white) | drop | keep | reject
+    max_pixels: int = 100_000_000
+    decode_timeout: float = 30.0  # seconds for one image
+    decode_memory: int = 1 << 30  # bytes for one image
+    follow_links: bool = False
+    layout: str | None = None  # nhwc | nchw; None: guessed where unambiguous
+    output_format: str = "png"  # png | webp | same
+    carry: tuple[str, ...] = ()  # tensors of shards to copy unsanitized; ("all",) for all

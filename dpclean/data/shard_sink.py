@@ -1,0 +1,167 @@
+"""Shards out: rows appended as they come, labels, carried tensors and the header at the end.
+
+The header has room reserved in front (safetensors allows spaces after its JSON), so a shard is
+never held in memory and never moved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.data.durable import sync_file_system
+from dpclean.data.files import Unusable
+from dpclean.data.records import Entry, Sample
+from dpclean.data.shard import CLASS_NAMES, IMAGES, LABEL_DTYPES, LABELS, Shard
+from dpclean.data.shard_header import Tensor, write_header
+from dpclean.data.shards import ShardSource
+from dpclean.data.writer import write_error
+from dpclean.errors import ConflictError, InputError
+
+_BUFFER_BYTES = 4 << 20
+
+
+class ShardSink:
+    """One output shard for each input shard that keeps a row, with the same name, layout and dtypes."""
+
+    def __init__(self, source: ShardSource, root: Path, kept: Iterable[Entry]) -> None:
+        self._source = source
+        self._root = root
+        self._outputs = {shard.name: _Output(shard, source, root) for shard in source.shards()}
+        self._pending: list[tuple[int, str]] = []
+        self._current: _Output | None = None
+        for entry in kept:
+            self._outputs[entry.target].keep(entry)
+        for output in self._outputs.values():
+            output.resume()
+
+    def put(self, sample: Sample, pixels: NDArray[np.uint8]) -> None:
+        """Appends the row to its shard."""
+        output = self._outputs[sample.entry.target]
+        if output is not self._current:
+            if self._current is not None:
+                self._current.flush()
+            self._current = output
+        output.append(sample.entry, pixels)
+        self._pending.append((sample.entry.index, sample.entry.target))
+
+    def sync(self) -> list[tuple[int, str]]:
+        """Writes what is buffered, then flushes the file system."""
+        if self._current is not None:
+            self._current.flush()
+        sync_file_system(self._root)
+        done, self._pending = self._pending, []
+        return done
+
+    def finish(self) -> None:
+        """Labels, carried tensors and headers; the same bytes when it is done again. Raises InputError, SetupError."""
+        for output in self._outputs.values():
+            output.finish()
+        sync_file_system(self._root)
+
+
+class _Output:
+    """One shard on its way out: header space, then rows of images, at the end labels and carried tensors."""
+
+    def __init__(self, shard: Shard, source: ShardSource, root: Path) -> None:
+        self._shard = shard
+        self._root = root
+        self._path = os.path.join(os.fsencode(root), shard.name.encode("utf-8", "surrogateescape"))
+        self._carried = source.carried(shard)
+        self._metadata = {CLASS_NAMES: json.dumps(list(shard.class_names))} if shard.class_names else {}
+        self._reserve = len(write_header(self._tensors(shard.rows, 0), self._metadata))  # fewer rows need no more
+        self._kept = np.zeros(shard.rows, bool)
+        self._labels = np.zeros(shard.rows, np.min_scalar_type(max(0, shard.largest_label)))
+        self._rows = 0
+        self._buffer = bytearray()
+        self._end = self._reserve  # of what is written
+
+    def keep(self, entry: Entry) -> None:
+        """Takes note of a row and its label."""
+        row = entry.index - self._shard.first
+        self._kept[row] = True
+        self._labels[row] = max(0, entry.label)
+        self._rows += 1
+
+    def resume(self) -> None:
+        """Cuts off what is newer than the rows that are kept. Raises ConflictError when some of these are missing."""
+        self._end = self._reserve + self._rows * self._shard.row_bytes
+        try:
+            size = os.stat(self._path).st_size
+            if size > self._end:
+                os.truncate(self._path, self._end)
+        except FileNotFoundError:
+            size = 0
+        except OSError as error:
+            raise write_error(self._root, error) from error
+        if self._rows and size < self._end:
+            message = f"{self._root} has lost rows of {self._shard.name!r} that were committed"
+            raise ConflictError(message, "start again with --overwrite")
+
+    def append(self, entry: Entry, pixels: NDArray[np.uint8]) -> None:
+        """Adds one row [H,W,C], in the layout of the input."""
+        self.keep(entry)
+        self._buffer += (pixels if self._shard.layout == "nhwc" else pixels.transpose(2, 0, 1)).tobytes()
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hands the rows to the operating system."""
+        self._end = self._write(self._end, [bytes(self._buffer)])
+        self._buffer.clear()
+
+    def finish(self) -> None:
+        """Writes everything behind the rows, then the header in front."""
+        if self._rows:
+            self._write(self._reserve + self._rows * self._shard.row_bytes, self._blocks())
+            self._write(0, [write_header(self._tensors(self._rows, self._reserve), self._metadata, self._reserve)])
+
+    def _blocks(self) -> Iterator[bytes]:
+        """What follows the rows."""
+        if self._shard.labels is not None:
+            yield self._labels[self._kept].astype(LABEL_DTYPES[self._shard.labels.dtype]).tobytes()
+        for name in self._carried:
+            yield from self._carry(self._shard.header.tensors[name])
+
+    def _carry(self, tensor: Tensor) -> Iterator[bytes]:
+        row_bytes = tensor.size // self._shard.rows
+        step = max(1, _BUFFER_BYTES // max(1, row_bytes))
+        for start in range(0, self._shard.rows, step):
+            kept = self._kept[start : start + step]
+            try:
+                data = self._shard.read(tensor.begin + start * row_bytes, len(kept) * row_bytes)
+            except Unusable as problem:
+                message = f"{self._shard.name} changed before its other tensors were carried over"
+                raise InputError(message, "put it back, or start again without --carry") from problem
+            yield data.reshape(len(kept), row_bytes)[kept].tobytes()
+
+    def _tensors(self, rows: int, begin: int) -> dict[str, Tensor]:
+        """The output's tensors, one after the other from begin."""
+        tensors = {}
+        for name in (IMAGES, LABELS, *self._carried):
+            if (tensor := self._shard.header.tensors.get(name)) is not None:
+                size = tensor.size // self._shard.rows * rows
+                tensors[name] = Tensor(tensor.dtype, (rows, *tensor.shape[1:]), begin, size)
+                begin += size
+        return tensors
+
+    def _write(self, place: int, blocks: Iterable[bytes]) -> int:
+        """Writes blocks from place on; gives back the place after them."""
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            try:
+                for block in blocks:
+                    view = memoryview(block)
+                    while view:
+                        count = os.pwrite(descriptor, view, place)
+                        view, place = view[count:], place + count
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise write_error(self._root, error) from error
+        return place

@@ -1,0 +1,156 @@
+"""Shards (safetensors files with images and perhaps labels) as a source, read in slices."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from dpclean.data.files import Unusable
+from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.shard import Shard, open_shard
+from dpclean.data.shard_header import BadShard
+from dpclean.data.workers import WorkerPool
+from dpclean.errors import InputError, Reason
+
+SLICE_BYTES = 4 << 20
+
+
+class ShardSource:
+    """The rows of shards, by file name, then row. A shard that cannot be used is one entry with its reason.
+
+    problems says in a sentence, by file name, what is wrong with each of these; left_behind names the
+    tensors that are not carried over. Raises InputError when no shard can be used.
+    """
+
+    kind: Literal["shards"] = "shards"
+
+    def __init__(self, root: Path, names: tuple[str, ...], options: ReadOptions, hidden: int) -> None:
+        self.root = root
+        self.hidden = hidden
+        self.problems: dict[str, str] = {}
+        self._options = options
+        self._names = names
+        self._shards: dict[str, Shard] = {}
+        self._reasons: dict[str, Reason] = {}
+        for name in names:
+            self._open(name)
+        self.classes = next((shard.class_names for shard in self._shards.values() if shard.class_names), ())
+        for shard in list(self._shards.values()):
+            self._check_classes(shard)
+        if not self._shards:
+            first = next(iter(self.problems))
+            raise InputError(f"no shard can be used; {first} {self.problems[first]}", "mend it, or give other shards")
+        self._number()
+        self._check_carry()
+        others = {name for shard in self._shards.values() for name in shard.others}
+        self.left_behind = tuple(sorted(others - set(self.unsanitized())))
+
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards that can be used, in order."""
+        return tuple(self._shards.values())
+
+    def shard_of(self, index: int) -> Shard:
+        """The shard in which the row with this index is."""
+        return self._ordered[bisect.bisect_right(self._firsts, index) - 1]
+
+    def entries(self) -> Iterator[Entry]:
+        """One entry a row. Raises InputError when a shard changed since it was opened."""
+        index = 0
+        for name in self._names:
+            shard = self._shards.get(name)
+            if shard is None:
+                yield Entry(index, name, -1, name, self._reasons[name])
+                index += 1
+                continue
+            for row, label in enumerate(self._labels(shard)):
+                yield Entry(index, f"{name}#{row}", label, name, None)
+                index += 1
+
+    def samples(self, entries: Iterable[Entry], pool: WorkerPool) -> Iterator[Sample]:
+        """Rows in the order asked for; neighbours are read together. The pool is not needed."""
+        run: list[Entry] = []
+        for entry in entries:
+            if run and not self._continues(run, entry):
+                yield from self._read(run)
+                run = []
+            run.append(entry)
+        if run:
+            yield from self._read(run)
+
+    def unsanitized(self) -> tuple[str, ...]:
+        """Names of the tensors that are carried over as they are, in any shard."""
+        return tuple(sorted({name for shard in self._shards.values() for name in self.carried(shard)}))
+
+    def carried(self, shard: Shard) -> tuple[str, ...]:
+        """Names of the tensors of this shard that are carried over: asked for, and with a row for each image."""
+        wanted = self._options.carry
+        return tuple(name for name in shard.others if name in shard.by_row and (wanted == ("all",) or name in wanted))
+
+    def _open(self, name: str) -> None:
+        try:
+            self._shards[name] = open_shard(self.root, name, self._options)
+        except BadShard as problem:
+            self._leave_out(name, Reason.BAD_SHARD, str(problem))
+        except Unusable as problem:
+            self._leave_out(name, problem.reason, f"cannot be read ({problem.reason.value})")
+
+    def _leave_out(self, name: str, reason: Reason, problem: str) -> None:
+        self._shards.pop(name, None)
+        self._reasons[name], self.problems[name] = reason, problem
+
+    def _check_classes(self, shard: Shard) -> None:
+        if shard.class_names and shard.class_names != self.classes:
+            self._leave_out(shard.name, Reason.BAD_SHARD, "has other class_names than the shard before it")
+        elif self.classes and shard.largest_label >= len(self.classes):
+            problem = f"has the label {shard.largest_label}, but there are {len(self.classes)} class_names"
+            self._leave_out(shard.name, Reason.BAD_SHARD, problem)
+
+    def _number(self) -> None:
+        """Gives each shard the index of its first row; one that is left out counts one."""
+        index = 0
+        for name in self._names:
+            if name in self._shards:
+                self._shards[name].first = index
+                index += self._shards[name].rows
+            else:
+                index += 1
+        self._ordered = self.shards()
+        self._firsts = [shard.first for shard in self._ordered]
+
+    def _check_carry(self) -> None:
+        if self._options.carry == ("all",):
+            return
+        for name in self._options.carry:
+            if not any(name in self.carried(shard) for shard in self._shards.values()):
+                message = f"no shard has a tensor {name!r} with a row for each image"
+                raise InputError(message, "name another with --carry, or leave it out")
+
+    def _labels(self, shard: Shard) -> Iterator[int]:
+        try:
+            for slice in shard.label_slices():
+                yield from slice.tolist()
+        except Unusable as problem:
+            raise InputError(f"{shard.name} changed while it was listed", "give the same command again") from problem
+
+    def _continues(self, run: list[Entry], entry: Entry) -> bool:
+        if entry.reason or run[-1].reason or entry.index != run[-1].index + 1:
+            return False
+        shard = self.shard_of(run[0].index)
+        return entry.index < shard.first + shard.rows and len(run) < max(1, SLICE_BYTES // shard.row_bytes)
+
+    def _read(self, run: list[Entry]) -> Iterator[Sample]:
+        reason = run[0].reason
+        if reason is None:
+            shard = self.shard_of(run[0].index)
+            try:
+                rows = shard.read_rows(run[0].index - shard.first, len(run))
+            except Unusable as problem:
+                reason = problem.reason
+            else:
+                for entry, pixels in zip(run, rows, strict=False):
+                    yield Sample(entry, pixels, None, "shard", None, False)
+                reason, run = Reason.TRUNCATED, run[len(rows) :]
+        for entry in run:
+            yield Sample(entry, None, None, "", reason, False)

@@ -1,0 +1,90 @@
+"""Where sanitized samples go: image files in folders, or shards like those that came in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.data.durable import sync_file_system
+from dpclean.data.encode import output_format
+from dpclean.data.formats import OUTPUT_ENDINGS, split_ending
+from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.shard_sink import ShardSink
+from dpclean.data.shards import ShardSource
+from dpclean.data.source import Source
+from dpclean.data.workers import WorkerPool
+from dpclean.data.writer import Writer, write_error
+
+
+class Sink(Protocol):
+    """Takes samples in index order and says when they are safe."""
+
+    def put(self, sample: Sample, pixels: NDArray[np.uint8]) -> None:
+        """Takes the sanitized pixels [H,W,C] of sample; may return before they are written. Raises SetupError."""
+        ...
+
+    def sync(self) -> list[tuple[int, str]]:
+        """Waits until all that was put is on the disk; gives (index, final name) of what was not safe before."""
+        ...
+
+    def finish(self) -> None:
+        """Writes what can only come last. Does nothing new when it is done again after a crash."""
+        ...
+
+
+def open_sink(source: Source, root: Path, options: ReadOptions, pool: WorkerPool, kept: Iterable[Entry] = ()) -> Sink:
+    """A sink below root, a folder that exists. kept: what an interrupted process committed, in index order.
+
+    Whatever is newer is written over.
+    """
+    if isinstance(source, ShardSource):
+        return ShardSink(source, root, kept)
+    return FolderSink(root, options, pool)
+
+
+class FolderSink:
+    """One image file a sample, encoded by the workers."""
+
+    def __init__(self, root: Path, options: ReadOptions, pool: WorkerPool) -> None:
+        self._root = root
+        self._option = options.output_format
+        self._folders = {""}
+        self._pending: list[tuple[int, str]] = []
+        try:
+            with os.scandir(root) as entries:
+                replace = next(entries, None) is not None
+        except OSError as error:
+            raise write_error(root, error) from error
+        self._writer: Writer = pool.writer(root, replace)
+
+    def put(self, sample: Sample, pixels: NDArray[np.uint8]) -> None:
+        """Queues the image; its ending follows the format that is written."""
+        format = output_format(self._option, sample.format, sample.alpha is not None)
+        target = split_ending(sample.entry.target)[0] + OUTPUT_ENDINGS[format]
+        self._make_folder(target.rpartition("/")[0])
+        self._writer.put(target, format, pixels, sample.alpha)
+        self._pending.append((sample.entry.index, target))
+
+    def sync(self) -> list[tuple[int, str]]:
+        """One flush of the file system for all files and folders."""
+        self._writer.wait()
+        sync_file_system(self._root)
+        done, self._pending = self._pending, []
+        return done
+
+    def finish(self) -> None:
+        """Image files need nothing more."""
+
+    def _make_folder(self, folder: str) -> None:
+        if folder in self._folders:
+            return
+        try:
+            os.makedirs(os.path.join(os.fsencode(self._root), folder.encode("utf-8", "surrogateescape")), exist_ok=True)
+        except OSError as error:
+            raise write_error(self._root, error) from error
+        self._folders.add(folder)

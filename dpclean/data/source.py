@@ -1,0 +1,99 @@
+"""RAW as a frozen listing and a stream of samples, whichever of the two kinds it is."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+from dpclean.data.folder import FolderSource
+from dpclean.data.formats import claims_image
+from dpclean.data.listing import Listing
+from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.shards import ShardSource
+from dpclean.data.workers import WorkerPool
+from dpclean.errors import InputError
+
+__all__ = ["Entry", "ReadOptions", "Sample", "Source", "open_source"]
+
+SHARD_ENDING = ".safetensors"
+
+
+class Source(Protocol):
+    """A data set that nobody trusts, in one fixed order."""
+
+    @property
+    def kind(self) -> Literal["folder", "shards"]: ...
+
+    @property
+    def root(self) -> Path: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def hidden(self) -> int:
+        """Entries skipped because their name begins with a dot (a hidden folder counts once)."""
+        ...
+
+    def entries(self) -> Iterator[Entry]:
+        """The listing in byte order of the relative name; may be asked for again."""
+        ...
+
+    def samples(self, entries: Iterable[Entry], pool: WorkerPool) -> Iterator[Sample]:
+        """The entries' samples in the same order, read ahead within a bounded window."""
+        ...
+
+    def unsanitized(self) -> tuple[str, ...]:
+        """Names of the tensors that will be copied as they are."""
+        ...
+
+
+def open_source(raw: Path, options: ReadOptions) -> Source:
+    """RAW as a source: a folder of images, a folder of shards, or one shard.
+
+    Raises InputError when RAW is missing, empty, of another kind, or holds images and shards together.
+    """
+    try:
+        root = raw.resolve(strict=True)
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{raw} cannot be read: {_strerror(error)}", "give a folder of images or of shards") from error
+    if not is_folder:
+        if root.name.lower().endswith(SHARD_ENDING):
+            return ShardSource(root.parent, (root.name,), options, hidden=0)
+        raise InputError(f"{raw} is neither a folder nor a .safetensors shard", "give a folder of images or of shards")
+    return _open_folder(root, raw, options)
+
+
+def _open_folder(root: Path, raw: Path, options: ReadOptions) -> Source:
+    listing = Listing(os.fsencode(root), options.follow_links)
+    shards: list[str] = []
+    image = deep = None
+    empty = True
+    try:
+        for found in listing:
+            empty = False
+            if found.name.lower().endswith(SHARD_ENDING):
+                shards.append(found.name)
+                deep = deep or ("/" in found.name and found.name)
+            elif image is None and claims_image(found.name):
+                image = found.name
+    except OSError as error:
+        raise InputError(f"{raw} cannot be listed: {_strerror(error)}", "make it readable, or give another") from error
+    if shards and image:
+        message = f"{raw} holds both images ({image!r}) and shards ({shards[0]!r})"
+        raise InputError(message, "move one kind to a folder of its own")
+    if deep:
+        raise InputError(f"{raw} has a shard in a folder below it ({deep!r})", "give the folder that holds the shards")
+    if shards:
+        return ShardSource(root, tuple(shards), options, hidden=listing.hidden)
+    if empty:
+        raise InputError(f"{raw} holds no files", "give a folder of images or of shards")
+    return FolderSource(root, options, hidden=listing.hidden)
+
+
+def _strerror(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()

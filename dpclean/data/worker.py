@@ -1,0 +1,164 @@
+"""A worker process: decodes files that strangers made, or encodes and writes our own, on request.
+
+It has the right to nothing but its limits: bounded memory, no core dump, no life after its parent.
+Started as ``python -m dpclean.data.worker PARENT OPTIONS`` with pipes for input and output.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+from typing import IO, Any
+
+import numpy as np
+
+from dpclean.data.decode import Decoded, decode
+from dpclean.data.encode import encode
+from dpclean.data.files import Unusable, open_regular
+from dpclean.data.formats import PREFIX_BYTES, claims_image, claims_other_image, sniff
+from dpclean.data.protocol import (
+    DECODE,
+    FORMATS,
+    HELLO,
+    LEFT_BEHIND,
+    READ,
+    REASONS,
+    REQUEST,
+    RESULT,
+    WRITTEN,
+)
+from dpclean.data.records import ReadOptions
+from dpclean.errors import Reason
+
+_PR_SET_PDEATHSIG = 1
+_NO_IMAGE = (Reason.NOT_AN_IMAGE, Reason.FORMAT_NOT_ALLOWED, Reason.EMPTY)
+
+
+def main() -> None:
+    """Serves requests until the parent closes the pipe."""
+    parent, options = int(sys.argv[1]), ReadOptions(**json.loads(sys.argv[2]))
+    _die_with(parent)
+    requests, answers = _take_pipes()
+    limit = _memory() + options.decode_memory
+    answers.write(HELLO)
+    answers.flush()
+    while header := requests.read(REQUEST.size):
+        kind, length = REQUEST.unpack(header)
+        request = json.loads(requests.read(length))
+        if kind == DECODE:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+            _decode_all(request, options, answers)
+        else:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            _encode_all(request, requests, answers)
+
+
+def _die_with(parent: int) -> None:
+    """The parent handles Ctrl-C; when it is gone, so is this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def _take_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """The two pipes, out of reach of whatever a decoder prints."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    silence = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(silence, descriptor)
+    os.close(silence)
+    return requests, answers
+
+
+def _memory() -> int:
+    """Address space in use, in bytes: the base on which --decode-memory comes."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[0]) * resource.getpagesize()
+
+
+def _decode_all(request: dict[str, Any], options: ReadOptions, answers: IO[bytes]) -> None:
+    root = os.fsencode(request["root"])
+    for name in request["names"]:
+        _answer(read(root, name, options), answers)
+
+
+def _answer(outcome: Decoded | Reason | None, answers: IO[bytes]) -> None:
+    if isinstance(outcome, Decoded):
+        (height, width, channels), has_alpha = outcome.pixels.shape, outcome.alpha is not None
+        answers.write(RESULT.pack(READ, FORMATS.index(outcome.format), channels, has_alpha, height, width))
+        answers.write(outcome.pixels.data)
+        if outcome.alpha is not None:
+            answers.write(outcome.alpha.data)
+    else:
+        answers.write(RESULT.pack(LEFT_BEHIND if outcome is None else 1 + REASONS.index(outcome), 0, 0, 0, 0, 0))
+    answers.flush()
+
+
+def read(root: bytes, name: str, options: ReadOptions) -> Decoded | Reason | None:
+    """The image root/name, the reason why there is none, or None: no image, and the ending claims none."""
+    try:
+        data = _read_file(root, name.encode("utf-8", "surrogateescape"), options.follow_links)
+    except Unusable as refusal:
+        return refusal.reason
+    except MemoryError:
+        return Reason.DECODER_DIED
+    outcome = decode(data, options)
+    if outcome in _NO_IMAGE and not claims_image(name):
+        return None
+    if outcome is Reason.NOT_AN_IMAGE and claims_other_image(name):
+        return Reason.FORMAT_NOT_ALLOWED
+    return outcome
+
+
+def _read_file(root: bytes, name: bytes, follow_links: bool) -> bytes:
+    """The whole file where its first bytes are those of an image that can be read; else these alone."""
+    descriptor = open_regular(root, name, follow_links)
+    try:
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            data = file.read(PREFIX_BYTES)
+            return data if sniff(data) is None else data + file.readall()
+    except OSError as error:
+        raise Unusable(Reason.VANISHED if error.errno == errno.ESTALE else Reason.UNREADABLE) from error
+
+
+def _encode_all(request: dict[str, Any], requests: IO[bytes], answers: IO[bytes]) -> None:
+    for target, format, height, width, channels, has_alpha in request["images"]:
+        pixels = np.frombuffer(requests.read(height * width * channels), np.uint8).reshape(height, width, channels)
+        alpha = None
+        if has_alpha:
+            alpha = np.frombuffer(requests.read(height * width), np.uint8).reshape(height, width)
+        path = os.path.join(os.fsencode(request["root"]), target.encode("utf-8", "surrogateescape"))
+        answers.write(WRITTEN.pack(_write(path, encode(pixels, alpha, format), request["replace"])))
+        answers.flush()
+
+
+def _write(path: bytes, data: bytes, replace: bool) -> int:
+    """Creates the file and gives back errno; what an interrupted process left is unlinked, never written through."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except FileExistsError:
+            if not replace:
+                raise
+            os.unlink(path)
+            descriptor = os.open(path, flags, 0o666)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+if __name__ == "__main__":
+    main()
