@@ -1,0 +1,162 @@
+// The Python module dpclean._kernels: addresses as integers, checked sizes, no torch and no numpy.
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "cuda.h"
+#include "threads.h"
+
+namespace py = pybind11;
+
+namespace dpclean {
+namespace {
+
+constexpr size_t GRAIN = 2 * 384;  // blocks; a whole number of tiles and, in planar output, of pixels
+
+void require(bool holds, const char* otherwise) {
+    if (!holds) throw std::invalid_argument(otherwise);
+}
+
+template <class T>
+T* at(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+const Kernel& kernel_named(const std::string& name) {
+    size_t count;
+    const Kernel* const* kernels = available_kernels(count);
+    for (size_t i = 0; i < count; i++)
+        if (name == kernels[i]->name) return *kernels[i];
+    throw std::invalid_argument("this CPU has no kernel of that name");
+}
+
+py::list kernel_names() {
+    size_t count;
+    const Kernel* const* kernels = available_kernels(count);
+    py::list names;
+    for (size_t i = 0; i < count; i++) names.append(kernels[i]->name);
+    return names;
+}
+
+Type type_named(const std::string& name) {
+    if (name == "f32") return Type::f32;
+    if (name == "bf16") return Type::bf16;
+    if (name == "f16") return Type::f16;
+    if (name == "i16") return Type::i16;
+    throw std::invalid_argument("element type must be f32, bf16, f16 or i16");
+}
+
+Stream stream_of(const py::bytes& key, uint32_t run, bool test) {
+    const std::string_view text = key;
+    require(text.size() == 32, "key must have 32 bytes");
+    Stream stream;
+    for (int i = 0; i < 8; i++) {
+        const auto* b = reinterpret_cast<const uint8_t*>(text.data()) + 4 * i;
+        stream.key[i] = b[0] | b[1] << 8 | b[2] << 16 | static_cast<uint32_t>(b[3]) << 24;
+    }
+    stream.run = run;
+    stream.test = test ? 0x80000000 : 0;
+    return stream;
+}
+
+NoiseJob noise_job(const py::bytes& key, uint32_t run, bool test, uintptr_t entry, uintptr_t low, uint32_t m, uint32_t k,
+                   uintptr_t images, uintptr_t indices, size_t count, size_t samples, size_t channels, bool planar,
+                   const std::string& type, float a, uintptr_t out) {
+    require(count == 0 || samples == 0 || (images && indices && out), "null address");
+    require(entry == 0 || (low && m >= 1 && m <= 15 && 2 * k < 1u << m), "table out of range");
+    require(entry != 0 || k == 0, "without a table k must be 0");
+    require(samples < 1ull << 31, "an image has fewer than 2^31 samples");
+    require(channels >= 1 && samples % channels == 0, "samples must be whole pixels");
+    require(!planar || channels == 1 || channels == 3, "planar output needs 1 or 3 channels");
+    return {stream_of(key, run, test), {at<uint32_t>(entry), at<uint64_t>(low), m, k}, at<uint8_t>(images),
+            at<int64_t>(indices), count, samples, channels, planar, type_named(type), a, at<void>(out)};
+}
+
+void noise_on_cpu(const std::string& kernel, size_t threads, const NoiseJob& job) {
+    const Kernel& chosen = kernel_named(kernel);
+    if (job.count == 0 || job.samples == 0) return;
+    py::gil_scoped_release release;
+    in_parallel(threads, job.count * blocks_per_image(job), GRAIN,
+                [&](size_t first, size_t last) { chosen.noise(job, first, last); });
+}
+
+View view(uintptr_t data, const std::string& type, size_t channels, const py::tuple& strides) {
+    require(strides.size() == 3, "strides are (image, channel, pixel)");
+    return {at<void>(data), type_named(type), channels, strides[0].cast<size_t>(), strides[1].cast<size_t>(),
+            strides[2].cast<size_t>()};
+}
+
+InverseJob inverse_job(float p, float q, bool reads_input, const View& input, const View& prediction, size_t channels,
+                       size_t pixels, uintptr_t out) {
+    require(channels == 1 || channels == 3, "an image has 1 or 3 channels");
+    require(prediction.channels >= channels, "the prediction has too few channels");
+    require(channels == 3 || prediction.channels == 1 || prediction.channels >= 3,
+            "a one-channel image needs a prediction of 1, or of 3 or more channels");
+    require(prediction.type != Type::i16 && input.type != Type::i16, "model tensors are f32, bf16 or f16");
+    return {{p, q, reads_input}, input, prediction, channels, pixels, at<uint8_t>(out)};
+}
+
+void invert_on_cpu(const std::string& kernel, size_t threads, const InverseJob& job, size_t count, uintptr_t finite) {
+    const Kernel& chosen = kernel_named(kernel);
+    auto* flags = at<uint8_t>(finite);
+    py::gil_scoped_release release;
+    for (size_t i = 0; i < count; i++) flags[i] = 1;
+    // One range over all pixels; a piece of it may end inside an image, so a flag may have several writers.
+    in_parallel(threads, count * job.pixels, 1 << 14, [&](size_t first, size_t last) {
+        while (first < last) {
+            const size_t image = first / job.pixels, begin = first % job.pixels;
+            const size_t end = std::min(job.pixels, begin + last - first);
+            if (!chosen.invert(job, image, begin, end)) __atomic_store_n(&flags[image], uint8_t{0}, __ATOMIC_RELAXED);
+            first += end - begin;
+        }
+    });
+}
+
+py::list chacha20(const py::bytes& key, uint32_t counter, uint32_t run, uint32_t low, uint32_t high) {
+    uint32_t words[16];
+    chacha20_block(stream_of(key, run, false).key, counter, run, low, high, words);
+    py::list out;
+    for (uint32_t word : words) out.append(word);
+    return out;
+}
+
+#ifdef DPCLEAN_CUDA
+void raise(const char* problem) {
+    if (problem) throw std::runtime_error(problem);
+}
+#endif
+
+}  // namespace
+
+PYBIND11_MODULE(_kernels, module) {
+    module.doc() = "Compiled kernels of dpclean; see dpclean.noise for what they compute.";
+    py::class_<NoiseJob>(module, "NoiseJob")
+        .def(py::init(&noise_job), py::kw_only(), py::arg("key"), py::arg("run"), py::arg("test"), py::arg("entry"),
+             py::arg("low"), py::arg("m"), py::arg("k"), py::arg("images"), py::arg("indices"), py::arg("count"),
+             py::arg("samples"), py::arg("channels"), py::arg("planar"), py::arg("type"), py::arg("a"), py::arg("out"));
+    py::class_<View>(module, "View")
+        .def(py::init(&view), py::arg("data"), py::arg("type"), py::arg("channels"), py::arg("strides"));
+    py::class_<InverseJob>(module, "InverseJob")
+        .def(py::init(&inverse_job), py::kw_only(), py::arg("p"), py::arg("q"), py::arg("reads_input"),
+             py::arg("input"), py::arg("prediction"), py::arg("channels"), py::arg("pixels"), py::arg("out"));
+    module.def("kernel_names", &kernel_names, "Kernels this CPU can run, fastest first.");
+    module.def("noise", &noise_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"));
+    module.def("invert", &invert_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"), py::arg("count"),
+               py::arg("finite"));
+    module.def("chacha20", &chacha20, py::arg("key"), py::arg("counter"), py::arg("run"), py::arg("low"),
+               py::arg("high"), "The 16 words of one block.");
+#ifdef DPCLEAN_CUDA
+    module.attr("cuda_built") = true;
+    module.def("noise_cuda", [](const NoiseJob& job, int device, uintptr_t stream) {
+        raise(noise_cuda(job, device, at<void>(stream)));
+    }, py::arg("job"), py::arg("device"), py::arg("stream"));
+    module.def("invert_cuda", [](const InverseJob& job, size_t count, uintptr_t finite, int device, uintptr_t stream) {
+        raise(invert_cuda(job, count, at<uint8_t>(finite), device, at<void>(stream)));
+    }, py::arg("job"), py::arg("count"), py::arg("finite"), py::arg("device"), py::arg("stream"));
+#else
+    module.attr("cuda_built") = false;
+#endif
+}
+
+}  // namespace dpclean

@@ -1,0 +1,76 @@
+// What a kernel is: the jobs it is given and the functions it offers, one Kernel an instruction set.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "noise.h"
+
+namespace dpclean {
+
+enum class Type { f32, bf16, f16, i16 };
+
+// x + Z for a batch of images, as int16 grey levels or as a diffusion model's input.
+struct NoiseJob {
+    Stream stream;
+    Table table;
+    const uint8_t* images;   // [count, samples], the channel of a pixel fastest
+    const int64_t* indices;  // [count]
+    size_t count, samples;
+    size_t channels;
+    bool planar;  // out is [count, channels, pixels] instead of [count, pixels, channels]; channels 1 or 3
+    Type type;
+    float a;  // sqrt(abar) / 255; not used for i16
+    void* out;
+};
+
+// A model tensor [N, channels, pixels] in any dense layout; strides in elements.
+struct View {
+    const void* data;
+    Type type;
+    size_t channels, image, channel, pixel;
+};
+
+// uint8 images from a prediction and the model input that it was made for.
+struct InverseJob {
+    Inverse inverse;
+    View input, prediction;
+    size_t channels, pixels;  // of an image; a one-channel image may have a three-channel prediction
+    uint8_t* out;             // [N, pixels, channels]
+};
+
+// GroupNorm, then SiLU where asked, of channels-last activations.
+struct GroupNormJob {
+    const void* input;  // [N, pixels, channels]
+    void* out;
+    Type type;  // f32 or bf16
+    const float *weight, *bias;
+    size_t pixels, channels, groups;
+    double eps;
+    bool silu;
+};
+
+struct Kernel {
+    const char* name;
+    // Blocks [first, last) of the batch, as blocks_per_image numbers them.
+    void (*noise)(const NoiseJob& job, size_t first, size_t last);
+    // Pixels [first, last) of one image; returns whether every prediction read was finite.
+    bool (*invert)(const InverseJob& job, size_t image, size_t first, size_t last);
+};
+
+// ChaCha20 blocks that a job spends on an image. Planar output wants whole pixels in a run of blocks.
+static inline size_t blocks_per_image(const NoiseJob& job) {
+    const size_t blocks = (job.samples + 15) / 16;
+    return job.planar && job.channels == 3 ? (blocks + 2) / 3 * 3 : blocks;
+}
+
+extern const Kernel SCALAR;
+#if defined(__x86_64__)
+extern const Kernel AVX2;
+extern const Kernel AVX512;
+#endif
+
+// The kernels this CPU can run, fastest first.
+const Kernel* const* available_kernels(size_t& count);
+
+}  // namespace dpclean

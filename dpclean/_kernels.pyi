@@ -1,0 +1,49 @@
+"""Types of the compiled module; addresses are integers."""
+
+cuda_built: bool
+
+class NoiseJob:
+    def __init__(
+        self,
+        *,
+        key: bytes,
+        run: int,
+        test: bool,
+        entry: int,
+        low: int,
+        m: int,
+        k: int,
+        images: int,
+        indices: int,
+        count: int,
+        samples: int,
+        channels: int,
+        planar: bool,
+        type: str,
+        a: float,
+        out: int,
+    ) -> None: ...
+
+class View:
+    def __init__(self, data: int, type: str, channels: int, strides: tuple[int, int, int]) -> None: ...
+
+class InverseJob:
+    def __init__(
+        self,
+        *,
+        p: float,
+        q: float,
+        reads_input: bool,
+        input: View,
+        prediction: View,
+        channels: int,
+        pixels: int,
+        out: int,
+    ) -> None: ...
+
+def kernel_names() -> list[str]: ...
+def noise(kernel: str, threads: int, job: NoiseJob) -> None: ...
+def invert(kernel: str, threads: int, job: InverseJob, count: int, finite: int) -> None: ...
+def noise_cuda(job: NoiseJob, device: int, stream: int) -> None: ...
+def invert_cuda(job: InverseJob, count: int, finite: int, device: int, stream: int) -> None: ...
+def chacha20(key: bytes, counter: int, run: int, low: int, high: int) -> list[int]: ...
