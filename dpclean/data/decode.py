@@ -80,7 +80,7 @@ def _decode(format: str, data: bytes, options: ReadOptions) -> Decoded:
         if options.output_format == "webp" and max(image.size) > WEBP_LARGEST_SIDE:
             raise Unusable(Reason.TOO_MANY_PIXELS)
         image.load()
-        pixels, alpha = _planes(image, options, 255 // ((1 << structure.grey_bits) - 1))
+        pixels, alpha = _planes(image, options, structure.grey_step)
         orientation = 1 if format == "tiff" else _orientation(image)  # Pillow turns a TIFF while loading it
     pixels = _oriented(pixels, orientation)
     if alpha is not None:

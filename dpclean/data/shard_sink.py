@@ -78,7 +78,7 @@ class _Output:
         self._kept = np.zeros(shard.rows, bool)
         self._labels = np.zeros(shard.rows, np.min_scalar_type(max(0, shard.largest_label)))
         self._rows = 0
-        self._buffer = bytearray()
+        self._buffer: list[NDArray[np.uint8]] = []  # copies of rows [H,W,C]
         self._end = self._reserve  # of what is written
 
     def keep(self, entry: Entry) -> None:
@@ -106,14 +106,16 @@ class _Output:
     def append(self, entry: Entry, pixels: NDArray[np.uint8]) -> None:
         """Adds one row [H,W,C], in the layout of the input."""
         self.keep(entry)
-        self._buffer += (pixels if self._shard.layout == "nhwc" else pixels.transpose(2, 0, 1)).tobytes()
-        if len(self._buffer) >= _BUFFER_BYTES:
+        self._buffer.append(pixels.copy())
+        if len(self._buffer) * self._shard.row_bytes >= _BUFFER_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Hands the rows to the operating system."""
-        self._end = self._write(self._end, [bytes(self._buffer)])
-        self._buffer.clear()
+        if self._buffer:
+            rows = np.stack(self._buffer)
+            self._buffer.clear()
+            self._end = self._write(self._end, [self._shard.in_layout(rows)])
 
     def finish(self) -> None:
         """Writes everything behind the rows, then the header in front."""

@@ -21,7 +21,7 @@ from dpclean.errors import Reason
 class Structure:
     """What decoding needs to know."""
 
-    grey_bits: int = 8  # bits a sample of the file; a PNG's transparent grey is given in these
+    grey_step: int = 1  # factor from a PNG's transparent grey, given in the file's bits, to 8 bits
 
 
 def inspect(format: str, data: bytes, max_pixels: int) -> Structure:
@@ -44,6 +44,9 @@ def _unpack(layout: str, data: bytes, offset: int) -> tuple[Any, ...]:
         raise Unusable(Reason.TRUNCATED) from error
 
 
+_GREY_STEPS = {2: 85, 4: 17}  # Pillow scales one bit itself
+
+
 def _png(data: bytes, max_pixels: int) -> Structure:
     length, kind, width, height, bits = _unpack(">I4sIIB", data, 8)
     if kind != b"IHDR" or length != 13:
@@ -61,7 +64,7 @@ def _png(data: bytes, max_pixels: int) -> Structure:
         position = end
     if bits > 8:
         raise Unusable(Reason.UNSUPPORTED_DEPTH)
-    return Structure(grey_bits=bits)
+    return Structure(_GREY_STEPS.get(bits, 1))
 
 
 # Within a scan, FF 00 is data and FF D0..D7 are restarts; every other marker ends it.

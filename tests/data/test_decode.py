@@ -1,0 +1,391 @@
+"""Every rule for what is read, how it becomes pixels, and why something is left out."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from dpclean.data.decode import Decoded, decode
+from dpclean.data.records import ReadOptions
+from dpclean.errors import Reason
+from tests.data.pictures import FORMATS, LOSSLESS, noise, png, png_chunk, saved, to_image
+
+OPTIONS = ReadOptions()
+
+
+def pixels_of(data: bytes, options: ReadOptions = OPTIONS) -> np.ndarray:
+    decoded = decode(data, options)
+    assert isinstance(decoded, Decoded), decoded
+    return decoded.pixels
+
+
+@pytest.mark.parametrize("format", LOSSLESS)
+@pytest.mark.parametrize("shape", [(13, 17, 3), (1, 1, 3), (1, 31, 3), (31, 1, 3), (2, 2000, 3)])
+def test_lossless_formats_give_their_pixels(format: str, shape: tuple[int, int, int]) -> None:
+    pixels = noise(*shape)
+    decoded = decode(saved(to_image(pixels), format), OPTIONS)
+    assert isinstance(decoded, Decoded) and decoded.format == format and decoded.alpha is None
+    assert decoded.pixels.dtype == np.uint8 and decoded.pixels.flags.c_contiguous
+    np.testing.assert_array_equal(decoded.pixels, pixels)
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "bmp", "tiff", "gif", "ppm"])
+def test_grey_stays_grey(format: str) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    if format == "jpeg":
+        grey = np.full((8, 8, 1), 77, np.uint8)
+    np.testing.assert_array_equal(pixels_of(saved(to_image(grey), format)), grey)
+
+
+def test_jpeg_and_gif_give_what_pillow_gives() -> None:
+    image = to_image(noise())
+    for format in ("jpeg", "gif"):
+        data = saved(image, format)
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        np.testing.assert_array_equal(pixels_of(data), expected)
+
+
+def test_a_large_image_is_converted_in_strips_without_a_seam() -> None:
+    pixels = noise(1500, 1500)
+    alpha = noise(1500, 1500, 1)
+    data = saved(Image.fromarray(np.dstack([pixels, alpha])), "png", compress_level=0)
+    np.testing.assert_array_equal(pixels_of(data, ReadOptions(alpha_policy="drop")), pixels)
+    np.testing.assert_array_equal(
+        pixels_of(data), np.rint((pixels * (alpha / 255.0) + 255 * (1 - alpha / 255.0))).astype(np.uint8)
+    )
+
+
+# --- content that is no image -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", Reason.EMPTY),
+        (b"hello, world\n", Reason.NOT_AN_IMAGE),
+        (b"%PDF-1.7\n", Reason.NOT_AN_IMAGE),
+        (b"\x7fELF\x02\x01\x01", Reason.NOT_AN_IMAGE),
+        (b"P1 is the first priority", Reason.NOT_AN_IMAGE),
+        (b"BMW makes cars and motorcycles", Reason.NOT_AN_IMAGE),
+        (b"8BPS\0\1" + bytes(20), Reason.FORMAT_NOT_ALLOWED),
+        (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", Reason.FORMAT_NOT_ALLOWED),
+        (b"\0\0\0\x18ftypheic" + bytes(20), Reason.FORMAT_NOT_ALLOWED),
+        (b"\0\0\0\x18ftypavif" + bytes(20), Reason.FORMAT_NOT_ALLOWED),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", Reason.FORMAT_NOT_ALLOWED),
+    ],
+)
+def test_what_is_no_image_that_is_read(data: bytes, reason: Reason) -> None:
+    assert decode(data, OPTIONS) is reason
+
+
+def test_an_icon_is_not_allowed() -> None:
+    assert decode(saved(to_image(noise(32, 32)), "ico"), OPTIONS) is Reason.FORMAT_NOT_ALLOWED
+
+
+def test_pillows_private_ppm_formats_are_not_read() -> None:
+    assert decode(b"PyRGBA 2 2 255\n" + bytes(16), OPTIONS) is Reason.NOT_AN_IMAGE
+
+
+# --- truncated and corrupt --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("grey", [True, False])
+def test_a_cut_off_file_is_never_padded(format: str, grey: bool) -> None:
+    data = saved(to_image(noise(40, 50, 1 if grey else 3)), format)
+    places = {4, 10, 15, 20, 30, len(data) // 4, len(data) // 2, len(data) * 3 // 4, len(data) - 2, len(data) - 1}
+    assert isinstance(decode(data, OPTIONS), Decoded)
+    for place in sorted(places):
+        assert decode(data[:place], OPTIONS) is Reason.TRUNCATED, place
+
+
+@pytest.mark.parametrize("options", [{"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}])
+def test_a_cut_off_compressed_tiff(options: dict[str, str]) -> None:
+    data = saved(to_image(noise(40, 50)), "tiff", **options)
+    assert isinstance(decode(data, OPTIONS), Decoded)
+    for place in (len(data) // 2, len(data) - 1):
+        assert decode(data[:place], OPTIONS) is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"optimize": True}, {"exif": b"Exif\0\0" + bytes(500)}])
+def test_cut_off_jpegs(options: dict[str, object]) -> None:
+    data = saved(to_image(noise(40, 50)), "jpeg", **options)
+    assert isinstance(decode(data, OPTIONS), Decoded)
+    assert isinstance(decode(data + b"bytes behind the end", OPTIONS), Decoded)
+    for place in (3, 100, len(data) // 2, len(data) - 1):
+        assert decode(data[:place], OPTIONS) is Reason.TRUNCATED
+
+
+def test_a_thumbnail_does_not_end_its_jpeg() -> None:
+    thumbnail = saved(to_image(noise(8, 8)), "jpeg")
+    data = saved(to_image(noise(40, 50)), "jpeg", exif=b"Exif\0\0" + thumbnail)
+    assert decode(data[:-1], OPTIONS) is Reason.TRUNCATED
+
+
+def test_png_with_too_few_rows() -> None:
+    rows = zlib.compress(bytes(5) * 2)
+    assert decode(png(png_chunk(b"IDAT", rows[:-6])), OPTIONS) in (Reason.TRUNCATED, Reason.CORRUPT)
+
+
+def test_a_wrong_checksum_is_corrupt() -> None:
+    data = bytearray(saved(to_image(noise()), "png"))
+    data[data.index(b"IDAT") + 20] ^= 1
+    assert decode(bytes(data), OPTIONS) is Reason.CORRUPT
+
+
+def test_a_broken_huffman_table_is_corrupt() -> None:
+    data = bytearray(saved(to_image(noise()), "jpeg"))
+    table = data.index(b"\xff\xc4")
+    data[table + 5 : table + 21] = b"\xff" * 16
+    assert decode(bytes(data), OPTIONS) is Reason.CORRUPT
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@given(seed=st.integers(0, 10_000))
+def test_flipped_bits_give_an_image_or_a_reason(format: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    data = bytearray(saved(to_image(noise(9, 11)), format))
+    for _ in range(random.integers(1, 8)):
+        data[random.integers(len(data))] ^= 1 << random.integers(8)
+    assert isinstance(decode(bytes(data), ReadOptions(max_pixels=1000)), Decoded | Reason)
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def bomb(format: str) -> bytes:
+    """A header that claims 65,535 x 65,535 pixels (16,383 for WebP), and next to nothing behind it."""
+    side = 65535
+    if format == "png":
+        return png(png_chunk(b"IDAT", b""), width=side, height=side)
+    if format == "webp":
+        payload = b"\x2f" + struct.pack("<I", 16382 | 16382 << 14)
+        return b"RIFF" + struct.pack("<I", 18) + b"WEBPVP8L" + struct.pack("<I", 5) + payload + b"\0"
+    if format == "ppm":
+        return b"P6 65535 65535 255\n"
+    data = bytearray(saved(to_image(noise()), format))
+    if format == "jpeg":
+        frame = data.index(b"\xff\xc0")
+        data[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    elif format == "gif":
+        data[6:10] = struct.pack("<HH", side, side)
+    elif format == "bmp":
+        data[18:26] = struct.pack("<ii", side, side)
+    else:
+        for tag in (256, 257):
+            place = data.index(struct.pack("<HHI", tag, 4, 1))
+            data[place + 8 : place + 12] = struct.pack("<I", side)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_bomb_is_refused_from_its_header(format: str) -> None:
+    assert decode(bomb(format), OPTIONS) is Reason.TOO_MANY_PIXELS
+    assert decode(bomb(format)[:200], OPTIONS) is Reason.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_limit_is_inclusive(format: str) -> None:
+    data = saved(to_image(noise(10, 10)), format)
+    assert isinstance(decode(data, ReadOptions(max_pixels=100)), Decoded)
+    assert decode(data, ReadOptions(max_pixels=99)) is Reason.TOO_MANY_PIXELS
+
+
+def test_a_gif_frame_larger_than_its_screen_counts() -> None:
+    data = bytearray(saved(to_image(noise(10, 10)), "gif"))
+    data[6:10] = struct.pack("<HH", 1, 1)
+    assert decode(bytes(data), ReadOptions(max_pixels=99)) is Reason.TOO_MANY_PIXELS
+
+
+def test_zip_bombs_in_text_and_profile_chunks() -> None:
+    packed = zlib.compress(bytes(50 << 20), 9)
+    rows = png_chunk(b"IDAT", zlib.compress(bytes(5) * 4))
+    assert isinstance(decode(png(rows), OPTIONS), Decoded)
+    for chunk in (png_chunk(b"zTXt", b"a\0\0" + packed), png_chunk(b"iCCP", b"a\0\0" + packed)):
+        assert decode(png(chunk, rows), OPTIONS) is Reason.CORRUPT
+
+
+def test_webp_out_cannot_hold_a_long_side() -> None:
+    data = saved(to_image(noise(1, 16384)), "png")
+    assert decode(data, ReadOptions(output_format="webp")) is Reason.TOO_MANY_PIXELS
+    assert pixels_of(data).shape == (1, 16384, 3)
+
+
+# --- depth and frames -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved(Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4)), "png"),
+        png(png_chunk(b"IDAT", zlib.compress(bytes(25) * 4)), bits=16, colour=2),
+        png(png_chunk(b"IDAT", zlib.compress(bytes(33) * 4)), bits=16, colour=6),
+        saved(Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4)), "tiff"),
+        saved(Image.fromarray(np.ones((4, 4), np.float32)), "tiff"),
+        saved(Image.fromarray(np.ones((4, 4), np.int32)), "tiff"),
+        saved(Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4)), "ppm"),
+        b"P6 2 2 65535\n" + bytes(24),
+        b"Pf 2 2 -1.0\n" + bytes(16),
+    ],
+)
+def test_more_than_eight_bits_are_unsupported(data: bytes) -> None:
+    assert decode(data, OPTIONS) is Reason.UNSUPPORTED_DEPTH
+
+
+@pytest.mark.parametrize("format", ["png", "tiff", "bmp", "ppm"])
+def test_one_bit_becomes_black_and_white(format: str) -> None:
+    bits = np.eye(9, dtype=bool)
+    np.testing.assert_array_equal(
+        pixels_of(saved(Image.fromarray(bits), format))[:, :, 0], np.where(bits, 255, 0).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize("format", ["gif", "webp", "tiff", "png"])
+def test_more_than_one_frame_is_refused(format: str) -> None:
+    frames = [to_image(noise(seed=seed)) for seed in range(3)]
+    data = saved(frames[0], format, save_all=True, append_images=frames[1:])
+    assert decode(data, OPTIONS) is Reason.MULTI_FRAME
+
+
+# --- colour and alpha -------------------------------------------------------------------------------------------------
+
+
+def test_palettes_become_rgb() -> None:
+    image = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 1, 2, 3])
+    expected = [[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [1, 2, 3]]]
+    for format in ("png", "bmp", "tiff", "gif"):
+        np.testing.assert_array_equal(pixels_of(saved(image, format)), expected)
+
+
+@pytest.mark.parametrize("format", ["tiff", "jpeg"])
+def test_cmyk_becomes_rgb(format: str) -> None:
+    options = {"quality": 100} if format == "jpeg" else {}
+    data = saved(Image.new("CMYK", (8, 8), (0, 128, 255, 0)), format, **options)
+    assert np.abs(pixels_of(data).astype(int) - [255, 127, 0]).max() <= 2
+
+
+def test_ycck_becomes_rgb() -> None:
+    """A CMYK JPEG whose Adobe marker says that its planes are YCC and K."""
+    data = bytearray(saved(Image.new("CMYK", (8, 8), (0, 128, 255, 0)), "jpeg", quality=100))
+    assert b"Adobe" in data
+    inks = data[data.index(b"Adobe") + 11]
+    data[data.index(b"Adobe") + 11] = 2
+    assert inks != 2
+    expected = np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB"))
+    np.testing.assert_array_equal(pixels_of(bytes(data)), expected)
+    assert not np.array_equal(expected, pixels_of(saved(Image.new("CMYK", (8, 8), (0, 128, 255, 0)), "jpeg")))
+
+
+def test_lab_becomes_rgb() -> None:
+    data = saved(Image.new("LAB", (4, 4), (136, 208, 195)), "tiff")  # sRGB red in CIELAB, offset by 128
+    pixels = pixels_of(data)
+    assert pixels.shape == (4, 4, 3) and np.abs(pixels[0, 0].astype(int) - [255, 0, 0]).max() <= 12
+
+
+def transparent(mode: str) -> Image.Image:
+    """Two pixels: colour (200, 100, 50) or grey 200 at alpha 0 and at alpha 128."""
+    colour = (200, 100, 50) if mode == "RGBA" else (200,)
+    return Image.fromarray(np.array([[[*colour, 0], [*colour, 128]]], np.uint8))
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("RGBA", [200, 100, 50]), ("LA", [200])])
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_alpha_policies(mode: str, colour: list[int], format: str) -> None:
+    data = saved(transparent(mode), format)
+    seen = [round(value * 128 / 255 + 255 * 127 / 255) for value in colour]
+    np.testing.assert_array_equal(pixels_of(data), [[[255] * len(colour), seen]])
+    np.testing.assert_array_equal(pixels_of(data, ReadOptions(alpha_policy="drop")), [[colour, colour]])
+    kept = decode(data, ReadOptions(alpha_policy="keep"))
+    assert isinstance(kept, Decoded) and kept.alpha is not None
+    np.testing.assert_array_equal(kept.alpha, [[0, 128]])
+    np.testing.assert_array_equal(kept.pixels, [[colour, colour]])
+    assert decode(data, ReadOptions(alpha_policy="reject")) is Reason.ALPHA
+
+
+def test_opaque_alpha_changes_nothing_but_is_alpha() -> None:
+    pixels = noise()
+    data = saved(Image.fromarray(np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])), "png")
+    np.testing.assert_array_equal(pixels_of(data), pixels)
+    assert decode(data, ReadOptions(alpha_policy="reject")) is Reason.ALPHA
+
+
+def test_alpha_in_webp_and_gif() -> None:
+    webp = saved(transparent("RGBA"), "webp", exact=True)
+    np.testing.assert_array_equal(pixels_of(webp, ReadOptions(alpha_policy="drop"))[0, 0], [200, 100, 50])
+    np.testing.assert_array_equal(pixels_of(webp)[0, 0], [255, 255, 255])
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    gif = saved(image, "gif", transparency=0)
+    np.testing.assert_array_equal(pixels_of(gif), [[[255, 255, 255], [40, 50, 60]]])
+
+
+def test_transparent_palette_entries_and_colours_in_png() -> None:
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    data = saved(image, "png", transparency=bytes([0, 255, 128]))
+    seen = [round(value * 128 / 255 + 127) for value in (70, 80, 90)]
+    np.testing.assert_array_equal(pixels_of(data), [[[255] * 3, [40, 50, 60], seen]])
+    rgb = saved(Image.fromarray(np.array([[[1, 2, 3], [3, 2, 1]]], np.uint8)), "png", transparency=(3, 2, 1))
+    np.testing.assert_array_equal(pixels_of(rgb), [[[1, 2, 3], [255] * 3]])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_grey_is_given_in_the_bits_of_the_file(bits: int) -> None:
+    rows = zlib.compress(b"\0" + bytes([1 << (8 - bits)]))  # one row that begins with a 1
+    key = png_chunk(b"tRNS", struct.pack(">H", 1))
+    data = png(key, png_chunk(b"IDAT", rows), width=1, height=1, bits=bits)
+    np.testing.assert_array_equal(pixels_of(data), [[[255]]])
+    decoded = decode(data, ReadOptions(alpha_policy="keep"))
+    assert isinstance(decoded, Decoded) and decoded.alpha is not None and decoded.alpha[0, 0] == 0
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "tiff"])
+def test_orientation_is_applied(orientation: int, format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = to_image(noise())
+    data = saved(image, format, exif=exif)
+    plain = Image.fromarray(pixels_of(saved(image, format)))
+    plain.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(pixels_of(data), np.asarray(ImageOps.exif_transpose(plain)))
+
+
+def test_orientation_turns_the_alpha_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(saved(transparent("RGBA"), "png", exif=exif), ReadOptions(alpha_policy="keep"))
+    assert isinstance(decoded, Decoded) and decoded.alpha is not None
+    np.testing.assert_array_equal(decoded.alpha, [[0], [128]])
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\x7f"]
+)
+def test_broken_exif_means_upright(exif: bytes) -> None:
+    image = to_image(noise())
+    np.testing.assert_array_equal(pixels_of(saved(image, "jpeg", exif=exif)), pixels_of(saved(image, "jpeg")))
+
+
+def test_orientation_out_of_range_means_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    np.testing.assert_array_equal(pixels_of(saved(to_image(noise()), "png", exif=exif)), noise())
+
+
+def test_ten_megabytes_of_metadata() -> None:
+    info = PngInfo()
+    info.add(b"tEXt", b"a\0" + b"b" * (10 << 20))
+    np.testing.assert_array_equal(pixels_of(saved(to_image(noise()), "png", pnginfo=info)), noise())
