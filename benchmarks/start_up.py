@@ -22,7 +22,8 @@ COMMANDS = {  # name: (command, exit code)
     BASE: ([sys.executable, "-c", BASE], 0),
     "dpclean --help": ([DPCLEAN, "--help"], 0),
     "dpclean --version": ([DPCLEAN, "--version"], 0),
-    "dpclean sanitize --sigma 0,25 (refused)": ([DPCLEAN, "sanitize", "raw", "--out", "clean", "--sigma", "0,25"], 2),
+    "dpclean sanitize --sgima (no such option)": ([DPCLEAN, "sanitize", "raw", "--sgima", "0.25"], 2),
+    "dpclean sanitize --sigma 0,25 (no number)": ([DPCLEAN, "sanitize", "raw", "--out", "clean", "--sigma", "0,25"], 2),
 }
 
 
