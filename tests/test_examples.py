@@ -1,0 +1,88 @@
+"""The examples are run as their users run them: with make, with a shell, on files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """PATH with the dpclean and the python3 that these tests run with."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, command in {"dpclean": "-m dpclean", "python3": ""}.items():
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
+        program.chmod(0o755)
+    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """21 images in two classes, one name with a space."""
+    folder = tmp_path / "raw"
+    rng = np.random.default_rng(7)
+    for number in range(21):
+        path = folder / ("cat", "dog")[number % 2] / f"photo {number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    return folder
+
+
+def run(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+
+
+def test_make_rule_sanitizes_when_something_changed_and_only_then(
+    raw: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = ["make", "-s", "-f", str(ROOT / "examples" / "sanitize.mk"), "TRAIN=ls"]
+    first = run(command, environment, tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert {"cat", "dog", "dpclean.json"} <= set(first.stdout.split())
+    made = (tmp_path / "clean" / "dpclean.json").stat().st_mtime_ns
+
+    assert run(command, environment, tmp_path).returncode == 0
+    assert (tmp_path / "clean" / "dpclean.json").stat().st_mtime_ns == made
+
+    time.sleep(0.01)
+    (raw / "cat" / "photo 0.png").rename(raw / "cat" / "renamed.png")
+    again = run(command, environment, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "clean" / "cat" / "renamed.png").is_file()
+    assert not (tmp_path / "clean" / "cat" / "photo 0.png").exists()
+
+
+def test_pipeline_keeps_the_list_of_what_was_left_out(
+    raw: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (raw / "dog" / "empty.png").touch()
+    done = run([str(ROOT / "examples" / "pipeline.sh"), "raw", "0.25", "clean"], environment, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "sanitized 21 images into clean, left out 1\n"
+    listed = json.loads((tmp_path / "clean.quarantine.json").read_text("utf-8"))
+    assert listed["quarantined"] == [{"name": "dog/empty.png", "reason": "empty"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [(["nowhere", "0.25", "clean"], 65, "bad input: "), (["raw", "25%", "clean"], 70, "not started: ")],
+)
+def test_pipeline_tells_refusals_apart(
+    arguments: list[str], code: int, says: str, raw: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = run([str(ROOT / "examples" / "pipeline.sh"), *arguments], environment, tmp_path)
+    assert done.returncode == code
+    assert done.stderr.startswith(says)
+    assert not (tmp_path / "clean").exists()
