@@ -113,6 +113,31 @@ void invert_on_cpu(const std::string& kernel, size_t threads, const InverseJob& 
     });
 }
 
+void group_norm_on_cpu(const std::string& kernel, size_t threads, const GroupNormJob& job, size_t count) {
+    const Kernel& chosen = kernel_named(kernel);
+    py::gil_scoped_release release;
+    if (count * job.pixels * job.channels < 1 << 15) threads = 1;
+    // Whole samples to each thread, or a share of the groups of each where there are few samples.
+    const size_t shares = count >= threads ? 1 : std::min(threads, job.groups);
+    in_parallel(threads, count * shares, 1, [&](size_t first, size_t last) {
+        for (size_t i = first; i < last; i++) {
+            const size_t share = i % shares;
+            chosen.group_norm(job, i / shares, job.groups * share / shares, job.groups * (share + 1) / shares);
+        }
+    });
+}
+
+GroupNormJob group_norm_job(uintptr_t input, uintptr_t out, const std::string& type, uintptr_t weight, uintptr_t bias,
+                            size_t pixels, size_t channels, size_t groups, double eps, bool silu) {
+    require(input && out && weight && bias, "null address");
+    require(groups >= 1 && channels % groups == 0, "channels must be a multiple of groups");
+    require(channels <= 8192, "at most 8192 channels");
+    const Type stored = type_named(type);
+    require(stored == Type::f32 || stored == Type::bf16, "activations are f32 or bf16");
+    return {at<void>(input), at<void>(out), stored, at<float>(weight), at<float>(bias), pixels, channels, groups, eps,
+            silu};
+}
+
 py::list chacha20(const py::bytes& key, uint32_t counter, uint32_t run, uint32_t low, uint32_t high) {
     uint32_t words[16];
     chacha20_block(stream_of(key, run, false).key, counter, run, low, high, words);
@@ -140,10 +165,16 @@ PYBIND11_MODULE(_kernels, module) {
     py::class_<InverseJob>(module, "InverseJob")
         .def(py::init(&inverse_job), py::kw_only(), py::arg("p"), py::arg("q"), py::arg("reads_input"),
              py::arg("input"), py::arg("prediction"), py::arg("channels"), py::arg("pixels"), py::arg("out"));
+    py::class_<GroupNormJob>(module, "GroupNormJob")
+        .def(py::init(&group_norm_job), py::kw_only(), py::arg("input"), py::arg("out"), py::arg("type"),
+             py::arg("weight"), py::arg("bias"), py::arg("pixels"), py::arg("channels"), py::arg("groups"),
+             py::arg("eps"), py::arg("silu"));
     module.def("kernel_names", &kernel_names, "Kernels this CPU can run, fastest first.");
     module.def("noise", &noise_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"));
     module.def("invert", &invert_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"), py::arg("count"),
                py::arg("finite"));
+    module.def("group_norm_silu", &group_norm_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"),
+               py::arg("count"));
     module.def("chacha20", &chacha20, py::arg("key"), py::arg("counter"), py::arg("run"), py::arg("low"),
                py::arg("high"), "The 16 words of one block.");
 #ifdef DPCLEAN_CUDA

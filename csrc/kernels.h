@@ -56,7 +56,13 @@ struct Kernel {
     void (*noise)(const NoiseJob& job, size_t first, size_t last);
     // Pixels [first, last) of one image; returns whether every prediction read was finite.
     bool (*invert)(const InverseJob& job, size_t image, size_t first, size_t last);
+    // Groups [first, last) of one sample.
+    void (*group_norm)(const GroupNormJob& job, size_t sample, size_t first, size_t last);
 };
+
+void group_norm_scalar(const GroupNormJob& job, size_t sample, size_t first, size_t last);
+void group_norm_avx2(const GroupNormJob& job, size_t sample, size_t first, size_t last);
+void group_norm_avx512(const GroupNormJob& job, size_t sample, size_t first, size_t last);
 
 // ChaCha20 blocks that a job spends on an image. Planar output wants whole pixels in a run of blocks.
 static inline size_t blocks_per_image(const NoiseJob& job) {

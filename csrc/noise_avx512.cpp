@@ -304,7 +304,7 @@ struct Avx512 {
 
 }  // namespace
 
-extern const Kernel AVX512 = {"avx512", noise<Avx512>, invert<Avx512>};
+extern const Kernel AVX512 = {"avx512", noise<Avx512>, invert<Avx512>, group_norm_avx512};
 
 }  // namespace dpclean
 #endif

@@ -89,6 +89,6 @@ struct Portable {
 
 }  // namespace
 
-const Kernel SCALAR = {"scalar", noise<Portable>, invert<Portable>};
+const Kernel SCALAR = {"scalar", noise<Portable>, invert<Portable>, group_norm_scalar};
 
 }  // namespace dpclean

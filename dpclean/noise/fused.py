@@ -7,8 +7,6 @@ tensor operations give the same bits.
 from __future__ import annotations
 
 import math
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -18,7 +16,6 @@ from dpclean.errors import UsageError
 from dpclean.noise.batch import Draw, check_images, cuda_errors, noise_on_cpu, noise_on_cuda, runs_on_cuda
 from dpclean.noise.kernels import default_threads, kernel_name
 
-PredictionType = Literal["epsilon", "v_prediction", "sample"]
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -27,7 +24,7 @@ def forward_constant(alphas_cumprod: float) -> float:
     return float(np.float32(math.sqrt(_checked(alphas_cumprod)) / 255))
 
 
-def backward_constants(alphas_cumprod: float, prediction_type: PredictionType) -> tuple[float, float]:
+def backward_constants(alphas_cumprod: float, prediction_type: str) -> tuple[float, float]:
     """(p, q) of y = (p x_t + q e) + 127.5, as float32 values; p is not used for "sample"."""
     root, rest = math.sqrt(_checked(alphas_cumprod)), math.sqrt(1.0 - alphas_cumprod)
     if prediction_type == "epsilon":
@@ -93,14 +90,15 @@ def to_uint8(
     prediction: torch.Tensor,
     alphas_cumprod: float,
     *,
-    prediction_type: PredictionType,
+    prediction_type: str,
     out: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The denoised images, uint8 [N, H, W, C], and bool [N]: whether all of an image's prediction was finite.
 
     model_input: what the network saw, [N, C, H, W], C 1 or 3. prediction: [N, C' >= C, H, W], channels beyond C are not
     read; for C = 1 and C' >= 3 (grey shown three times) it is the mean of the first three. Each bfloat16, float16 or
-    float32, contiguous or channels_last (else copied). Clamped; ties round to even; NaN becomes 0. out: uint8
+    float32, contiguous or channels_last (else copied). prediction_type: epsilon, v_prediction or
+    sample. Clamped; ties round to even; NaN becomes 0. out: uint8
     [N, H, W, C], contiguous. UsageError where shapes or types do not fit.
     """
     p, q = backward_constants(alphas_cumprod, prediction_type)
