@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +80,20 @@ def test_imports_go_down(path: Path) -> None:
 )
 def test_the_walk_sees_every_form_of_import(source: str, file: str, found: list[str]) -> None:
     assert climbs(source, ROOT / file) == found
+
+
+PACKAGES = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}  # where a package and its module differ in name
+FOR_USERS = {"torchvision"}  # what takes a Sanitizer or reads OUT; must fit torch, so it is installed with it
+
+
+def test_dependencies_are_what_is_imported() -> None:
+    pyproject = tomllib.loads((ROOT.parent / "pyproject.toml").read_text("utf-8"))
+    declared = {re.split("[<>=!~ ]", text)[0] for text in pyproject["project"]["dependencies"]}
+    nodes = [node for path in ROOT.rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    imported = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"dpclean"}
+    assert {PACKAGES.get(name, name) for name in declared - FOR_USERS} == imported
 
 
 HEAVY = ("torch", "numpy", "torchvision", "diffusers", "PIL", "scipy", "safetensors")
