@@ -59,7 +59,7 @@ def test_a_large_image_is_converted_in_strips_without_a_seam() -> None:
     data = saved(Image.fromarray(np.dstack([pixels, alpha])), "png", compress_level=0)
     np.testing.assert_array_equal(pixels_of(data, ReadOptions(alpha_policy="drop")), pixels)
     np.testing.assert_array_equal(
-        pixels_of(data), np.rint((pixels * (alpha / 255.0) + 255 * (1 - alpha / 255.0))).astype(np.uint8)
+        pixels_of(data), np.rint(pixels * (alpha / 255.0) + 255 * (1 - alpha / 255.0)).astype(np.uint8)
     )
 
 

@@ -1,0 +1,230 @@
+"""RAW as a source: what is refused, splits, classes, and samples in their order."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from dpclean.data.files import Unusable, open_regular
+from dpclean.data.records import Entry, ReadOptions
+from dpclean.data.source import open_source
+from dpclean.data.worker import read
+from dpclean.data.workers import WorkerPool
+from dpclean.errors import InputError, Reason
+from tests.data.pictures import by_name, noise, read_all, write, write_png
+from tests.data.test_listing import unprivileged
+
+OPTIONS = ReadOptions()
+
+
+def entries(root: Path, options: ReadOptions = OPTIONS) -> list[Entry]:
+    return list(open_source(root, options).entries())
+
+
+def labels(root: Path) -> dict[str, int]:
+    return {entry.name: entry.label for entry in entries(root)}
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refusal(raw: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        open_source(raw, OPTIONS)
+    assert caught.value.remedy and "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_missing_empty_and_hidden_only(tmp_path: Path) -> None:
+    assert "no such file" in refusal(tmp_path / "nothing")
+    assert "holds no files" in refusal(tmp_path)
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "class").mkdir()
+    assert "holds no files" in refusal(tmp_path)
+
+
+def test_a_file_that_is_no_shard(tmp_path: Path) -> None:
+    assert "neither a folder nor" in refusal(write_png(tmp_path / "x.png"))
+
+
+def test_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "cannot be read" in refusal(tmp_path / "loop")
+
+
+def test_images_and_shards_together(tmp_path: Path) -> None:
+    save_file({"images": noise()[None]}, tmp_path / "a.safetensors")
+    write_png(tmp_path / "b" / "x.png")
+    assert "both images" in refusal(tmp_path)
+
+
+def test_shards_further_down(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    save_file({"images": noise()[None]}, tmp_path / "sub" / "a.safetensors")
+    assert "'sub/a.safetensors'" in refusal(tmp_path)
+
+
+def test_raw_may_be_a_link(tmp_path: Path) -> None:
+    write_png(tmp_path / "raw" / "x.png")
+    (tmp_path / "link").symlink_to("raw")
+    assert labels(tmp_path / "link") == {"x.png": -1}
+
+
+# --- splits and classes -----------------------------------------------------------------------------------------------
+
+
+def test_the_first_folder_is_the_class(tmp_path: Path) -> None:
+    for name in ("cat/deep/x.png", "dog/x.png", "top.png"):
+        write_png(tmp_path / name)
+    (tmp_path / "Empty").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    assert open_source(tmp_path, OPTIONS).classes == ("Empty", "cat", "dog")
+    assert labels(tmp_path) == {"cat/deep/x.png": 1, "dog/x.png": 2, "top.png": -1}
+
+
+def test_under_splits_the_second_folder_is_the_class(tmp_path: Path) -> None:
+    for name in ("train/cat/x.png", "train/loose.png", "test/cat/x.png", "test/ant/deep/x.png", "readme.txt"):
+        write_png(tmp_path / name)
+    assert open_source(tmp_path, OPTIONS).classes == ("ant", "cat")
+    assert labels(tmp_path) == {
+        "readme.txt": -1,
+        "test/ant/deep/x.png": 0,
+        "test/cat/x.png": 1,
+        "train/cat/x.png": 1,
+        "train/loose.png": -1,
+    }
+
+
+def test_one_folder_that_is_no_split_makes_all_classes(tmp_path: Path) -> None:
+    for name in ("train/cat/x.png", "extra/x.png"):
+        write_png(tmp_path / name)
+    assert open_source(tmp_path, OPTIONS).classes == ("extra", "train")
+    assert labels(tmp_path) == {"extra/x.png": 0, "train/cat/x.png": 1}
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+def test_targets_follow_the_format(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.TIF", "c", "d.webp", "e.txt"):
+        write_png(tmp_path / name)
+    targets = {
+        format: [entry.target for entry in entries(tmp_path, ReadOptions(output_format=format))]
+        for format in ("png", "webp", "same")
+    }
+    assert targets["png"] == ["a.png", "b.png", "c.png", "d.png", "e.txt.png"]
+    assert targets["webp"] == ["a.webp", "b.webp", "c.webp", "d.webp", "e.txt.webp"]
+    assert targets["same"] == ["a.png", "b.tiff", "c.png", "d.webp", "e.txt.png"]
+
+
+def test_a_target_too_long_for_its_folder(tmp_path: Path) -> None:
+    write_png(tmp_path / ("x" * 251 + ".png"))
+    assert entries(tmp_path)[0].reason is None
+    assert entries(tmp_path, ReadOptions(output_format="webp"))[0].reason is Reason.UNREADABLE
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_samples_come_in_order_with_their_reasons(tmp_path: Path) -> None:
+    write_png(tmp_path / "a" / "1.png", seed=1)
+    write_png(tmp_path / "a" / "2.jpg", seed=2)
+    write(tmp_path / "a" / "3.png", b"hello")
+    os.mkfifo(tmp_path / "a" / "4.png")
+    write(tmp_path / "a" / "5.txt", b"hello")
+    write(tmp_path / "a" / "6.png", b"")
+    write(tmp_path / "a" / "7.svg", b"<svg/>")
+    write(tmp_path / "a" / "8.heic", b"hello")
+    write(tmp_path / "a" / "9", b"")
+    source = open_source(tmp_path, OPTIONS)
+    with WorkerPool(2, OPTIONS) as pool:
+        samples = read_all(source, pool)
+    assert [sample.entry for sample in samples] == list(source.entries())
+    outcomes = [(sample.format, sample.reason, sample.left_behind) for sample in samples]
+    assert outcomes == [
+        ("png", None, False),
+        ("png", None, False),
+        ("", Reason.NOT_AN_IMAGE, False),
+        ("", Reason.NOT_REGULAR, False),
+        ("", None, True),
+        ("", Reason.EMPTY, False),
+        ("", Reason.FORMAT_NOT_ALLOWED, False),
+        ("", Reason.FORMAT_NOT_ALLOWED, False),
+        ("", None, True),
+    ]
+    for seed in (1, 2):
+        np.testing.assert_array_equal(samples[seed - 1].pixels, noise(seed=seed))
+
+
+def test_what_is_in_a_file_moves_nobody(tmp_path: Path) -> None:
+    for index in range(5):
+        write_png(tmp_path / f"{index}.png", seed=index)
+    before = entries(tmp_path)
+    write(tmp_path / "2.png", b"no image any more")
+    assert entries(tmp_path) == before
+    with WorkerPool(1, OPTIONS) as pool:
+        samples = read_all(open_source(tmp_path, OPTIONS), pool)
+    for index in (0, 1, 3, 4):
+        np.testing.assert_array_equal(samples[index].pixels, noise(seed=index))
+
+
+# --- files that changed since they were listed ------------------------------------------------------------------------
+
+
+def outcome(root: Path, name: str, options: ReadOptions = OPTIONS) -> object:
+    return read(os.fsencode(root), name, options)
+
+
+def test_a_file_that_vanished(tmp_path: Path) -> None:
+    assert outcome(tmp_path, "x.png") is Reason.VANISHED
+    write_png(tmp_path / "a")
+    assert outcome(tmp_path, "a/x.png") is Reason.VANISHED
+
+
+def test_a_file_that_became_a_pipe_a_folder_or_a_link(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    root.mkdir()
+    os.mkfifo(root / "pipe.png")
+    (root / "folder.png").mkdir()
+    write_png(tmp_path / "outside.png")
+    (root / "link.png").symlink_to("../outside.png")
+    assert outcome(root, "pipe.png") is Reason.NOT_REGULAR
+    assert outcome(root, "folder.png") is Reason.NOT_REGULAR
+    assert outcome(root, "link.png") is Reason.OUTSIDE_ROOT
+    assert not isinstance(outcome(root, "link.png", ReadOptions(follow_links=True)), Reason)
+
+
+def test_a_link_inside_the_root_is_read(tmp_path: Path) -> None:
+    write_png(tmp_path / "x.png")
+    (tmp_path / "link").symlink_to("x.png")
+    assert not isinstance(outcome(tmp_path, "link"), Reason)
+
+
+def test_a_device_is_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(Unusable) as caught:
+        open_regular(b"/dev", b"zero", False)
+    assert caught.value.reason is Reason.NOT_REGULAR
+
+
+def test_no_permission() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        write_png(Path(folder, "x.png")).chmod(0)
+        with unprivileged():
+            assert outcome(Path(folder), "x.png") is Reason.UNREADABLE
+
+
+def test_a_class_of_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"\xff")
+    os.mkdir(folder)
+    write_png(Path(os.fsdecode(folder)) / "x.png", seed=3)
+    source = open_source(tmp_path, OPTIONS)
+    assert source.classes == ("\udcff",)
+    assert by_name(list(source.entries()))["\udcff/x.png"].label == 0
+    with WorkerPool(1, OPTIONS) as pool:
+        np.testing.assert_array_equal(read_all(source, pool)[0].pixels, noise(seed=3))
