@@ -161,10 +161,8 @@ class Denoiser:
                 pixels //= 2
 
     def _blank(self, batch: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-        shape = (batch, self._network.in_channels, height, width)
-        return torch.zeros(
-            shape, dtype=dtype or DTYPES[self.dtype], device=self.device, memory_format=torch.channels_last
-        )
+        shape = (batch, height, width, self._network.in_channels)
+        return torch.zeros(shape, dtype=dtype or DTYPES[self.dtype], device=self.device).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
     def _predict(self, noised: Tensor, network: FixedLevelNetwork | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from diffusers import UNet2DModel
 
 from dpclean.denoise.network import FixedLevelNetwork
 
-from .conftest import SMALL
+from tests.networks import SMALL
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

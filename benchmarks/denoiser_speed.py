@@ -1,0 +1,85 @@
+"""Images a second of the bundled denoiser against the DDPM-CIFAR U-Net (35.7 M parameters), 32 x 32, one machine.
+
+    python benchmarks/denoiser_speed.py [--rounds 7]
+
+Four contenders take turns: each network as diffusers runs it (eager, channels-last) and through dpclean's engine
+(folded noise level, fused normalisation). Batch 64, the dtype that dpclean chooses, all cores. Ratios pair by pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from machine_facts import spread, write_results
+from networks import random_ddpm_cifar
+from torch import Tensor
+
+from dpclean.denoise.denoiser import DTYPES, choose_device, choose_dtype
+from dpclean.denoise.loading import find_denoiser, load_network
+from dpclean.denoise.network import FixedLevelNetwork
+
+BATCH, TIMESTEP = 64, 250.0
+
+
+def contenders(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
+    files = find_denoiser(name)
+    eager = load_network(files).to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    timestep = torch.tensor(TIMESTEP, device=device)
+    return {
+        "diffusers": lambda x: eager(x, timestep).sample,
+        "dpclean": FixedLevelNetwork(load_network(files), TIMESTEP, dtype, device),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    a = parser.parse_args()
+    device = choose_device("auto")
+    dtype = choose_dtype("auto", device)
+    with tempfile.TemporaryDirectory() as folder:
+        ddpm = random_ddpm_cifar(Path(folder) / "ddpm")
+        networks = {
+            (net, how): run
+            for net, name in (("ddpm", str(ddpm)), ("natural", "natural"))
+            for how, run in contenders(name, DTYPES[dtype], device).items()
+        }
+    x = torch.randn(BATCH, 3, 32, 32, device=device).to(DTYPES[dtype], memory_format=torch.channels_last)
+    outputs = {key: run(x).float() for key, run in networks.items()}
+    for net in ("ddpm", "natural"):  # the two ways must agree before their times mean anything
+        difference = (outputs[net, "diffusers"] - outputs[net, "dpclean"]).norm() / outputs[net, "diffusers"].norm()
+        assert difference < 0.05, (net, float(difference))
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in networks}
+    with torch.inference_mode():
+        for _ in range(a.rounds):
+            for key, run in networks.items():
+                begun = time.perf_counter()
+                run(x)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds[key].append(time.perf_counter() - begun)
+    results = {"dtype": dtype, "batch": BATCH, "images_per_second": {}, "ratios": {}}
+    for key, times in seconds.items():
+        results["images_per_second"][" ".join(key)] = rate = spread([BATCH / t for t in times])  # type: ignore[index]
+        print(f"{key[0]:8} {key[1]:10} {rate['median']:8.1f} images/s ({rate['q1']:.1f} to {rate['q3']:.1f})")
+    for ours, theirs in (
+        (("natural", "dpclean"), ("ddpm", "diffusers")),
+        (("natural", "dpclean"), ("ddpm", "dpclean")),
+        (("natural", "diffusers"), ("ddpm", "diffusers")),
+        (("natural", "dpclean"), ("natural", "diffusers")),
+        (("ddpm", "dpclean"), ("ddpm", "diffusers")),
+    ):
+        ratio = spread([t / o for o, t in zip(seconds[ours], seconds[theirs], strict=True)])
+        label = f"{' '.join(ours)} / {' '.join(theirs)}"
+        results["ratios"][label] = ratio  # type: ignore[index]
+        print(f"{label:40} {ratio['median']:6.2f} x ({ratio['q1']:.2f} to {ratio['q3']:.2f})")
+    print(write_results("denoiser_speed", results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The whole `dpclean sanitize` command against loops that people write by hand.
+
+    python benchmarks/sanitize_whole.py shards INPUTS [--images 50000] [--rounds 3]
+    python benchmarks/sanitize_whole.py folder INPUTS [--rounds 3]
+
+shards: CIFAR-10 train shards to shards, against a bare loop over dpclean's own denoiser with the data in memory and
+nothing written. Two ratios: loop seconds alone (imports, loading and set-up not counted) and whole process.
+folder: the 10,000 PNG of CIFAR-10 test to PNG, against DataLoader + Pillow around the same weights as diffusers runs
+them (same dtype, channels-last), whole process each. INPUTS is what make_inputs.py made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from machine_facts import spread, write_results
+
+SIGMA = "0.25"
+
+
+def timed(command: list[str]) -> tuple[float, str]:
+    begun = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return time.perf_counter() - begun, done.stdout
+
+
+def sanitize(raw: Path, out: Path, limit: int | None) -> float:
+    """Seconds of the whole command; its output is removed."""
+    command = [sys.executable, "-m", "dpclean", "sanitize", str(raw), "--sigma", SIGMA, "--out", str(out), "--quiet"]
+    seconds, _ = timed(command + (["--limit", str(limit)] if limit else []))
+    shutil.rmtree(out)
+    return seconds
+
+
+def bare_loop(shards: Path, images: int) -> None:
+    """The rival of `shards`: this function runs in a process of its own and prints its loop's seconds."""
+    import numpy as np
+    import torch
+    from safetensors.numpy import load_file
+
+    from dpclean.denoise.denoiser import DTYPES, Denoiser
+    from dpclean.denoise.loading import find_denoiser
+    from dpclean.noise import to_model_input, to_uint8
+
+    data = np.concatenate([load_file(path)["images"] for path in sorted(shards.glob("*.safetensors"))])[:images]
+    denoiser = Denoiser(find_denoiser("natural"), float(SIGMA))
+    batch, level = denoiser.shapes.batch(32, 32), denoiser.level
+    begun = time.perf_counter()
+    with torch.inference_mode():
+        for start in range(0, len(data), batch):
+            rows = torch.from_numpy(data[start : start + batch])
+            indices = np.arange(start, start + len(rows))
+            x = to_model_input(
+                rows, level.sigma, level.alphas_cumprod, key=bytes(32), run=0, indices=indices, dtype=DTYPES[denoiser.dtype]
+            )
+            e = denoiser._network(x)
+            to_uint8(x, e, level.alphas_cumprod, prediction_type=denoiser.prediction_type)
+    print(time.perf_counter() - begun)
+
+
+def plain_pipeline(raw: Path, out: Path) -> None:
+    """The rival of `folder`: what a careful user writes with DataLoader, Pillow and diffusers."""
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms.v2 import PILToTensor
+
+    from dpclean.denoise.denoiser import DTYPES, choose_device, choose_dtype
+    from dpclean.denoise.loading import find_denoiser, load_network, load_schedule
+    from dpclean.denoise.schedule import match
+
+    torch.manual_seed(0)
+    files = find_denoiser("natural")
+    dtype = DTYPES[choose_dtype("auto", choose_device("cpu"))]
+    network = load_network(files).to(dtype=dtype, memory_format=torch.channels_last)
+    alphas_cumprod, prediction_type = load_schedule(files)
+    assert prediction_type == "v_prediction"
+    level = match(alphas_cumprod, float(SIGMA))
+    abar, timestep = level.alphas_cumprod, torch.tensor(level.timestep)
+    dataset = ImageFolder(str(raw), transform=PILToTensor())
+    loader = DataLoader(dataset, batch_size=64, num_workers=2)
+    for name in dataset.classes:
+        (out / name).mkdir(parents=True)
+    position = 0
+    with torch.inference_mode():
+        for images, _ in loader:
+            x = images.float() / 127.5 - 1
+            x = abar**0.5 * (x + 2 * float(SIGMA) * torch.randn_like(x))
+            x = x.to(dtype, memory_format=torch.channels_last)
+            v = network(x, timestep).sample.float()
+            clean = (abar**0.5 * x.float() - (1 - abar) ** 0.5 * v).clamp(-1, 1)
+            pixels = ((clean + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+            for image in pixels:
+                path = Path(dataset.samples[position][0])
+                Image.fromarray(image).save(out / path.parent.name / path.name)
+                position += 1
+
+
+def rival(*arguments: str) -> tuple[float, str]:
+    return timed([sys.executable, "-W", "ignore", os.path.abspath(__file__), *arguments])
+
+
+def shards(inputs: Path, images: int, rounds: int, scratch: Path) -> dict[str, object]:
+    raw = inputs / "cifar10_train"
+    loop, whole = [], []
+    for _ in range(rounds):
+        command = sanitize(raw, scratch / "out", images)
+        process, printed = rival("bare-loop", str(raw), "--images", str(images))
+        loop.append(float(printed) / command)
+        whole.append(process / command)
+        print(f"command {command:.1f} s, rival {process:.1f} s, of which loop {float(printed):.1f} s", flush=True)
+    return {"images": images, "loop_seconds_over_command": spread(loop), "process_over_command": spread(whole)}
+
+
+def folder(inputs: Path, rounds: int, scratch: Path) -> dict[str, object]:
+    raw = inputs / "cifar10_test"
+    ratios = []
+    for _ in range(rounds):
+        command = sanitize(raw, scratch / "out", None)
+        process, _ = rival("plain-pipeline", str(raw), "--out", str(scratch / "plain"))
+        shutil.rmtree(scratch / "plain")
+        ratios.append(process / command)
+        print(f"command {command:.1f} s, rival {process:.1f} s", flush=True)
+    return {"images": 10_000, "process_over_command": spread(ratios)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("shards", "folder", "bare-loop", "plain-pipeline"))
+    parser.add_argument("inputs", type=Path)
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    a = parser.parse_args()
+    if a.what == "bare-loop":
+        return bare_loop(a.inputs, a.images)
+    if a.what == "plain-pipeline":
+        return plain_pipeline(a.inputs, a.out)
+    with tempfile.TemporaryDirectory(dir=a.inputs) as scratch:
+        measured = shards(a.inputs, a.images, a.rounds, Path(scratch)) if a.what == "shards" else folder(a.inputs, a.rounds, Path(scratch))
+    print({name: value["median"] for name, value in measured.items() if isinstance(value, dict)})
+    print(write_results(f"sanitize_{a.what}", measured))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Images through the denoiser: noise unharmed, sizes kept, nobody's neighbour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpclean.denoise.denoiser import Denoised, Denoiser
+from dpclean.denoise.loading import find_denoiser
+from dpclean.errors import InputError, SetupError, UsageError
+from dpclean.noise import add_noise
+from tests.networks import make_denoiser, make_transparent
+
+KEY = bytes(range(32))
+ODD_SHAPES = [(32, 32, 3), (1, 1, 3), (1, 97, 3), (31, 2, 1), (28, 28, 1), (64, 64, 3), (33, 129, 3), (700, 40, 3), (530, 600, 1)]
+
+
+def image(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def run(denoiser: Denoiser, images: dict[int, np.ndarray], **address: Any) -> dict[int, Denoised]:
+    return {r.index: r for r in denoiser.denoise(images.items(), key=KEY, **address)}
+
+
+def load(folder: Path, sigma: float = 0.25, **options: Any) -> Denoiser:
+    return Denoiser(find_denoiser(str(folder)), sigma, **options)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_each_prediction_type_means_what_its_formula_says(tmp_path: Path, prediction_type: str) -> None:
+    # a network that predicts zero everywhere: x0 is x_t / sqrt(abar), sqrt(abar) x_t, or mid-grey
+    denoiser = load(make_transparent(tmp_path / "d", prediction_type=prediction_type), dtype="fp32")
+    clean = image((32, 32, 3))
+    noised = add_noise(clean[None], 0.25, key=KEY, run=0, indices=np.array([5])).astype(np.float64)[0]
+    abar = denoiser.level.alphas_cumprod
+    scaled = {"epsilon": noised / 127.5 - 1, "v_prediction": abar * (noised / 127.5 - 1), "sample": 0 * noised}
+    expected = ((scaled[prediction_type].clip(-1, 1) + 1) * 127.5).round()
+    assert np.abs(run(denoiser, {5: clean})[5].pixels - expected).max() <= (1 if prediction_type == "v_prediction" else 0)
+
+
+def test_noise_reaches_images_of_any_size_once_and_unharmed(tmp_path: Path) -> None:
+    denoiser = load(make_transparent(tmp_path / "d"), dtype="fp32")
+    images = {100 + 7 * i: image(shape, i) for i, shape in enumerate(ODD_SHAPES)}
+    results = run(denoiser, images, run=3, test=True)
+    assert results.keys() == images.keys()
+    for index, clean in images.items():
+        noised = add_noise(clean[None], 0.25, key=KEY, run=3, indices=np.array([index]), test=True)[0]
+        np.testing.assert_array_equal(results[index].pixels, noised.clip(0, 255), err_msg=str(clean.shape))
+
+
+def test_no_image_changes_another_ones_output_by_a_bit(tmp_path: Path) -> None:
+    denoiser = load(make_denoiser(tmp_path / "d"), batch_pixels=4 * 1024)
+    images = {i: image(shape, i) for i, shape in enumerate([(32, 32, 3)] * 9 + ODD_SHAPES)}
+    together = run(denoiser, images)
+    order = np.random.default_rng(1).permutation(len(images))
+    shuffled = run(denoiser, {int(i): images[int(i)] for i in order})
+    for index, clean in images.items():
+        alone = run(denoiser, {index: clean})[index].pixels
+        np.testing.assert_array_equal(alone, together[index].pixels)
+        np.testing.assert_array_equal(alone, shuffled[index].pixels)
+
+
+def test_threads_change_nothing(tmp_path: Path) -> None:
+    folder = make_denoiser(tmp_path / "d", block_out_channels=(32, 64))
+    images = {i: image(shape, i) for i, shape in enumerate(ODD_SHAPES)}
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(run(load(folder), images))
+    finally:
+        torch.set_num_threads(before)
+    for index in images:
+        np.testing.assert_array_equal(found[0][index].pixels, found[1][index].pixels)
+
+
+def test_half_precision_stays_close_to_float32(tmp_path: Path) -> None:
+    folder = make_denoiser(tmp_path / "d")
+    images = {i: image(shape, i) for i, shape in enumerate(ODD_SHAPES)}
+    half, full = (run(load(folder, dtype=dtype), images) for dtype in ("bf16", "fp32"))
+    differences = np.concatenate([(half[i].pixels.astype(int) - full[i].pixels).ravel() for i in images])
+    assert np.abs(differences).mean() < 2.0
+
+
+def test_grey_equals_three_equal_channels_with_one_noise(tmp_path: Path) -> None:
+    denoiser = load(make_denoiser(tmp_path / "d"), dtype="fp32")
+    grey = image((28, 28, 1))
+    assert run(denoiser, {0: grey})[0].pixels.shape == (28, 28, 1)
+
+
+def test_what_half_precision_cannot_hold_is_done_again_in_float32(tmp_path: Path) -> None:
+    def overflow(model: Any) -> None:
+        # 1e5 does not fit into float16; the next layer normalises it away
+        model.conv_in.weight.mul_(1e7)
+
+    folder = make_denoiser(tmp_path / "d", prepare=overflow)
+    clean = image((32, 32, 3))
+    half, full = (run(load(folder, dtype=dtype), {1: clean})[1] for dtype in ("fp16", "fp32"))
+    assert half.retried and half.finite and not full.retried
+    np.testing.assert_array_equal(half.pixels, full.pixels)
+
+
+def test_what_float32_cannot_hold_either_is_told(tmp_path: Path) -> None:
+    folder = make_denoiser(tmp_path / "d", prepare=lambda model: model.conv_out.bias.fill_(3e38).mul_(2))
+    with pytest.raises(SetupError):  # an infinite weight is found when loading
+        load(folder)
+
+    def explode(model: Any) -> None:
+        model.conv_out.weight.fill_(3e38)
+        model.conv_out.bias.fill_(3e38)
+
+    result = run(load(make_denoiser(tmp_path / "e", prepare=explode), dtype="bf16"), {1: image((32, 32, 3))})[1]
+    assert not result.finite
+
+
+def test_colour_is_refused_by_a_grey_denoiser_and_grey_is_not(tmp_path: Path) -> None:
+    denoiser = load(make_transparent(tmp_path / "d", in_channels=1, out_channels=1), dtype="fp32")
+    assert run(denoiser, {0: image((28, 28, 1))})[0].pixels.shape == (28, 28, 1)
+    with pytest.raises(InputError, match="3 channels"):
+        run(denoiser, {0: image((28, 28, 3))})
+
+
+@pytest.mark.parametrize(("option", "error"), [({"device": "cuda:99"}, SetupError), ({"device": "abacus"}, UsageError), ({"dtype": "int8"}, UsageError), ({"method": "ddim"}, UsageError)])
+def test_what_is_not_there_is_refused(tmp_path: Path, option: dict[str, str], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        load(make_denoiser(tmp_path / "d"), **option)
+
+
+def test_sigma_zero_gives_the_image_back_whatever_the_precision(tmp_path: Path) -> None:
+    folder = make_denoiser(tmp_path / "d")
+    clean = np.arange(256, dtype=np.uint8).repeat(12).reshape(32, 32, 3)
+    for dtype in ("fp32", "bf16"):
+        np.testing.assert_array_equal(run(load(folder, 0.0, dtype=dtype), {0: clean})[0].pixels, clean)

@@ -1,0 +1,389 @@
+"""From RAW to OUT: the right pixels under the right names, resumed, refused, quarantined."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+import dpclean
+from dpclean.errors import ConflictError, InputError, UsageError
+from dpclean.jobs import manifest as manifests
+from dpclean.jobs.quarantine import list_quarantined
+from dpclean.noise import add_noise
+from dpclean.noise.keys import commitment, key_from_seed
+from dpclean.pipeline import SanitizeResult, plan
+from tests.networks import make_denoiser, make_transparent
+
+SIGMA, SEED = 0.25, 7
+
+
+@pytest.fixture(scope="module")
+def transparent(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A denoiser through which the noised image can be seen."""
+    return str(make_transparent(tmp_path_factory.mktemp("denoiser") / "transparent"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A denoiser with random weights."""
+    return str(make_denoiser(tmp_path_factory.mktemp("denoiser") / "small"))
+
+
+def picture(seed: int, shape: tuple[int, ...] = (32, 32, 3)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.squeeze()).save(path)
+
+
+def make_folder(root: Path, count: int = 12) -> dict[str, np.ndarray]:
+    """A folder of images in two classes; name -> pixels, in the order of the listing."""
+    images = {f"{'ab'[i % 2]}/{i:03d}.png": picture(i, ((32, 32, 3), (28, 28, 1), (40, 33, 3))[i % 3]) for i in range(count)}
+    for name, pixels in images.items():
+        save(root / name, pixels)
+    return dict(sorted(images.items()))
+
+
+def sanitize(raw: Path, out: Path, denoiser: str, **options: Any) -> SanitizeResult:
+    return dpclean.sanitize(raw, out, **{"sigma": SIGMA, "denoiser": denoiser, "dtype": "fp32", "seed": SEED, "workers": 2, **options})
+
+
+def noised(pixels: np.ndarray, index: int) -> np.ndarray:
+    key = key_from_seed(SEED, "sanitize")
+    return add_noise(pixels[None], SIGMA, key=key, run=0, indices=np.array([index]))[0].clip(0, 255).astype(np.uint8)
+
+
+def read(path: Path) -> np.ndarray:
+    pixels = np.asarray(Image.open(path))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def data_sums(out: Path) -> list[str]:
+    """The lines of SHA256SUMS that speak of data."""
+    return [line for line in (out / "SHA256SUMS").read_text().splitlines() if not line.endswith("dpclean.json")]
+
+
+# -- the right pixels under the right names
+
+
+def test_a_folder_keeps_its_names_classes_and_sizes_and_gets_the_noise_of_its_places(tmp_path: Path, transparent: str) -> None:
+    images = make_folder(tmp_path / "raw")
+    result = sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+    assert (result.images, result.quarantined) == (len(images), {})
+    for index, (name, pixels) in enumerate(images.items()):
+        np.testing.assert_array_equal(read(tmp_path / "out" / name), noised(pixels, index), err_msg=name)
+
+
+def test_a_bad_input_costs_nobody_its_place_its_index_or_its_noise(tmp_path: Path, transparent: str) -> None:
+    images = make_folder(tmp_path / "raw")
+    names = list(images)
+    bad = {names[2]: b"", names[5]: b"no image at all", names[7]: (tmp_path / "raw" / names[7]).read_bytes()[:-30]}
+    for name, content in bad.items():
+        (tmp_path / "raw" / name).write_bytes(content)
+    (tmp_path / "raw" / "a" / "README.txt").write_text("about these images")
+    result = sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+    assert result.quarantined == {"empty": 1, "not-an-image": 1, "truncated": 1}
+    assert result.left_behind == 1
+    assert list_quarantined(tmp_path / "out") == [(n, r) for n, r in zip(bad, ("empty", "not-an-image", "truncated"), strict=True)]
+    listing = sorted([*names, "a/README.txt"])
+    for name, pixels in images.items():
+        if name in bad:
+            assert not (tmp_path / "out" / name).exists()
+        else:
+            np.testing.assert_array_equal(read(tmp_path / "out" / name), noised(pixels, listing.index(name)))
+
+
+def make_shards(root: Path, rows: tuple[int, ...] = (700, 5)) -> list[np.ndarray]:
+    root.mkdir()
+    arrays = []
+    for number, count in enumerate(rows):
+        images = picture(number, (count, 32, 32, 3))
+        labels = np.arange(count, dtype=np.uint8) % 2
+        ids = np.arange(count, dtype=np.int64) + 1000 * number
+        save_file({"images": images, "labels": labels, "ids": ids}, root / f"s{number}.safetensors", {"class_names": '["a", "b"]'})
+        arrays.append(images)
+    return arrays
+
+
+def test_shards_keep_order_labels_names_and_what_is_carried(tmp_path: Path, transparent: str) -> None:
+    arrays = make_shards(tmp_path / "raw")
+    sanitize(tmp_path / "raw", tmp_path / "out", transparent, carry=("ids",))
+    index = 0
+    for number, images in enumerate(arrays):
+        shard = load_file(tmp_path / "out" / f"s{number}.safetensors")
+        assert set(shard) == {"images", "labels", "ids"}
+        np.testing.assert_array_equal(shard["labels"], np.arange(len(images)) % 2)
+        np.testing.assert_array_equal(shard["ids"], np.arange(len(images)) + 1000 * number)
+        for row in (0, 1, len(images) - 1):
+            np.testing.assert_array_equal(shard["images"][row], noised(images[row], index + row))
+        index += len(images)
+    manifest = manifests.read(tmp_path / "out")
+    assert manifest is not None and manifest.output.unsanitized == ["ids"] and manifest.classes == ["a", "b"]
+
+
+def test_the_manifest_says_what_was_done_and_the_sums_hold(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw")
+    save(tmp_path / "raw" / "a" / "new\nline \\ back.png", picture(99))
+    sanitize(tmp_path / "raw", tmp_path / "out", small)
+    manifest = manifests.read(tmp_path / "out")
+    assert manifest is not None
+    assert manifest.noise.sigma == SIGMA and manifest.noise.seed == SEED and manifest.sanitized
+    assert manifest.noise.key_commitment == commitment(key_from_seed(SEED, "sanitize"))
+    assert (tmp_path / "out" / manifest.raw.path).resolve() == tmp_path / "raw"
+    assert manifest.images_by_class == {"a": 7, "b": 6}
+    checked = subprocess.run(["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=tmp_path / "out", capture_output=True)
+    assert checked.returncode == 0, checked.stderr
+    assert len((tmp_path / "out" / "dpclean.ancestry").read_bytes()) == 8 * 13
+    assert not any(p.is_dir() and p.name not in ("a", "b") for p in (tmp_path / "out").iterdir())
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [".out.dpclean-key"]
+
+
+def test_the_pixel_digests_can_be_recomputed_from_raw_and_from_out(tmp_path: Path, small: str) -> None:
+    import hashlib
+
+    def digest(root: Path, classes: list[str]) -> str:
+        total = hashlib.sha256()
+        names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.png"))
+        for index, name in enumerate(names):
+            pixels = read(root / name)
+            total.update(index.to_bytes(8, "little") + len(name.encode()).to_bytes(4, "little") + name.encode())
+            total.update(classes.index(name.split("/")[0]).to_bytes(8, "little", signed=True))
+            total.update(b"".join(n.to_bytes(4, "little") for n in pixels.shape) + hashlib.sha256(pixels.tobytes()).digest())
+        return total.hexdigest()
+
+    make_folder(tmp_path / "raw")
+    sanitize(tmp_path / "raw", tmp_path / "out", small)
+    manifest = manifests.read(tmp_path / "out")
+    assert manifest is not None
+    assert manifest.raw.pixel_digest == digest(tmp_path / "raw", ["a", "b"])
+    assert manifest.output.pixel_digest == digest(tmp_path / "out", ["a", "b"])
+
+
+def test_without_a_seed_the_key_is_secret_fresh_and_revealed_on_request_only(tmp_path: Path, transparent: str) -> None:
+    make_folder(tmp_path / "raw", 2)
+    for name in ("one", "two"):
+        sanitize(tmp_path / "raw", tmp_path / name, transparent, seed=None)
+    keys = [(tmp_path / f".{name}.dpclean-key").read_text().strip() for name in ("one", "two")]
+    assert keys[0] != keys[1]
+    assert all(key not in (tmp_path / name / "dpclean.json").read_text() for key, name in zip(keys, ("one", "two"), strict=True))
+    result = sanitize(tmp_path / "raw", tmp_path / "one", transparent, seed=None, reveal_key=True)
+    manifest = manifests.read(tmp_path / "one")
+    assert result.already_complete and manifest is not None and manifest.noise.key == keys[0]
+    assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "one", capture_output=True).returncode == 0
+
+
+def test_sigma_zero_runs_and_says_that_nothing_was_sanitized(tmp_path: Path, transparent: str) -> None:
+    images = make_folder(tmp_path / "raw", 4)
+    result = sanitize(tmp_path / "raw", tmp_path / "out", transparent, sigma=0)
+    manifest = manifests.read(tmp_path / "out")
+    assert manifest is not None and not manifest.sanitized
+    assert any("not sanitized" in warning for warning in result.warnings)
+    for name, pixels in images.items():
+        np.testing.assert_array_equal(read(tmp_path / "out" / name), pixels)
+
+
+def test_workers_and_batches_of_reading_change_no_byte(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw", 40)
+    for workers in (1, 3):
+        sanitize(tmp_path / "raw", tmp_path / f"out{workers}", small, workers=workers, dtype="auto")
+    assert data_sums(tmp_path / "out1") == data_sums(tmp_path / "out3")
+
+
+# -- again, after a stop, and otherwise
+
+
+def test_the_same_command_again_is_already_complete(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw")
+    first = sanitize(tmp_path / "raw", tmp_path / "out", small)
+    before = (tmp_path / "out" / "SHA256SUMS").read_bytes()
+    again = sanitize(tmp_path / "raw", tmp_path / "out", small)
+    assert not first.already_complete and again.already_complete
+    assert (tmp_path / "out" / "SHA256SUMS").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"sigma": 0.5}, {"seed": 8}, {"format": "webp"}, {"limit": 3}, {"batch_size": 8}])
+def test_other_parameters_are_refused_and_named(tmp_path: Path, small: str, change: dict[str, Any]) -> None:
+    make_folder(tmp_path / "raw")
+    sanitize(tmp_path / "raw", tmp_path / "out", small)
+    with pytest.raises(ConflictError) as refusal:
+        sanitize(tmp_path / "raw", tmp_path / "out", small, **change)
+    name = next(iter(change)).replace("batch_size", "batch-pixels")
+    assert name in refusal.value.message and "--overwrite" in refusal.value.remedy
+
+
+def test_an_image_added_removed_or_moved_is_noticed(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw")
+    sanitize(tmp_path / "raw", tmp_path / "out", small)
+    save(tmp_path / "raw" / "a" / "new.png", picture(1))
+    with pytest.raises(ConflictError, match="'a/new.png' has been added"):
+        sanitize(tmp_path / "raw", tmp_path / "out", small)
+    (tmp_path / "raw" / "a" / "new.png").unlink()
+    (tmp_path / "raw" / "b" / "011.png").unlink()
+    with pytest.raises(ConflictError, match="'b/011.png' is gone"):
+        sanitize(tmp_path / "raw", tmp_path / "out", small)
+
+
+def test_overwrite_replaces_dpclean_s_own_output_and_nothing_else(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw")
+    sanitize(tmp_path / "raw", tmp_path / "out", small)
+    result = sanitize(tmp_path / "raw", tmp_path / "out", small, sigma=0.1, overwrite=True)
+    manifest = manifests.read(tmp_path / "out")
+    assert not result.already_complete and manifest is not None and manifest.noise.sigma == 0.1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("ten years")
+    with pytest.raises(ConflictError, match="not made by dpclean"):
+        sanitize(tmp_path / "raw", tmp_path / "mine", small, overwrite=True)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "ten years"
+
+
+def command(raw: Path, out: Path, denoiser: str) -> list[str]:
+    options = ["--sigma", str(SIGMA), "--denoiser", denoiser, "--seed", str(SEED), "--workers", "2", "--quiet"]
+    return [sys.executable, "-m", "dpclean", "sanitize", str(raw), "--out", str(out), *options]
+
+
+def ledger_rows(out: Path) -> int:
+    import sqlite3
+
+    path = out.parent / f".{out.name}.dpclean-partial" / "dpclean.ledger.sqlite"
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+            return int(db.execute("SELECT count(*) FROM samples WHERE status != 'pending'").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+def test_killed_again_and_again_the_same_command_ends_with_the_bytes_of_an_unbroken_run(
+    tmp_path: Path, small: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # every chunk is committed at once, so that a kill lands between commits of a job of seconds
+    raw = tmp_path / "raw"
+    if kind == "folder":
+        make_folder(raw, 1800)
+    else:
+        make_shards(raw, (1500, 1100))
+    subprocess.run(command(raw, tmp_path / "whole", small), check=True, capture_output=True)
+    killed_in_the_middle = 0
+    for extra in (0.0, 0.4, 0.8):
+        process = subprocess.Popen(command(raw, tmp_path / "out", small), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        before = ledger_rows(tmp_path / "out")
+        while process.poll() is None and ledger_rows(tmp_path / "out") == before:
+            time.sleep(0.005)
+        time.sleep(extra)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed_in_the_middle += not (tmp_path / "out").exists()
+    assert killed_in_the_middle >= 1
+    last = subprocess.run(command(raw, tmp_path / "out", small), capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    assert data_sums(tmp_path / "out") == data_sums(tmp_path / "whole")
+
+
+def test_an_interrupt_commits_says_so_and_the_same_command_goes_on(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw", 1800)
+    process = subprocess.Popen(command(tmp_path / "raw", tmp_path / "out", small), stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / ".out.dpclean-partial" / "a").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said and not (tmp_path / "out").exists()
+    assert ledger_rows(tmp_path / "out") > 0
+    assert subprocess.run(command(tmp_path / "raw", tmp_path / "out", small), capture_output=True).returncode == 0
+
+
+# -- refusals
+
+
+def nothing_left(folder: Path) -> bool:
+    return {p.name for p in folder.iterdir()} == {"raw"}
+
+
+def test_refusals_leave_nothing_behind(tmp_path: Path, transparent: str) -> None:
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(InputError):
+        sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+    assert nothing_left(tmp_path)
+    (tmp_path / "raw" / "notes.txt").write_text("no image here")
+    with pytest.raises(InputError, match="none of the 1 files"):
+        sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+    assert nothing_left(tmp_path)
+    with pytest.raises(UsageError, match="schedule"):
+        sanitize(tmp_path / "raw", tmp_path / "out", transparent, sigma=1e-3)
+    assert nothing_left(tmp_path)
+
+
+def test_out_and_raw_must_lie_apart(tmp_path: Path, transparent: str) -> None:
+    make_folder(tmp_path / "raw", 2)
+    for raw, out in (("raw", "raw"), ("raw", "raw/out"), ("raw/a", "raw")):
+        with pytest.raises(ConflictError):
+            sanitize(tmp_path / raw, tmp_path / out, transparent)
+
+
+def test_too_many_bad_inputs_stop_the_job_and_allowing_more_goes_on(tmp_path: Path, transparent: str) -> None:
+    make_folder(tmp_path / "raw")
+    (tmp_path / "raw" / "a" / "bad.png").write_bytes(b"")
+    with pytest.raises(InputError, match="more than --max-bad 0"):
+        sanitize(tmp_path / "raw", tmp_path / "out", transparent, max_bad="0")
+    assert not (tmp_path / "out").exists()
+    assert sanitize(tmp_path / "raw", tmp_path / "out", transparent, max_bad="10%").quarantined == {"empty": 1}
+
+
+@pytest.mark.parametrize("damage", ["key", "ledger", "engine"])
+def test_a_job_that_cannot_go_on_safely_is_refused(tmp_path: Path, transparent: str, damage: str) -> None:
+    from dpclean.jobs.ledger import Ledger
+
+    make_folder(tmp_path / "raw")
+    (tmp_path / "raw" / "a" / "bad.png").write_bytes(b"")
+    with pytest.raises(InputError):
+        sanitize(tmp_path / "raw", tmp_path / "out", transparent, max_bad="0")
+    path = tmp_path / ".out.dpclean-partial" / "dpclean.ledger.sqlite"
+    if damage == "key":
+        (tmp_path / ".out.dpclean-key").write_text("00" * 32)
+    elif damage == "ledger":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        ledger = Ledger(path)
+        with ledger.transaction():
+            ledger.set("engine", {**ledger.get("engine"), "device_kind": "abacus"})
+        ledger.close()
+    with pytest.raises(ConflictError):
+        sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+    assert sanitize(tmp_path / "raw", tmp_path / "out", transparent, overwrite=True).images == 12
+
+
+@pytest.mark.parametrize("edit", [{"format": 99}, {"sigma": "much"}])
+def test_a_manifest_that_is_newer_or_edited_out_of_form_is_not_trusted(tmp_path: Path, transparent: str, edit: dict[str, Any]) -> None:
+    make_folder(tmp_path / "raw", 2)
+    sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+    path = tmp_path / "out" / "dpclean.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **edit}))
+    with pytest.raises((ConflictError, InputError)):
+        sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+
+
+def test_a_dry_run_tells_and_touches_nothing(tmp_path: Path, transparent: str) -> None:
+    make_folder(tmp_path / "raw")
+    ahead = plan(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
+    assert (ahead.listed, ahead.classes, ahead.kind) == (12, ["a", "b"], "folder")
+    assert ahead.bytes > 0 and nothing_left(tmp_path)
+
+
+def test_the_report_shows_examples_beside_out(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw")
+    result = sanitize(tmp_path / "raw", tmp_path / "out", small, report=True)
+    page = (tmp_path / "out.report.html").read_text()
+    assert "a/000.png" in page and sorted(result.report) == [str(tmp_path / f"out.report.{e}") for e in ("html", "png")]

@@ -1,0 +1,59 @@
+"""The sanitizer as a module of a training pipeline."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import v2
+
+from dpclean import Sanitizer
+from dpclean.errors import InputError
+from tests.networks import make_transparent
+
+
+@pytest.fixture
+def sanitizer(tmp_path: Path) -> Sanitizer:
+    return Sanitizer(0.1, str(make_transparent(tmp_path / "d")), dtype="fp32")
+
+
+def grey(*shape: int) -> torch.Tensor:
+    return torch.full(shape, 128, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 32, 32), (3, 40, 33), (2, 1, 28, 28), (1, 28, 28)])
+def test_shape_and_type_stay_and_the_noise_has_the_size_of_sigma(sanitizer: Sanitizer, shape: tuple[int, ...]) -> None:
+    out = sanitizer(grey(*shape))
+    assert out.shape == shape and out.dtype == torch.uint8
+    deviation = (out.float() - 128).std().item()
+    assert 0.9 * 25.5 < deviation < 1.1 * 25.5
+
+
+def test_every_call_and_every_image_draws_fresh_noise(sanitizer: Sanitizer) -> None:
+    first, second = sanitizer(grey(2, 3, 32, 32)), sanitizer(grey(2, 3, 32, 32))
+    drawn = [*first, *second]
+    assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_a_copy_in_another_process_has_another_key(sanitizer: Sanitizer) -> None:
+    copy = pickle.loads(pickle.dumps(sanitizer))
+    assert copy._key != sanitizer._key
+    assert not torch.equal(copy(grey(3, 32, 32)), sanitizer(grey(3, 32, 32)))
+
+
+def test_it_works_as_a_transform_and_forked_workers_do_not_share_noise(sanitizer: Sanitizer) -> None:
+    transform = v2.Compose([sanitizer, v2.ToDtype(torch.float32, scale=True)])
+    data = TensorDataset(grey(4, 3, 32, 32))
+    loader = DataLoader(data, batch_size=1, num_workers=2, collate_fn=lambda rows: transform(rows[0][0]))
+    images = list(loader)
+    assert all(image.dtype == torch.float32 and image.shape == (3, 32, 32) for image in images)
+    assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+
+
+@pytest.mark.parametrize("images", [torch.zeros(3, 32, 32), grey(32, 32), grey(2, 2, 32, 32)])
+def test_what_is_no_uint8_image_is_refused(sanitizer: Sanitizer, images: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="expected uint8"):
+        sanitizer(images)
