@@ -12,7 +12,7 @@ const Kernel* const* available_kernels(size_t& count) {
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl"))
             found[n++] = &AVX512;
-        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) found[n++] = &AVX2;
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma")) found[n++] = &AVX2;
 #endif
         found[n++] = &SCALAR;
         return n;

@@ -1,7 +1,8 @@
-// GroupNorm and SiLU of channels-last activations, for any vector width: each file that includes this sets the width.
+// GroupNorm and SiLU of channels-last activations, for any vector width: each file that includes this has a `Wide`
+// with the lanes, the loads and the stores; other arithmetic is the compiler's own on its vectors.
 //
-// Lanes are channels and every channel is summed down its pixels in one order, so the result depends on the sample and
-// on (pixels, channels, groups) only: not on the vector width, the batch, or which groups a thread was given.
+// Lanes are channels and every channel is summed down its pixels in one order, so a kernel's result depends on the
+// sample and on (pixels, channels, groups) only: not on the batch, or which groups a thread was given.
 #pragma once
 
 #include <math.h>
@@ -11,157 +12,164 @@
 namespace dpclean {
 namespace {
 
-constexpr size_t ROWS = 32;  // pixels summed in float32 before their sums go to float64
+constexpr size_t ROWS = 128;  // pixels summed in float32 before their sums go to float64
+constexpr size_t SHIFT_ROWS = 16;
 constexpr size_t MAX_CHANNELS = 8192;
 
-template <size_t LANES>
-struct Vectors {
-    typedef float F __attribute__((vector_size(4 * LANES)));
-    typedef int32_t I __attribute__((vector_size(4 * LANES)));
-    typedef uint32_t U __attribute__((vector_size(4 * LANES)));
-    typedef uint16_t H __attribute__((vector_size(2 * LANES)));
-    static constexpr size_t lanes = LANES;
+// The last lanes of a row, where fewer than a vector are left: through a buffer, zeros beyond.
+template <class Wide, class T>
+inline typename Wide::F load_some(const T* from, size_t count) {
+    if (count >= Wide::lanes) return Wide::load(from);
+    T whole[Wide::lanes] = {};
+    memcpy(whole, from, count * sizeof(T));
+    return Wide::load(whole);
+}
+
+template <class Wide, class T>
+inline void store_some(T* to, typename Wide::F x, size_t count) {
+    if (count >= Wide::lanes) return Wide::store(to, x);
+    T whole[Wide::lanes];
+    Wide::store(whole, x);
+    memcpy(to, whole, count * sizeof(T));
+}
+
+// Polynomial of 2^f for |f| <= 1/2, relative error 2e-7.
+template <class Wide>
+inline typename Wide::F power_of_two(typename Wide::F f) {
+    typename Wide::F p = Wide::multiply_add(f, typename Wide::F{} + 1.3333558e-3f, typename Wide::F{} + 9.6181291e-3f);
+    p = Wide::multiply_add(p, f, typename Wide::F{} + 5.5504109e-2f);
+    p = Wide::multiply_add(p, f, typename Wide::F{} + 2.4022651e-1f);
+    p = Wide::multiply_add(p, f, typename Wide::F{} + 6.9314718e-1f);
+    return Wide::multiply_add(p, f, typename Wide::F{} + 1.0f);
+}
+
+// x / (1 + e^-x), relative error below 1e-6 for |x| < 8 and 8e-6 everywhere; NaN stays NaN. For kernels without an
+// instruction that scales by a power of two.
+template <class Wide>
+inline typename Wide::F silu_of(typename Wide::F x) {
+    using F = typename Wide::F;
+    const F t = Wide::clamp(x * -1.44269504f, -126.0f, 126.0f);
+    const F shifted = t + 12582912.0f;  // at 1.5 * 2^23 the sum rounds to an integer in its low bits
+    const F p = power_of_two<Wide>(t - (shifted - 12582912.0f));
+    const auto exponent = reinterpret_cast<typename Wide::U>(shifted) << 23;
+    return x / (reinterpret_cast<F>(reinterpret_cast<typename Wide::U>(p) + exponent) + 1.0f);
+}
+
+// Adds what makes the upper 16 bits the nearest bfloat16, ties to even, and moves them down.
+template <class Wide>
+inline typename Wide::U bfloat16_bits(typename Wide::F x) {
+    const auto u = reinterpret_cast<typename Wide::U>(x);
+    return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+struct Sums {
+    alignas(64) double sum[MAX_CHANNELS], square[MAX_CHANNELS];
 };
 
-// A copy of constant size wherever the lanes are full: that one is an instruction.
-inline void copy_some(void* to, const void* from, size_t bytes, size_t whole) {
-    if (bytes >= whole)
-        memcpy(to, from, whole);
-    else
-        memcpy(to, from, bytes);
-}
-
-// Lanes beyond `count` are zero, and not stored.
-template <class V>
-inline typename V::F load_lanes(const F32* from, size_t count) {
-    typename V::F x = {};
-    copy_some(&x, from, 4 * count, sizeof x);
-    return x;
-}
-
-template <class V>
-inline typename V::F load_lanes(const BF16* from, size_t count) {
-    typename V::H x = {};
-    copy_some(&x, from, 2 * count, sizeof x);
-    return reinterpret_cast<typename V::F>(__builtin_convertvector(x, typename V::U) << 16);
-}
-
-template <class V>
-inline void store_lanes(F32* to, typename V::F x, size_t count) {
-    copy_some(to, &x, 4 * count, sizeof x);
-}
-
-template <class V>
-inline void store_lanes(BF16* to, typename V::F x, size_t count) {
-    const auto u = reinterpret_cast<typename V::U>(x);
-    const auto half = __builtin_convertvector((u + 0x7fff + (u >> 16 & 1)) >> 16, typename V::H);
-    copy_some(to, &half, 2 * count, sizeof half);
-}
-
-// e^x for |x| <= 87, relative error below 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' expf).
-template <class V>
-inline typename V::F exponential(typename V::F x) {
-    using F = typename V::F;
-    const F shifted = x * 1.44269504f + 12582912.0f;  // at 1.5 * 2^23 the sum rounds to an integer in its low bits
-    const F n = shifted - 12582912.0f;
-    const F r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    F p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = (p * r * r + r) + 1.0f;
-    return reinterpret_cast<F>(reinterpret_cast<typename V::U>(p) + (reinterpret_cast<typename V::U>(shifted) << 23));
-}
-
-// x / (1 + e^-x); NaN stays NaN.
-template <class V>
-inline typename V::F silu(typename V::F x) {
-    using F = typename V::F;
-    const F low = F{} - 87.0f, high = F{} + 87.0f;
-    F negated = -x;
-    negated = negated < low ? low : negated;
-    negated = negated > high ? high : negated;
-    return x / (exponential<V>(negated) + 1.0f);
-}
-
-// Sums over all pixels of (x - shift) and its square, channels [first, last); shift is the group's first chunk's mean.
-template <class V, class T>
-void sum_channels(const T* x, const GroupNormJob& job, size_t first, size_t last, const float* shift, double* sums,
-                  double* squares, size_t pixels) {
+// Over `pixels` pixels, of x - shift and of its square, channels [first, last).
+template <class Wide, class T>
+void sum_channels(const T* x, size_t channels, size_t first, size_t last, const float* shift, Sums& sums, size_t pixels) {
+    for (size_t c = first; c < last; c++) sums.sum[c] = sums.square[c] = 0.0;
     for (size_t start = 0; start < pixels; start += ROWS) {
         const size_t end = start + ROWS < pixels ? start + ROWS : pixels;
-        for (size_t c = first; c < last; c += V::lanes) {
+        for (size_t c = first; c < last; c += Wide::lanes) {
             const size_t count = last - c;
-            const typename V::F away = load_lanes<V>(reinterpret_cast<const F32*>(shift + c), count);
-            typename V::F sum = {}, square = {};
-            for (size_t p = start; p < end; p++) {
-                const typename V::F d = load_lanes<V>(x + p * job.channels + c, count) - away;
+            const typename Wide::F away = load_some<Wide>(reinterpret_cast<const F32*>(shift + c), count);
+            typename Wide::F sum = {}, square = {}, other_sum = {}, other_square = {};
+            size_t p = start;
+            for (; p + 2 <= end; p += 2) {  // two chains, since one would wait for its own additions
+                const typename Wide::F d = load_some<Wide>(x + p * channels + c, count) - away;
+                const typename Wide::F e = load_some<Wide>(x + (p + 1) * channels + c, count) - away;
                 sum += d;
-                square += d * d;
+                other_sum += e;
+                square = Wide::multiply_add(d, d, square);
+                other_square = Wide::multiply_add(e, e, other_square);
             }
-            for (size_t i = 0; i < V::lanes && i < count; i++) {
-                sums[c + i] += static_cast<double>(sum[i]);
-                squares[c + i] += static_cast<double>(square[i]);
+            if (p < end) {
+                const typename Wide::F d = load_some<Wide>(x + p * channels + c, count) - away;
+                sum += d;
+                square = Wide::multiply_add(d, d, square);
+            }
+            sum += other_sum;
+            square += other_square;
+            for (size_t i = 0; i < Wide::lanes && i < count; i++) {
+                sums.sum[c + i] += static_cast<double>(sum[i]);
+                sums.square[c + i] += static_cast<double>(square[i]);
             }
         }
     }
 }
 
-// y = x scale + offset, for the channels of groups [first_group, last_group) of one sample.
-template <class V, class T>
+inline double total(const double* of, size_t first, size_t count) {
+    double sum = 0.0;
+    for (size_t i = first; i < first + count; i++) sum += of[i];
+    return sum;
+}
+
+// The affine map of every channel: y = x slope + offset.
+struct Affine {
+    alignas(64) float slope[MAX_CHANNELS], offset[MAX_CHANNELS];
+};
+
+template <class Wide, class T>
+void find_affine(const GroupNormJob& job, const T* x, size_t first_group, size_t last_group, Affine& affine) {
+    static thread_local Sums sums;
+    const size_t each = job.channels / job.groups, first = first_group * each, last = last_group * each;
+    // A shift near the mean, that of the first pixels, keeps the squares' difference from cancelling.
+    float* shift = affine.offset;
+    for (size_t c = first; c < last; c++) shift[c] = 0.0f;
+    const size_t rows = SHIFT_ROWS < job.pixels ? SHIFT_ROWS : job.pixels;
+    sum_channels<Wide>(x, job.channels, first, last, shift, sums, rows);
+    for (size_t c = first; c < last; c += each) {
+        const float mean = static_cast<float>(total(sums.sum, c, each) / static_cast<double>(rows * each));
+        for (size_t i = c; i < c + each; i++) shift[i] = mean;
+    }
+    sum_channels<Wide>(x, job.channels, first, last, shift, sums, job.pixels);
+    for (size_t c = first; c < last; c += each) {
+        const double number = static_cast<double>(job.pixels * each), away = total(sums.sum, c, each) / number;
+        double variance = total(sums.square, c, each) / number - away * away;
+        if (variance < 0.0) variance = 0.0;  // NaN stays
+        const double mean = static_cast<double>(shift[c]) + away, inverse = 1.0 / sqrt(variance + job.eps);
+        for (size_t i = c; i < c + each; i++) {
+            const double slope = inverse * static_cast<double>(job.weight[i]);
+            affine.slope[i] = static_cast<float>(slope);
+            affine.offset[i] = static_cast<float>(static_cast<double>(job.bias[i]) - mean * slope);
+        }
+    }
+}
+
+template <class Wide, class T, bool SILU>
+void apply(const GroupNormJob& job, const T* x, size_t first, size_t last, const Affine& affine, T* out) {
+    const size_t channels = job.channels;
+    for (size_t p = 0; p < job.pixels; p++)
+        for (size_t c = first; c < last; c += Wide::lanes) {
+            const size_t i = p * channels + c, count = last - c;
+            const auto slope = load_some<Wide>(reinterpret_cast<const F32*>(affine.slope + c), count);
+            const auto offset = load_some<Wide>(reinterpret_cast<const F32*>(affine.offset + c), count);
+            const auto y = Wide::multiply_add(load_some<Wide>(x + i, count), slope, offset);
+            store_some<Wide>(out + i, SILU ? Wide::silu(y) : y, count);
+        }
+}
+
+template <class Wide, class T>
 void group_norm_of(const GroupNormJob& job, size_t sample, size_t first_group, size_t last_group) {
+    static thread_local Affine affine;
     const size_t each = job.channels / job.groups, first = first_group * each, last = last_group * each;
     const T* x = static_cast<const T*>(job.input) + sample * job.pixels * job.channels;
     T* out = static_cast<T*>(job.out) + sample * job.pixels * job.channels;
-    alignas(64) static thread_local float scale[MAX_CHANNELS], offset[MAX_CHANNELS];
-    static thread_local double sums[MAX_CHANNELS], squares[MAX_CHANNELS];
-    const auto clear = [&] {
-        for (size_t c = first; c < last; c++) sums[c] = squares[c] = 0.0;
-    };
-    float* shift = scale;  // until the statistics are there
-
-    // A shift near the mean keeps the squares' difference from cancelling.
-    for (size_t c = first; c < last; c++) shift[c] = 0.0f;
-    clear();
-    const size_t rows = ROWS < job.pixels ? ROWS : job.pixels;
-    sum_channels<V>(x, job, first, last, shift, sums, squares, rows);
-    for (size_t g = first_group; g < last_group; g++) {
-        double sum = 0.0;
-        for (size_t c = g * each; c < (g + 1) * each; c++) sum += sums[c];
-        for (size_t c = g * each; c < (g + 1) * each; c++)
-            shift[c] = static_cast<float>(sum / static_cast<double>(rows * each));
-    }
-    clear();
-    sum_channels<V>(x, job, first, last, shift, sums, squares, job.pixels);
-    for (size_t g = first_group; g < last_group; g++) {
-        double sum = 0.0, square = 0.0;
-        for (size_t c = g * each; c < (g + 1) * each; c++) sum += sums[c], square += squares[c];
-        const double number = static_cast<double>(job.pixels * each), away = sum / number;
-        const double variance = square / number - away * away;
-        const double mean = static_cast<double>(shift[g * each]) + away;
-        const double inverse = 1.0 / sqrt((variance > 0.0 || variance != variance ? variance : 0.0) + job.eps);
-        for (size_t c = g * each; c < (g + 1) * each; c++) {
-            const double slope = inverse * static_cast<double>(job.weight[c]);
-            scale[c] = static_cast<float>(slope);
-            offset[c] = static_cast<float>(static_cast<double>(job.bias[c]) - mean * slope);
-        }
-    }
-    for (size_t p = 0; p < job.pixels; p++)
-        for (size_t c = first; c < last; c += V::lanes) {
-            const size_t i = p * job.channels + c, count = last - c;
-            typename V::F y = load_lanes<V>(x + i, count) * load_lanes<V>(reinterpret_cast<const F32*>(scale + c), count);
-            y += load_lanes<V>(reinterpret_cast<const F32*>(offset + c), count);
-            store_lanes<V>(out + i, job.silu ? silu<V>(y) : y, count);
-        }
+    find_affine<Wide>(job, x, first_group, last_group, affine);
+    if (job.silu)
+        apply<Wide, T, true>(job, x, first, last, affine, out);
+    else
+        apply<Wide, T, false>(job, x, first, last, affine, out);
 }
 
-template <size_t LANES>
+template <class Wide>
 void group_norm(const GroupNormJob& job, size_t sample, size_t first_group, size_t last_group) {
     if (job.type == Type::bf16)
-        group_norm_of<Vectors<LANES>, BF16>(job, sample, first_group, last_group);
+        group_norm_of<Wide, BF16>(job, sample, first_group, last_group);
     else
-        group_norm_of<Vectors<LANES>, F32>(job, sample, first_group, last_group);
+        group_norm_of<Wide, F32>(job, sample, first_group, last_group);
 }
 
 }  // namespace

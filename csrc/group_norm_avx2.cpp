@@ -1,12 +1,40 @@
 #if defined(__x86_64__)
-#pragma GCC target("avx2,f16c")
+#pragma GCC target("avx2,fma")
+
+#include <immintrin.h>
 
 #include "group_norm.h"
 
 namespace dpclean {
+namespace {
+
+struct Wide {
+    typedef float F __attribute__((vector_size(32)));
+    typedef uint32_t U __attribute__((vector_size(32)));
+    static constexpr size_t lanes = 8;
+
+    static F load(const F32* from) { return _mm256_loadu_ps(&from->value); }
+    static F load(const BF16* from) {
+        const __m256i u = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(u, 16));
+    }
+    static void store(F32* to, F x) { _mm256_storeu_ps(&to->value, x); }
+    static void store(BF16* to, F x) {
+        const __m256i u = reinterpret_cast<__m256i>(bfloat16_bits<Wide>(x));
+        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(u, u), 0xd8);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+    }
+    static F multiply_add(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+    static F silu(F x) { return silu_of<Wide>(x); }
+    static F clamp(F x, float low, float high) {
+        return _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(low)), _mm256_set1_ps(high));
+    }
+};
+
+}  // namespace
 
 void group_norm_avx2(const GroupNormJob& job, size_t sample, size_t first_group, size_t last_group) {
-    group_norm<8>(job, sample, first_group, last_group);
+    group_norm<Wide>(job, sample, first_group, last_group);
 }
 
 }  // namespace dpclean
