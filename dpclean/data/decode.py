@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +40,6 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
 _STRIP_PIXELS = 1 << 20  # converted at a time: a large image is never held three times
 _ORIENTATION = 0x0112
 
-Image.MAX_IMAGE_PIXELS = None  # structure.inspect has its own limit, before Pillow opens anything
-
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
@@ -61,9 +58,7 @@ def decode(data: bytes, options: ReadOptions) -> Decoded | Reason:
     if format is None:
         return Reason.FORMAT_NOT_ALLOWED if is_other_image(data) else Reason.NOT_AN_IMAGE
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow thinks of metadata
-            return _decode(format, data, options)
+        return _decode(format, data, options)
     except Unusable as refusal:
         return refusal.reason
     except MemoryError:

@@ -11,6 +11,7 @@ from dpclean.data.formats import OUTPUT_ENDINGS, READ_ENDINGS, split_ending
 from dpclean.data.listing import Listing
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.workers import WorkerPool
+from dpclean.errors import InputError
 
 SPLITS = frozenset(("train", "val", "valid", "validation", "test"))
 
@@ -50,7 +51,13 @@ class FolderSource:
     def _label(self, name: str) -> int:
         parts = name.split("/", 2)
         place = 1 if self.has_splits else 0
-        return self._labels[parts[place]] if len(parts) > place + 1 else -1
+        if len(parts) <= place + 1:
+            return -1
+        try:
+            return self._labels[parts[place]]
+        except KeyError as error:
+            message = f"{self.root} got the folder {parts[place]!r} while it was listed"
+            raise InputError(message, "wait until nobody writes to it, then give the same command again") from error
 
     def _ending(self, name: str) -> str:
         """What the listing can tell of the output's ending; with "same" the content may make it another."""

@@ -40,6 +40,7 @@ class Listing:
         self.follow_links = follow_links
         self.hidden = 0  # of the last complete walk
         self._endings = frozenset(endings)  # those an output may get
+        self._longest_ending = max(map(len, self._endings))
 
     def __iter__(self) -> Iterator[Found]:
         top = _Folder(self.root, b"")
@@ -66,12 +67,10 @@ class Listing:
         if folder.stems is None:
             folder.stems = Stems(folder.names, self._endings)
         relative, (output, collides) = folder.prefix + name, folder.stems.of(_decode(name))
-        longest = max(map(len, self._endings))
-        too_long = max(len(relative) + longest - MAX_NAME_BYTES, len(_encode(output)) + longest - MAX_PART_BYTES) > 0
         reason: Reason | None = None
         if name in folder.irregular:
             reason = Reason.NOT_REGULAR
-        elif too_long:
+        elif max(len(relative) - MAX_NAME_BYTES, len(_encode(output)) - MAX_PART_BYTES) > -self._longest_ending:
             reason = Reason.UNREADABLE
         elif name in folder.links:
             reason = link_reason(self.root, relative, self.follow_links)

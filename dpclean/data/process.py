@@ -45,6 +45,7 @@ class WorkerProcess:
                 stderr=subprocess.DEVNULL,
                 env=environment,
                 bufsize=0,
+                process_group=0,  # Ctrl-C in a terminal is for the parent alone
             )
         except OSError as error:
             raise _cannot_start() from error

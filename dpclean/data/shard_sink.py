@@ -78,12 +78,16 @@ class _Output:
         self._kept = np.zeros(shard.rows, bool)
         self._labels = np.zeros(shard.rows, np.min_scalar_type(max(0, shard.largest_label)))
         self._rows = 0
+        self._next = 0  # rows come in order, so that labels and carried tensors stay with their images
         self._buffer: list[NDArray[np.uint8]] = []  # copies of rows [H,W,C]
         self._end = self._reserve  # of what is written
 
     def keep(self, entry: Entry) -> None:
         """Takes note of a row and its label."""
         row = entry.index - self._shard.first
+        if row < self._next:
+            raise ValueError(f"row {row} of {self._shard.name} comes after a later one")
+        self._next = row + 1
         self._kept[row] = True
         self._labels[row] = max(0, entry.label)
         self._rows += 1

@@ -16,6 +16,7 @@ import sys
 from typing import IO, Any
 
 import numpy as np
+from PIL import Image
 
 from dpclean.data.decode import Decoded, decode
 from dpclean.data.encode import encode
@@ -43,6 +44,7 @@ def main() -> None:
     """Serves requests until the parent closes the pipe."""
     parent, options = int(sys.argv[1]), ReadOptions(**json.loads(sys.argv[2]))
     _die_with(parent)
+    Image.MAX_IMAGE_PIXELS = None  # --max-pixels is checked before Pillow opens anything
     requests, answers = _take_pipes()
     limit = _memory() + options.decode_memory
     answers.write(HELLO)
@@ -59,8 +61,9 @@ def main() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """The parent handles Ctrl-C; when it is gone, so is this process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The parent handles signals to the group; when it is gone, so is this process."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -374,6 +374,7 @@ def test_orientation_turns_the_alpha_too() -> None:
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\x7f"]
 )
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_means_upright(exif: bytes) -> None:
     image = to_image(noise())
     np.testing.assert_array_equal(pixels_of(saved(image, "jpeg", exif=exif)), pixels_of(saved(image, "jpeg")))

@@ -56,10 +56,8 @@ def test_order_is_that_of_the_whole_name_in_bytes(paths: set[str]) -> None:
                 touch(Path(folder, path))
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
                 continue  # a name that is both file and folder
-        found = names(Path(folder))
-        files = [
-            os.path.relpath(os.path.join(top, file), folder) for top, _, inner in os.walk(folder) for file in inner
-        ]
+        found, walk = names(Path(folder)), os.walk(folder)
+        files = [os.path.relpath(os.path.join(top, file), folder) for top, _, inner in walk for file in inner]
         assert found == sorted(files, key=os.fsencode)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,7 @@ def put_all(source: ShardSource, sink: Sink, pool: WorkerPool, entries: list[Ent
 
 
 def convert(
-    raw: Path, out: Path, pool: WorkerPool, options: ReadOptions = OPTIONS, skip: set[int] = frozenset()
+    raw: Path, out: Path, pool: WorkerPool, options: ReadOptions = OPTIONS, skip: Collection[int] = ()
 ) -> None:
     out.mkdir()
     source = shard_source(raw, options)
@@ -314,7 +314,9 @@ def test_round_trip(rows, size, channels, nchw, labels, skip, carry) -> None:
     with tempfile.TemporaryDirectory() as folder, WorkerPool(1, OPTIONS) as pool:
         raw, out = Path(folder, "raw"), Path(folder, "out")
         raw.mkdir()
-        save_file({"images": images, "other": np.zeros(3)} | tensors, raw / "a.safetensors", metadata={"x": "secret"})
+        save_file(
+            {"images": images, "other": np.zeros(1000)} | tensors, raw / "a.safetensors", metadata={"x": "secret"}
+        )
         convert(raw, out, pool, ReadOptions(carry=("all",) if carry else ()), skip)
         kept = [row for row in range(rows) if row not in skip]
         if not kept:
@@ -381,6 +383,17 @@ def test_an_interrupted_job_ends_with_the_same_bytes(
     sink.finish()
     for name in ("a.safetensors", "b.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_rows_out_of_order_are_refused(tmp_path: Path, pool: WorkerPool) -> None:
+    """Labels are written in the order of rows: anything else would give images the labels of others."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    out.mkdir()
+    save_file({"images": IMAGES}, raw / "a.safetensors")
+    source = shard_source(raw)
+    with pytest.raises(ValueError, match="row 4 of a.safetensors comes after a later one"):
+        put_all(source, open_sink(source, out, OPTIONS, pool), pool, list(source.entries())[:1:-1])
 
 
 def test_committed_rows_that_are_gone_are_noticed(tmp_path: Path, pool: WorkerPool) -> None:

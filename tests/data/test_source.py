@@ -107,6 +107,14 @@ def test_one_folder_that_is_no_split_makes_all_classes(tmp_path: Path) -> None:
     assert labels(tmp_path) == {"extra/x.png": 0, "train/cat/x.png": 1}
 
 
+def test_a_folder_that_appears_while_listing(tmp_path: Path) -> None:
+    write_png(tmp_path / "a" / "x.png")
+    source = open_source(tmp_path, OPTIONS)
+    write_png(tmp_path / "b" / "x.png")
+    with pytest.raises(InputError, match="got the folder 'b'"):
+        list(source.entries())
+
+
 # --- targets ----------------------------------------------------------------------------------------------------------
 
 

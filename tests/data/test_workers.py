@@ -17,7 +17,7 @@ from dpclean.data import workers
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
-from dpclean.errors import Reason
+from dpclean.errors import Reason, SetupError
 from tests.data.pictures import noise, saved, write, write_png
 
 SLOW = b"P3 1000 1000 255\n" + b"1 2 3 " * 1_000_000  # a picture in digits: about a second for Pillow
@@ -194,6 +194,26 @@ time.sleep(60)
     while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/nothing/there"])
+def test_a_worker_that_does_not_start_is_named(tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = make_folder(tmp_path, 3)
+    monkeypatch.setattr(sys, "executable", program)
+    with WorkerPool(2, ReadOptions()) as pool, pytest.raises(SetupError, match="does not start"):
+        list(pool.decode(tmp_path, entries))
+
+
+def test_signals_to_the_group_are_left_to_the_parent(tmp_path: Path) -> None:
+    entries = make_folder(tmp_path, 30)
+    with WorkerPool(1, ReadOptions()) as pool:
+        samples = pool.decode(tmp_path, entries)
+        read = [next(samples)]
+        (pid,) = pool.decoder_pids()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        check_all_but([*read, *samples], 0, None)
+        assert pool.decoder_pids() == [pid] and os.getpgid(pid) != os.getpgid(0)
 
 
 def test_a_worker_imports_no_torch(tmp_path: Path) -> None:
