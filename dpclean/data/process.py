@@ -9,6 +9,7 @@ import os
 import select
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dpclean.errors import SetupError
 START_SECONDS = 120.0
 _READ_BYTES = 1 << 18
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+_INSTALLED = _PACKAGE_PARENT in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 
 class WorkerDied(Exception):
@@ -33,17 +35,14 @@ class WorkerProcess:
     """A started worker. Raises SetupError when it cannot start. Used by one thread at a time."""
 
     def __init__(self, options: ReadOptions) -> None:
-        search = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-P", "-m", "dpclean.data.worker", str(os.getpid()), _as_json(options)]
-        # One thread each: workers are the parallelism.
-        environment = os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=_environment(),
                 bufsize=0,
                 process_group=0,  # Ctrl-C in a terminal is for the parent alone
             )
@@ -134,6 +133,14 @@ class WorkerProcess:
             if not data:
                 raise WorkerDied
             return data
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, with one thread a worker, and the place of this package where it is not installed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if not _INSTALLED:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
+    return environment
 
 
 def _wait(poll: select.poll, deadline: float | None) -> None:

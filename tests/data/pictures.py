@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +61,3 @@ def read_all(source: Source, pool: WorkerPool) -> list[Sample]:
 
 def by_name(entries: list[Entry]) -> dict[str, Entry]:
     return {entry.name: entry for entry in entries}
-
-
-Maker = Callable[[], bytes]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +76,20 @@ def test_strange_names_are_kept_byte_for_byte(tmp_path: Path) -> None:
         os.close(os.open(os.path.join(os.fsencode(tmp_path), name), os.O_CREAT))
     assert [name.encode("utf-8", "surrogateescape") for name in names(tmp_path)] == sorted(strange)
     assert set(reasons(tmp_path).values()) == {None}
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_do_not_depend_on_the_locale(tmp_path: Path, locale: str) -> None:
+    (tmp_path / "é.png").touch()
+    program = """
+import os, sys
+from dpclean.data.listing import Listing
+for found in Listing(os.fsencode(sys.argv[1]), False):
+    print(ascii(found.name))
+"""
+    environment = os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    said = subprocess.check_output([sys.executable, "-c", program, tmp_path], env=environment, text=True)
+    assert said == ascii("é.png") + "\n"
 
 
 def test_hidden_entries_are_skipped_and_counted(tmp_path: Path) -> None:

@@ -284,9 +284,7 @@ def put_all(source: ShardSource, sink: Sink, pool: WorkerPool, entries: list[Ent
             sink.put(sample, 255 - sample.pixels)
 
 
-def convert(
-    raw: Path, out: Path, pool: WorkerPool, options: ReadOptions = OPTIONS, skip: Collection[int] = ()
-) -> None:
+def convert(raw: Path, out: Path, pool: WorkerPool, options: ReadOptions = OPTIONS, skip: Collection[int] = ()) -> None:
     out.mkdir()
     source = shard_source(raw, options)
     sink = open_sink(source, out, options, pool)
