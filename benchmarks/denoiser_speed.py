@@ -28,7 +28,7 @@ BATCH, TIMESTEP = 64, 250.0
 
 def contenders(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
     files = find_denoiser(name)
-    eager = load_network(files).to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    eager = load_network(files).to(device=device, dtype=dtype, memory_format=torch.channels_last)
     timestep = torch.tensor(TIMESTEP, device=device)
     return {
         "diffusers": lambda x: eager(x, timestep).sample,

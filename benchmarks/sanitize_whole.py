@@ -58,7 +58,13 @@ def bare_loop(shards: Path, images: int) -> None:
             rows = torch.from_numpy(data[start : start + batch])
             indices = np.arange(start, start + len(rows))
             x = to_model_input(
-                rows, level.sigma, level.alphas_cumprod, key=bytes(32), run=0, indices=indices, dtype=DTYPES[denoiser.dtype]
+                rows,
+                level.sigma,
+                level.alphas_cumprod,
+                key=bytes(32),
+                run=0,
+                indices=indices,
+                dtype=DTYPES[denoiser.dtype],
             )
             e = denoiser._network(x)
             to_uint8(x, e, level.alphas_cumprod, prediction_type=denoiser.prediction_type)
@@ -145,7 +151,11 @@ def main() -> None:
     if a.what == "plain-pipeline":
         return plain_pipeline(a.inputs, a.out)
     with tempfile.TemporaryDirectory(dir=a.inputs) as scratch:
-        measured = shards(a.inputs, a.images, a.rounds, Path(scratch)) if a.what == "shards" else folder(a.inputs, a.rounds, Path(scratch))
+        measured = (
+            shards(a.inputs, a.images, a.rounds, Path(scratch))
+            if a.what == "shards"
+            else folder(a.inputs, a.rounds, Path(scratch))
+        )
     print({name: value["median"] for name, value in measured.items() if isinstance(value, dict)})
     print(write_results(f"sanitize_{a.what}", measured))
 

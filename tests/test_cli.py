@@ -36,7 +36,9 @@ def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_first_run_tells_what_it_did_and_what_to_type_next(raw: Path, denoiser: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_first_run_tells_what_it_did_and_what_to_type_next(
+    raw: Path, denoiser: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = raw.parent / "clean"
     assert run(["sanitize", str(raw), "--sigma", "0.25", "--out", str(out), "--denoiser", denoiser]) == 0
     said = capsys.readouterr().out
@@ -105,7 +107,9 @@ def test_missing_raw_out_inside_raw_and_out_not_empty_have_their_codes(raw: Path
     assert run(["quarantine", str(raw)]) == 3
 
 
-def test_hostile_names_do_not_reach_the_terminal_unescaped(raw: Path, denoiser: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_names_do_not_reach_the_terminal_unescaped(
+    raw: Path, denoiser: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (raw / "cat" / "\x1b[31m\u202egnp.png").write_bytes(b"")
     out = str(raw.parent / "clean")
     run(["sanitize", str(raw), "--sigma", "0.25", "--out", out, "--denoiser", denoiser])
@@ -135,9 +139,16 @@ def test_command_line_wins_over_environment_over_file(
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("[sanitize]\nsigam = 1", "sigam"), ("[sanitize]\nlimit = 'all'", "limit"), ("sigma =", "TOML"), ("[sanitize]\nsigma = '9'", "sigma")],
+    [
+        ("[sanitize]\nsigam = 1", "sigam"),
+        ("[sanitize]\nlimit = 'all'", "limit"),
+        ("sigma =", "TOML"),
+        ("[sanitize]\nsigma = '9'", "sigma"),
+    ],
 )
-def test_a_bad_configuration_names_the_file_and_the_key(raw: Path, content: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_configuration_names_the_file_and_the_key(
+    raw: Path, content: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = raw.parent / "bad.toml"
     file.write_text(content)
     assert run(["sanitize", str(raw), "--out", str(raw.parent / "clean"), "--sigma", "0.1", "--config", str(file)]) == 2
@@ -145,7 +156,9 @@ def test_a_bad_configuration_names_the_file_and_the_key(raw: Path, content: str,
     assert "bad.toml" in said and words in said
 
 
-def test_an_environment_variable_that_does_not_parse_is_named(raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_environment_variable_that_does_not_parse_is_named(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("DPCLEAN_LIMIT", "some")
     assert run(["sanitize", str(raw), "--sigma", "0.1", "--out", str(raw.parent / "clean")]) == 2
     assert "limit" in capsys.readouterr().err.lower()
@@ -159,7 +172,10 @@ def test_a_dry_run_writes_nothing(raw: Path, denoiser: str, capsys: pytest.Captu
 
 
 def test_help_version_and_completion_come_without_torch() -> None:
-    code = "import sys; from dpclean.cli import run; code = run({}); assert code == {}; assert not {{'torch', 'numpy'}} & set(sys.modules)"
+    code = (
+        "import sys; from dpclean.cli import run; code = run({}); assert code == {};"
+        " assert not {{'torch', 'numpy'}} & set(sys.modules)"
+    )
     for arguments, expected in ((["--help"], 0), (["--version"], 0), (["sanitize", "--help"], 0), (["sanitise"], 2)):
         done = subprocess.run([sys.executable, "-c", code.format(arguments, expected)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

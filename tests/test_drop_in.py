@@ -23,7 +23,9 @@ def clean(tmp_path: Path) -> Path:
         for i in range(3):
             pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "raw" / name / f"{i}.{'jpg' if i else 'png'}")
-    dpclean.sanitize(tmp_path / "raw", tmp_path / "clean", sigma=0.25, denoiser=str(make_denoiser(tmp_path / "d")), reveal_key=True)
+    dpclean.sanitize(
+        tmp_path / "raw", tmp_path / "clean", sigma=0.25, denoiser=str(make_denoiser(tmp_path / "d")), reveal_key=True
+    )
     return tmp_path / "clean"
 
 

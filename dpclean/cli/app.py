@@ -26,7 +26,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def dpclean(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
+    ] = False,
 ) -> None:
     """Sanitize training images that others made: noise of a known size, taken away by a diffusion model.
 

@@ -16,7 +16,9 @@ def denoiser() -> None:
 
 @app.command("list")
 def list_denoisers(
-    json: Annotated[bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
+    ] = False,
 ) -> None:
     """The bundled denoisers: name, folder, SHA-256 of the weights."""
     from dpclean.cli import print_json

@@ -8,7 +8,9 @@ import typer
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
+    ] = False,
 ) -> None:
     """Tell what is installed and built, what will be used, and what to do about what is missing."""
     from dpclean.cli import print_json

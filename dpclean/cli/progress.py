@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dpclean.pipeline import Progress
+    from dpclean.pipeline.results import Progress
 
 PLAIN_SECONDS = 10.0
 Show = Callable[["Progress"], None]
@@ -27,10 +27,6 @@ def shown(quiet: bool) -> Iterator[Show | None]:
         yield _plain()
 
 
-def _left(step: Progress) -> float:
-    return (step.total - step.finished) / max(step.images_per_second, 1e-9)
-
-
 def _plain() -> Show:
     last = time.monotonic()
 
@@ -40,7 +36,7 @@ def _plain() -> Show:
             last = time.monotonic()
             sys.stderr.write(
                 f"dpclean: {step.finished}/{step.total} images, {step.images_per_second:.0f} images/s,"
-                f" {_left(step):.0f} s left, {step.quarantined} left out\n"
+                f" {step.seconds_left:.0f} s left, {step.quarantined} left out\n"
             )
 
     return show
@@ -57,7 +53,7 @@ def _bar() -> Iterator[Show]:
         task = bar.add_task("", total=None, said="starting")
 
         def show(step: Progress) -> None:
-            said = f"{step.images_per_second:.0f} images/s, {_left(step):.0f} s left, {step.quarantined} left out"
+            said = f"{step.images_per_second:.0f} images/s, {step.seconds_left:.0f} s left, {step.quarantined} left out"
             bar.update(task, completed=step.finished, total=step.total, said=said)
 
         yield show

@@ -10,16 +10,16 @@ import typer
 from dpclean.cli import values
 
 if TYPE_CHECKING:
-    from dpclean.pipeline import Plan, SanitizeResult
-
-
+    from dpclean.pipeline.results import Plan, SanitizeResult
 
 
 def sanitize(
     raw: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards.", envvar="DPCLEAN_RAW")],
     sigma: Annotated[
         float,
-        typer.Option(parser=values.sigma, metavar="S", envvar="DPCLEAN_SIGMA", help="Noise on the [0, 1] pixel scale, 0 to 4."),
+        typer.Option(
+            parser=values.sigma, metavar="S", envvar="DPCLEAN_SIGMA", help="Noise on the [0, 1] pixel scale, 0 to 4."
+        ),
     ],
     out: Annotated[Path, typer.Option(envvar="DPCLEAN_OUT", help="Folder to make.")],
     format: Annotated[
@@ -34,11 +34,16 @@ def sanitize(
         ),
     ] = "composite",
     layout: Annotated[
-        str | None, typer.Option(envvar="DPCLEAN_LAYOUT", metavar="nhwc|nchw", help="Axes of shards where a guess is ambiguous.")
+        str | None,
+        typer.Option(envvar="DPCLEAN_LAYOUT", metavar="nhwc|nchw", help="Axes of shards where a guess is ambiguous."),
     ] = None,
     carry: Annotated[
         list[str] | None,
-        typer.Option(envvar="DPCLEAN_CARRY", metavar="NAME", help="Copy this tensor of a shard unsanitized; 'all' for all of them."),
+        typer.Option(
+            envvar="DPCLEAN_CARRY",
+            metavar="NAME",
+            help="Copy this tensor of a shard unsanitized; 'all' for all of them.",
+        ),
     ] = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", envvar="DPCLEAN_FOLLOW_LINKS", help="Read links that lead out of RAW.")
@@ -47,33 +52,52 @@ def sanitize(
         int, typer.Option(parser=values.size, metavar="N", envvar="DPCLEAN_MAX_PIXELS", help="Leave larger images out.")
     ] = "100M",  # type: ignore[assignment]
     max_bad: Annotated[
-        str, typer.Option(envvar="DPCLEAN_MAX_BAD", metavar="N|P%", help="Stop when more inputs than this cannot be used.")
+        str,
+        typer.Option(envvar="DPCLEAN_MAX_BAD", metavar="N|P%", help="Stop when more inputs than this cannot be used."),
     ] = "100%",
-    limit: Annotated[int | None, typer.Option(envvar="DPCLEAN_LIMIT", metavar="N", help="Only the first N inputs.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(envvar="DPCLEAN_LIMIT", metavar="N", help="Only the first N inputs.")
+    ] = None,
     denoiser: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DENOISER", metavar="ID|DIR", help="Bundled name, diffusers folder, or hub id.")
+        str,
+        typer.Option(envvar="DPCLEAN_DENOISER", metavar="ID|DIR", help="Bundled name, diffusers folder, or hub id."),
     ] = "natural",
     method: Annotated[
         str, typer.Option(envvar="DPCLEAN_METHOD", metavar="one-step", help="How the noise is taken away.")
     ] = "one-step",
-    device: Annotated[str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")] = "auto",
+    device: Annotated[
+        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+    ] = "auto",
     dtype: Annotated[
         str, typer.Option(envvar="DPCLEAN_DTYPE", metavar="auto|bf16|fp16|fp32", help="Precision of the denoiser.")
     ] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Images of 32 px in a batch; others in proportion.")
+        int | None,
+        typer.Option(
+            envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Images of 32 px in a batch; others in proportion."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read and write images.")
     ] = None,
     decode_timeout: Annotated[
-        float, typer.Option(envvar="DPCLEAN_DECODE_TIMEOUT", metavar="SECONDS", help="Leave out what takes longer to read.")
+        float,
+        typer.Option(envvar="DPCLEAN_DECODE_TIMEOUT", metavar="SECONDS", help="Leave out what takes longer to read."),
     ] = 30.0,
     decode_memory: Annotated[
-        int, typer.Option(parser=values.size, metavar="N", envvar="DPCLEAN_DECODE_MEMORY", help="Leave out what takes more memory to read.")
+        int,
+        typer.Option(
+            parser=values.size,
+            metavar="N",
+            envvar="DPCLEAN_DECODE_MEMORY",
+            help="Leave out what takes more memory to read.",
+        ),
     ] = "1G",  # type: ignore[assignment]
     seed: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Derive the noise key from a number: repeatable, not secret.")
+        int | None,
+        typer.Option(
+            envvar="DPCLEAN_SEED", metavar="N", help="Derive the noise key from a number: repeatable, not secret."
+        ),
     ] = None,
     reveal_key: Annotated[
         bool, typer.Option("--reveal-key", envvar="DPCLEAN_REVEAL_KEY", help="Write the noise key into the manifest.")
@@ -87,11 +111,19 @@ def sanitize(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="DPCLEAN_DRY_RUN", help="Say what would happen and touch nothing.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
     config: Annotated[
         Path | None,
-        typer.Option(envvar="DPCLEAN_CONFIG", callback=values.config, is_eager=True, metavar="FILE.toml", help="Take options from a file."),
+        typer.Option(
+            envvar="DPCLEAN_CONFIG",
+            callback=values.config,
+            is_eager=True,
+            metavar="FILE.toml",
+            help="Take options from a file.",
+        ),
     ] = None,
 ) -> None:
     """Noise and denoise every image of RAW into OUT. The same command again goes on where it stopped.
@@ -165,8 +197,9 @@ def _tell_plan(plan: Plan) -> None:
     from dpclean.cli import printable
 
     typer.echo(
-        f"Would sanitize {plan.listed} inputs ({plan.kind}, {len(plan.classes)} classes, about {plan.megapixels:g} megapixels)"
-        f" into {printable(plan.out)}: about {plan.seconds:.0f} s and at most {plan.bytes / 1e6:.0f} MB."
+        f"Would sanitize {plan.listed} inputs ({plan.kind}, {len(plan.classes)} classes,"
+        f" about {plan.megapixels:g} megapixels) into {printable(plan.out)}:"
+        f" about {plan.seconds:.0f} s and at most {plan.bytes / 1e6:.0f} MB."
     )
     if plan.unusable_in_sample:
         typer.echo(f"Of the first {plan.sampled}, {plan.unusable_in_sample} cannot be used.")

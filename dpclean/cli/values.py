@@ -38,7 +38,7 @@ def _guess(text: str, value: float) -> float | None:
     try:
         if text.endswith("%"):
             return float(text[:-1].replace(",", ".")) / 100
-        return float(text.replace(",", "."))  if "," in text else None
+        return float(text.replace(",", ".")) if "," in text else None
     except ValueError:
         return None
 
@@ -85,5 +85,7 @@ def _checked(context: typer.Context, path: Path, key: str, parameter: Any, value
         parameter.type_cast_value(context, text)
     except (UsageError, typer.BadParameter) as error:
         detail = getattr(error, "message", str(error))
-        raise UsageError(f"{str(path)!r}: {key} = {value!r}: {detail}", "correct the file, or leave the key out") from error
+        raise UsageError(
+            f"{str(path)!r}: {key} = {value!r}: {detail}", "correct the file, or leave the key out"
+        ) from error
     return text

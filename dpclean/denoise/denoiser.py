@@ -40,7 +40,7 @@ METHODS: dict[str, Method] = {"one-step": one_step}
 
 @dataclass(frozen=True, slots=True)
 class Denoised:
-    """One image's result. pixels: uint8 [H, W, C]; retried: done again in float32; finite: False if even that failed."""
+    """One image's result: uint8 [H, W, C]; retried in float32, and False in finite if even that failed."""
 
     index: int
     pixels: np.ndarray
@@ -139,6 +139,13 @@ class Denoiser:
 
     def _at_level(self, dtype: torch.dtype) -> FixedLevelNetwork:
         return FixedLevelNetwork(copy.deepcopy(self._model), self.level.timestep, dtype, self.device)
+
+    @property
+    def device_kind(self) -> str:
+        """What results in half precision depend on: the processor's instruction set, or the GPU's name."""
+        if self.device.type == "cpu":
+            return torch.backends.cpu.get_cpu_capability()
+        return torch.cuda.get_device_name(self.device)
 
     @cached_property
     def _exact(self) -> FixedLevelNetwork:
@@ -262,7 +269,8 @@ class Denoiser:
         """The tiles of one image, noised as a whole."""
         pixels = image[None].to(self.device)
         noised = self._noised(pixels, [index], draw, dtype or self.dtype)
-        blend = Blend(self.shapes, *image.shape[:2], self.device)
+        height, width, _ = image.shape
+        blend = Blend(self.shapes, height, width, self.device)
         pending = _Pending(index, pixels, noised, blend)
         return [_Tile(pending, top, left) for top, left in blend.positions()]
 

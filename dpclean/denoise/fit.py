@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 SIGMA_RANGE = (0.018, 1.1)
 PATCH = 64  # edge of the stored training patches
 CHECKPOINT_SECONDS = 120.0
+BETAS = (0.0001, 0.02)
+TIMESTEPS = 1000
 SCHEDULER = {
     "_class_name": "DDPMScheduler",
-    "beta_end": 0.02,
+    "beta_end": BETAS[1],
     "beta_schedule": "linear",
-    "beta_start": 0.0001,
+    "beta_start": BETAS[0],
     "clip_sample": True,
-    "num_train_timesteps": 1000,
+    "num_train_timesteps": TIMESTEPS,
     "prediction_type": "v_prediction",
 }
 NETWORK: dict[str, Any] = {
@@ -87,7 +89,9 @@ def draw_batch(patches: Tensor, generator: torch.Generator, size: int, edge: int
     return x.round() / 127.5 - 1
 
 
-def noised_pair(clean: Tensor, generator: torch.Generator, levels: Tensor, abars: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def noised_pair(
+    clean: Tensor, generator: torch.Generator, levels: Tensor, abars: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """(model input, v target, timesteps) for a clean batch, one noise level an image."""
     pick = torch.randint(len(levels), (len(clean),), generator=generator)
     abar = abars[pick][:, None, None, None]
@@ -112,19 +116,21 @@ def write_denoiser(network: Any, weights: dict[str, Tensor], out: Path) -> None:
     save_file(half, out / "diffusion_pytorch_model.safetensors", {"format": "pt"})
 
 
-def fit(sources: list[Path], out: Path, *, minutes: float, batch: int, learning_rate: float, seed: int, threads: int) -> None:
+def fit(
+    sources: list[Path], out: Path, *, minutes: float, batch: int, learning_rate: float, seed: int, threads: int
+) -> None:
     """Train for the given wall time (summed over interruptions) and write the denoiser to out."""
     from diffusers import UNet2DModel
 
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    network = UNet2DModel(**NETWORK).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = UNet2DModel(**NETWORK).to(memory_format=torch.channels_last)
     parameters = dict(network.named_parameters())
     average = {name: p.detach().clone() for name, p in parameters.items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     compiled = torch.compile(network)
 
-    betas = np.linspace(SCHEDULER["beta_start"], SCHEDULER["beta_end"], 1000)  # type: ignore[arg-type]
+    betas = np.linspace(*BETAS, TIMESTEPS)
     alphas_cumprod = np.cumprod(1 - betas)
     sigmas = np.geomspace(*SIGMA_RANGE, 4096)
     matched = [match(alphas_cumprod, float(s)) for s in sigmas]
@@ -171,7 +177,7 @@ def fit(sources: list[Path], out: Path, *, minutes: float, batch: int, learning_
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * max(rate, 1e-3)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = compiled(x.contiguous(memory_format=torch.channels_last), timesteps).sample
+            predicted = compiled(x.contiguous(memory_format=torch.channels_last), timesteps).sample  # type: ignore[no-untyped-call]
         loss = torch.nn.functional.mse_loss(predicted.float(), v)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -203,4 +209,12 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     a = parser.parse_args()
-    fit(a.sources, a.out, minutes=a.minutes, batch=a.batch, learning_rate=a.learning_rate, seed=a.seed, threads=a.threads)
+    fit(
+        a.sources,
+        a.out,
+        minutes=a.minutes,
+        batch=a.batch,
+        learning_rate=a.learning_rate,
+        seed=a.seed,
+        threads=a.threads,
+    )

@@ -74,9 +74,7 @@ def _find_in_folder(name: str, folder: Path) -> DenoiserFiles:
     if not weights.is_file():
         pickles = sorted(p.name for p in root.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
         found = f"only {pickles[0]}, a pickle, which can run code and is never opened" if pickles else "no weights"
-        raise SetupError(
-            f"denoiser {name!r} has {found}", f"save it again with safe_serialization=True, as {WEIGHTS}"
-        )
+        raise SetupError(f"denoiser {name!r} has {found}", f"save it again with safe_serialization=True, as {WEIGHTS}")
     for base in (root, root.parent):
         for place in (base / "scheduler" / "scheduler_config.json", base / "scheduler_config.json"):
             if place.is_file():
@@ -155,9 +153,7 @@ def load_network(files: DenoiserFiles) -> UNet2DModel:
             f"denoiser {files.id!r} is a {config.get('_class_name')!r}", "give an unconditional UNet2DModel"
         )
     if config.get("in_channels", 3) not in (1, 3):
-        raise SetupError(
-            f"denoiser {files.id!r} takes {config['in_channels']} channels", "give one that takes 1 or 3"
-        )
+        raise SetupError(f"denoiser {files.id!r} takes {config['in_channels']} channels", "give one that takes 1 or 3")
     if config.get("num_class_embeds") or config.get("class_embed_type"):
         raise SetupError(f"denoiser {files.id!r} wants class labels", "give an unconditional UNet2DModel")
     if config.get("time_embedding_type", "positional") == "fourier":
@@ -180,4 +176,4 @@ def load_network(files: DenoiserFiles) -> UNet2DModel:
         if not parameter.isfinite().all():
             raise SetupError(f"denoiser {files.id!r}: {parameter_name} is not finite", "its weights are damaged")
     network.eval().requires_grad_(False)
-    return network.float()  # type: ignore[no-any-return]
+    return network.float()

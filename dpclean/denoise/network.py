@@ -28,7 +28,7 @@ class NormSilu(nn.Module):
         self.groups, self.eps = norm.num_groups, norm.eps
 
     def _apply(self, fn: Any, recurse: bool = True) -> NormSilu:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.weight.data, self.bias.data = self.weight.data.float(), self.bias.data.float()
         return self
 
@@ -60,8 +60,8 @@ class FixedResnetBlock(nn.Module):
         h = self.conv2(self.norm2(self.conv1(h)))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
-        h = h.add_(x)
-        return h if self.output_scale_factor == 1 else h.div_(self.output_scale_factor)
+        total: Tensor = h.add_(x)
+        return total if self.output_scale_factor == 1 else total.div_(self.output_scale_factor)
 
 
 class NearestUpsample(nn.Module):
@@ -73,7 +73,7 @@ class NearestUpsample(nn.Module):
 
     def forward(self, x: Tensor, output_size: int | None = None) -> Tensor:
         x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
-        return x if self.conv is None else self.conv(x)  # type: ignore[no-any-return]
+        return x if self.conv is None else self.conv(x)
 
 
 class FixedLevelNetwork(nn.Module):
@@ -121,15 +121,17 @@ class FixedLevelNetwork(nn.Module):
                 h, carried = block(h, residuals, self.embedding, carried)
             else:
                 h = block(h, residuals, self.embedding)
-        h = self.conv_out(self.norm_out(h))
-        return h if carried is None else h + carried
+        out: Tensor = self.conv_out(self.norm_out(h))
+        return out if carried is None else out + carried
 
 
 def _replace(module: nn.Module, embedding: Tensor) -> None:
     for name, child in module.named_children():
         if isinstance(child, ResnetBlock2D) and isinstance(child.nonlinearity, nn.SiLU):
             setattr(module, name, FixedResnetBlock(child, embedding))
-        elif isinstance(child, Upsample2D) and child.interpolate and not child.use_conv_transpose and child.norm is None:
+        elif (
+            isinstance(child, Upsample2D) and child.interpolate and not child.use_conv_transpose and child.norm is None
+        ):
             setattr(module, name, NearestUpsample(child))
         else:
             _replace(child, embedding)

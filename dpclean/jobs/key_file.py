@@ -18,7 +18,10 @@ def read_key(path: Path) -> bytes:
     remedy = f"put the key back at {str(path)!r} with mode 0600, or start again with --overwrite"
     try:
         if path.stat().st_mode & 0o077:
-            raise ConflictError(f"the key file {str(path)!r} can be read by others", "chmod 600 it if it stayed secret, or start again with --overwrite")
+            raise ConflictError(
+                f"the key file {str(path)!r} can be read by others",
+                "chmod 600 it if it stayed secret, or start again with --overwrite",
+            )
         key = bytes.fromhex(path.read_text("ascii").strip())
     except FileNotFoundError as error:
         raise ConflictError(f"the key file {str(path)!r} is missing", remedy) from error

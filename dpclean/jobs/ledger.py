@@ -54,6 +54,19 @@ class Outcome:
     target: bytes | None = None  # where it differs from the listing's
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A sample that was sanitized: its row of the listing and its digests."""
+
+    position: int
+    name: bytes
+    label: int
+    target: bytes
+    shape: tuple[int, int, int]
+    raw_sha256: bytes
+    clean_sha256: bytes
+
+
 class Ledger:
     """Open, or create, the ledger of a job. One writer; the job's lock sees to that."""
 
@@ -96,7 +109,9 @@ class Ledger:
                 raise
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            raise SetupError(f"cannot write the ledger {str(self.path)!r}: {error}", "free some space; the same command goes on") from error
+            raise SetupError(
+                f"cannot write the ledger {str(self.path)!r}: {error}", "free some space; the same command goes on"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error
 
@@ -131,7 +146,8 @@ class Ledger:
 
     def first_pending(self) -> int | None:
         """The position that comes next, None when nothing is left."""
-        return self._scalar("SELECT min(position) FROM samples WHERE status = ?", PENDING)
+        found: int | None = self._scalar("SELECT min(position) FROM samples WHERE status = ?", PENDING)
+        return found
 
     def count(self, status: str | None = None) -> int:
         """Rows, or rows of a status."""
@@ -149,9 +165,11 @@ class Ledger:
 
     def quarantined(self) -> Iterator[tuple[bytes, str]]:
         """(name, reason) of what was left out, in order."""
-        return iter(self._db.execute("SELECT name, reason FROM samples WHERE status = ? ORDER BY position", (QUARANTINED,)))
+        return iter(
+            self._db.execute("SELECT name, reason FROM samples WHERE status = ? ORDER BY position", (QUARANTINED,))
+        )
 
-    def done(self, *, by_target: bool = False) -> Iterator[tuple[Listed, Outcome]]:
+    def done(self, *, by_target: bool = False) -> Iterator[Done]:
         """The samples that were sanitized, in the order of the listing or of their places in OUT."""
         cursor = self._db.execute(
             "SELECT position, name, label, target, height, width, channels, raw_sha256, clean_sha256"
@@ -159,10 +177,7 @@ class Ledger:
             (DONE,),
         )
         for position, name, label, target, height, width, channels, raw, clean in cursor:
-            yield (
-                Listed(position, name, label, target),
-                Outcome(position, DONE, None, (height, width, channels), raw, clean),
-            )
+            yield Done(position, name, label, target, (height, width, channels), raw, clean)
 
     def labels_done(self) -> dict[int, int]:
         """Sanitized samples by label."""
@@ -170,5 +185,3 @@ class Ledger:
 
     def _scalar(self, query: str, *values: object) -> Any:
         return self._db.execute(query, values).fetchone()[0]
-
-

@@ -87,6 +87,11 @@ def dump(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
+def with_key(manifest: Manifest, key: bytes) -> Manifest:
+    """The manifest with the noise key revealed."""
+    return msgspec.structs.replace(manifest, noise=msgspec.structs.replace(manifest.noise, key=key.hex()))
+
+
 def read(folder: Path) -> Manifest | None:
     """The manifest of a folder, None where there is none.
 

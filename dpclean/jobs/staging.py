@@ -47,7 +47,9 @@ class Staging:
             self._replaced.rename(self.out)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._lock is not None
         with contextlib.suppress(OSError):
             self._lock_path.unlink()

@@ -16,7 +16,17 @@ from dpclean.noise import add_noise
 from tests.networks import make_denoiser, make_transparent
 
 KEY = bytes(range(32))
-ODD_SHAPES = [(32, 32, 3), (1, 1, 3), (1, 97, 3), (31, 2, 1), (28, 28, 1), (64, 64, 3), (33, 129, 3), (700, 40, 3), (530, 600, 1)]
+ODD_SHAPES = [
+    (32, 32, 3),
+    (1, 1, 3),
+    (1, 97, 3),
+    (31, 2, 1),
+    (28, 28, 1),
+    (64, 64, 3),
+    (33, 129, 3),
+    (700, 40, 3),
+    (530, 600, 1),
+]
 
 
 def image(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -40,7 +50,9 @@ def test_each_prediction_type_means_what_its_formula_says(tmp_path: Path, predic
     abar = denoiser.level.alphas_cumprod
     scaled = {"epsilon": noised / 127.5 - 1, "v_prediction": abar * (noised / 127.5 - 1), "sample": 0 * noised}
     expected = ((scaled[prediction_type].clip(-1, 1) + 1) * 127.5).round()
-    assert np.abs(run(denoiser, {5: clean})[5].pixels - expected).max() <= (1 if prediction_type == "v_prediction" else 0)
+    assert np.abs(run(denoiser, {5: clean})[5].pixels - expected).max() <= (
+        1 if prediction_type == "v_prediction" else 0
+    )
 
 
 def test_noise_reaches_images_of_any_size_once_and_unharmed(tmp_path: Path) -> None:
@@ -125,7 +137,15 @@ def test_colour_is_refused_by_a_grey_denoiser_and_grey_is_not(tmp_path: Path) ->
         run(denoiser, {0: image((28, 28, 3))})
 
 
-@pytest.mark.parametrize(("option", "error"), [({"device": "cuda:99"}, SetupError), ({"device": "abacus"}, UsageError), ({"dtype": "int8"}, UsageError), ({"method": "ddim"}, UsageError)])
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [
+        ({"device": "cuda:99"}, SetupError),
+        ({"device": "abacus"}, UsageError),
+        ({"dtype": "int8"}, UsageError),
+        ({"method": "ddim"}, UsageError),
+    ],
+)
 def test_what_is_not_there_is_refused(tmp_path: Path, option: dict[str, str], error: type[Exception]) -> None:
     with pytest.raises(error):
         load(make_denoiser(tmp_path / "d"), **option)

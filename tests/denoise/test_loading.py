@@ -43,7 +43,9 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     assert "pickle" in refusal(folder).message
 
 
-@pytest.mark.parametrize("missing", ["config.json", "diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize(
+    "missing", ["config.json", "diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"]
+)
 def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     folder = make_denoiser(tmp_path / "d")
     (folder / missing).unlink()
@@ -62,7 +64,9 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "flow"),
     ],
 )
-def test_a_denoiser_that_does_not_fit_is_refused_by_name(tmp_path: Path, file: str, fields: dict[str, object], word: str) -> None:
+def test_a_denoiser_that_does_not_fit_is_refused_by_name(
+    tmp_path: Path, file: str, fields: dict[str, object], word: str
+) -> None:
     folder = make_denoiser(tmp_path / "d")
     edit(folder / file, **fields)
     assert word in refusal(folder).message

@@ -9,7 +9,6 @@ import torch
 from diffusers import UNet2DModel
 
 from dpclean.denoise.network import FixedLevelNetwork
-
 from tests.networks import SMALL
 
 VARIANTS: dict[str, dict[str, Any]] = {

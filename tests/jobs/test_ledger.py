@@ -40,8 +40,8 @@ def test_resume_starts_after_what_was_recorded(tmp_path: Path) -> None:
     again = Ledger(tmp_path / "l")
     assert again.first_pending() == 2
     assert list(again.quarantined()) == [(b"class/\xff 1.png", "empty")]
-    (listed, outcome), = again.done()
-    assert listed.position == 0 and outcome.shape == (2, 3, 1) and outcome.clean_sha256 == b"c" * 32
+    (done,) = again.done()
+    assert done.position == 0 and done.shape == (2, 3, 1) and done.clean_sha256 == b"c" * 32
     assert again.labels_done() == {0: 1} and again.reasons() == {"empty": 1}
 
 

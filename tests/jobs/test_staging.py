@@ -15,8 +15,10 @@ from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.staging import Staging
 
-HOLD = "import sys, time; from pathlib import Path; from dpclean.jobs.staging import Staging\n" \
+HOLD = (
+    "import sys, time; from pathlib import Path; from dpclean.jobs.staging import Staging\n"
     "with Staging(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+)
 
 
 def hold(out: Path) -> subprocess.Popen[str]:

@@ -1,0 +1,10 @@
+"""Sanitize a data set: the one place where data, noise, denoiser and job meet.
+
+options.py  what can be asked for          job.py   begin, resume, finish: the story of one command
+results.py  what is told                   work.py  samples in, sanitized samples out, committed in chunks
+seal.py     manifest, ancestry, checksums  sheet.py examples to look at
+"""
+
+from dpclean.pipeline.job import plan, sanitize
+
+__all__ = ["plan", "sanitize"]

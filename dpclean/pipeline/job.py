@@ -1,0 +1,366 @@
+"""The story of one `sanitize` command: find what is there, begin or resume, work, finish."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpclean.data.sink import open_sink
+from dpclean.data.source import Entry, Source, open_source
+from dpclean.data.workers import WorkerPool
+from dpclean.errors import ConflictError, DpcleanError, InputError, Interrupted
+from dpclean.jobs import manifest as manifests
+from dpclean.jobs.key_file import read_key, write_key
+from dpclean.jobs.ledger import DONE, Ledger, Listed
+from dpclean.jobs.staging import Staging
+from dpclean.noise.keys import commitment, draw_key, key_from_seed
+from dpclean.pipeline import sheet
+from dpclean.pipeline.options import Options
+from dpclean.pipeline.results import Plan, Progress, SanitizeResult
+from dpclean.pipeline.seal import seal, write_with_sums
+from dpclean.pipeline.work import work_off
+
+if TYPE_CHECKING:
+    from dpclean.denoise.denoiser import Denoiser
+    from dpclean.denoise.loading import DenoiserFiles
+
+LIBRARIES = ("torch", "diffusers", "numpy", "pillow", "safetensors")
+SAMPLED_BY_PLAN = 64
+
+
+def sanitize(
+    raw: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    sigma: float,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> SanitizeResult:
+    """Noise and denoise every image of RAW into OUT; the same call again goes on, or finds OUT complete.
+
+    raw: a folder of images, a folder of *.safetensors shards, or one shard. out: a folder that does not exist.
+    sigma: noise on the [0, 1] pixel scale. options: the fields of `dpclean.pipeline.options.Options`.
+    Raises UsageError, InputError, SetupError, ConflictError, or Interrupted after a signal, each with a remedy.
+    Source: "Diffusion Denoising as a Certified Defense against Clean-label Poisoning", arXiv 2403.11981, section 3.
+    """
+    job = _Job(Path(raw), Path(out), Options(sigma=sigma, **options), progress or (lambda _: None))
+    with job.staging:
+        return job.run()
+
+
+def plan(raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: float, **options: Any) -> Plan:
+    """What `sanitize` with the same arguments would do, from a look at the first images; writes nothing."""
+    return _Job(Path(raw), Path(out), Options(sigma=sigma, **options), lambda _: None).plan()
+
+
+class _Job:
+    """One command's paths and options, and the steps from listing to commit."""
+
+    def __init__(self, raw: Path, out: Path, options: Options, progress: Callable[[Progress], None]) -> None:
+        self.options = options
+        self.progress = progress
+        self.staging = Staging(out)
+        self.out = self.staging.out
+        self.raw = raw.expanduser().resolve()
+        self.begun = time.monotonic()
+        _check_places(self.raw, self.out)
+
+    def run(self) -> SanitizeResult:
+        """The result, whether the work is done now, was begun earlier, or had been finished before."""
+        manifest = self._finished()
+        if manifest is not None:
+            pages = [str(page) for page in sheet.pages(self.out) if page.exists()]
+            return self._result(manifest, already_complete=True, report=pages)
+        source = self._source()
+        files, parameters = self._parameters()
+        ledger_path = self.staging.partial / manifests.LEDGER_NAME
+        resuming = ledger_path.exists() and self._check_begun(ledger_path, parameters)
+        workers = self.options.workers or len(os.sched_getaffinity(0))
+        with WorkerPool(workers, self.options.read_options()) as pool:
+            denoiser = self._load(files)
+            if not resuming:
+                self._begin(ledger_path, source, parameters, _engine(denoiser))
+            ledger = Ledger(ledger_path)
+            try:
+                key = self._check_resumable(ledger, source, _engine(denoiser))
+                return self._work(ledger, source, pool, denoiser, key)
+            except DpcleanError as error:
+                # what could not begin, or can never end, leaves nothing behind
+                if ledger.first_pending() == 0 and not isinstance(error, (Interrupted, ConflictError)):
+                    self.staging.discard()
+                raise
+            finally:
+                ledger.close()
+
+    # -- what is there already
+
+    def _finished(self) -> manifests.Manifest | None:
+        """The manifest of a complete OUT; None where there is work to do. Refuses an OUT that is something else."""
+        if not self.out.exists():
+            return None
+        if not self.out.is_dir():
+            raise ConflictError(f"{str(self.out)!r} is a file", "choose another --out")
+        manifest = manifests.read(self.out)
+        if manifest is None:
+            if any(self.out.iterdir()):
+                raise ConflictError(
+                    f"{str(self.out)!r} is not empty and was not made by dpclean", "choose another --out"
+                )
+            return None
+        if self.options.overwrite:
+            return None
+        _, parameters = self._parameters()
+        made = {"device": manifest.denoiser.device, "dtype": manifest.denoiser.dtype}
+        made["batch_pixels"] = manifest.denoiser.batch_pixels  # type: ignore[assignment]
+        demanded = self.options.demanded()
+        changed = _changes(manifest.parameters, parameters) + _changes({n: made[n] for n in demanded}, demanded)
+        if changed:
+            raise ConflictError(
+                f"{str(self.out)!r} was made with {_tell(changed, 0)}; this command asks for {_tell(changed, 1)}",
+                "choose another --out, or --overwrite to make it anew",
+            )
+        ledger = Ledger(self.out / manifests.LEDGER_NAME, writable=False)
+        try:
+            self._check_listing(ledger, self._source())
+        finally:
+            ledger.close()
+        return self._revealed(manifest) if self.options.reveal_key else manifest
+
+    def _check_begun(self, ledger_path: Path, parameters: dict[str, Any]) -> bool:
+        """Whether to go on with what an interrupted job left; refuses changed parameters."""
+        if self.options.overwrite:
+            return False
+        ledger = Ledger(ledger_path)
+        try:
+            begun = ledger.get("parameters")
+        finally:
+            ledger.close()
+        if begun is None:  # killed before the key was drawn: nothing to go on with
+            return False
+        changed = _changes(begun, parameters)
+        if changed:
+            raise ConflictError(
+                f"{str(self.out)!r} was begun with {_tell(changed, 0)}; this command asks for {_tell(changed, 1)}",
+                "choose another --out, or --overwrite to start again",
+            )
+        return True
+
+    def _check_resumable(self, ledger: Ledger, source: Source, engine: dict[str, Any]) -> bytes:
+        """The job's key, after checking that this process would do what the job began."""
+        changed = _changes(ledger.get("engine"), engine)
+        if changed:
+            raise ConflictError(
+                f"{str(self.out)!r} was begun with {_tell(changed, 0)}; here it would go on with {_tell(changed, 1)}",
+                "go on where it was begun, or --overwrite to start again",
+            )
+        self._check_listing(ledger, source)
+        return self._key(ledger.get("key_commitment"))
+
+    def _check_listing(self, ledger: Ledger, source: Source) -> None:
+        """Refuse where RAW's names and classes are not those of the frozen listing any more."""
+        now = ((os.fsencode(entry.name), entry.label) for entry in self._entries(source))
+        then = ((row.name, row.label) for row in ledger.listing())
+        for new, old in itertools.zip_longest(now, then):
+            if new != old:
+                raise ConflictError(
+                    f"RAW has changed since {str(self.out)!r} was begun: {_what_changed(new, old)}",
+                    "restore it, choose another --out, or --overwrite to start again",
+                )
+
+    # -- begin, work, finish
+
+    def _source(self) -> Source:
+        return open_source(self.raw, self.options.read_options())
+
+    def _entries(self, source: Source, start: int = 0) -> Iterator[Entry]:
+        return itertools.islice(source.entries(), start, self.options.limit)
+
+    def _parameters(self) -> tuple[DenoiserFiles, dict[str, Any]]:
+        from dpclean.denoise.loading import find_denoiser
+
+        files = find_denoiser(self.options.denoiser)
+        return files, {**self.options.identity(), "denoiser": files.id, "denoiser_digests": files.digests()}
+
+    def _load(self, files: DenoiserFiles) -> Denoiser:
+        from dpclean.doctor import check_libraries
+
+        check_libraries()
+        from dpclean.denoise.denoiser import Denoiser
+
+        o = self.options
+        return Denoiser(files, o.sigma, device=o.device, dtype=o.dtype, method=o.method, batch_pixels=o.batch_pixels)
+
+    def _begin(self, ledger_path: Path, source: Source, parameters: dict[str, Any], engine: dict[str, Any]) -> None:
+        """Freeze the listing, then draw the key: the noise must not be known before the data are fixed."""
+        self.staging.start()
+        ledger = Ledger(ledger_path)
+        with ledger.transaction():
+            ledger.freeze(
+                Listed(e.index, os.fsencode(e.name), e.label, os.fsencode(e.target)) for e in self._entries(source)
+            )
+        seed = self.options.seed
+        key = draw_key() if seed is None else key_from_seed(seed, "sanitize")
+        write_key(self.staging.key, key)
+        with ledger.transaction():
+            ledger.set("parameters", parameters)
+            ledger.set("engine", engine)
+            ledger.set("key_commitment", commitment(key))
+            ledger.set("retried", 0)
+        ledger.close()
+
+    def _work(self, ledger: Ledger, source: Source, pool: WorkerPool, denoiser: Denoiser, key: bytes) -> SanitizeResult:
+        kept = map(sheet.entry_of, ledger.done())
+        sink = open_sink(source, self.staging.partial, self.options.read_options(), pool, kept)
+        start, before = ledger.first_pending(), ledger.count(DONE)
+        if start is not None:
+            samples = source.samples(self._entries(source, start), pool)
+            work_off(samples, denoiser, sink, ledger, self.options, key, self.progress)
+        if ledger.count(DONE) == 0:
+            self.staging.discard()
+            raise InputError(
+                f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used", "look at RAW"
+            )
+        sink.finish()
+        manifest = seal(self.staging.partial, self.out, self.raw, ledger, source, denoiser, self.options, key)
+        pages: list[str] = []
+        if self.options.report:
+            sheet.write_pages(self.out, ledger, source, pool, denoiser, key)
+            pages = [str(page) for page in sheet.pages(self.out)]
+        ledger.close()
+        self.staging.commit()
+        return self._result(manifest, sanitized=manifest.output.images - before, hidden=source.hidden, report=pages)
+
+    def _key(self, expected: str | None) -> bytes:
+        key = read_key(self.staging.key)
+        if commitment(key) != expected:
+            raise ConflictError(
+                f"the key file {str(self.staging.key)!r} is of another job",
+                "put the right key back, or start again with --overwrite",
+            )
+        return key
+
+    def _revealed(self, manifest: manifests.Manifest) -> manifests.Manifest:
+        """The manifest with the key in it, written to a finished OUT."""
+        if manifest.noise.key is None:
+            manifest = manifests.with_key(manifest, self._key(manifest.noise.key_commitment))
+            write_with_sums(self.out, manifest)
+        return manifest
+
+    def _result(
+        self,
+        manifest: manifests.Manifest,
+        *,
+        report: list[str],
+        already_complete: bool = False,
+        sanitized: int = 0,
+        hidden: int = 0,
+    ) -> SanitizeResult:
+        seconds = time.monotonic() - self.begun
+        return SanitizeResult(
+            out=str(self.out),
+            sigma=manifest.noise.sigma,
+            images=manifest.output.images,
+            quarantined=manifest.quarantined,
+            left_behind=manifest.left_behind,
+            hidden=hidden,
+            not_finite_retried=manifest.not_finite_retried,
+            already_complete=already_complete,
+            seconds=round(seconds, 3),
+            images_per_second=round(sanitized / seconds, 2),
+            device=manifest.denoiser.device,
+            dtype=manifest.denoiser.dtype,
+            kernel=manifest.host["kernel"],
+            warnings=_warnings(manifest),
+            report=report,
+        )
+
+    # -- the look ahead
+
+    def plan(self) -> Plan:
+        source = self._source()
+        listed = sum(1 for _ in self._entries(source))
+        with WorkerPool(1, self.options.read_options()) as pool:
+            denoiser = self._load(self._parameters()[0])
+            first = itertools.islice(self._entries(source), SAMPLED_BY_PLAN)
+            samples = list(source.samples(first, pool))
+        pairs = [(sample.entry.index, sample.pixels) for sample in samples if sample.pixels is not None]
+        key = draw_key()
+        list(denoiser.denoise(pairs, key=key))  # the first pass pays for what is set up once
+        begun = time.monotonic()
+        list(denoiser.denoise(pairs, key=key))
+        share = listed / max(1, len(samples))
+        return Plan(
+            out=str(self.out),
+            listed=listed,
+            classes=list(source.classes),
+            kind=source.kind,
+            sampled=len(samples),
+            unusable_in_sample=len(samples) - len(pairs),
+            megapixels=round(sum(p.shape[0] * p.shape[1] for _, p in pairs) * share / 1e6, 3),
+            seconds=round((time.monotonic() - begun) * share, 1),
+            bytes=int(sum(p.size for _, p in pairs) * share),
+        )
+
+
+def _check_places(raw: Path, out: Path) -> None:
+    if raw == out:
+        raise ConflictError(f"OUT is RAW: {str(out)!r}", "choose another --out")
+    if raw in out.parents:
+        raise ConflictError(f"OUT {str(out)!r} lies inside RAW", "choose an --out outside RAW")
+    if out in raw.parents:
+        raise ConflictError(f"RAW {str(raw)!r} lies inside OUT", "choose another --out")
+
+
+def _engine(denoiser: Denoiser) -> dict[str, Any]:
+    """What decides the bytes beside the options: device kind, type, shapes and library versions."""
+    return {
+        "device": denoiser.device.type,
+        "device_kind": denoiser.device_kind,
+        "dtype": denoiser.dtype,
+        "batch_pixels": denoiser.shapes.batch_pixels,
+        "tile": denoiser.shapes.tile,
+        "overlap": denoiser.shapes.overlap,
+        "versions": {name: metadata.version(name) for name in ("dpclean", *LIBRARIES)},
+    }
+
+
+Changes = list[tuple[str, Any, Any]]
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    return [(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _tell(changed: Changes, side: int) -> str:
+    return ", ".join(f"{name.replace('_', '-')} {_short(values[side])}" for name, *values in changed)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{name} {str(item)[:16]}" for name, item in sorted(value.items())) + ")"
+    return "none" if value is None or value == [] else str(value)
+
+
+def _what_changed(new: tuple[bytes, int] | None, old: tuple[bytes, int] | None) -> str:
+    """In words, where two listings in byte order first differ."""
+    if old is None or (new is not None and new[0] < old[0]):
+        assert new is not None
+        return f"{os.fsdecode(new[0])!r} has been added"
+    if new is None or new[0] != old[0]:
+        return f"{os.fsdecode(old[0])!r} is gone"
+    return f"{os.fsdecode(new[0])!r} has another class"
+
+
+def _warnings(manifest: manifests.Manifest) -> list[str]:
+    empty = [name for name, count in manifest.images_by_class.items() if count == 0]
+    warnings = [f"class {name!r} has no images and no folder in OUT" for name in empty]
+    if not manifest.sanitized:
+        warnings.append("sigma is 0: no noise was added, the data are not sanitized")
+    if manifest.output.unsanitized:
+        warnings.append(f"copied as they are, unsanitized: {', '.join(manifest.output.unsanitized)}")
+    return warnings

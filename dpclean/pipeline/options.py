@@ -1,0 +1,124 @@
+"""What `sanitize` can be asked for, checked before anything is touched."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from dpclean.data.source import ReadOptions
+from dpclean.errors import UsageError
+from dpclean.noise import SIGMA_MAX
+
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "format": ("png", "webp", "same"),
+    "alpha_policy": ("composite", "drop", "keep", "reject"),
+    "layout": (None, "nhwc", "nchw"),
+}
+POSITIVE = ("batch_size", "workers", "limit", "max_pixels", "decode_timeout", "decode_memory")
+# the options that change what the data are; a resumed job must have the same
+IDENTITY = (
+    "sigma",
+    "denoiser",
+    "method",
+    "seed",
+    "format",
+    "alpha_policy",
+    "layout",
+    "carry",
+    "follow_links",
+    "max_pixels",
+    "limit",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `sanitize`; names and defaults are those of the command line.
+
+    sigma: noise on the [0, 1] pixel scale. batch_size: images of 32 x 32 in a batch, others in proportion.
+    max_bad: a count, or a percentage of the listing. decode_timeout in seconds, decode_memory in bytes, per image.
+    Raises UsageError for a value out of range.
+    """
+
+    sigma: float
+    denoiser: str = "natural"
+    method: str = "one-step"
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    seed: int | None = None
+    reveal_key: bool = False
+    format: str = "png"
+    alpha_policy: str = "composite"
+    layout: str | None = None
+    carry: tuple[str, ...] = ()
+    follow_links: bool = False
+    max_bad: str = "100%"
+    max_pixels: int = 100_000_000
+    decode_timeout: float = 30.0
+    decode_memory: int = 1 << 30
+    limit: int | None = None
+    overwrite: bool = False
+    report: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma <= SIGMA_MAX:
+            raise UsageError(
+                f"sigma must be from 0 to {SIGMA_MAX:g} on the [0, 1] pixel scale, got {self.sigma}",
+                "0.25 is a common choice; 0 adds no noise",
+            )
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"{name.replace('_', '-')} {getattr(self, name)!r} is not known",
+                    f"give one of: {', '.join(choice for choice in known if choice)}",
+                )
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name.replace('_', '-')} must be above 0, got {value}", "give a larger number")
+        if self.seed is not None and not 0 <= self.seed < 2**64:
+            raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number, or no seed")
+        self.bad_limit(1)
+
+    def read_options(self) -> ReadOptions:
+        """The part that reading and writing need."""
+        return ReadOptions(
+            alpha_policy=self.alpha_policy,
+            max_pixels=self.max_pixels,
+            decode_timeout=self.decode_timeout,
+            decode_memory=self.decode_memory,
+            follow_links=self.follow_links,
+            layout=self.layout,
+            output_format=self.format,
+            carry=self.carry,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """The options that change what the data are, ready for JSON."""
+        values = {name: getattr(self, name) for name in IDENTITY}
+        return {**values, "carry": list(self.carry)}
+
+    def demanded(self) -> dict[str, Any]:
+        """What was asked of the engine by name, where the default would have chosen."""
+        asked = {"device": self.device.split(":")[0], "dtype": self.dtype, "batch_pixels": self.batch_pixels}
+        return {name: value for name, value in asked.items() if value not in ("auto", None)}
+
+    @property
+    def batch_pixels(self) -> int | None:
+        """Pixels in a batch, None where the denoiser is to find them."""
+        return None if self.batch_size is None else self.batch_size * 32 * 32
+
+    def bad_limit(self, listed: int) -> float:
+        """How many inputs may be left out of a listing of that length."""
+        try:
+            value = float(self.max_bad.removesuffix("%"))
+        except ValueError:
+            value = math.nan
+        if not value >= 0:
+            raise UsageError(
+                f"max-bad must be a count or a percentage, got {self.max_bad!r}", "give for example 10 or 5%"
+            )
+        return value * listed / 100 if self.max_bad.endswith("%") else value

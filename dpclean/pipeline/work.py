@@ -1,0 +1,141 @@
+"""Samples in, sanitized samples out, committed in chunks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dpclean.data.digest import pixel_sha256
+from dpclean.data.sink import Sink
+from dpclean.data.source import Sample
+from dpclean.errors import InputError, Interrupted, Reason
+from dpclean.jobs.ledger import DONE, LEFT_BEHIND, QUARANTINED, Ledger, Outcome
+from dpclean.pipeline.options import Options
+from dpclean.pipeline.results import Progress
+from dpclean.pipeline.seal import SANITIZE_RUN
+
+if TYPE_CHECKING:
+    from dpclean.denoise.denoiser import Denoised, Denoiser
+
+# A chunk is what is denoised together. Its bounds depend on the listing and on the sizes of images only, so that a
+# resumed job forms the same batches as an unbroken one.
+CHUNK_SAMPLES = 512
+CHUNK_PIXELS = 1 << 24
+COMMIT_SECONDS = 2.0
+
+
+def work_off(
+    samples: Iterable[Sample],
+    denoiser: Denoiser,
+    sink: Sink,
+    ledger: Ledger,
+    options: Options,
+    key: bytes,
+    progress: Callable[[Progress], None],
+) -> None:
+    """Sanitize the samples that are still pending, in the order of the listing.
+
+    Raises Interrupted after a signal and InputError when too many inputs were bad; either way what is finished is
+    committed.
+    """
+    total = ledger.count()
+    start = finished = total if (pending := ledger.first_pending()) is None else pending
+    retried, quarantined = ledger.get("retried"), ledger.count(QUARANTINED)
+    begun = committed = time.monotonic()
+    outcomes: list[Outcome] = []
+    with first_signal() as interrupted:
+        for chunk in chunks(samples, denoiser.shapes.batch(32, 32)):
+            results = _denoised(chunk, denoiser, key)
+            outcomes.extend(_outcome(sample, results.get(sample.entry.index), sink) for sample in chunk)
+            retried += sum(result.retried for result in results.values())
+            finished += len(chunk)
+            if finished < total and not interrupted.is_set() and time.monotonic() - committed < COMMIT_SECONDS:
+                continue
+            _commit(ledger, sink, outcomes, retried)
+            quarantined += sum(outcome.status == QUARANTINED for outcome in outcomes)
+            outcomes, committed = [], time.monotonic()
+            progress(Progress(finished, total, quarantined, (finished - start) / max(committed - begun, 1e-9)))
+            if quarantined > options.bad_limit(total):
+                raise InputError(
+                    f"{quarantined} of {total} inputs cannot be used, more than --max-bad {options.max_bad} allows",
+                    "look at RAW, or allow more; the same command then goes on",
+                )
+            if interrupted.is_set() and finished < total:
+                raise Interrupted(
+                    f"stopped after {finished} of {total} inputs, all of them saved", "the same command goes on"
+                )
+
+
+def chunks(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
+    """Runs of samples that are denoised together: whole batches where sizes are equal."""
+    most = -(-CHUNK_SAMPLES // batch) * batch
+    chunk: list[Sample] = []
+    pixels = 0
+    for sample in samples:
+        chunk.append(sample)
+        pixels += 0 if sample.pixels is None else sample.pixels.shape[0] * sample.pixels.shape[1]
+        if len(chunk) == most or pixels >= CHUNK_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
+
+
+def _denoised(chunk: list[Sample], denoiser: Denoiser, key: bytes) -> dict[int, Denoised]:
+    pairs = ((sample.entry.index, sample.pixels) for sample in chunk if sample.pixels is not None)
+    return {result.index: result for result in denoiser.denoise(pairs, key=key, run=SANITIZE_RUN)}
+
+
+def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
+    """What became of a sample; a usable one goes to the sink."""
+    position = sample.entry.index
+    if sample.left_behind:
+        return Outcome(position, LEFT_BEHIND)
+    if sample.pixels is None or result is None:
+        return Outcome(position, QUARANTINED, sample.reason)
+    if not result.finite:
+        return Outcome(position, QUARANTINED, Reason.NOT_FINITE)
+    sink.put(sample, result.pixels)
+    height, width, channels = sample.pixels.shape
+    return Outcome(
+        position, DONE, None, (height, width, channels), pixel_sha256(sample.pixels), pixel_sha256(result.pixels)
+    )
+
+
+def _commit(ledger: Ledger, sink: Sink, outcomes: list[Outcome], retried: int) -> None:
+    """Bytes first, then the rows that speak of them."""
+    targets: Mapping[int, str] = dict(sink.sync())
+    with ledger.transaction():
+        ledger.record(
+            replace(outcome, target=os.fsencode(targets[outcome.position])) if outcome.position in targets else outcome
+            for outcome in outcomes
+        )
+        ledger.set("retried", retried)
+
+
+@contextmanager
+def first_signal() -> Iterator[threading.Event]:
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets; the second stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(number: int, frame: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, note) for number in numbers]
+    try:
+        yield event
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
