@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.exceptions import TyperException
 
 from dpclean.errors import UsageError
 
@@ -77,15 +78,13 @@ def config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def _checked(context: typer.Context, path: Path, key: str, parameter: Any, value: Any) -> Any:
-    # an option's own conversion wants text, as the command line gives it; a flag and a list stay what they are
-    text = value if isinstance(value, bool) else [str(v) for v in value] if isinstance(value, list) else str(value)
+    # an option's own conversion wants text, as the command line gives it; a switch and a list stay what they are
+    text = (
+        value if isinstance(value, bool) else [str(item) for item in value] if isinstance(value, list) else str(value)
+    )
     try:
-        if isinstance(value, bool) != bool(getattr(parameter, "is_flag", False)):
-            raise UsageError("expected a switch" if not isinstance(value, bool) else "expected a value", "")
-        parameter.type_cast_value(context, text)
-    except (UsageError, typer.BadParameter) as error:
-        detail = getattr(error, "message", str(error))
-        raise UsageError(
-            f"{str(path)!r}: {key} = {value!r}: {detail}", "correct the file, or leave the key out"
-        ) from error
+        parameter.process_value(context, text)
+    except (UsageError, TyperException) as error:
+        message = f"{str(path)!r}: {key} = {value!r}: {getattr(error, 'message', error)}"
+        raise UsageError(message, "correct the file, or leave the key out") from error
     return text
