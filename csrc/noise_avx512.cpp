@@ -1,6 +1,6 @@
 // The AVX-512 kernel (F, BW and VL): sixteen blocks at a time.
 #if defined(__x86_64__)
-#pragma GCC target("avx512f,avx512bw,avx512vl")
+#pragma GCC target("avx512f,avx512bw,avx512vl,prfchw")
 
 #include <immintrin.h>
 
@@ -22,23 +22,15 @@ inline void quarter(__m512i& a, __m512i& b, __m512i& c, __m512i& d) {
     c = _mm512_add_epi32(c, d); b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7);
 }
 
-inline void chacha20_lanes(const Stream& s, __m512i counter, __m512i low, __m512i high, __m512i v[16]) {
-    const __m512i start[16] = {all(EXPA),     all(ND_3),     all(TWO_BY),   all(TE_K),
-                               all(s.key[0]), all(s.key[1]), all(s.key[2]), all(s.key[3]),
-                               all(s.key[4]), all(s.key[5]), all(s.key[6]), all(s.key[7]),
-                               counter,       all(s.run),    low,           high};
-    for (int i = 0; i < 16; i++) v[i] = start[i];
-    for (int round = 0; round < 10; round++) {
-        quarter(v[0], v[4], v[8], v[12]);
-        quarter(v[1], v[5], v[9], v[13]);
-        quarter(v[2], v[6], v[10], v[14]);
-        quarter(v[3], v[7], v[11], v[15]);
-        quarter(v[0], v[5], v[10], v[15]);
-        quarter(v[1], v[6], v[11], v[12]);
-        quarter(v[2], v[7], v[8], v[13]);
-        quarter(v[3], v[4], v[9], v[14]);
-    }
-    for (int i = 0; i < 16; i++) v[i] = _mm512_add_epi32(v[i], start[i]);
+inline void double_round(__m512i v[16]) {
+    quarter(v[0], v[4], v[8], v[12]);
+    quarter(v[1], v[5], v[9], v[13]);
+    quarter(v[2], v[6], v[10], v[14]);
+    quarter(v[3], v[7], v[11], v[15]);
+    quarter(v[0], v[5], v[10], v[15]);
+    quarter(v[1], v[6], v[11], v[12]);
+    quarter(v[2], v[7], v[8], v[13]);
+    quarter(v[3], v[4], v[9], v[14]);
 }
 
 // Which block of a group a lane has: so the last shuffle of the transposition leaves two consecutive blocks in a
@@ -48,12 +40,12 @@ inline __m512i lane_order() { return _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8
 // Samples 2j and 2j + 1 of sixteen blocks in register j, to 16 samples a block in memory.
 inline void store_blocks(const __m512i p[8], uint16_t* picks) {
     __m512i a[8], b[8];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int i = 0; i < 4; i++) {
         a[2 * i] = _mm512_unpacklo_epi32(p[2 * i], p[2 * i + 1]);
         a[2 * i + 1] = _mm512_unpackhi_epi32(p[2 * i], p[2 * i + 1]);
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int i = 0; i < 4; i++) {
         const int from = i / 2 * 4 + i % 2;
         b[2 * (i % 2) + i / 2 * 4] = _mm512_unpacklo_epi64(a[from], a[from + 2]);
@@ -61,11 +53,43 @@ inline void store_blocks(const __m512i p[8], uint16_t* picks) {
     }
     const __m512i lower = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
     const __m512i upper = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int r = 0; r < 4; r++) {
         store(picks + 32 * r, _mm512_permutex2var_epi64(b[r], lower, b[4 + r]));
         store(picks + 32 * (4 + r), _mm512_permutex2var_epi64(b[r], upper, b[4 + r]));
     }
+}
+
+struct Picker {
+    const uint32_t* entries;
+    __m512i m, rest, mask, above;
+};
+
+inline Picker picker(const Table& table) {
+    return {table.entry, all(table.m), all(32 - table.m), all((1u << table.m) - 1), all(~0u << table.m)};
+}
+
+// Columns of sixteen blocks for one of their words; lanes with r = t lose their bit in `decided`.
+inline __m512i pick(const Picker& p, const uint32_t* words, __mmask16& decided) {
+    const __m512i u = load(words), us = _mm512_sllv_epi32(u, p.m), c = _mm512_srlv_epi32(u, p.rest);
+    const __m512i entry = _mm512_i32gather_epi32(c, p.entries, 4);
+    decided = _mm512_mask_test_epi32_mask(decided, _mm512_sub_epi32(entry, us), p.above);
+    return _mm512_mask_and_epi32(c, _mm512_cmple_epu32_mask(entry, us), entry, p.mask);
+}
+
+inline __m512i pick_two(const Picker& p, const uint32_t* words, __mmask16& decided) {
+    const __m512i even = pick(p, words, decided), odd = pick(p, words + LANES, decided);
+    return _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+}
+
+inline void finish(const NoiseJob& job, const Blocks& blocks, size_t t, const uint32_t* pairs, __mmask16 decided,
+                   uint16_t* picks) {
+    __m512i rows[8];
+    for (int j = 0; j < 8; j++) rows[j] = load(pairs + LANES * j);
+    store_blocks(rows, picks + 16 * t);
+    if (decided != 0xffff)
+        for (size_t b = t; b < t + LANES; b++)
+            redraw(job, blocks.counter[b], {blocks.low[b], blocks.high[b]}, picks + 16 * b);
 }
 
 // ---- conversions of 32 samples
@@ -176,31 +200,39 @@ inline __mmask64 first_bytes(size_t count) { return count < 64 ? (1ull << count)
 inline bool all_finite(__m512i largest) { return _mm512_cmpge_epu32_mask(largest, all(0x7f800000)) == 0; }
 
 struct Avx512 {
+    // A pipeline of two stages: the look-ups of one group, which wait for loads, fill the gaps in the ChaCha rounds of
+    // the next, which keep the vector ports busy.
     static void draw(const NoiseJob& job, const Blocks& blocks, size_t count, uint16_t* picks) {
-        const __m128i m = _mm_cvtsi32_si128(static_cast<int>(job.table.m));
-        const __m128i rest = _mm_cvtsi32_si128(32 - static_cast<int>(job.table.m));
-        const __m512i mask = all((1u << job.table.m) - 1), order = lane_order();
-        for (size_t t = 0; t < count; t += LANES) {
-            __m512i v[16], pairs[8], nearest = all(~0u);
-            chacha20_lanes(job.stream, _mm512_permutexvar_epi32(order, load(blocks.counter + t)),
-                           _mm512_permutexvar_epi32(order, load(blocks.low + t)),
-                           _mm512_permutexvar_epi32(order, load(blocks.high + t)), v);
-#pragma GCC unroll 16
-            for (int j = 0; j < 16; j++) {
-                const __m512i c = _mm512_srl_epi32(v[j], rest), us = _mm512_sll_epi32(v[j], m);
-                const __m512i entry = _mm512_i32gather_epi32(c, job.table.entry, 4);
-                nearest = _mm512_min_epu32(nearest, _mm512_sub_epi32(entry, us));
-                const __m512i pick = _mm512_mask_and_epi32(c, _mm512_cmple_epu32_mask(entry, us), entry, mask);
-                if (j % 2)
-                    pairs[j / 2] = _mm512_or_si512(pairs[j / 2], _mm512_slli_epi32(pick, 16));
-                else
-                    pairs[j / 2] = pick;
+        const Stream& s = job.stream;
+        const Picker p = picker(job.table);
+        const __m512i order = lane_order();
+        alignas(64) uint32_t words[16 * LANES] = {};
+        alignas(64) uint32_t pairs[8 * LANES];
+        size_t t = 0;
+        for (; t < count; t += LANES) {
+            const __m512i start[16] = {all(EXPA),     all(ND_3),     all(TWO_BY),   all(TE_K),
+                                       all(s.key[0]), all(s.key[1]), all(s.key[2]), all(s.key[3]),
+                                       all(s.key[4]), all(s.key[5]), all(s.key[6]), all(s.key[7]),
+                                       _mm512_permutexvar_epi32(order, load(blocks.counter + t)), all(s.run),
+                                       _mm512_permutexvar_epi32(order, load(blocks.low + t)),
+                                       _mm512_permutexvar_epi32(order, load(blocks.high + t))};
+            __m512i v[16];
+            for (int i = 0; i < 16; i++) v[i] = start[i];
+            prefetch(blocks, t, LANES);
+            __mmask16 decided = 0xffff;
+#pragma GCC unroll 2
+            for (int round = 0; round < 8; round++) {
+                double_round(v);
+                store(pairs + LANES * round, pick_two(p, words + 2 * LANES * round, decided));
             }
-            store_blocks(pairs, picks + 16 * t);
-            if (_mm512_cmple_epu32_mask(nearest, mask))
-                for (size_t b = t; b < t + LANES; b++)
-                    redraw(job, blocks.counter[b], {blocks.low[b], blocks.high[b]}, picks + 16 * b);
+            double_round(v);
+            if (t > 0) finish(job, blocks, t - LANES, pairs, decided, picks);
+            double_round(v);
+            for (int i = 0; i < 16; i++) store(words + LANES * i, _mm512_add_epi32(v[i], start[i]));
         }
+        __mmask16 decided = 0xffff;
+        for (int j = 0; j < 8; j++) store(pairs + LANES * j, pick_two(p, words + 2 * LANES * j, decided));
+        finish(job, blocks, t - LANES, pairs, decided, picks);
     }
 
     template <class T>

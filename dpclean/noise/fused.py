@@ -7,6 +7,7 @@ tensor operations give the same bits.
 from __future__ import annotations
 
 import math
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
