@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dpclean.pipeline import sanitize as sanitize
     from dpclean.sanitizer import Sanitizer as Sanitizer
 
+__version__ = "0.1.0"
 __all__ = ["Sanitizer", "__version__", "sanitize"]
 _HOMES = {"sanitize": "dpclean.pipeline", "Sanitizer": "dpclean.sanitizer"}
 
@@ -21,10 +22,6 @@ def __getattr__(name: str) -> Any:
     # looked up when asked for: importing dpclean must not import torch
     import importlib
 
-    if name == "__version__":
-        from importlib import metadata
-
-        return metadata.version("dpclean")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'dpclean' has no attribute {name!r}")

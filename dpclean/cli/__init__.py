@@ -23,7 +23,8 @@ def run(arguments: list[str]) -> int:
     from dpclean.cli.app import command
 
     try:
-        code = command().main(arguments, prog_name="dpclean", standalone_mode=False)
+        own_options = not arguments or arguments[0].startswith("-") or "_DPCLEAN_COMPLETE" in os.environ
+        code = command(own_options).main(arguments, prog_name="dpclean", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except DpcleanError as error:

@@ -6,43 +6,47 @@ from typing import Annotated, Any
 
 import typer
 
+from dpclean import __version__
 from dpclean.cli import denoiser, doctor, quarantine, sanitize
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+HELP = """Sanitize training images that others made: noise of a known size, taken away by a diffusion model.
+
+Every option can also come from the environment (DPCLEAN_SIGMA=0.25) or from a file (--config FILE.toml);
+the command line wins over the environment, the environment over the file.
+"""
 
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib import metadata
-
-        typer.echo(f"dpclean {metadata.version('dpclean')}")
+        typer.echo(f"dpclean {__version__}")
         raise typer.Exit
 
 
-@app.callback()
-def dpclean(
+def _own_options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
     ] = False,
 ) -> None:
-    """Sanitize training images that others made: noise of a known size, taken away by a diffusion model.
+    pass
 
-    Every option can also come from the environment (DPCLEAN_SIGMA=0.25) or from a file (--config FILE.toml);
-    the command line wins over the environment, the environment over the file.
+
+def command(own_options: bool) -> Any:
+    """The command tree, with or without the options that stand before a command.
+
+    They are left out where a command comes first: typer reads any option value, even one that was not given, with
+    a library that takes longer to import than all the rest.
     """
-
-
-app.command("sanitize")(sanitize.sanitize)
-app.command("quarantine")(quarantine.quarantine)
-app.command("doctor")(doctor.doctor)
-app.add_typer(denoiser.app, name="denoiser")
-
-
-def command() -> Any:
-    """The command tree that runs."""
+    helpful: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=own_options,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings=helpful if own_options else {"help_option_names": []},
+    )
+    app.callback(help=HELP)(_own_options if own_options else lambda: None)
+    app.command("sanitize", context_settings=helpful)(sanitize.sanitize)
+    app.command("quarantine", context_settings=helpful)(quarantine.quarantine)
+    app.command("doctor", context_settings=helpful)(doctor.doctor)
+    app.add_typer(denoiser.app, name="denoiser", context_settings=helpful)
     return typer.main.get_command(app)

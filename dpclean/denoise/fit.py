@@ -124,11 +124,10 @@ def fit(
 
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    network = UNet2DModel(**NETWORK).to(memory_format=torch.channels_last)
+    network = UNet2DModel(**NETWORK)
     parameters = dict(network.named_parameters())
     average = {name: p.detach().clone() for name, p in parameters.items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    compiled = torch.compile(network)
 
     betas = np.linspace(*BETAS, TIMESTEPS)
     alphas_cumprod = np.cumprod(1 - betas)
@@ -177,7 +176,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * max(rate, 1e-3)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = compiled(x.contiguous(memory_format=torch.channels_last), timesteps).sample  # type: ignore[no-untyped-call]
+            predicted = network(x, timesteps).sample
         loss = torch.nn.functional.mse_loss(predicted.float(), v)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

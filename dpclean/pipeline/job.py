@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpclean import __version__
 from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Source, open_source
 from dpclean.data.workers import WorkerPool
@@ -325,7 +326,7 @@ def _engine(denoiser: Denoiser) -> dict[str, Any]:
         "batch_pixels": denoiser.shapes.batch_pixels,
         "tile": denoiser.shapes.tile,
         "overlap": denoiser.shapes.overlap,
-        "versions": {name: metadata.version(name) for name in ("dpclean", *LIBRARIES)},
+        "versions": {"dpclean": __version__} | {name: metadata.version(name) for name in LIBRARIES},
     }
 
 

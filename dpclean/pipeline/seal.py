@@ -7,10 +7,10 @@ import os
 import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpclean import __version__
 from dpclean.data.digest import PixelDigest
 from dpclean.data.source import Source
 from dpclean.jobs import manifest as manifests
@@ -33,7 +33,7 @@ def seal(
     """Write manifest, ancestry and checksums into a folder that is to become out; returns the manifest."""
     manifest = manifests.Manifest(
         format=manifests.FORMAT,
-        tool=f"dpclean {metadata.version('dpclean')}",
+        tool=f"dpclean {__version__}",
         sanitized=options.sigma > 0,
         parameters=ledger.get("parameters"),
         raw=manifests.Raw(
