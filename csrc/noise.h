@@ -133,14 +133,18 @@ struct Inverse {
     bool reads_input;  // false where the network predicts the sample itself
 };
 
-DPCLEAN_INLINE uint8_t grey_level(const Inverse& inverse, float input, float e) {
-    float y = multiply(inverse.q, e);
-    if (inverse.reads_input) y = add(multiply(inverse.p, input), y);
-    y = add(y, 127.5f);
-    y = y > 0.0f ? y : 0.0f;  // NaN becomes 0
+// y clamped to [0, 255], NaN to 0, and rounded to nearest even.
+DPCLEAN_INLINE uint8_t rounded_level(float y) {
+    y = y > 0.0f ? y : 0.0f;
     y = y < 255.0f ? y : 255.0f;
     // At 2^23 floats are one apart: the sum rounds to nearest even and its low bits are the integer.
     return static_cast<uint8_t>(bits(add(y, 8388608.0f)));
+}
+
+DPCLEAN_INLINE uint8_t grey_level(const Inverse& inverse, float input, float e) {
+    float y = multiply(inverse.q, e);
+    if (inverse.reads_input) y = add(multiply(inverse.p, input), y);
+    return rounded_level(add(y, 127.5f));
 }
 
 DPCLEAN_INLINE float mean_of_three(float e0, float e1, float e2) { return divide(add(add(e0, e1), e2), 3.0f); }

@@ -36,23 +36,15 @@ inline __m256i all(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
 
-inline void chacha20_lanes(const Stream& s, __m256i counter, __m256i low, __m256i high, __m256i v[16]) {
-    const __m256i start[16] = {all(EXPA),     all(ND_3),     all(TWO_BY),   all(TE_K),
-                               all(s.key[0]), all(s.key[1]), all(s.key[2]), all(s.key[3]),
-                               all(s.key[4]), all(s.key[5]), all(s.key[6]), all(s.key[7]),
-                               counter,       all(s.run),    low,           high};
-    for (int i = 0; i < 16; i++) v[i] = start[i];
-    for (int round = 0; round < 10; round++) {
-        quarter(v[0], v[4], v[8], v[12]);
-        quarter(v[1], v[5], v[9], v[13]);
-        quarter(v[2], v[6], v[10], v[14]);
-        quarter(v[3], v[7], v[11], v[15]);
-        quarter(v[0], v[5], v[10], v[15]);
-        quarter(v[1], v[6], v[11], v[12]);
-        quarter(v[2], v[7], v[8], v[13]);
-        quarter(v[3], v[4], v[9], v[14]);
-    }
-    for (int i = 0; i < 16; i++) v[i] = _mm256_add_epi32(v[i], start[i]);
+inline void double_round(__m256i v[16]) {
+    quarter(v[0], v[4], v[8], v[12]);
+    quarter(v[1], v[5], v[9], v[13]);
+    quarter(v[2], v[6], v[10], v[14]);
+    quarter(v[3], v[7], v[11], v[15]);
+    quarter(v[0], v[5], v[10], v[15]);
+    quarter(v[1], v[6], v[11], v[12]);
+    quarter(v[2], v[7], v[8], v[13]);
+    quarter(v[3], v[4], v[9], v[14]);
 }
 
 // Eight registers of eight 32-bit lanes, lane b of register j to lane j of register b.
@@ -71,6 +63,42 @@ inline void transpose(__m256i p[8]) {
         p[i] = _mm256_permute2x128_si256(b[i], b[4 + i], 0x20);
         p[4 + i] = _mm256_permute2x128_si256(b[i], b[4 + i], 0x31);
     }
+}
+
+struct Picker {
+    const int* entries;
+    __m256i m, rest, mask;
+};
+
+inline Picker picker(const Table& t) {
+    return {reinterpret_cast<const int*>(t.entry), all(t.m), all(32 - t.m), all((1u << t.m) - 1)};
+}
+
+// Columns of eight blocks for one of their words; `nearest` falls below 2^m where r = t.
+inline __m256i pick(const Picker& p, const uint32_t* words, __m256i& nearest) {
+    const __m256i u = load(words), us = _mm256_sllv_epi32(u, p.m), c = _mm256_srlv_epi32(u, p.rest);
+    const __m256i entry = _mm256_i32gather_epi32(p.entries, c, 4);
+    nearest = _mm256_min_epu32(nearest, _mm256_sub_epi32(entry, us));
+    // us >= entry where the larger of the two is us.
+    const __m256i alias = _mm256_cmpeq_epi32(_mm256_max_epu32(us, entry), us);
+    return _mm256_blendv_epi8(c, _mm256_and_si256(entry, p.mask), alias);
+}
+
+inline __m256i pick_two(const Picker& p, const uint32_t* words, __m256i& nearest) {
+    const __m256i even = pick(p, words, nearest), odd = pick(p, words + LANES, nearest);
+    return _mm256_or_si256(even, _mm256_slli_epi32(odd, 16));
+}
+
+inline void finish(const NoiseJob& job, const Picker& p, const Blocks& blocks, size_t t, const uint32_t* pairs,
+                   __m256i nearest, uint16_t* picks) {
+    __m256i rows[8];
+    for (size_t j = 0; j < 8; j++) rows[j] = load(pairs + LANES * j);
+    transpose(rows);
+    for (size_t b = 0; b < LANES; b++) store(picks + 16 * (t + b), rows[b]);
+    const __m256i undecided = _mm256_cmpeq_epi32(_mm256_srlv_epi32(nearest, p.m), _mm256_setzero_si256());
+    if (!_mm256_testz_si256(undecided, undecided))
+        for (size_t b = t; b < t + LANES; b++)
+            redraw(job, blocks.counter[b], {blocks.low[b], blocks.high[b]}, picks + 16 * b);
 }
 
 // ---- conversions of 16 samples
@@ -204,33 +232,47 @@ inline __m256i two_runs(const T* p) {
 }
 
 struct Avx2 {
+    // A pipeline of two stages: the look-ups of one group, which wait for loads, fill the gaps in the ChaCha rounds of
+    // the next, which keep the vector ports busy.
     static void draw(const NoiseJob& job, const Blocks& blocks, size_t count, uint16_t* picks) {
-        const __m128i m = _mm_cvtsi32_si128(static_cast<int>(job.table.m));
-        const __m128i rest = _mm_cvtsi32_si128(32 - static_cast<int>(job.table.m));
-        const __m256i mask = all((1u << job.table.m) - 1);
-        for (size_t t = 0; t < count; t += LANES) {
-            __m256i v[16], pairs[8], nearest = all(~0u);
-            chacha20_lanes(job.stream, load(blocks.counter + t), load(blocks.low + t), load(blocks.high + t), v);
-            for (int j = 0; j < 16; j++) {
-                const __m256i c = _mm256_srl_epi32(v[j], rest), us = _mm256_sll_epi32(v[j], m);
-                const __m256i entry = _mm256_i32gather_epi32(reinterpret_cast<const int*>(job.table.entry), c, 4);
-                const __m256i distance = _mm256_sub_epi32(entry, us);
-                nearest = _mm256_min_epu32(nearest, distance);
-                // us < entry where the larger of the two is not us.
-                const __m256i alias = _mm256_cmpeq_epi32(_mm256_max_epu32(us, entry), us);
-                const __m256i pick = _mm256_blendv_epi8(c, _mm256_and_si256(entry, mask), alias);
-                if (j % 2)
-                    pairs[j / 2] = _mm256_or_si256(pairs[j / 2], _mm256_slli_epi32(pick, 16));
-                else
-                    pairs[j / 2] = pick;
+        const Stream& s = job.stream;
+        const Picker p = picker(job.table);
+        alignas(32) uint32_t words[16 * LANES] = {};
+        alignas(32) uint32_t pairs[8 * LANES];
+        size_t t = 0;
+        for (; t < count; t += LANES) {
+            const __m256i start[16] = {all(EXPA),
+                                       all(ND_3),
+                                       all(TWO_BY),
+                                       all(TE_K),
+                                       all(s.key[0]),
+                                       all(s.key[1]),
+                                       all(s.key[2]),
+                                       all(s.key[3]),
+                                       all(s.key[4]),
+                                       all(s.key[5]),
+                                       all(s.key[6]),
+                                       all(s.key[7]),
+                                       load(blocks.counter + t),
+                                       all(s.run),
+                                       load(blocks.low + t),
+                                       load(blocks.high + t)};
+            __m256i v[16], nearest = all(~0u);
+            for (int i = 0; i < 16; i++) v[i] = start[i];
+            prefetch(blocks, t, LANES);
+#pragma GCC unroll 4
+            for (size_t round = 0; round < 8; round++) {
+                double_round(v);
+                store(pairs + LANES * round, pick_two(p, words + 2 * LANES * round, nearest));
             }
-            transpose(pairs);
-            for (size_t b = 0; b < LANES; b++) store(picks + 16 * (t + b), pairs[b]);
-            const __m256i undecided = _mm256_cmpeq_epi32(_mm256_srl_epi32(nearest, m), _mm256_setzero_si256());
-            if (!_mm256_testz_si256(undecided, undecided))
-                for (size_t b = t; b < t + LANES; b++)
-                    redraw(job, blocks.counter[b], {blocks.low[b], blocks.high[b]}, picks + 16 * b);
+            double_round(v);
+            if (t > 0) finish(job, p, blocks, t - LANES, pairs, nearest, picks);
+            double_round(v);
+            for (size_t i = 0; i < 16; i++) store(words + LANES * i, _mm256_add_epi32(v[i], start[i]));
         }
+        __m256i nearest = all(~0u);
+        for (size_t j = 0; j < 8; j++) store(pairs + LANES * j, pick_two(p, words + 2 * LANES * j, nearest));
+        finish(job, p, blocks, t - LANES, pairs, nearest, picks);
     }
 
     template <class T>
