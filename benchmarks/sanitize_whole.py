@@ -25,18 +25,25 @@ from machine_facts import spread, write_results
 SIGMA = "0.25"
 
 
-def timed(command: list[str]) -> tuple[float, str]:
+def timed(command: list[str]) -> tuple[float, str, float]:
+    """(seconds, standard output, peak memory of the main process in MiB) of a whole process."""
     begun = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return time.perf_counter() - begun, done.stdout
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begun
+        if status:
+            sys.exit(f"sanitize_whole: {command} ended with {os.waitstatus_to_exitcode(status)}")
+        output.seek(0)
+        return seconds, output.read(), usage.ru_maxrss / 1024
 
 
-def sanitize(raw: Path, out: Path, limit: int | None) -> float:
-    """Seconds of the whole command; its output is removed."""
+def sanitize(raw: Path, out: Path, limit: int) -> tuple[float, float]:
+    """(seconds, peak memory in MiB) of the whole command; its output is removed."""
     command = [sys.executable, "-m", "dpclean", "sanitize", str(raw), "--sigma", SIGMA, "--out", str(out), "--quiet"]
-    seconds, _ = timed(command + (["--limit", str(limit)] if limit else []))
+    seconds, _, peak = timed([*command, "--limit", str(limit)])
     shutil.rmtree(out)
-    return seconds
+    return seconds, peak
 
 
 def bare_loop(shards: Path, images: int) -> None:
@@ -111,31 +118,33 @@ def plain_pipeline(raw: Path, out: Path) -> None:
 
 
 def rival(*arguments: str) -> tuple[float, str]:
-    return timed([sys.executable, "-W", "ignore", os.path.abspath(__file__), *arguments])
+    seconds, printed, _ = timed([sys.executable, "-W", "ignore", os.path.abspath(__file__), *arguments])
+    return seconds, printed
 
 
 def shards(inputs: Path, images: int, rounds: int, scratch: Path) -> dict[str, object]:
     raw = inputs / "cifar10_train"
-    loop, whole = [], []
+    loop, whole, peaks = [], [], {images // 10: sanitize(raw, scratch / "out", images // 10)[1]}
     for _ in range(rounds):
-        command = sanitize(raw, scratch / "out", images)
+        command, peaks[images] = sanitize(raw, scratch / "out", images)
         process, printed = rival("bare-loop", str(raw), "--images", str(images))
         loop.append(float(printed) / command)
         whole.append(process / command)
         print(f"command {command:.1f} s, rival {process:.1f} s, of which loop {float(printed):.1f} s", flush=True)
-    return {"images": images, "loop_seconds_over_command": spread(loop), "process_over_command": spread(whole)}
+    ratios = {"loop_seconds_over_command": spread(loop), "process_over_command": spread(whole)}
+    return {"images": images, "peak_mib_by_images": peaks, **ratios}
 
 
-def folder(inputs: Path, rounds: int, scratch: Path) -> dict[str, object]:
+def folder(inputs: Path, images: int, rounds: int, scratch: Path) -> dict[str, object]:
     raw = inputs / "cifar10_test"
-    ratios = []
+    ratios, peaks = [], {images // 10: sanitize(raw, scratch / "out", images // 10)[1]}
     for _ in range(rounds):
-        command = sanitize(raw, scratch / "out", None)
+        command, peaks[images] = sanitize(raw, scratch / "out", images)
         process, _ = rival("plain-pipeline", str(raw), "--out", str(scratch / "plain"))
         shutil.rmtree(scratch / "plain")
         ratios.append(process / command)
         print(f"command {command:.1f} s, rival {process:.1f} s", flush=True)
-    return {"images": 10_000, "process_over_command": spread(ratios)}
+    return {"images": images, "peak_mib_by_images": peaks, "process_over_command": spread(ratios)}
 
 
 def main() -> None:
@@ -151,12 +160,11 @@ def main() -> None:
     if a.what == "plain-pipeline":
         return plain_pipeline(a.inputs, a.out)
     with tempfile.TemporaryDirectory(dir=a.inputs) as scratch:
-        measured = (
-            shards(a.inputs, a.images, a.rounds, Path(scratch))
-            if a.what == "shards"
-            else folder(a.inputs, a.rounds, Path(scratch))
-        )
-    print({name: value["median"] for name, value in measured.items() if isinstance(value, dict)})
+        if a.what == "shards":
+            measured = shards(a.inputs, a.images, a.rounds, Path(scratch))
+        else:
+            measured = folder(a.inputs, 10_000, a.rounds, Path(scratch))
+    print(measured)
     print(write_results(f"sanitize_{a.what}", measured))
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from dpclean.errors import printable
+
 Pixels = NDArray[np.uint8]
 
 GAIN = 3  # a change of one grey level is drawn as this many
@@ -59,11 +61,6 @@ def difference(raw: Pixels, sanitized: Pixels) -> Pixels:
     """Sanitized minus raw, GAIN times, about mid-grey (128), clipped to 0..255; same shape."""
     amplified: Pixels = np.clip(128 + GAIN * (sanitized.astype(np.int16) - raw), 0, 255).astype(np.uint8)
     return amplified
-
-
-def printable(name: str) -> str:
-    """The name with everything that does not print (controls, directions, stray bytes) written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _tiles(row: SheetRow) -> list[Image.Image]:

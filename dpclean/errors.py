@@ -9,6 +9,14 @@ from __future__ import annotations
 from enum import StrEnum
 
 
+def printable(text: str) -> str:
+    """Text from strangers, names above all, for a terminal or a page.
+
+    What does not print (controls, directions, bytes that are not UTF-8) is written as an escape.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class DpcleanError(Exception):
     """A refusal: message names the thing, remedy names the way out; both without a full stop."""
 

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from dpclean.errors import DpcleanError, Interrupted, UsageError
+from dpclean.errors import DpcleanError, Interrupted, UsageError, printable
 
 
 def main() -> None:
@@ -55,11 +55,6 @@ def _refuse(error: DpcleanError, arguments: list[str]) -> int:
         else:
             sys.stderr.write(f"dpclean: error: {printable(error.message)}\nhint: {printable(error.remedy)}\n")
     return error.exit
-
-
-def printable(text: str) -> str:
-    """Names come from strangers: control characters and lone surrogates never reach the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _lower(text: str) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dpclean.errors import printable
+
 
 def quarantine(
     out: Annotated[Path, typer.Argument(help="A folder that 'dpclean sanitize' made.")],
@@ -15,7 +17,7 @@ def quarantine(
     ] = False,
 ) -> None:
     """List the inputs that were left out, and why: one line each, reason, tab, name."""
-    from dpclean.cli import print_json, printable
+    from dpclean.cli import print_json
     from dpclean.jobs.quarantine import list_quarantined
 
     rows = list_quarantined(out)

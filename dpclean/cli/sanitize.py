@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpclean.cli import values
+from dpclean.errors import printable
 
 if TYPE_CHECKING:
     from dpclean.pipeline.results import Plan, SanitizeResult
@@ -168,8 +169,6 @@ def sanitize(
 
 
 def _tell(result: SanitizeResult) -> None:
-    from dpclean.cli import printable
-
     say, out = typer.echo, printable(result.out)
     if result.already_complete:
         say(f"{out} is already complete: {result.images} images at sigma {result.sigma:g}.")
@@ -194,8 +193,6 @@ def _tell(result: SanitizeResult) -> None:
 
 
 def _tell_plan(plan: Plan) -> None:
-    from dpclean.cli import printable
-
     typer.echo(
         f"Would sanitize {plan.listed} inputs ({plan.kind}, {len(plan.classes)} classes,"
         f" about {plan.megapixels:g} megapixels) into {printable(plan.out)}:"

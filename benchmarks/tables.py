@@ -1,0 +1,112 @@
+"""Put the measured figures into the documentation: README.md and the model card of `natural`.
+
+    python benchmarks/tables.py
+
+Reads benchmarks/results/*.json and rewrites what stands between `<!-- figures: NAME -->` and `<!-- end -->`. No figure
+there is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from machine_facts import REPOSITORY, RESULTS
+
+DOCUMENTS = ("README.md", "dpclean/denoise/natural/README.md")
+
+
+def load(name: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return fields
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def where(name: str) -> str:
+    machine = load(name)["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores, torch {machine['packages']['torch']}"
+
+
+def ratio(value: dict[str, float]) -> str:
+    return f"{value['median']:.2f} x ({value['q1']:.2f} to {value['q3']:.2f})"
+
+
+def accuracy() -> str:
+    result = load("denoiser_quality")
+    rows = [
+        (f"{row['sigma']:g}", f"{100 * row['resnet20']:.1f} %", f"{100 * row['resnet56']:.1f} %")
+        for row in result["accuracy"]
+    ]
+    images = result["accuracy"][0]["images"]
+    return (
+        f"Accuracy of two classifiers, trained on clean CIFAR-10, on {images:,} sanitized test images "
+        "(`benchmarks/denoiser_quality.py`):\n\n" + table(("sigma", "ResNet-20", "ResNet-56"), rows)
+    )
+
+
+def psnr() -> str:
+    rows = [
+        (f"{row['sigma']:g}", f"{row['psnr_noised']:.2f}", f"{row['psnr_denoised']:.2f}")
+        for row in load("denoiser_quality")["psnr"]
+    ]
+    return (
+        "PSNR in dB, CIFAR-10 test, first 256 exact images, mean of the per-image values "
+        "(`benchmarks/denoiser_quality.py`):\n\n" + table(("sigma", "noised", "denoised"), rows)
+    )
+
+
+def speed() -> str:
+    result = load("denoiser_speed")
+    rows = [(name, ratio(value)) for name, value in result["ratios"].items()]
+    return (
+        f"Images a second at 32 x 32, {result['dtype']}, batch {result['batch']}, medians and quartiles of pairwise "
+        f"ratios, on {where('denoiser_speed')} (`benchmarks/denoiser_speed.py`; `ddpm` is the 35.7 M DDPM-CIFAR "
+        "U-Net, `diffusers` eager and channels-last, `dpclean` this engine):\n\n" + table(("", "ratio"), rows)
+    )
+
+
+def whole() -> str:
+    shards, folder = load("sanitize_shards"), load("sanitize_folder")
+    rows = [
+        (
+            f"shards to shards, {shards['images']:,} images",
+            "bare loop over the same denoiser, data in memory, nothing written; its loop alone",
+            ratio(shards["loop_seconds_over_command"]),
+        ),
+        ("the same", "the same, whole process", ratio(shards["process_over_command"])),
+        (
+            f"PNG folder to PNG folder, {folder['images']:,} images",
+            "DataLoader, Pillow and the same weights in diffusers, whole process",
+            ratio(folder["process_over_command"]),
+        ),
+    ]
+    return (
+        f"The whole command on 32 x 32 images, rival's time over ours, on {where('sanitize_shards')} "
+        "(`benchmarks/sanitize_whole.py`):\n\n" + table(("job", "against", "ratio"), rows)
+    )
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"accuracy": accuracy, "psnr": psnr, "speed": speed, "whole": whole}
+
+
+def main() -> None:
+    for name in DOCUMENTS:
+        path = REPOSITORY / name
+        filled = re.sub(
+            r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)",
+            lambda m: f"{m[1]}{BLOCKS[m[2]]()}\n{m[3]}",
+            path.read_text(),
+            flags=re.DOTALL,
+        )
+        path.write_text(filled)
+        print(name)
+
+
+if __name__ == "__main__":
+    main()
