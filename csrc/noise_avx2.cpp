@@ -36,15 +36,19 @@ inline __m256i all(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
 
+inline void diagonals(__m256i v[16]) {
+    quarter(v[0], v[5], v[10], v[15]);
+    quarter(v[1], v[6], v[11], v[12]);
+    quarter(v[2], v[7], v[8], v[13]);
+    quarter(v[3], v[4], v[9], v[14]);
+}
+
 inline void double_round(__m256i v[16]) {
     quarter(v[0], v[4], v[8], v[12]);
     quarter(v[1], v[5], v[9], v[13]);
     quarter(v[2], v[6], v[10], v[14]);
     quarter(v[3], v[7], v[11], v[15]);
-    quarter(v[0], v[5], v[10], v[15]);
-    quarter(v[1], v[6], v[11], v[12]);
-    quarter(v[2], v[7], v[8], v[13]);
-    quarter(v[3], v[4], v[9], v[14]);
+    diagonals(v);
 }
 
 // Eight registers of eight 32-bit lanes, lane b of register j to lane j of register b.
@@ -231,6 +235,14 @@ inline __m256i two_runs(const T* p) {
                                    _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 24)), 1);
 }
 
+// Whether the images of this group's lanes are others than those of the group before.
+inline bool changed(const Blocks& blocks, size_t t) {
+    const __m256i low = _mm256_xor_si256(load(blocks.low + t), load(blocks.low + t - LANES));
+    const __m256i high = _mm256_xor_si256(load(blocks.high + t), load(blocks.high + t - LANES));
+    const __m256i any = _mm256_or_si256(low, high);
+    return !_mm256_testz_si256(any, any);
+}
+
 struct Avx2 {
     // A pipeline of two stages: the look-ups of one group, which wait for loads, fill the gaps in the ChaCha rounds of
     // the next, which keep the vector ports busy.
@@ -239,6 +251,7 @@ struct Avx2 {
         const Picker p = picker(job.table);
         alignas(32) uint32_t words[16 * LANES] = {};
         alignas(32) uint32_t pairs[8 * LANES];
+        __m256i first[16];
         size_t t = 0;
         for (; t < count; t += LANES) {
             const __m256i start[16] = {all(EXPA),
@@ -257,15 +270,23 @@ struct Avx2 {
                                        all(s.run),
                                        load(blocks.low + t),
                                        load(blocks.high + t)};
+            // The counter, word 12, comes into the other three columns with the first diagonals: before, they differ
+            // from group to group only where the image does.
+            if (t == 0 || changed(blocks, t)) {
+                for (int i = 0; i < 16; i++) first[i] = start[i];
+                for (int i = 1; i < 4; i++) quarter(first[i], first[4 + i], first[8 + i], first[12 + i]);
+            }
             __m256i v[16], nearest = all(~0u);
-            for (int i = 0; i < 16; i++) v[i] = start[i];
+            for (int i = 0; i < 16; i++) v[i] = first[i];
+            v[12] = start[12];
             prefetch(blocks, t, LANES);
+            quarter(v[0], v[4], v[8], v[12]);
+            diagonals(v);
 #pragma GCC unroll 4
             for (size_t round = 0; round < 8; round++) {
-                double_round(v);
                 store(pairs + LANES * round, pick_two(p, words + 2 * LANES * round, nearest));
+                double_round(v);
             }
-            double_round(v);
             if (t > 0) finish(job, p, blocks, t - LANES, pairs, nearest, picks);
             double_round(v);
             for (size_t i = 0; i < 16; i++) store(words + LANES * i, _mm256_add_epi32(v[i], start[i]));
@@ -323,7 +344,10 @@ struct Avx2 {
         const Constants k = constants(inverse);
         __m256i largest = _mm256_setzero_si256();
         size_t i = 0;
-        for (; i + 32 <= count; i += 32) store(out + i, bytes(k, input + i, e + i, largest));
+        for (; i + 32 <= count; i += 32) {
+            if (i % 64 == 0) prefetch_samples(input + i + AHEAD, e + i + AHEAD, out + i + AHEAD);
+            store(out + i, bytes(k, input + i, e + i, largest));
+        }
         return all_finite(largest) & invert_each(inverse, input + i, e + i, count - i, out + i);
     }
 
@@ -338,6 +362,7 @@ struct Avx2 {
         const __m256i third0 = every_third(0), third1 = every_third(1), third2 = every_third(2);
         size_t i = 0;
         for (; i + 32 <= count; i += 32) {
+            if (i % 64 == 0) prefetch_planes(input, input_plane, e, e_plane, i, out);
             const __m256i r = _mm256_shuffle_epi8(bytes(k, input + i, e + i, largest), spread0);
             const __m256i g = _mm256_shuffle_epi8(
                 bytes(k, input + input_plane + i, e + e_plane + i, largest), spread1);

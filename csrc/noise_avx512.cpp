@@ -22,15 +22,19 @@ inline void quarter(__m512i& a, __m512i& b, __m512i& c, __m512i& d) {
     c = _mm512_add_epi32(c, d); b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7);
 }
 
+inline void diagonals(__m512i v[16]) {
+    quarter(v[0], v[5], v[10], v[15]);
+    quarter(v[1], v[6], v[11], v[12]);
+    quarter(v[2], v[7], v[8], v[13]);
+    quarter(v[3], v[4], v[9], v[14]);
+}
+
 inline void double_round(__m512i v[16]) {
     quarter(v[0], v[4], v[8], v[12]);
     quarter(v[1], v[5], v[9], v[13]);
     quarter(v[2], v[6], v[10], v[14]);
     quarter(v[3], v[7], v[11], v[15]);
-    quarter(v[0], v[5], v[10], v[15]);
-    quarter(v[1], v[6], v[11], v[12]);
-    quarter(v[2], v[7], v[8], v[13]);
-    quarter(v[3], v[4], v[9], v[14]);
+    diagonals(v);
 }
 
 // Which block of a group a lane has: so the last shuffle of the transposition leaves two consecutive blocks in a
@@ -40,12 +44,12 @@ inline __m512i lane_order() { return _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8
 // Samples 2j and 2j + 1 of sixteen blocks in register j, to 16 samples a block in memory.
 inline void store_blocks(const __m512i p[8], uint16_t* picks) {
     __m512i a[8], b[8];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         a[2 * i] = _mm512_unpacklo_epi32(p[2 * i], p[2 * i + 1]);
         a[2 * i + 1] = _mm512_unpackhi_epi32(p[2 * i], p[2 * i + 1]);
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         const int from = i / 2 * 4 + i % 2;
         b[2 * (i % 2) + i / 2 * 4] = _mm512_unpacklo_epi64(a[from], a[from + 2]);
@@ -53,7 +57,7 @@ inline void store_blocks(const __m512i p[8], uint16_t* picks) {
     }
     const __m512i lower = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
     const __m512i upper = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int r = 0; r < 4; r++) {
         store(picks + 32 * r, _mm512_permutex2var_epi64(b[r], lower, b[4 + r]));
         store(picks + 32 * (4 + r), _mm512_permutex2var_epi64(b[r], upper, b[4 + r]));
@@ -199,6 +203,12 @@ inline __mmask64 first_bytes(size_t count) { return count < 64 ? (1ull << count)
 
 inline bool all_finite(__m512i largest) { return _mm512_cmpge_epu32_mask(largest, all(0x7f800000)) == 0; }
 
+// Whether the images of this group's lanes are others than those of the group before.
+inline bool changed(const Blocks& blocks, size_t t) {
+    return _mm512_cmpneq_epi32_mask(load(blocks.low + t), load(blocks.low + t - LANES)) |
+           _mm512_cmpneq_epi32_mask(load(blocks.high + t), load(blocks.high + t - LANES));
+}
+
 struct Avx512 {
     // A pipeline of two stages: the look-ups of one group, which wait for loads, fill the gaps in the ChaCha rounds of
     // the next, which keep the vector ports busy.
@@ -208,6 +218,7 @@ struct Avx512 {
         const __m512i order = lane_order();
         alignas(64) uint32_t words[16 * LANES] = {};
         alignas(64) uint32_t pairs[8 * LANES];
+        __m512i first[16];
         size_t t = 0;
         for (; t < count; t += LANES) {
             const __m512i start[16] = {all(EXPA),     all(ND_3),     all(TWO_BY),   all(TE_K),
@@ -216,16 +227,24 @@ struct Avx512 {
                                        _mm512_permutexvar_epi32(order, load(blocks.counter + t)), all(s.run),
                                        _mm512_permutexvar_epi32(order, load(blocks.low + t)),
                                        _mm512_permutexvar_epi32(order, load(blocks.high + t))};
+            // The counter, word 12, comes into the other three columns with the first diagonals: before, they differ
+            // from group to group only where the image does.
+            if (t == 0 || changed(blocks, t)) {
+                for (int i = 0; i < 16; i++) first[i] = start[i];
+                for (int i = 1; i < 4; i++) quarter(first[i], first[4 + i], first[8 + i], first[12 + i]);
+            }
             __m512i v[16];
-            for (int i = 0; i < 16; i++) v[i] = start[i];
+            for (int i = 0; i < 16; i++) v[i] = first[i];
+            v[12] = start[12];
             prefetch(blocks, t, LANES);
             __mmask16 decided = 0xffff;
-#pragma GCC unroll 2
+            quarter(v[0], v[4], v[8], v[12]);
+            diagonals(v);
+#pragma GCC unroll 4
             for (int round = 0; round < 8; round++) {
-                double_round(v);
                 store(pairs + LANES * round, pick_two(p, words + 2 * LANES * round, decided));
+                double_round(v);
             }
-            double_round(v);
             if (t > 0) finish(job, blocks, t - LANES, pairs, decided, picks);
             double_round(v);
             for (int i = 0; i < 16; i++) store(words + LANES * i, _mm512_add_epi32(v[i], start[i]));
@@ -291,6 +310,7 @@ struct Avx512 {
         __m512i largest = _mm512_setzero_si512();
         for (size_t i = 0; i < count; i += 64) {
             const __mmask64 some = first_bytes(count - i);
+            prefetch_samples(input + i + AHEAD, e + i + AHEAD, out + i + AHEAD);
             _mm512_mask_storeu_epi8(out + i, some, bytes(k, input + i, e + i, some, largest));
         }
         return all_finite(largest);
@@ -312,6 +332,7 @@ struct Avx512 {
         constexpr __mmask64 third0 = 0x9249924992499249, third1 = 0x2492249224922492, third2 = 0x4924492449244924;
         size_t i = 0;
         for (; i + 64 <= count; i += 64) {
+            prefetch_planes(input, input_plane, e, e_plane, i, out);
             const __m512i r = _mm512_shuffle_epi8(bytes(k, input + i, e + i, ~0ull, largest), spread[0]);
             const __m512i g = _mm512_shuffle_epi8(
                 bytes(k, input + input_plane + i, e + e_plane + i, ~0ull, largest), spread[1]);

@@ -112,7 +112,8 @@ void noise(const NoiseJob& job, size_t first, size_t last) {
 
 // ---- the way back
 
-constexpr size_t CHUNK = 1024;  // pixels widened at a time where no fused path fits the layout
+constexpr size_t CHUNK = 1024;   // pixels widened at a time where no fused path fits the layout
+constexpr size_t AHEAD = 1024;  // samples from which on to prefetch
 
 template <class T>
 inline void widen_channel(const View& view, size_t image, size_t channel, size_t first, size_t count, float* out,
@@ -153,6 +154,24 @@ bool invert_staged(const InverseJob& job, size_t image, size_t first, size_t las
         all_finite &= Isa::invert(job.inverse, reinterpret_cast<F32*>(input), reinterpret_cast<F32*>(e), count * c, out);
     }
     return all_finite;
+}
+
+// The reads and writes of 64 samples that come a while later: hardware does not look across pages.
+template <class T>
+inline void prefetch_samples(const T* input, const T* e, const uint8_t* out) {
+    for (size_t i = 0; i < 64; i += 64 / sizeof(T)) {
+        __builtin_prefetch(input + i);
+        __builtin_prefetch(e + i);
+    }
+    __builtin_prefetch(out, 1);
+}
+
+// The next image's planes, 64 pixels from i on, where it lies behind this one; short planes defeat the hardware's.
+template <class T>
+inline void prefetch_planes(const T* input, size_t input_plane, const T* e, size_t e_plane, size_t i,
+                            const uint8_t* out) {
+    for (size_t c = 3; c < 6; c++)
+        prefetch_samples(input + c * input_plane + i, e + c * e_plane + i, out + 3 * (input_plane + i) + 64 * (c - 3));
 }
 
 template <class I, class E>
