@@ -55,6 +55,18 @@ inline bool pick_two(const Table& table, const uint32_t* words, size_t j, uint16
     return undecided;
 }
 
+// rounded_level(y + 127.5) of four samples. On single floats gcc makes branches of the clamp.
+inline void put_levels(const float* from, uint8_t* out) {
+    typedef float Floats __attribute__((vector_size(16)));
+    Floats y;
+    memcpy(&y, from, sizeof y);
+    y += 127.5f;
+    y = y > 0.0f ? y : Floats{};
+    y = y < 255.0f ? y : Floats{} + 255.0f;
+    const Lanes level = reinterpret_cast<Lanes>(y + 8388608.0f);
+    for (size_t i = 0; i < LANES; i++) out[i] = static_cast<uint8_t>(level[i]);
+}
+
 struct Portable {
     // A pipeline of two stages: the look-ups of one group run beside the ChaCha rounds of the next.
     static void draw(const NoiseJob& job, const Blocks& blocks, size_t count, uint16_t* picks) {
@@ -117,7 +129,7 @@ struct Portable {
                 for (size_t j = 0; j < STEP; j++) x[j] = widen(input[i + j]);
                 for (size_t j = 0; j < STEP; j++) y[j] = x[j] * inverse.p + y[j];
             }
-            for (size_t j = 0; j < STEP; j++) out[i + j] = rounded_level(y[j] + 127.5f);
+            for (size_t j = 0; j < STEP; j += LANES) put_levels(y + j, out + i + j);
         }
         return (not_finite >> 31 == 0) & invert_each(inverse, input + i, e + i, count - i, out + i);
     }
