@@ -279,7 +279,6 @@ struct Avx2 {
             __m256i v[16], nearest = all(~0u);
             for (int i = 0; i < 16; i++) v[i] = first[i];
             v[12] = start[12];
-            prefetch(blocks, t, LANES);
             quarter(v[0], v[4], v[8], v[12]);
             diagonals(v);
 #pragma GCC unroll 4

@@ -1,6 +1,6 @@
 // The AVX-512 kernel (F, BW and VL): sixteen blocks at a time.
 #if defined(__x86_64__)
-#pragma GCC target("avx512f,avx512bw,avx512vl,prfchw")
+#pragma GCC target("avx512f,avx512bw,avx512vl")
 
 #include <immintrin.h>
 
@@ -236,7 +236,6 @@ struct Avx512 {
             __m512i v[16];
             for (int i = 0; i < 16; i++) v[i] = first[i];
             v[12] = start[12];
-            prefetch(blocks, t, LANES);
             __mmask16 decided = 0xffff;
             quarter(v[0], v[4], v[8], v[12]);
             diagonals(v);

@@ -12,17 +12,7 @@ constexpr size_t TILE = 192;  // blocks; a multiple of every kernel's lanes and 
 // Words 12, 14 and 15 of each block of a tile.
 struct Blocks {
     alignas(64) uint32_t counter[TILE], low[TILE], high[TILE];
-    // Where the tile's samples are read, and written if they are one run of memory; elements of `out` have `size` bytes.
-    const uint8_t *x, *out;
-    size_t size;
 };
-
-// Fetches what the conversion of blocks [t, t + count) will touch, while they are drawn. A wrong guess does no harm.
-inline void prefetch(const Blocks& blocks, size_t t, size_t count) {
-    for (size_t i = 16 * t; i < 16 * (t + count); i += 64) __builtin_prefetch(blocks.x + i);
-    for (size_t i = 16 * t * blocks.size; i < 16 * (t + count) * blocks.size; i += 64)
-        __builtin_prefetch(blocks.out + i, 1);
-}
 
 // Columns by the scalar definition, for the few blocks in which some r = t.
 inline void redraw(const NoiseJob& job, uint32_t counter, Nonce at, uint16_t* picks) {
@@ -74,9 +64,6 @@ void noise_of(const NoiseJob& job, size_t first, size_t last) {
     for (size_t start = first; start < last; start += TILE) {
         const size_t count = last - start < TILE ? last - start : TILE;
         size_t image = start / each, block = start % each;
-        blocks.x = job.images + image * job.samples + 16 * block;
-        blocks.out = static_cast<const uint8_t*>(job.out) + (image * job.samples + 16 * block) * sizeof(T);
-        blocks.size = sizeof(T);
         if (job.table.entry) {
             size_t i = image, b = block;
             for (size_t t = 0; t < count; i++, b = 0) {
