@@ -20,7 +20,7 @@ from networks import random_ddpm_cifar
 from torch import Tensor
 
 from dpclean.denoise.denoiser import DTYPES, choose_device, choose_dtype
-from dpclean.denoise.loading import find_denoiser, load_network
+from dpclean.denoise.loading import find_denoiser, load_network, load_through_diffusers
 from dpclean.denoise.network import FixedLevelNetwork
 
 BATCH, TIMESTEP = 64, 250.0
@@ -28,7 +28,7 @@ BATCH, TIMESTEP = 64, 250.0
 
 def contenders(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
     files = find_denoiser(name)
-    eager = load_network(files).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    eager = load_through_diffusers(files).to(device=device, dtype=dtype, memory_format=torch.channels_last)
     timestep = torch.tensor(TIMESTEP, device=device)
     return {
         "diffusers": lambda x: eager(x, timestep).sample,

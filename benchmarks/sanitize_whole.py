@@ -87,13 +87,13 @@ def plain_pipeline(raw: Path, out: Path) -> None:
     from torchvision.transforms.v2 import PILToTensor
 
     from dpclean.denoise.denoiser import DTYPES, choose_device, choose_dtype
-    from dpclean.denoise.loading import find_denoiser, load_network, load_schedule
+    from dpclean.denoise.loading import find_denoiser, load_schedule, load_through_diffusers
     from dpclean.denoise.schedule import match
 
     torch.manual_seed(0)
     files = find_denoiser("natural")
     dtype = DTYPES[choose_dtype("auto", choose_device("cpu"))]
-    network = load_network(files).to(dtype=dtype, memory_format=torch.channels_last)
+    network = load_through_diffusers(files).to(dtype=dtype, memory_format=torch.channels_last)
     alphas_cumprod, prediction_type = load_schedule(files)
     assert prediction_type == "v_prediction"
     level = match(alphas_cumprod, float(SIGMA))

@@ -20,7 +20,9 @@ from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import to_model_input, to_uint8
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DModel
+    import diffusers
+
+    from dpclean.denoise.unet import UNet2DModel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # pixels in a batch that keep the device busy; found to be too many, they are halved
@@ -133,7 +135,7 @@ class Denoiser:
         self.dtype = choose_dtype(dtype, self.device)
         alphas_cumprod, self.prediction_type = load_schedule(files)
         self.level = schedule.match(alphas_cumprod, sigma)
-        self._model: UNet2DModel = load_network(files)
+        self._model: UNet2DModel | diffusers.UNet2DModel = load_network(files)
         self._network = self._at_level(DTYPES[self.dtype])
         self.shapes = Shapes(batch_pixels or self._find_batch_pixels())
 

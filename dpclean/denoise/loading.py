@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import warnings
 from dataclasses import dataclass
@@ -14,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from dpclean.errors import SetupError
 
 if TYPE_CHECKING:
+    import diffusers
     import numpy as np
-    from diffusers import UNet2DModel
+    from torch import Tensor
+
+    from dpclean.denoise.unet import UNet2DModel
 
 BUNDLED = {"natural": Path(__file__).with_name("natural")}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -119,8 +121,9 @@ def load_schedule(files: DenoiserFiles) -> tuple[np.ndarray, str]:
             f"denoiser {files.id!r} predicts {prediction_type!r}",
             f"dpclean knows {', '.join(PREDICTION_TYPES)}",
         )
-    scheduler_class = _scheduler_class(str(config.get("_class_name")))
-    alphas_cumprod = getattr(scheduler_class.from_config(config), "alphas_cumprod", None) if scheduler_class else None
+    alphas_cumprod = _usual_alphas_cumprod(config)
+    if alphas_cumprod is None:
+        alphas_cumprod = _alphas_cumprod_of_its_class(config)
     if alphas_cumprod is None:
         raise SetupError(
             f"denoiser {files.id!r}: scheduler {config.get('_class_name')!r} has no alphas_cumprod",
@@ -129,51 +132,80 @@ def load_schedule(files: DenoiserFiles) -> tuple[np.ndarray, str]:
     return alphas_cumprod.double().numpy(), prediction_type
 
 
-def _scheduler_class(name: str) -> Any:
-    if name == "DDPMScheduler":  # importing it alone spares the rest of the library
-        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+def _usual_alphas_cumprod(config: dict[str, Any]) -> Tensor | None:
+    """The two schedules that nearly all denoisers have, without importing diffusers; None for all others."""
+    import torch
 
-        return DDPMScheduler
+    power = {"linear": 1.0, "scaled_linear": 0.5}.get(config.get("beta_schedule", "linear"))
+    special = config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr")
+    if config.get("_class_name") not in ("DDPMScheduler", "DDIMScheduler") or power is None or special:
+        return None
+    start, end = (float(config.get(name, value)) ** power for name, value in (("beta_start", 1e-4), ("beta_end", 0.02)))
+    betas = torch.linspace(start, end, int(config.get("num_train_timesteps", 1000)), dtype=torch.float32) ** (1 / power)
+    return torch.cumprod(1.0 - betas, dim=0)
+
+
+def _alphas_cumprod_of_its_class(config: dict[str, Any]) -> Tensor | None:
     import diffusers
 
-    found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-    return found if isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin) else None
+    name = str(config.get("_class_name"))
+    found: Any = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+        return None
+    alphas_cumprod: Tensor | None = getattr(found.from_config(config), "alphas_cumprod", None)
+    return alphas_cumprod
 
 
-def load_network(files: DenoiserFiles) -> UNet2DModel:
+def load_network(files: DenoiserFiles) -> UNet2DModel | diffusers.UNet2DModel:
     """The UNet2DModel of a denoiser in float32, in evaluation mode. Runs no code from the folder."""
     from safetensors import SafetensorError
 
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    from diffusers.models.unets.unet_2d import UNet2DModel
+    from dpclean.denoise import unet
 
     config = _read_config(files.config, files.id)
-    if config.get("_class_name") != "UNet2DModel":
-        raise SetupError(
-            f"denoiser {files.id!r} is a {config.get('_class_name')!r}", "give an unconditional UNet2DModel"
-        )
-    if config.get("in_channels", 3) not in (1, 3):
-        raise SetupError(f"denoiser {files.id!r} takes {config['in_channels']} channels", "give one that takes 1 or 3")
-    if config.get("num_class_embeds") or config.get("class_embed_type"):
-        raise SetupError(f"denoiser {files.id!r} wants class labels", "give an unconditional UNet2DModel")
-    if config.get("time_embedding_type", "positional") == "fourier":
-        raise SetupError(
-            f"denoiser {files.id!r} is made for a variance-exploding process", "give a DDPM-like UNet2DModel"
-        )
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    _check_config(files.id, config)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            network = UNet2DModel.from_pretrained(
-                files.config.parent, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-            )
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        network = _own_network(files, config) if unet.supports(config) else load_through_diffusers(files)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise SetupError(
             f"denoiser {files.id!r} cannot be loaded: {str(error).strip().splitlines()[0]}",
             "its weights and its config.json must belong together",
         ) from error
-    for parameter_name, parameter in network.named_parameters():
+    for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():
-            raise SetupError(f"denoiser {files.id!r}: {parameter_name} is not finite", "its weights are damaged")
+            raise SetupError(f"denoiser {files.id!r}: {name} is not finite", "its weights are damaged")
     network.eval().requires_grad_(False)
+    return network
+
+
+def _check_config(name: str, config: dict[str, Any]) -> None:
+    """Raise SetupError for a model that is no unconditional UNet2DModel of one or three channels."""
+    if config.get("_class_name") != "UNet2DModel":
+        raise SetupError(f"denoiser {name!r} is a {config.get('_class_name')!r}", "give an unconditional UNet2DModel")
+    if config.get("in_channels", 3) not in (1, 3):
+        raise SetupError(f"denoiser {name!r} takes {config['in_channels']} channels", "give one that takes 1 or 3")
+    if config.get("num_class_embeds") or config.get("class_embed_type"):
+        raise SetupError(f"denoiser {name!r} wants class labels", "give an unconditional UNet2DModel")
+    if config.get("time_embedding_type", "positional") == "fourier":
+        raise SetupError(f"denoiser {name!r} is made for a variance-exploding process", "give a DDPM-like UNet2DModel")
+
+
+def _own_network(files: DenoiserFiles, config: dict[str, Any]) -> UNet2DModel:
+    from safetensors.torch import load_file
+
+    from dpclean.denoise.unet import UNet2DModel
+
+    return UNet2DModel.from_state(config, load_file(files.weights))
+
+
+def load_through_diffusers(files: DenoiserFiles) -> diffusers.UNet2DModel:
+    """The UNet2DModel of a denoiser as diffusers itself loads it, in float32."""
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network: diffusers.UNet2DModel = UNet2DModel.from_pretrained(
+            files.config.parent, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
     return network.float()

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dpclean.denoise.group_norm import group_norm_silu
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DModel
+    import diffusers
+
+    from dpclean.denoise.unet import ResnetBlock2D, UNet2DModel
 
 
-class NormSilu(nn.Module):
-    """GroupNorm and SiLU in one pass; statistics in float32 whatever the activations are."""
+class FusedNorm(nn.Module):
+    """GroupNorm, and SiLU after it if wanted, in one pass; statistics in float32 whatever the activations are."""
 
-    def __init__(self, norm: nn.GroupNorm, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
+    def __init__(
+        self, norm: nn.GroupNorm, silu: bool, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> None:
         super().__init__()
         weight, bias = norm.weight.float(), norm.bias.float()
         if scale is not None and shift is not None:
             weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
         self.weight, self.bias = (nn.Parameter(t.detach().clone(), requires_grad=False) for t in (weight, bias))
-        self.groups, self.eps = norm.num_groups, norm.eps
+        self.groups, self.eps, self.silu = norm.num_groups, norm.eps, silu
 
-    def _apply(self, fn: Any, recurse: bool = True) -> NormSilu:
+    def _apply(self, fn: Any, recurse: bool = True) -> FusedNorm:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.weight.data, self.bias.data = self.weight.data.float(), self.bias.data.float()
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, silu=True)
+        return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, silu=self.silu)
 
 
 class FixedResnetBlock(nn.Module):
@@ -48,8 +50,10 @@ class FixedResnetBlock(nn.Module):
             if block.time_embedding_norm == "scale_shift":
                 scale, shift = projected.chunk(2)
             else:
-                self.conv1.bias.data += projected
-        self.norm1, self.norm2 = NormSilu(block.norm1), NormSilu(block.norm2, scale, shift)
+                assert self.conv1.bias is not None
+                self.conv1.bias.data = self.conv1.bias.data + projected
+        self.norm1 = FusedNorm(block.norm1, silu=True)
+        self.norm2 = FusedNorm(block.norm2, True, scale, shift)
         self.resample = block.upsample or block.downsample
         self.output_scale_factor = block.output_scale_factor
 
@@ -65,11 +69,11 @@ class FixedResnetBlock(nn.Module):
 
 
 class NearestUpsample(nn.Module):
-    """Upsample2D by two without the copies to another memory format that it makes for large batches."""
+    """Upsample2D by two without the copies to another memory format that diffusers makes for large batches."""
 
-    def __init__(self, block: Upsample2D) -> None:
+    def __init__(self, conv: nn.Module | None) -> None:
         super().__init__()
-        self.conv = block.conv
+        self.conv = conv
 
     def forward(self, x: Tensor, output_size: int | None = None) -> Tensor:
         x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -77,22 +81,24 @@ class NearestUpsample(nn.Module):
 
 
 class FixedLevelNetwork(nn.Module):
-    """The network at one timestep, ready for inference.
+    """The network at one timestep, ready for inference; model, of unet.py or diffusers, is used up.
 
     forward: x [B, C, H, W] of the given dtype, channels_last -> prediction of the same height and width.
     H and W are multiples of `stride`. Each sample's result is independent of the others in the batch.
     """
 
-    def __init__(self, model: UNet2DModel, timestep: float, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, model: UNet2DModel | diffusers.UNet2DModel, timestep: float, dtype: torch.dtype, device: torch.device
+    ) -> None:
         super().__init__()
         with torch.no_grad():
             t = torch.tensor([timestep], dtype=torch.float32)
             self.embedding = model.time_embedding(model.time_proj(t).float())
-            _replace(model, self.embedding)
+            _fold(model, self.embedding)
         self.center_input = bool(model.config.center_input_sample)
         self.conv_in, self.down_blocks, self.mid_block = model.conv_in, model.down_blocks, model.mid_block
         self.up_blocks, self.conv_out = model.up_blocks, model.conv_out
-        self.norm_out = NormSilu(model.conv_norm_out)
+        self.norm_out = FusedNorm(model.conv_norm_out, silu=True)
         self.in_channels = int(model.config.in_channels)
         self.stride = 2 ** (len(model.config.down_block_types) - 1)
         self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -115,7 +121,7 @@ class FixedLevelNetwork(nn.Module):
             h = self.mid_block(h, self.embedding)
         carried = None
         for block in self.up_blocks:
-            count = len(block.resnets)
+            count = len(cast(nn.ModuleList, block.resnets))
             residuals, skips = skips[-count:], skips[:-count]
             if hasattr(block, "skip_conv"):
                 h, carried = block(h, residuals, self.embedding, carried)
@@ -125,13 +131,19 @@ class FixedLevelNetwork(nn.Module):
         return out if carried is None else out + carried
 
 
-def _replace(module: nn.Module, embedding: Tensor) -> None:
+def _fold(module: nn.Module, embedding: Tensor) -> None:
+    """Replace what the noise level fixes, by the blocks' names: the same ones come from unet.py and from diffusers."""
     for name, child in module.named_children():
-        if isinstance(child, ResnetBlock2D) and isinstance(child.nonlinearity, nn.SiLU):
-            setattr(module, name, FixedResnetBlock(child, embedding))
-        elif (
-            isinstance(child, Upsample2D) and child.interpolate and not child.use_conv_transpose and child.norm is None
-        ):
-            setattr(module, name, NearestUpsample(child))
+        kind, own = type(child).__name__, type(child).__module__.startswith("dpclean")
+        if kind == "ResnetBlock2D" and isinstance(child.nonlinearity, nn.SiLU):
+            setattr(module, name, FixedResnetBlock(cast("ResnetBlock2D", child), embedding))
+        elif kind == "Upsample2D" and (own or _plainly_nearest(child)):
+            setattr(module, name, NearestUpsample(cast("nn.Module | None", child.conv)))
+        elif kind == "Attention" and own:
+            child.group_norm = FusedNorm(cast(nn.GroupNorm, child.group_norm), silu=False)
         else:
-            _replace(child, embedding)
+            _fold(child, embedding)
+
+
+def _plainly_nearest(block: Any) -> bool:
+    return block.interpolate and not block.use_conv_transpose and block.norm is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,15 @@ def test_a_huge_configuration_is_not_parsed(tmp_path: Path) -> None:
     folder = make_denoiser(tmp_path / "d")
     (folder / "config.json").write_text(" " * (1 << 21))
     assert "1 MiB" in refusal(folder).message
+
+
+def test_a_usual_denoiser_is_loaded_without_diffusers(tmp_path: Path) -> None:
+    folder = make_denoiser(tmp_path / "d")
+    code = (
+        "import sys; from dpclean.denoise.loading import *; files = find_denoiser(sys.argv[1]);"
+        " load_schedule(files); load_network(files); assert 'diffusers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])

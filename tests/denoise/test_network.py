@@ -1,4 +1,4 @@
-"""Folding the noise level into the weights changes nothing but the time it takes."""
+"""Our own network, and folding the noise level into any, change nothing but the time it takes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+from dpclean.denoise import unet
 from dpclean.denoise.network import FixedLevelNetwork
 from tests.networks import SMALL
 
@@ -28,13 +29,56 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_the_folded_network_computes_what_diffusers_computes(variant: dict[str, Any]) -> None:
+OURS = {"plain", "scale and shift", "attention", "learned variance", "ddpm paddings", "grey", "centred input"}
+
+
+def expected_of(variant: dict[str, Any]) -> tuple[UNet2DModel, torch.Tensor, torch.Tensor]:
+    """A random network of diffusers, an input, and what it makes of it at timestep 123.4."""
     torch.manual_seed(1)
     model = UNet2DModel(**{**SMALL, **variant}).eval()
+    for parameter in model.parameters():  # so that norms, biases and the time embedding all have a say
+        torch.nn.init.normal_(parameter, std=0.2)
     x = torch.randn(2, model.config.in_channels, 32, 64)
     with torch.no_grad():
-        expected = model(x, torch.tensor(123.4)).sample
-        network = FixedLevelNetwork(model, 123.4, torch.float32, torch.device("cpu"))
-        found = network(x.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        return model, x.contiguous(memory_format=torch.channels_last), model(x, torch.tensor(123.4)).sample
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_the_folded_network_of_diffusers_computes_what_diffusers_computes(variant: dict[str, Any]) -> None:
+    model, x, expected = expected_of(variant)
+    with torch.no_grad():
+        found = FixedLevelNetwork(model, 123.4, torch.float32, torch.device("cpu"))(x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_our_own_network_computes_what_diffusers_computes(name: str) -> None:
+    model, x, expected = expected_of(VARIANTS[name])
+    config = {**SMALL, **VARIANTS[name]}
+    assert unet.supports(config) and unet.supports(dict(model.config))
+    own = unet.UNet2DModel.from_state(dict(model.config), model.state_dict())
+    with torch.no_grad():
+        found = FixedLevelNetwork(own, 123.4, torch.float32, torch.device("cpu"))(x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_our_own_network_does_not_know_goes_through_diffusers() -> None:
+    assert not unet.supports({**SMALL, **VARIANTS["resampling in residual blocks"]})
+    assert not unet.supports({**SMALL, "an_option_of_tomorrow": 1})
+    assert not unet.supports({**SMALL, "act_fn": "gelu"})
+    assert not unet.supports({**SMALL, "down_block_types": ("SkipDownBlock2D", "DownBlock2D")})
+
+
+def test_attention_weights_under_their_old_names_are_read() -> None:
+    model, x, expected = expected_of(VARIANTS["attention"])
+    old = {new: old for old, new in unet.OLD_NAMES.items()}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        for new, name_then in old.items():
+            name = name.replace(new, name_then)
+        state[name] = tensor
+    assert any(".proj_attn." in name for name in state)
+    own = unet.UNet2DModel.from_state(dict(model.config), state)
+    with torch.no_grad():
+        found = FixedLevelNetwork(own, 123.4, torch.float32, torch.device("cpu"))(x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
