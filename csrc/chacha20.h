@@ -5,11 +5,9 @@
 
 #ifdef __CUDACC__
 #define DPCLEAN_INLINE static __host__ __device__ __forceinline__
-#define DPCLEAN_RARE static __host__ __device__ __noinline__
 #define DPCLEAN_UNROLL _Pragma("unroll")
 #else
 #define DPCLEAN_INLINE static inline
-#define DPCLEAN_RARE static inline
 #define DPCLEAN_UNROLL
 #endif
 

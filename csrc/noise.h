@@ -36,7 +36,7 @@ DPCLEAN_INLINE Nonce nonce(const Stream& stream, int64_t index) {
 }
 
 // The 64 random bits of one sample beyond its first 32.
-DPCLEAN_RARE uint64_t refinement(const Stream& stream, Nonce at, uint32_t sample) {
+DPCLEAN_INLINE uint64_t refinement(const Stream& stream, Nonce at, uint32_t sample) {
     uint32_t words[16];
     chacha20_block(stream.key, REFINEMENT | sample >> 3, stream.run, at.low, at.high, words);
     uint64_t bits = 0;
@@ -47,15 +47,23 @@ DPCLEAN_RARE uint64_t refinement(const Stream& stream, Nonce at, uint32_t sample
     return bits;
 }
 
-// The column that random word u selects for a sample; Z is this minus table.k.
+// The column that the 32 bits of random word u select; `entry` is that of column u >> (32 - m).
+DPCLEAN_INLINE uint32_t fast_column(const Table& table, uint32_t entry, uint32_t u) {
+    return u << table.m < entry ? u >> (32 - table.m) : entry & ((1u << table.m) - 1);
+}
+
+// r = t: 32 bits do not decide.
+DPCLEAN_INLINE bool undecided(const Table& table, uint32_t entry, uint32_t u) {
+    return (entry - (u << table.m)) >> table.m == 0;
+}
+
+// The column that a sample's random words select; Z is this minus table.k.
 DPCLEAN_INLINE uint32_t column(const Table& table, uint32_t entry, const Stream& stream, Nonce at, uint32_t sample,
                                uint32_t u) {
-    const uint32_t c = u >> (32 - table.m), us = u << table.m;
-    const uint32_t alias = entry & ((1u << table.m) - 1);
-    const uint32_t fast = us < entry ? c : alias;
-    // r = t: 32 bits do not decide. In a full column both outcomes are the same.
-    if ((entry - us) >> table.m != 0 || alias == c) return fast;
-    return refinement(stream, at, sample) < table.low[c] ? c : alias;
+    const uint32_t own = u >> (32 - table.m), alias = entry & ((1u << table.m) - 1);
+    // In a full column both outcomes are the same.
+    if (!undecided(table, entry, u) || alias == own) return fast_column(table, entry, u);
+    return refinement(stream, at, sample) < table.low[own] ? own : alias;
 }
 
 // ---- float32, one rounding an operation, never contracted

@@ -13,23 +13,82 @@ struct Grid {
     size_t blocks, each;  // ChaCha20 blocks of the batch, of an image
 };
 
-__device__ __forceinline__ void store(int16_t* out, int32_t n, float) { *out = static_cast<int16_t>(n); }
-template <class T>
-__device__ __forceinline__ void store(T* out, int32_t n, float a) {
-    T value;
-    narrow(model_input(n, a), value);
-    *out = value;
+// A 64-bit division costs as much as a tenth of a ChaCha20 block; nearly all numbers are short.
+__device__ __forceinline__ size_t quotient(size_t a, size_t b) {
+    return (a | b) >> 32 ? a / b : static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
 }
 
-// Sixteen grey levels, or as many as the image still has.
+__device__ __forceinline__ bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+__device__ __forceinline__ void convert(int32_t n, float, int16_t& out) { out = static_cast<int16_t>(n); }
+template <class T>
+__device__ __forceinline__ void convert(int32_t n, float a, T& out) {
+    narrow(model_input(n, a), out);
+}
+
+// Sixteen samples, or as many as the image still has.
+__device__ __forceinline__ void load_block(const uint8_t* x, size_t left, int32_t n[16]) {
+    if (left >= 16 && is_aligned(x)) {
+        const uint4 all = *reinterpret_cast<const uint4*>(x);
+        const uint32_t words[4] = {all.x, all.y, all.z, all.w};
+        DPCLEAN_UNROLL
+        for (uint32_t j = 0; j < 16; j++) n[j] = words[j / 4] >> 8 * (j % 4) & 0xff;
+    } else {
+        DPCLEAN_UNROLL
+        for (uint32_t j = 0; j < 16; j++) n[j] = j < left ? x[j] : 0;
+    }
+}
+
 template <class T>
 __device__ __forceinline__ void store_block(const NoiseJob& job, size_t image, uint32_t begin, const int32_t n[16]) {
-    const uint32_t samples = static_cast<uint32_t>(job.samples), channels = static_cast<uint32_t>(job.channels);
+    const uint32_t samples = static_cast<uint32_t>(job.samples);
     T* out = static_cast<T*>(job.out) + image * job.samples;
+    const bool split = job.planar && job.channels == 3;
+    if (!split && begin + 16 <= samples && is_aligned(out + begin)) {
+        // Whole sectors: single elements, 32 bytes apart from lane to lane, would each be a transaction.
+        alignas(16) T values[16];
+        DPCLEAN_UNROLL
+        for (uint32_t j = 0; j < 16; j++) convert(n[j], job.a, values[j]);
+        DPCLEAN_UNROLL
+        for (uint32_t q = 0; q < sizeof(T); q++) {
+            uint4 some;
+            memcpy(&some, &values[q * 16 / sizeof(T)], 16);
+            reinterpret_cast<uint4*>(out + begin)[q] = some;
+        }
+        return;
+    }
     DPCLEAN_UNROLL
     for (uint32_t j = 0; j < 16; j++) {
         const uint32_t i = begin + j;
-        if (i < samples) store(out + (job.planar ? i % channels * (samples / channels) + i / channels : i), n[j], job.a);
+        if (i < samples) convert(n[j], job.a, out[split ? i % 3 * (samples / 3) + i / 3 : i]);
+    }
+}
+
+__device__ __forceinline__ void add_noise(const NoiseJob& job, const uint32_t* entries, size_t image, uint32_t block,
+                                          int32_t n[16]) {
+    const Table& table = job.table;
+    const Nonce at = nonce(job.stream, job.indices[image]);
+    uint32_t words[16], rare = 0;
+    chacha20_block(job.stream.key, block, job.stream.run, at.low, at.high, words);
+    DPCLEAN_UNROLL
+    for (uint32_t j = 0; j < 16; j++) {
+        const uint32_t entry = entries[words[j] >> (32 - table.m)];
+        n[j] += static_cast<int32_t>(fast_column(table, entry, words[j])) - static_cast<int32_t>(table.k);
+        rare |= static_cast<uint32_t>(undecided(table, entry, words[j])) << j;
+    }
+    // Once in thousands of blocks. One copy of this code, from the words anew, and comparisons in place of indices:
+    // nothing of the common case has to leave its register for it.
+    for (uint32_t j = 0; rare >> j; j++) {
+        if ((rare >> j & 1) == 0) continue;
+        chacha20_block(job.stream.key, block, job.stream.run, at.low, at.high, words);
+        uint32_t u = 0;
+        DPCLEAN_UNROLL
+        for (uint32_t i = 0; i < 16; i++) u = i == j ? words[i] : u;
+        const uint32_t entry = table.entry[u >> (32 - table.m)];
+        const uint32_t settled = column(table, entry, job.stream, at, 16 * block + j, u);
+        const int32_t change = static_cast<int32_t>(settled) - static_cast<int32_t>(fast_column(table, entry, u));
+        DPCLEAN_UNROLL
+        for (uint32_t i = 0; i < 16; i++) n[i] += i == j ? change : 0;
     }
 }
 
@@ -43,25 +102,11 @@ __global__ void __launch_bounds__(THREADS) noise_kernel(const NoiseJob job, cons
     }
     const size_t step = static_cast<size_t>(gridDim.x) * THREADS;
     for (size_t t = static_cast<size_t>(blockIdx.x) * THREADS + threadIdx.x; t < grid.blocks; t += step) {
-        const size_t image = t / grid.each;
+        const size_t image = quotient(t, grid.each);
         const uint32_t block = static_cast<uint32_t>(t - image * grid.each), begin = 16 * block;
-        const uint8_t* x = job.images + image * job.samples + begin;
-        const size_t left = job.samples - begin;
         int32_t n[16];
-        DPCLEAN_UNROLL
-        for (uint32_t j = 0; j < 16; j++) n[j] = j < left ? x[j] : 0;
-        if (job.table.entry) {
-            const Nonce at = nonce(job.stream, job.indices[image]);
-            uint32_t words[16];
-            chacha20_block(job.stream.key, block, job.stream.run, at.low, at.high, words);
-            DPCLEAN_UNROLL
-            for (uint32_t j = 0; j < 16; j++) {
-                const uint32_t c = words[j] >> (32 - job.table.m);
-                const uint32_t entry = SHARED ? shared_entries[c] : job.table.entry[c];
-                n[j] += static_cast<int32_t>(column(job.table, entry, job.stream, at, begin + j, words[j])) -
-                        static_cast<int32_t>(job.table.k);
-            }
-        }
+        load_block(job.images + image * job.samples + begin, job.samples - begin, n);
+        if (job.table.entry) add_noise(job, SHARED ? shared_entries : job.table.entry, image, block, n);
         switch (job.type) {
             case Type::i16: store_block<int16_t>(job, image, begin, n); break;
             case Type::f32: store_block<F32>(job, image, begin, n); break;
@@ -83,7 +128,7 @@ __device__ __forceinline__ float element(const View& view, size_t image, size_t 
 __global__ void __launch_bounds__(256) invert_kernel(const InverseJob job, size_t pixels_in_all, uint8_t* all_finite) {
     const size_t t = static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x;
     if (t >= pixels_in_all) return;
-    const size_t image = t / job.pixels, pixel = t % job.pixels;
+    const size_t image = quotient(t, job.pixels), pixel = t - image * job.pixels;
     bool good = true;
     for (size_t c = 0; c < job.channels; c++) {
         float e = element(job.prediction, image, c, pixel);
