@@ -40,14 +40,19 @@ def architecture_flags(nvcc: str) -> str:
     known = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True).stdout.split()
     chosen = [a for a in ARCHITECTURES if f"sm_{a}" in known]
     newest = chosen[-1]  # its PTX serves whatever comes later
-    return " ".join([*(f"-gencode arch=compute_{a},code=sm_{a}" for a in chosen),
-                     f"-gencode arch=compute_{newest},code=compute_{newest}"])
+    return " ".join(
+        [
+            *(f"-gencode arch=compute_{a},code=sm_{a}" for a in chosen),
+            f"-gencode arch=compute_{newest},code=compute_{newest}",
+        ]
+    )
 
 
 def cudart_flags(nvcc: str) -> str:
     """Links the CUDA run-time statically, so that the module imports where there is none. nvcc says where it lies."""
-    dry = subprocess.run([nvcc, "--dryrun", "-o", "/dev/null", str(CSRC / "noise_cuda.cu")],
-                         check=True, capture_output=True, text=True).stderr
+    dry = subprocess.run(
+        [nvcc, "--dryrun", "-o", "/dev/null", str(CSRC / "noise_cuda.cu")], check=True, capture_output=True, text=True
+    ).stderr
     libraries = next(line.partition("LIBRARIES=")[2] for line in dry.splitlines() if "LIBRARIES=" in line)
     return libraries.replace('"', "") + " -lcudart_static -ldl -lrt -lpthread"
 

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 Images = TypeVar("Images", NDArray[Any], "torch.Tensor")
 
 
-def add_noise(
-    images: Images, sigma: float, *, key: bytes, run: int, indices: ArrayLike, test: bool = False
-) -> Images:
+def add_noise(images: Images, sigma: float, *, key: bytes, run: int, indices: ArrayLike, test: bool = False) -> Images:
     """Grey levels x + Z, int16 [N, H, W, C], in the container and on the device of `images`; nothing is clamped.
 
     images: uint8 [N, H, W, C], NumPy or torch (CPU, CUDA). sigma: noise level on the [0, 1] scale, 0 to SIGMA_MAX.

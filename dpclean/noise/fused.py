@@ -35,9 +35,7 @@ def backward_constants(alphas_cumprod: float, prediction_type: str) -> tuple[flo
     elif prediction_type == "sample":
         p, q = 0.0, 127.5
     else:
-        raise UsageError(
-            f"prediction type '{prediction_type}' is unknown", "it is epsilon, v_prediction or sample"
-        )
+        raise UsageError(f"prediction type '{prediction_type}' is unknown", "it is epsilon, v_prediction or sample")
     return float(np.float32(p)), float(np.float32(q))
 
 
@@ -110,9 +108,7 @@ def to_uint8(
     elif out.shape != shape or out.dtype != torch.uint8 or out.device != device or not out.is_contiguous():
         raise UsageError(f"out must be contiguous uint8 {list(shape)} on {device}", "leave out away")
     if model_input.is_cuda and not runs_on_cuda(model_input):
-        pixels, finite = to_uint8(
-            model_input.cpu(), prediction.cpu(), alphas_cumprod, prediction_type=prediction_type
-        )
+        pixels, finite = to_uint8(model_input.cpu(), prediction.cpu(), alphas_cumprod, prediction_type=prediction_type)
         return out.copy_(pixels), finite.to(device)
     finite = torch.empty(count, dtype=torch.uint8, device=device)
     model_input, prediction = _dense(model_input), _dense(prediction)
@@ -161,8 +157,12 @@ def _check_pair(model_input: torch.Tensor, prediction: torch.Tensor) -> tuple[in
     _known(model_input.dtype)
     _known(prediction.dtype)
     x, e = tuple(model_input.shape), tuple(prediction.shape)
-    if len(x) != 4 or len(e) != 4 or x[1] not in (1, 3) or (x[0], x[2:]) != (e[0], e[2:]) or model_input.device != (
-        prediction.device
+    if (
+        len(x) != 4
+        or len(e) != 4
+        or x[1] not in (1, 3)
+        or (x[0], x[2:]) != (e[0], e[2:])
+        or model_input.device != (prediction.device)
     ):
         raise UsageError(
             f"model input and prediction must be [N, 1 or 3, H, W] and [N, C, H, W], got {list(x)} and {list(e)}",
