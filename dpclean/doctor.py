@@ -82,7 +82,7 @@ def check_libraries() -> None:
     """Import torch and diffusers; raise SetupError, with what is wrong and the remedy, where they cannot be.
 
     A torchvision that was built for another torch cannot be imported, nor can diffusers beside it, and what they
-    raise then names an operator and not the cause. Commands call this before their first import of torch.
+    raise then names an operator and not the cause. Commands call this when an import has failed.
     """
     for finding in _libraries():
         if finding.status == "fail":

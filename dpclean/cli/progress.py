@@ -35,7 +35,7 @@ def _plain() -> Show:
         if time.monotonic() - last >= PLAIN_SECONDS or step.finished == step.total:
             last = time.monotonic()
             sys.stderr.write(
-                f"dpclean: {step.finished}/{step.total} images, {step.images_per_second:.0f} images/s,"
+                f"dpclean: {step.finished}/{step.total} images, {step.images_per_second:.3g} images/s,"
                 f" {step.seconds_left:.0f} s left, {step.quarantined} left out\n"
             )
 
@@ -53,7 +53,7 @@ def _bar() -> Iterator[Show]:
         task = bar.add_task("", total=None, said="starting")
 
         def show(step: Progress) -> None:
-            said = f"{step.images_per_second:.0f} images/s, {step.seconds_left:.0f} s left, {step.quarantined} left out"
+            said = f"{step.images_per_second:.3g} images/s, {step.seconds_left:.0f} s left, {step.quarantined} left out"
             bar.update(task, completed=step.finished, total=step.total, said=said)
 
         yield show

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dpclean.errors import SetupError
 
@@ -149,10 +150,11 @@ def _alphas_cumprod_of_its_class(config: dict[str, Any]) -> Tensor | None:
     import diffusers
 
     name = str(config.get("_class_name"))
-    found: Any = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
     if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
         return None
-    alphas_cumprod: Tensor | None = getattr(found.from_config(config), "alphas_cumprod", None)
+    scheduler: Any = cast(Any, found).from_config(config)
+    alphas_cumprod: Tensor | None = getattr(scheduler, "alphas_cumprod", None)
     return alphas_cumprod
 
 
@@ -164,8 +166,11 @@ def load_network(files: DenoiserFiles) -> UNet2DModel | diffusers.UNet2DModel:
 
     config = _read_config(files.config, files.id)
     _check_config(files.id, config)
+    own = unet.supports(config)
+    if not own:
+        import_diffusers()
     try:
-        network = _own_network(files, config) if unet.supports(config) else load_through_diffusers(files)
+        network = _own_network(files, config) if own else load_through_diffusers(files)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise SetupError(
             f"denoiser {files.id!r} cannot be loaded: {str(error).strip().splitlines()[0]}",
@@ -198,9 +203,15 @@ def _own_network(files: DenoiserFiles, config: dict[str, Any]) -> UNet2DModel:
     return UNet2DModel.from_state(config, load_file(files.weights))
 
 
+def import_diffusers() -> None:
+    """Import what is slow to import, and fails where torch and torchvision do not belong together."""
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    importlib.import_module("diffusers.models.unets.unet_2d")
+
+
 def load_through_diffusers(files: DenoiserFiles) -> diffusers.UNet2DModel:
     """The UNet2DModel of a denoiser as diffusers itself loads it, in float32."""
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    import_diffusers()
     from diffusers.models.unets.unet_2d import UNet2DModel
 
     with warnings.catch_warnings():

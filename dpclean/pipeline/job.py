@@ -188,13 +188,19 @@ class _Job:
         return files, {**self.options.identity(), "denoiser": files.id, "denoiser_digests": files.digests()}
 
     def _load(self, files: DenoiserFiles) -> Denoiser:
-        from dpclean.doctor import check_libraries
-
-        check_libraries()
-        from dpclean.denoise.denoiser import Denoiser
-
         o = self.options
-        return Denoiser(files, o.sigma, device=o.device, dtype=o.dtype, method=o.method, batch_pixels=o.batch_pixels)
+        try:
+            from dpclean.denoise.denoiser import Denoiser
+
+            return Denoiser(
+                files, o.sigma, device=o.device, dtype=o.dtype, method=o.method, batch_pixels=o.batch_pixels
+            )
+        except (ImportError, OSError, RuntimeError):
+            # libraries that do not belong together fail in many ways; the doctor knows what to say
+            from dpclean.doctor import check_libraries
+
+            check_libraries()
+            raise
 
     def _begin(self, ledger_path: Path, source: Source, parameters: dict[str, Any], engine: dict[str, Any]) -> None:
         """Freeze the listing, then draw the key: the noise must not be known before the data are fixed."""
@@ -359,7 +365,7 @@ def _what_changed(new: tuple[bytes, int] | None, old: tuple[bytes, int] | None) 
 
 def _warnings(manifest: manifests.Manifest) -> list[str]:
     empty = [name for name, count in manifest.images_by_class.items() if count == 0]
-    warnings = [f"class {name!r} has no images and no folder in OUT" for name in empty]
+    warnings = [f"classes without images, and so without a folder in OUT: {', '.join(empty)}"] if empty else []
     if not manifest.sanitized:
         warnings.append("sigma is 0: no noise was added, the data are not sanitized")
     if manifest.output.unsanitized:
