@@ -71,6 +71,11 @@ def speed() -> str:
     )
 
 
+def memory(result: dict[str, Any]) -> str:
+    (few, small), (many, large) = result["peak_mib_by_images"].items()
+    return f"{small:,.0f} MiB for {int(few):,} images, {large:,.0f} MiB for {int(many):,}"
+
+
 def whole() -> str:
     shards, folder = load("sanitize_shards"), load("sanitize_folder")
     rows = [
@@ -88,11 +93,33 @@ def whole() -> str:
     ]
     return (
         f"The whole command on 32 x 32 images, rival's time over ours, on {where('sanitize_shards')} "
-        "(`benchmarks/sanitize_whole.py`):\n\n" + table(("job", "against", "ratio"), rows)
+        "(`benchmarks/sanitize_whole.py`):\n\n"
+        + table(("job", "against", "ratio"), rows)
+        + f"\n\nPeak memory of the main process: shards {memory(shards)}; folder {memory(folder)}."
     )
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"accuracy": accuracy, "psnr": psnr, "speed": speed, "whole": whole}
+def kernels() -> str:
+    result = load("noise_kernels")
+    rows = [
+        (row["what"], row["kernel"], f"{row['ratio']['median']:.2f} x", f"{row['ns_per_sample']:.2f} ns")
+        for row in result["rows"]
+        if row["kernel"] != "torch"
+    ]
+    return (
+        "Kernels on one core against torch (noise: `normal_` in place and a cast; back: the unfused chain), "
+        f"{result['images']:,} images of 32 x 32, on {where('noise_kernels')} (`benchmarks/noise_kernels.py`):\n\n"
+        + table(("job, sigma, layout", "kernel", "ratio", "a sample"), rows)
+    )
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy,
+    "psnr": psnr,
+    "speed": speed,
+    "whole": whole,
+    "kernels": kernels,
+}
 
 
 def main() -> None:
