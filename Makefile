@@ -38,6 +38,7 @@ lint: $(INSTALLED)  ## check style and types
 bench: $(INSTALLED)  ## measure what needs no data of yours; results go to benchmarks/results/
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/noise_kernels.py
+	$(BIN)/python benchmarks/denoiser_speed.py
 
 clean:  ## remove what demo, test and the build left (the virtual environment stays)
 	rm -rf raw clean clean.report.* .clean.dpclean-* build *.egg-info dpclean/*.so $(INSTALLED)
