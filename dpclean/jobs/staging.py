@@ -42,9 +42,7 @@ class Staging:
             raise SetupError(
                 f"cannot write beside {str(self.out)!r}: {error.strerror}", "choose an --out on a writable disk"
             ) from error
-        # a replacement that was cut off between its two renames left OUT's predecessor behind
-        if self._replaced.exists() and not self.out.exists() and not self.partial.exists():
-            self._replaced.rename(self.out)
+        self._mend_replacement()
         return self
 
     def __exit__(
@@ -55,6 +53,13 @@ class Staging:
             self._lock_path.unlink()
         os.close(self._lock)
         self._lock = None
+
+    def _mend_replacement(self) -> None:
+        """Finish, or undo, a replacement of OUT that was cut off between its renames."""
+        if self._replaced.exists() and self.out.exists():
+            shutil.rmtree(self._replaced)
+        elif self._replaced.exists() and not self.partial.exists():
+            self._replaced.rename(self.out)
 
     def _take_lock(self) -> int:
         while True:
@@ -95,7 +100,6 @@ class Staging:
                 sync_path(Path(folder, name))
             sync_path(Path(folder))
         if self.out.exists() and any(self.out.iterdir()):
-            shutil.rmtree(self._replaced, ignore_errors=True)
             self.out.rename(self._replaced)
         self.partial.rename(self.out)
         sync_path(self.out.parent)

@@ -80,6 +80,15 @@ def test_a_replacement_cut_off_between_its_renames_loses_neither(tmp_path: Path)
     assert (tmp_path / "out" / "x").read_text() == "old"
 
 
+def test_a_replacement_cut_off_after_its_renames_leaves_no_litter(tmp_path: Path) -> None:
+    for name in ("out", ".out.dpclean-replaced"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text(name)
+    with Staging(tmp_path / "out"):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "x").read_text() == "out"
+
+
 def test_out_that_is_a_link_means_what_it_points_to(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "real")
