@@ -19,6 +19,7 @@ from machine_facts import spread, write_results
 from networks import random_ddpm_cifar
 from torch import Tensor
 
+from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.denoiser import DTYPES, choose_device, choose_dtype
 from dpclean.denoise.loading import find_denoiser, load_network, load_through_diffusers
 from dpclean.denoise.network import FixedLevelNetwork
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     a = parser.parse_args()
     device = choose_device("auto")
+    keep_memory()  # for all four, as dpclean does
     dtype = choose_dtype("auto", device)
     with tempfile.TemporaryDirectory() as folder:
         ddpm = random_ddpm_cifar(Path(folder) / "ddpm")

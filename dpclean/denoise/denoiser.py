@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dpclean.denoise import schedule
+from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Shapes, mirror_pad
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # pixels in a batch that keep the device busy; found to be too many, they are halved
-PREFERRED_BATCH_PIXELS = {"cpu": 64 * 32 * 32, "cuda": 1024 * 32 * 32}
+PREFERRED_BATCH_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 1024 * 32 * 32}
 
 Method = Callable[[Tensor, FixedLevelNetwork], Tensor]
 
@@ -114,7 +115,8 @@ class Denoiser:
     """A denoiser at one noise level on one device.
 
     sigma is on the [0, 1] pixel scale. The result for an image depends on its pixels, (key, run, index, test), the
-    shapes, the dtype and the kind of device; never on the other images or on the number of threads.
+    shapes, the dtype and the kind of device; never on the other images or on the number of threads. On the CPU it
+    makes the process keep memory that it frees (allocator.py).
     """
 
     def __init__(
@@ -132,6 +134,8 @@ class Denoiser:
         self.id = files.id
         self.method = method
         self.device = choose_device(device)
+        if self.device.type == "cpu":
+            keep_memory()
         self.dtype = choose_dtype(dtype, self.device)
         alphas_cumprod, self.prediction_type = load_schedule(files)
         self.level = schedule.match(alphas_cumprod, sigma)
