@@ -30,7 +30,7 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def where(name: str) -> str:
     machine = load(name)["machine"]
-    return f"{machine['cpu']}, {machine['cores']} cores, torch {machine['packages']['torch']}"
+    return f"{machine['cpu']}, {machine['cores']} core(s), torch {machine['packages']['torch']}"
 
 
 def ratio(value: dict[str, float]) -> str:
@@ -104,7 +104,7 @@ def kernels() -> str:
     rows = [
         (row["what"], row["kernel"], f"{row['ratio']['median']:.2f} x", f"{row['ns_per_sample']:.2f} ns")
         for row in result["rows"]
-        if row["kernel"] != "torch"
+        if row["kernel"] != "torch" and row["what"].startswith(("noise 0.25", "back"))
     ]
     return (
         "Kernels on one core against torch (noise: `normal_` in place and a cast; back: the unfused chain), "
