@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -331,6 +332,28 @@ def test_an_interrupt_commits_says_so_and_the_same_command_goes_on(tmp_path: Pat
     assert "the same command goes on" in said and not (tmp_path / "out").exists()
     assert ledger_rows(tmp_path / "out") > 0
     assert subprocess.run(command(tmp_path / "raw", tmp_path / "out", small), capture_output=True).returncode == 0
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=200k tmpfs {disk} || exit 77
+{command}; echo $?
+mount -o remount,size=20m {disk}
+{command}; echo $?
+cd {disk}/out && sha256sum -c --quiet SHA256SUMS
+"""
+
+
+def test_a_full_disk_is_said_and_when_there_is_room_again_the_same_command_goes_on(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw", 300)
+    (tmp_path / "disk").mkdir()
+    typed = " ".join(shlex.quote(word) for word in command(tmp_path / "raw", tmp_path / "disk" / "out", small))
+    script = FULL_DISK.format(disk=shlex.quote(str(tmp_path / "disk")), command=typed)
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no small disk can be mounted here")
+    assert done.stderr.count("dpclean: error: ") == 1 and "space" in done.stderr, done.stderr
+    codes = [line for line in done.stdout.splitlines() if line.isdigit()]
+    assert codes == ["4", "0"] and done.returncode == 0, done
 
 
 # -- refusals

@@ -81,6 +81,10 @@ class Ledger:
                 self._db.executescript(_SCHEMA)
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             sound = self._db.execute("PRAGMA quick_check").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            raise SetupError(
+                f"cannot open the ledger {str(path)!r}: {error}", "check permissions and space; the same command goes on"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error
         if sound != "ok":

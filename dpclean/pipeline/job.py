@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from dpclean import __version__
 from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Source, open_source
 from dpclean.data.workers import WorkerPool
-from dpclean.errors import ConflictError, DpcleanError, InputError, Interrupted
+from dpclean.errors import ConflictError, InputError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.ledger import DONE, Ledger, Listed
@@ -83,21 +84,26 @@ class _Job:
         ledger_path = self.staging.partial / manifests.LEDGER_NAME
         resuming = ledger_path.exists() and self._check_begun(ledger_path, parameters)
         workers = self.options.workers or len(os.sched_getaffinity(0))
-        with WorkerPool(workers, self.options.read_options()) as pool:
-            denoiser = self._load(files)
-            if not resuming:
-                self._begin(ledger_path, source, parameters, _engine(denoiser))
-            ledger = Ledger(ledger_path)
-            try:
-                key = self._check_resumable(ledger, source, _engine(denoiser))
-                return self._work(ledger, source, pool, denoiser, key)
-            except DpcleanError as error:
-                # what could not begin, or can never end, leaves nothing behind
-                if ledger.first_pending() == 0 and not isinstance(error, (Interrupted, ConflictError)):
-                    self.staging.discard()
-                raise
-            finally:
-                ledger.close()
+        try:
+            with WorkerPool(workers, self.options.read_options()) as pool:
+                denoiser = self._load(files)
+                if not resuming:
+                    self._begin(ledger_path, source, parameters, _engine(denoiser))
+                with closing(Ledger(ledger_path)) as ledger:
+                    key = self._check_resumable(ledger, source, _engine(denoiser))
+                    manifest, sanitized, pages = self._work(ledger, source, pool, denoiser, key)
+        except InputError:
+            # nothing can come of it; the workers, who may still be writing, are gone by now
+            if ledger_path.exists() and self._sanitized_nothing(ledger_path):
+                self.staging.discard()
+            raise
+        self.staging.commit()
+        return self._result(manifest, sanitized=sanitized, hidden=source.hidden, report=pages)
+
+    @staticmethod
+    def _sanitized_nothing(ledger_path: Path) -> bool:
+        with closing(Ledger(ledger_path)) as ledger:
+            return ledger.count(DONE) == 0
 
     # -- what is there already
 
@@ -126,22 +132,16 @@ class _Job:
                 f"{str(self.out)!r} was made with {_tell(changed, 0)}; this command asks for {_tell(changed, 1)}",
                 "choose another --out, or --overwrite to make it anew",
             )
-        ledger = Ledger(self.out / manifests.LEDGER_NAME, writable=False)
-        try:
+        with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
             self._check_listing(ledger, self._source())
-        finally:
-            ledger.close()
         return self._revealed(manifest) if self.options.reveal_key else manifest
 
     def _check_begun(self, ledger_path: Path, parameters: dict[str, Any]) -> bool:
         """Whether to go on with what an interrupted job left; refuses changed parameters."""
         if self.options.overwrite:
             return False
-        ledger = Ledger(ledger_path)
-        try:
+        with closing(Ledger(ledger_path)) as ledger:
             begun = ledger.get("parameters")
-        finally:
-            ledger.close()
         if begun is None:  # killed before the key was drawn: nothing to go on with
             return False
         changed = _changes(begun, parameters)
@@ -221,7 +221,10 @@ class _Job:
             ledger.set("retried", 0)
         ledger.close()
 
-    def _work(self, ledger: Ledger, source: Source, pool: WorkerPool, denoiser: Denoiser, key: bytes) -> SanitizeResult:
+    def _work(
+        self, ledger: Ledger, source: Source, pool: WorkerPool, denoiser: Denoiser, key: bytes
+    ) -> tuple[manifests.Manifest, int, list[str]]:
+        """Do what is pending and seal it: (manifest, images sanitized by this call, pages of the report)."""
         kept = map(sheet.entry_of, ledger.done())
         sink = open_sink(source, self.staging.partial, self.options.read_options(), pool, kept)
         start, before = ledger.first_pending(), ledger.count(DONE)
@@ -229,7 +232,6 @@ class _Job:
             samples = source.samples(self._entries(source, start), pool)
             work_off(samples, denoiser, sink, ledger, self.options, key, self.progress)
         if ledger.count(DONE) == 0:
-            self.staging.discard()
             raise InputError(
                 f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used", "look at RAW"
             )
@@ -239,9 +241,7 @@ class _Job:
         if self.options.report:
             sheet.write_pages(self.out, ledger, source, pool, denoiser, key)
             pages = [str(page) for page in sheet.pages(self.out)]
-        ledger.close()
-        self.staging.commit()
-        return self._result(manifest, sanitized=manifest.output.images - before, hidden=source.hidden, report=pages)
+        return manifest, manifest.output.images - before, pages
 
     def _key(self, expected: str | None) -> bytes:
         key = read_key(self.staging.key)
@@ -367,7 +367,8 @@ def _what_changed(new: tuple[bytes, int] | None, old: tuple[bytes, int] | None) 
 
 def _warnings(manifest: manifests.Manifest) -> list[str]:
     empty = [name for name, count in manifest.images_by_class.items() if count == 0]
-    warnings = [f"classes without images, and so without a folder in OUT: {', '.join(empty)}"] if empty else []
+    named = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+    warnings = [f"classes without images, and so without a folder in OUT: {named}"] if empty else []
     if not manifest.sanitized:
         warnings.append("sigma is 0: no noise was added, the data are not sanitized")
     if manifest.output.unsanitized:
