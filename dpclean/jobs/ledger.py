@@ -83,7 +83,7 @@ class Ledger:
             sound = self._db.execute("PRAGMA quick_check").fetchone()[0]
         except sqlite3.OperationalError as error:
             raise SetupError(
-                f"cannot open the ledger {str(path)!r}: {error}", "check permissions and space; the same command goes on"
+                f"cannot open the ledger {str(path)!r}: {error}", "check permissions and space, then go on"
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error
