@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dpclean.errors import ConflictError, SetupError
@@ -51,7 +52,6 @@ class Outcome:
     shape: tuple[int, int, int] | tuple[None, None, None] = (None, None, None)
     raw_sha256: bytes | None = None
     clean_sha256: bytes | None = None
-    target: bytes | None = None  # where it differs from the listing's
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +140,15 @@ class Ledger:
         cursor = self._db.execute("SELECT position, name, label, target FROM samples ORDER BY position")
         return (Listed(*row) for row in cursor)
 
-    def record(self, outcomes: Iterable[Outcome]) -> None:
-        """What became of samples; inside a transaction."""
+    def record(self, outcomes: Iterable[Outcome], targets: Mapping[int, bytes] = MappingProxyType({})) -> None:
+        """What became of samples, and under which name where it is not the listing's; inside a transaction."""
         self._db.executemany(
             "UPDATE samples SET status = ?, reason = ?, height = ?, width = ?, channels = ?, raw_sha256 = ?,"
             " clean_sha256 = ?, target = coalesce(?, target) WHERE position = ?",
-            ((o.status, o.reason, *o.shape, o.raw_sha256, o.clean_sha256, o.target, o.position) for o in outcomes),
+            (
+                (o.status, o.reason, *o.shape, o.raw_sha256, o.clean_sha256, targets.get(o.position), o.position)
+                for o in outcomes
+            ),
         )
 
     def first_pending(self) -> int | None:
@@ -182,6 +185,13 @@ class Ledger:
         )
         for position, name, label, target, height, width, channels, raw, clean in cursor:
             yield Done(position, name, label, target, (height, width, channels), raw, clean)
+
+    def raw_prefixes(self) -> list[bytes]:
+        """The first 8 bytes of the digests of the raw pixels that were sanitized, sorted, each once."""
+        cursor = self._db.execute(
+            "SELECT DISTINCT substr(raw_sha256, 1, 8) FROM samples WHERE status = ? ORDER BY 1", (DONE,)
+        )
+        return [prefix for (prefix,) in cursor]
 
     def labels_done(self) -> dict[int, int]:
         """Sanitized samples by label."""

@@ -66,8 +66,7 @@ def seal(
         not_finite_retried=ledger.get("retried"),
         host={**ledger.get("engine")["versions"], "kernel": kernel_name(), "platform": platform.platform()},
     )
-    prefixes = sorted({done.raw_sha256[:8] for done in ledger.done()})
-    write_durably(folder / manifests.ANCESTRY_NAME, b"".join(prefixes))
+    write_durably(folder / manifests.ANCESTRY_NAME, b"".join(ledger.raw_prefixes()))
     write_with_sums(folder, manifest)
     return manifest
 

@@ -6,9 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpclean.data.digest import pixel_sha256
@@ -110,12 +109,9 @@ def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
 
 def _commit(ledger: Ledger, sink: Sink, outcomes: list[Outcome], retried: int) -> None:
     """Bytes first, then the rows that speak of them."""
-    targets: Mapping[int, str] = dict(sink.sync())
+    targets = {index: os.fsencode(target) for index, target in sink.sync()}
     with ledger.transaction():
-        ledger.record(
-            replace(outcome, target=os.fsencode(targets[outcome.position])) if outcome.position in targets else outcome
-            for outcome in outcomes
-        )
+        ledger.record(outcomes, targets)
         ledger.set("retried", retried)
 
 
