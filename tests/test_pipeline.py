@@ -148,6 +148,15 @@ def test_shards_keep_order_labels_names_and_what_is_carried(tmp_path: Path, tran
     assert manifest is not None and manifest.output.unsanitized == ["ids"] and manifest.classes == ["a", "b"]
 
 
+def test_a_bad_shard_and_tensors_left_behind_are_told(tmp_path: Path, transparent: str) -> None:
+    make_shards(tmp_path / "raw", (5, 5))
+    (tmp_path / "raw" / "s1.safetensors").write_bytes(b"\xff" * 64)
+    result = sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+    assert result.images == 5 and result.quarantined == {"bad-shard": 1}
+    said = " ".join(result.warnings)
+    assert "s1.safetensors" in said and "ids" in said
+
+
 def test_the_manifest_says_what_was_done_and_the_sums_hold(tmp_path: Path, small: str) -> None:
     make_folder(tmp_path / "raw")
     save(tmp_path / "raw" / "a" / "new\nline \\ back.png", picture(99))

@@ -48,6 +48,10 @@ class FolderSource:
         """Folders carry no tensors."""
         return ()
 
+    def remarks(self) -> list[str]:
+        """Nothing: what is wrong with a file, its reason says."""
+        return []
+
     def _label(self, name: str) -> int:
         parts = name.split("/", 2)
         place = 1 if self.has_splits else 0

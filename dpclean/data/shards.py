@@ -83,6 +83,12 @@ class ShardSource:
         """Names of the tensors that are carried over as they are, in any shard."""
         return tuple(sorted({name for shard in self._shards.values() for name in self.carried(shard)}))
 
+    def remarks(self) -> list[str]:
+        """What is wrong with each shard that is left out, and the tensors that are left behind."""
+        bad = [f"{name} {problem}" for name, problem in self.problems.items()]
+        behind = f"tensors left behind (--carry NAME copies them unsanitized): {', '.join(self.left_behind)}"
+        return bad + ([behind] if self.left_behind else [])
+
     def carried(self, shard: Shard) -> tuple[str, ...]:
         """Names of the tensors of this shard that are carried over: asked for, and with a row for each image."""
         wanted = self._options.carry

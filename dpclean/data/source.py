@@ -50,6 +50,10 @@ class Source(Protocol):
         """Names of the tensors that will be copied as they are."""
         ...
 
+    def remarks(self) -> list[str]:
+        """What a user should know about how it was read, one sentence each."""
+        ...
+
 
 def open_source(raw: Path, options: ReadOptions) -> Source:
     """RAW as a source: a folder of images, a folder of shards, or one shard.

@@ -98,7 +98,7 @@ class _Job:
                 self.staging.discard()
             raise
         self.staging.commit()
-        return self._result(manifest, sanitized=sanitized, hidden=source.hidden, report=pages)
+        return self._result(manifest, sanitized=sanitized, source=source, report=pages)
 
     @staticmethod
     def _sanitized_nothing(ledger_path: Path) -> bool:
@@ -266,7 +266,7 @@ class _Job:
         report: list[str],
         already_complete: bool = False,
         sanitized: int = 0,
-        hidden: int = 0,
+        source: Source | None = None,
     ) -> SanitizeResult:
         seconds = time.monotonic() - self.begun
         return SanitizeResult(
@@ -275,7 +275,7 @@ class _Job:
             images=manifest.output.images,
             quarantined=manifest.quarantined,
             left_behind=manifest.left_behind,
-            hidden=hidden,
+            hidden=source.hidden if source else 0,
             not_finite_retried=manifest.not_finite_retried,
             already_complete=already_complete,
             seconds=round(seconds, 3),
@@ -283,7 +283,7 @@ class _Job:
             device=manifest.denoiser.device,
             dtype=manifest.denoiser.dtype,
             kernel=manifest.host["kernel"],
-            warnings=_warnings(manifest),
+            warnings=_warnings(manifest) + (source.remarks() if source else []),
             report=report,
         )
 
