@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from dpclean.denoise.denoiser import Denoised, Denoiser
+from dpclean.denoise.denoiser import Denoised, Denoiser, _Draw
 from dpclean.denoise.loading import find_denoiser
+from dpclean.denoise.tiling import mirror_pad
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import add_noise
 from tests.networks import make_denoiser, make_transparent
@@ -99,10 +100,15 @@ def test_half_precision_stays_close_to_float32(tmp_path: Path) -> None:
     assert np.abs(differences).mean() < 2.0
 
 
-def test_grey_equals_three_equal_channels_with_one_noise(tmp_path: Path) -> None:
+def test_grey_goes_in_three_times_with_one_noise(tmp_path: Path) -> None:
     denoiser = load(make_denoiser(tmp_path / "d"), dtype="fp32")
     grey = image((28, 28, 1))
-    assert run(denoiser, {0: grey})[0].pixels.shape == (28, 28, 1)
+    noised = denoiser._noised(torch.from_numpy(grey)[None], [3], _Draw(KEY, 0, False), "fp32")
+    batch = mirror_pad(noised, 32, 32).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+    prediction = denoiser._predict(batch)[:, :, :28, :28].mean(1, keepdim=True)
+    expected, _ = denoiser._finish(noised, prediction)
+    difference = run(denoiser, {3: grey})[3].pixels.astype(int) - expected[0].numpy()
+    assert np.abs(difference).max() <= 1
 
 
 def test_what_half_precision_cannot_hold_is_done_again_in_float32(tmp_path: Path) -> None:
