@@ -1,0 +1,178 @@
+"""A folder of images or shards as one labelled set in memory: splits, classes by name, a fixed holdout."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import os
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.data.digest import PixelDigest, pixel_sha256
+from dpclean.data.folder import FolderSource
+from dpclean.data.records import ReadOptions, Sample
+from dpclean.data.source import open_source
+from dpclean.data.workers import WorkerPool
+from dpclean.errors import InputError, UsageError
+
+_HOLDOUT_DOMAIN = b"dpclean-holdout-1"
+_ADDRESS = struct.Struct("<Qq")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Every readable sample of a data set, in the order of its listing."""
+
+    names: list[str]
+    pixels: list[NDArray[np.uint8]]  # [H,W,C] each, C 1 or 3
+    labels: NDArray[np.int64]  # [N], index into classes, -1 none
+    indices: NDArray[np.int64]  # [N], place in the frozen listing, from 0
+    source_labels: NDArray[np.int64]  # [N], as the listing has them: other than labels where shards name no classes
+    classes: tuple[str, ...]  # where shards name none: the integers that occur, in their order
+    listed: int  # entries of the listing
+    quarantined: dict[str, int]  # samples left out, by reason
+    kind: Literal["folder", "shards"]
+    has_splits: bool  # every top folder is one of train, val, valid, validation, test
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, chosen: NDArray[np.bool_]) -> Images:
+        """The samples where chosen, bool [N], is True; the rest stays as it is."""
+        places = np.flatnonzero(chosen)
+        return replace(
+            self,
+            names=[self.names[i] for i in places],
+            pixels=[self.pixels[i] for i in places],
+            labels=self.labels[places],
+            indices=self.indices[places],
+            source_labels=self.source_labels[places],
+        )
+
+
+def read_images(
+    path: Path, options: ReadOptions | None = None, *, limit: int | None = None, workers: int | None = None
+) -> Images:
+    """Read a folder of images or of shards, or one shard, whole into memory.
+
+    limit: only the first entries of the listing. workers: processes that decode, by default one a core.
+    Raises InputError where nothing can be read.
+    """
+    options = options or ReadOptions()
+    source = open_source(path, options)
+    with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
+        samples = list(source.samples(itertools.islice(source.entries(), limit), pool))
+    usable = [sample for sample in samples if sample.pixels is not None]
+    if not usable:
+        raise InputError(
+            f"none of the {len(samples)} files in {str(path)!r} is an image that can be used", "look at it"
+        )
+    source_labels = np.array([sample.entry.label for sample in usable], np.int64)
+    labels, classes = _numbered(source_labels, source.classes)
+    return Images(
+        names=[sample.entry.name for sample in usable],
+        pixels=[sample.pixels for sample in usable if sample.pixels is not None],
+        labels=labels,
+        indices=np.array([sample.entry.index for sample in usable], np.int64),
+        source_labels=source_labels,
+        classes=classes,
+        listed=len(samples),
+        quarantined=_reasons(samples),
+        kind=source.kind,
+        has_splits=isinstance(source, FolderSource) and source.has_splits,
+    )
+
+
+def _numbered(labels: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels as places in the class list; integers without names become a class each, named by its digits."""
+    if classes:
+        return labels, classes
+    values = np.unique(labels[labels >= 0])
+    return np.where(labels >= 0, np.searchsorted(values, labels), -1), tuple(map(str, values.tolist()))
+
+
+def _reasons(samples: list[Sample]) -> dict[str, int]:
+    return dict(sorted(Counter(sample.reason.value for sample in samples if sample.reason is not None).items()))
+
+
+def split(images: Images) -> tuple[Images, Images | None]:
+    """Train and test by top folder; val, valid and validation are left aside. No test split: None.
+
+    Without splits everything is train. With splits, train may come out empty.
+    """
+    if not images.has_splits:
+        return images, None
+    train, test = (np.array([name.startswith(top) for name in images.names]) for top in ("train/", "test/"))
+    return images.take(train), images.take(test) if test.any() else None
+
+
+def match_labels(images: Images, classes: Sequence[str]) -> NDArray[np.int64]:
+    """The labels as places in another class list, int64 [N], -1 none. Raises InputError where a name is not in it."""
+    places = {name: place for place, name in enumerate(classes)}
+    used = np.unique(images.labels[images.labels >= 0])
+    unknown = [images.classes[label] for label in used if images.classes[label] not in places]
+    if unknown:
+        named = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        raise InputError(f"classes that the training data do not have: {named}", "name the classes alike in both")
+    table = np.array([places.get(name, -1) for name in images.classes] + [-1], np.int64)
+    matched: NDArray[np.int64] = table[images.labels]
+    return matched
+
+
+def holdout(images: Images, fraction: float) -> NDArray[np.bool_]:
+    """Which samples are held out, bool [N]: of each class the given fraction, at least one where there are two.
+
+    A fixed function of (index, label): within a class, those with the smallest SHA-256 of "dpclean-holdout-1",
+    index u64 LE and label i64 LE. Samples without a label are never held out. Raises UsageError.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"holdout must be between 0 and 1, got {fraction:g}", "0.1 holds out one image of ten")
+    held = np.zeros(len(images), np.bool_)
+    for label in np.unique(images.labels[images.labels >= 0]).tolist():
+        members = np.flatnonzero(images.labels == label)
+        count = min(len(members) - 1, max(1, math.floor(fraction * len(members) + 0.5)))
+        held[sorted(members, key=lambda member: _rank(int(images.indices[member]), label))[:count]] = True
+    return held
+
+
+def _rank(index: int, label: int) -> bytes:
+    return hashlib.sha256(_HOLDOUT_DOMAIN + _ADDRESS.pack(index, label)).digest()
+
+
+def pixel_hashes(images: Images) -> list[bytes]:
+    """SHA-256 of each sample's pixels [H,W,C]."""
+    return [pixel_sha256(pixels) for pixels in images.pixels]
+
+
+def pixel_digest(
+    images: Images,
+    hashes: Sequence[bytes],
+    *,
+    indices: Sequence[int] | None = None,
+    labels: Sequence[int] | None = None,
+) -> str:
+    """The pixel digest of docs/formats.md, hex, from the samples' pixel_hashes.
+
+    indices and labels: those of the listing unless given. A manifest digests RAW as listed, and OUT with its images
+    numbered from 0 and labelled by the manifest's class list.
+    """
+    digest = PixelDigest()
+    rows = zip(
+        images.indices.tolist() if indices is None else indices,
+        images.names,
+        images.source_labels.tolist() if labels is None else labels,
+        images.pixels,
+        hashes,
+        strict=True,
+    )
+    for index, name, label, pixels, sha256 in rows:
+        digest.update(index, name, label, pixels.shape, sha256)
+    return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""From decoded images of any size to the one tensor that training takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from dpclean.errors import InputError
+
+BATCH = 256  # images of one shape that are resized together
+
+
+def prepare(pixels: Sequence[NDArray[np.uint8]], size: int | None) -> Tensor:
+    """uint8 [N,S,S,3] from images [H,W,C]; grey is replicated. What comes out for an image depends on it alone.
+
+    size: the shorter side is resized to S (bilinear, antialiased), then the centre is cropped; an image that is
+    S x S already stays as it is. None: the images must be squares of one size. Raises InputError.
+    """
+    if size is None:
+        size = _common_size(pixels)
+    prepared = torch.empty(len(pixels), size, size, 3, dtype=torch.uint8)
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(pixels):
+        by_shape.setdefault(image.shape, []).append(place)
+    for places in by_shape.values():
+        for start in range(0, len(places), BATCH):
+            batch = places[start : start + BATCH]
+            prepared[batch] = _resized(torch.from_numpy(np.stack([pixels[place] for place in batch])), size)
+    return prepared
+
+
+def _common_size(pixels: Sequence[NDArray[np.uint8]]) -> int:
+    sizes = sorted({image.shape[:2] for image in pixels})
+    if len(sizes) == 1 and sizes[0][0] == sizes[0][1]:
+        return int(sizes[0][0])
+    shown = ", ".join(f"{width} x {height}" for height, width in sizes[:3])
+    raise InputError(
+        f"the images are not squares of one size: {shown}{' ...' if len(sizes) > 3 else ''}",
+        "give the recipe a size to bring them to, as in --recipe tiny@32",
+    )
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """uint8 [N,S,S,3] from uint8 [N,H,W,C]."""
+    height, width = images.shape[1:3]
+    if (height, width) != (size, size):
+        short = min(height, width)
+        shape = (max(size, round(height * size / short)), max(size, round(width * size / short)))
+        planes = images.permute(0, 3, 1, 2).float()
+        planes = functional.interpolate(planes, shape, mode="bilinear", antialias=True)
+        top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+        planes = planes[:, :, top : top + size, left : left + size]
+        images = planes.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return images.expand(-1, -1, -1, 3)

@@ -1,0 +1,122 @@
+"""Reading a labelled set, its splits, classes by name, and the fixed holdout."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import dpclean
+from dpclean.errors import InputError, UsageError
+from dpclean.jobs import manifest as manifests
+from dpclean.train.dataset import holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
+from tests.data.pictures import noise, saved, to_image, write, write_png
+from tests.networks import make_transparent
+
+
+def make_classes(root: Path, per_class: int = 3, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    for label, name in enumerate(classes):
+        for number in range(per_class):
+            write_png(root / name / f"{number}.png", seed=100 * label + number)
+    return root
+
+
+def test_samples_come_in_listing_order_with_indices_that_skip_what_cannot_be_read(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "raw")
+    write(root / "cat" / "1.png", b"")
+    write(root / "README.txt", b"notes")
+    images = read_images(root, workers=1)
+    assert images.names == ["cat/0.png", "cat/2.png", "dog/0.png", "dog/1.png", "dog/2.png"]
+    assert images.indices.tolist() == [1, 3, 4, 5, 6] and images.listed == 7
+    assert images.labels.tolist() == [0, 0, 1, 1, 1] and images.classes == ("cat", "dog")
+    assert images.quarantined == {"empty": 1}
+    np.testing.assert_array_equal(images.pixels[0], noise(seed=0))
+
+
+def test_the_limit_counts_entries(tmp_path: Path) -> None:
+    assert read_images(make_classes(tmp_path / "raw"), limit=4, workers=1).names[-1] == "dog/0.png"
+
+
+def test_nothing_readable_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "raw" / "a.png", b"")
+    with pytest.raises(InputError, match="none of the 1 files"):
+        read_images(tmp_path / "raw", workers=1)
+
+
+def test_shards_without_class_names_get_a_class_for_each_integer(tmp_path: Path) -> None:
+    pixels = np.stack([noise(8, 8, seed=i) for i in range(4)])
+    save_file({"images": pixels, "labels": np.array([7, 2**40, 7, 9])}, tmp_path / "a.safetensors")
+    images = read_images(tmp_path, workers=1)
+    assert images.classes == ("7", "9", str(2**40)) and images.labels.tolist() == [0, 2, 0, 1]
+    assert images.source_labels.tolist() == [7, 2**40, 7, 9] and images.kind == "shards"
+
+
+def test_splits_are_told_by_top_folder_and_validation_is_left_aside(tmp_path: Path) -> None:
+    for place, name in enumerate(("train", "val", "test")):
+        write_png(tmp_path / name / "cat" / "0.png", seed=place)
+    train, test = split(read_images(tmp_path, workers=1))
+    assert test is not None and (train.names, test.names) == (["train/cat/0.png"], ["test/cat/0.png"])
+    assert train.classes == test.classes == ("cat",)
+
+
+def test_without_splits_everything_is_train(tmp_path: Path) -> None:
+    images = read_images(make_classes(tmp_path / "raw"), workers=1)
+    train, test = split(images)
+    assert test is None and train.names == images.names
+
+
+def test_labels_are_matched_by_name(tmp_path: Path) -> None:
+    images = read_images(make_classes(tmp_path / "raw", 1), workers=1)
+    assert match_labels(images, ["dog", "bird", "cat"]).tolist() == [2, 0]
+    with pytest.raises(InputError, match="'cat'"):
+        match_labels(images, ["dog"])
+
+
+def test_the_holdout_is_this_function_of_index_and_label(tmp_path: Path) -> None:
+    images = read_images(make_classes(tmp_path / "raw", 10), workers=1)
+    held = holdout(images, 0.2)
+    for label in (0, 1):
+        members = [(i, int(index)) for i, index in enumerate(images.indices) if images.labels[i] == label]
+
+        def rank(index: int, label: int = label) -> bytes:
+            address = index.to_bytes(8, "little") + label.to_bytes(8, "little", signed=True)
+            return hashlib.sha256(b"dpclean-holdout-1" + address).digest()
+
+        chosen = sorted(members, key=lambda member: rank(member[1]))[:2]
+        assert {i for i, _ in members if held[i]} == {i for i, _ in chosen}
+
+
+def test_the_holdout_does_not_look_at_pixels_or_at_other_classes(tmp_path: Path) -> None:
+    images = read_images(make_classes(tmp_path / "raw", 10), workers=1)
+    held = holdout(images, 0.3)
+    images.pixels[:] = [np.zeros_like(pixels) for pixels in images.pixels]
+    np.testing.assert_array_equal(holdout(images, 0.3), held)
+    dogs = images.take(images.labels == 1)
+    np.testing.assert_array_equal(holdout(dogs, 0.3), held[images.labels == 1])
+
+
+def test_the_holdout_leaves_an_image_of_each_class_to_train_on(tmp_path: Path) -> None:
+    images = read_images(make_classes(tmp_path / "raw", 2), workers=1)
+    assert holdout(images, 0.99).tolist().count(True) == 2 == holdout(images, 0.01).tolist().count(True)
+    alone = images.take(np.array([True, False, False, False]))
+    assert holdout(alone, 0.5).tolist() == [False]
+    with pytest.raises(UsageError):
+        holdout(images, 1.0)
+
+
+def test_digests_are_those_of_the_manifest(tmp_path: Path) -> None:
+    raw, out = make_classes(tmp_path / "raw"), tmp_path / "clean"
+    write(raw / "cat" / "1.png", saved(to_image(noise(channels=1)), "png"))
+    write(raw / "ape" / "0.png", b"")  # a class without images: OUT numbers its classes otherwise
+    denoiser = make_transparent(tmp_path / "denoiser")
+    dpclean.sanitize(raw, out, sigma=0.25, denoiser=str(denoiser), dtype="fp32", workers=1)
+    manifest = manifests.read(out)
+    assert manifest is not None
+    original, clean = read_images(raw, workers=1), read_images(out, workers=1)
+    assert pixel_digest(original, pixel_hashes(original)) == manifest.raw.pixel_digest
+    labels = match_labels(clean, manifest.classes).tolist()
+    found = pixel_digest(clean, pixel_hashes(clean), indices=range(len(clean)), labels=labels)
+    assert found == manifest.output.pixel_digest
