@@ -183,10 +183,44 @@ def test_help_version_and_completion_come_without_torch() -> None:
     assert "complete" in shell(_DPCLEAN_COMPLETE="source_bash").stdout
 
 
-def test_standard_output_that_is_closed_early_is_no_traceback(raw: Path, denoiser: str) -> None:
-    command = f"{sys.executable} -m dpclean sanitize --help | true"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_output_that_nobody_reads_is_no_error_of_ours(raw: Path, denoiser: str, unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered, "TMPDIR": str(raw.parent)}
+    finished = ["sanitize", str(raw), "--sigma", "0.25", "--out", str(raw.parent / "clean"), "--denoiser", denoiser]
+    assert run([*finished, "--quiet"]) == 0
+    for arguments, code in ((["--help"], 141), ([*finished, "--json"], 141), (["sanitize", "--json"], 2)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "dpclean", *arguments]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (code, ""), arguments
+    assert not list(raw.parent.glob("dpclean-error-*"))
+
+
+def test_output_to_a_full_disk_is_refused_and_to_a_closed_one_is_not() -> None:
+    def shown(redirected: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [
+                "bash",
+                "-c",
+                f'exec "$@" {redirected}',
+                "-",
+                sys.executable,
+                "-m",
+                "dpclean",
+                "denoiser",
+                "list",
+                "--json",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )
+        return done.returncode, done.stderr
+
+    assert shown("> /dev/full") == (4, "")
+    assert shown(">&-") == (0, "")
 
 
 def test_doctor_and_denoiser_list_tell_what_is_there() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import os
 import sys
 from typing import Any
 
-from dpclean.errors import DpcleanError, Interrupted, UsageError, printable
+from dpclean.errors import DpcleanError, Interrupted, SetupError, UsageError, printable
+
+READER_GONE = 141  # what a shell calls a program that ended because nobody reads its output: 128 + SIGPIPE
 
 
 def main() -> None:
     """Run the command line and leave with the exit code that the documentation promises."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this; the next file opened would take its number
+            setattr(sys, name, open(os.devnull, "w"))
     sys.exit(run(sys.argv[1:]))
 
 
@@ -35,9 +40,13 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _refuse(Interrupted("stopped; what was saved stays saved", "the same command goes on"), arguments)
     except BrokenPipeError:
-        # whoever read standard output has gone; there is nobody left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        _discard_output()
+        return READER_GONE
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _discard_output()  # typer saw it first
+        return READER_GONE
     except Exception as error:  # the one place where an unforeseen error ends: it becomes exit code 1 and a file
         return _refuse(_unforeseen(error), arguments)
 
@@ -48,13 +57,22 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def _refuse(error: DpcleanError, arguments: list[str]) -> int:
-    with contextlib.suppress(BrokenPipeError):
+    try:
         if "--json" in arguments or os.environ.get("DPCLEAN_JSON", "").lower() in ("1", "true", "yes"):
             print_json({"error": error.as_dict()})
-            sys.stdout.flush()
         else:
             sys.stderr.write(f"dpclean: error: {printable(error.message)}\nhint: {printable(error.remedy)}\n")
+        sys.stdout.flush()
+    except OSError:  # nobody reads it, or it goes to a full disk: the exit code has to do
+        _discard_output()
     return error.exit
+
+
+def _discard_output() -> None:
+    """Let what is still in the buffers go nowhere; Python would fail with it on its way out."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def _lower(text: str) -> str:
@@ -70,6 +88,8 @@ def _unforeseen(error: Exception) -> DpcleanError:
     import tempfile
     import traceback
 
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SetupError("no space is left on the device", "free some, then give the same command again")
     with tempfile.NamedTemporaryFile("w", prefix="dpclean-error-", suffix=".txt", delete=False) as file:
         traceback.print_exception(error, file=file)
     return DpcleanError(
