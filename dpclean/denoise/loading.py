@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dpclean.denoise import hub
 from dpclean.errors import SetupError
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 BUNDLED = {"natural": Path(__file__).with_name("natural")}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
+HUB_FILES = [folder + file for folder in ("", "unet/") for file in ("config.json", WEIGHTS, *SCHEDULERS)]
 LARGEST_CONFIG = 1 << 20
 
 
@@ -52,8 +56,8 @@ def find_denoiser(name: str) -> DenoiserFiles:
     """The files of a bundled denoiser, a local folder, or a hub id.
 
     A folder holds config.json and the weights as safetensors, itself or in `unet/`; the scheduler's
-    configuration lies in `scheduler/` beside them or one folder above. A hub id is looked up in the
-    local cache first and fetched only where a network is allowed.
+    configuration lies in `scheduler/` beside them or one folder above. A hub id stands for what the local cache has
+    of it; only where that is not enough, and a network is allowed, is it fetched.
     Raises SetupError where something is missing. A pickle is never opened.
     """
     if name in BUNDLED:
@@ -62,7 +66,7 @@ def find_denoiser(name: str) -> DenoiserFiles:
     if folder.is_dir():
         return _find_in_folder(str(folder), folder)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _find_in_folder(name, _hub_folder(name))
+        return _find_on_hub(name)
     raise SetupError(
         f"denoiser {name!r} is neither bundled ({', '.join(BUNDLED)}) nor a folder nor a hub id",
         "check --denoiser, or leave it out for the bundled one",
@@ -79,26 +83,21 @@ def _find_in_folder(name: str, folder: Path) -> DenoiserFiles:
         found = f"only {pickles[0]}, a pickle, which can run code and is never opened" if pickles else "no weights"
         raise SetupError(f"denoiser {name!r} has {found}", f"save it again with safe_serialization=True, as {WEIGHTS}")
     for base in (root, root.parent):
-        for place in (base / "scheduler" / "scheduler_config.json", base / "scheduler_config.json"):
-            if place.is_file():
-                return DenoiserFiles(name, config, weights, place)
+        for scheduler in (base / place for place in SCHEDULERS):
+            if scheduler.is_file():
+                return DenoiserFiles(name, config, weights, scheduler)
     raise SetupError(
         f"denoiser {name!r} has no scheduler/scheduler_config.json, beside it or above it",
         "add the scheduler configuration that the model was trained with",
     )
 
 
-def _hub_folder(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["config.json", "unet/config.json", f"*{WEIGHTS}", "*scheduler_config.json"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the hub client raises a dozen unrelated classes for "not there" and "no network"
-        raise SetupError(
-            f"denoiser {name!r} cannot be fetched: {str(error).splitlines()[0]}",
-            "check the id and the network, or give a local folder",
-        ) from error
+def _find_on_hub(name: str) -> DenoiserFiles:
+    folder = hub.cached(name, HUB_FILES)
+    if folder is not None:
+        with contextlib.suppress(SetupError):  # the cache need not have all of it
+            return _find_in_folder(name, folder)
+    return _find_in_folder(name, hub.fetched(name, HUB_FILES))
 
 
 def _read_config(path: Path, name: str) -> dict[str, Any]:
