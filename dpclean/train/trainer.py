@@ -1,0 +1,295 @@
+"""A network, a recipe, and the loop: fit and predict, as often as wanted."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from dpclean.denoise.allocator import keep_memory
+from dpclean.errors import DpcleanError, InputError
+from dpclean.train import augment
+from dpclean.train.networks import Residual, build, head
+from dpclean.train.optimizers import make_optimizers, scale
+from dpclean.train.recipes import Recipe
+
+
+class Diverged(DpcleanError):
+    """A fit whose loss or weights are not finite any more."""
+
+    code = "diverged"
+    exit = 3
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What on_epoch is told. number: from 1. loss and accuracy: means over the epoch's batches, as they came."""
+
+    number: int
+    epochs: int
+    loss: float
+    accuracy: float
+    seconds: float  # of this epoch
+
+
+State = dict[str, Any]
+OnEpoch = Callable[[Epoch], None]
+
+
+class Trainer:
+    """Built once, then fit many times: weights are set in place, and a fit depends on nothing but its arguments.
+
+    One fit at a time in a process: networks with dropout draw from torch's global generator, which a fit borrows.
+
+    size: S of the images, uint8 [N,S,S,3]. init: weights to begin from instead of fresh ones; a head of another
+    shape stays fresh. Raises InputError where init does not fit the network.
+    On the CPU a fit gives the same weights bit for bit for the same number of threads.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        classes: int,
+        *,
+        size: int,
+        device: torch.device,
+        init: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if device.type == "cpu":
+            keep_memory()
+        self.recipe = recipe
+        self.classes = classes
+        self.size = size
+        self.device = device
+        self.network = build(recipe, classes, 0).to(device).to(memory_format=torch.channels_last)
+        self._head = head(self.network)
+        self._init = None if init is None else _fitting(init, self.network, self._head)
+        self._mean = torch.tensor(recipe.mean, device=device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(recipe.std, device=device).view(1, 3, 1, 1) * 255
+        if recipe.freeze:
+            self.network.requires_grad_(False)
+            self._head.requires_grad_(True)
+        self._progress: State = {}
+
+    # -- fit
+
+    def fit(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        seed: int,
+        on_epoch: OnEpoch | None = None,
+        resume: State | None = None,
+    ) -> None:
+        """Train on uint8 [N,S,S,3] with labels int64 [N], all of them from 0 to classes - 1.
+
+        Every random choice comes from seed. on_epoch may read checkpoint() and may raise; the fit then ends there.
+        resume: a checkpoint of a fit with the same arguments, which then ends with the same weights. Raises Diverged.
+        """
+        recipe, count = self.recipe, len(images)
+        steps_per_epoch = math.ceil(count / recipe.batch_size)
+        epochs = max(recipe.epochs, math.ceil(recipe.least_steps / steps_per_epoch))
+        images, labels = images.to(self.device), labels.to(self.device)
+        self._reset(images, seed)
+        optimizers = make_optimizers(self.network, self._head, recipe)
+        average = copy.deepcopy(self.network) if recipe.average else None
+        done = 0
+        if resume is not None:
+            done = self._restore(resume, optimizers, average)
+        first = augment.first_flips(count, _generator(seed, "first flips"))
+        with _deterministic(), torch.random.fork_rng(self._generators()):
+            for epoch in range(done, epochs):
+                begun = time.perf_counter()
+                loss, accuracy = self._epoch(images, labels, first, seed, epoch, epochs, optimizers, average)
+                if not math.isfinite(loss):
+                    raise Diverged(f"the loss is not finite in epoch {epoch + 1}", "use another seed or another recipe")
+                self._progress = {"epochs": epoch + 1, "optimizers": optimizers, "average": average}
+                if on_epoch is not None:
+                    on_epoch(Epoch(epoch + 1, epochs, loss, accuracy, time.perf_counter() - begun))
+        self._progress = {}
+        if average is not None:
+            self.network.load_state_dict(average.state_dict())
+        if not all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values()):
+            raise Diverged("the weights are not finite after training", "use another seed or another recipe")
+
+    def _generators(self) -> list[torch.device]:
+        """The devices, beside the CPU, whose global generators a fit borrows."""
+        return [] if self.device.type == "cpu" else [self.device]
+
+    def _reset(self, images: Tensor, seed: int) -> None:
+        """The weights a fit begins with, in place."""
+        self.network.load_state_dict(build(self.recipe, self.classes, _number(seed, "weights")).state_dict())
+        if self._init is not None:
+            self.network.load_state_dict(self._init, strict=False)
+        elif isinstance(self.network, Residual):
+            self.network.set_whitening(self._normalized(images[:5000]))
+            self.network.whiten.weight.requires_grad_(False)
+
+    def _epoch(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        first: Tensor,
+        seed: int,
+        epoch: int,
+        epochs: int,
+        optimizers: list[torch.optim.Optimizer],
+        average: nn.Module | None,
+    ) -> tuple[float, float]:
+        """One pass in batches of equal size: mean loss and accuracy. What is left over waits for another epoch."""
+        recipe = self.recipe
+        batches = math.ceil(len(images) / recipe.batch_size)
+        size = len(images) // batches
+        generator = _generator(seed, "epoch", epoch)
+        order = torch.randperm(len(images), generator=generator)
+        flip = augment.flips(recipe, first, epoch, generator)
+        torch.manual_seed(_number(seed, "network", epoch))  # for networks with dropout; fit keeps the caller's state
+        self.network.train(not recipe.freeze)
+        losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for batch in range(batches):
+            chosen = order[batch * size : (batch + 1) * size]
+            there = chosen.to(self.device)
+            inputs = self._normalized(images[there])
+            inputs = augment.augmented(inputs, flip[chosen], recipe.translate, generator)
+            factor = scale(recipe, epoch * batches + batch, epochs * batches)
+            loss, hit = self._step(inputs, labels[there], factor, optimizers)
+            if average is not None:
+                _blend(average, self.network, recipe.average)
+            losses += loss
+            hits += hit
+        return float(losses) / batches, float(hits) / (batches * size)
+
+    def _step(
+        self, inputs: Tensor, labels: Tensor, factor: float, optimizers: list[torch.optim.Optimizer]
+    ) -> tuple[Tensor, Tensor]:
+        logits = self._logits(inputs)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        loss.backward()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss.detach(), (logits.argmax(1) == labels).sum()
+
+    # -- checkpoints
+
+    def checkpoint(self) -> State:
+        """Everything that fit(..., resume=...) needs, for torch.save; only while a fit calls on_epoch."""
+        average = self._progress["average"]
+        return {
+            "epochs": self._progress["epochs"],
+            "network": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._progress["optimizers"]],
+            "average": average.state_dict() if average is not None else None,
+        }
+
+    def _restore(self, state: State, optimizers: list[torch.optim.Optimizer], average: nn.Module | None) -> int:
+        self.network.load_state_dict(state["network"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if average is not None:
+            average.load_state_dict(state["average"])
+        return int(state["epochs"])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights, contiguous, on the CPU."""
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Weights to predict with. Raises InputError where they do not fit."""
+        _check(state, self.network, ())
+        self.network.load_state_dict(state)
+
+    # -- predict
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Classes int64 [P] of uint8 [P,S,S,3], in evaluation mode; each depends on its own image only."""
+        return self.scores(images).argmax(1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Probabilities float32 [P,classes] of uint8 [P,S,S,3], on the CPU."""
+        size = self.recipe.predict_batch
+        scores = torch.empty(len(images), self.classes)
+        self.network.eval()
+        with torch.inference_mode(), _deterministic():
+            for start in range(0, len(images), size):
+                batch = images[start : start + size]
+                padded = batch.new_zeros(size, *batch.shape[1:])
+                padded[: len(batch)] = batch
+                scores[start : start + size] = self._probabilities(padded.to(self.device))[: len(batch)].cpu()
+        return scores
+
+    def _probabilities(self, images: Tensor) -> Tensor:
+        inputs = self._normalized(images).contiguous(memory_format=torch.channels_last)
+        logits = self._logits(inputs)
+        if self.recipe.mirror:
+            logits = logits + self._logits(inputs.flip(3))
+            logits = logits / 2
+        return logits.softmax(1)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """float32 [B,classes]."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            output = self.network(inputs)
+        logits: Tensor = output if isinstance(output, Tensor) else output[0]  # some have auxiliary outputs in training
+        return logits.float()
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """float32 [N,3,S,S] from uint8 [N,S,S,3]."""
+        return (images.permute(0, 3, 1, 2).float() - self._mean) / self._std
+
+
+def _fitting(init: Mapping[str, Tensor], network: nn.Module, head: nn.Module) -> dict[str, Tensor]:
+    """The tensors of init that are taken: all, but for a head of another shape."""
+    own = network.state_dict()
+    of_head = {name for name, module in network.named_modules() if module is head}
+    names = {f"{module}.{kind}" for module in of_head for kind in ("weight", "bias")}
+    other = tuple(name for name in names if name in init and name in own and init[name].shape != own[name].shape)
+    _check(init, network, tuple(names) if other else ())
+    return {name: tensor for name, tensor in init.items() if not (other and name in names)}
+
+
+def _check(state: Mapping[str, Tensor], network: nn.Module, skipped: tuple[str, ...]) -> None:
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if name not in skipped}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in skipped}
+    for name in sorted(own.keys() | given.keys()):
+        if own.get(name) != given.get(name):
+            message = f"weights that do not fit the network: {name!r} is {given.get(name)}, {own.get(name)} is wanted"
+            raise InputError(message.replace("None", "missing"), "give weights of the recipe's own network")
+
+
+@torch.no_grad()
+def _blend(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for mean, tensor in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(tensor, 1 - decay)
+        else:
+            mean.copy_(tensor)
+
+
+def _number(seed: int, *purpose: str | int) -> int:
+    """A 63-bit number for one purpose of one seed."""
+    text = "/".join(("dpclean-train-1", str(seed), *map(str, purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def _generator(seed: int, *purpose: str | int) -> Generator:
+    return Generator().manual_seed(_number(seed, *purpose))
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """cuDNN without algorithms that add in another order each time."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        yield

@@ -1,0 +1,202 @@
+"""A fit depends on its arguments and on nothing else; a prediction on its own image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpclean.errors import InputError
+from dpclean.train import trainer as trainer_module
+from dpclean.train.recipes import Recipe, find_recipe
+from dpclean.train.trainer import Diverged, Epoch, Trainer
+
+CPU = torch.device("cpu")
+SHORT = replace(find_recipe("tiny"), epochs=3, least_steps=0, batch_size=16)
+VARIANTS = {
+    "muon": SHORT,
+    "sgd": replace(SHORT, optimizer="sgd", lr=0.05, weight_decay=5e-4, schedule="cosine", warmup=0.1, flip="random"),
+    "average": replace(SHORT, average=0.9),
+    "dropout": replace(find_recipe("torchvision:mobilenet_v3_small@32"), epochs=3, batch_size=16, translate=2),
+}
+
+
+def pictures(count: int = 40, classes: int = 2, size: int = 24, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Noisy images whose class is their tint."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    images = torch.randint(0, 160, (count, size, size, 3), generator=generator)
+    images[torch.arange(count), :, :, labels] += 80
+    return images.byte(), labels
+
+
+def make(recipe: Recipe = SHORT, size: int = 24, **options: Any) -> Trainer:
+    return Trainer(recipe, 2, size=size, device=CPU, **options)
+
+
+def fitted(trainer: Trainer, images: Tensor, labels: Tensor, seed: int = 1, **options: Any) -> dict[str, Tensor]:
+    trainer.fit(images, labels, seed=seed, **options)
+    return {name: tensor.clone() for name, tensor in trainer.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name: str) -> None:
+    recipe = VARIANTS[name]
+    size = recipe.size or 24
+    images, labels = pictures(size=size)
+    weights = fitted(make(recipe, size), images, labels)
+    assert same(weights, fitted(make(recipe, size), images, labels))
+    assert not same(weights, fitted(make(recipe, size), images, labels, seed=2))
+
+
+def test_a_fit_alone_equals_the_same_fit_after_others() -> None:
+    images, labels = pictures()
+    others, other_labels = pictures(25, seed=5)
+    trainer = make()
+    alone = fitted(trainer, images, labels)
+    between = fitted(trainer, others, other_labels, seed=3)
+    assert not same(alone, between)
+    assert same(alone, fitted(trainer, images, labels))
+
+
+def test_the_global_generator_neither_matters_nor_moves() -> None:
+    images, labels = pictures()
+    torch.manual_seed(1)
+    weights = fitted(make(), images, labels)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert same(weights, fitted(make(), images, labels))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_training_reads_its_tensors_and_leaves_them_as_they_are() -> None:
+    images, labels = pictures()
+    kept = images.clone(), labels.clone()
+    fitted(make(), images, labels)
+    assert torch.equal(images, kept[0]) and torch.equal(labels, kept[1])
+
+
+def test_two_epochs_read_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One noised copy a run: every epoch sees the pixels it was given, none drawn afresh."""
+    images, labels = pictures(32)
+    seen: list[Tensor] = []
+    augmented: Callable[..., Tensor] = trainer_module.augment.augmented
+
+    def spy(inputs: Tensor, *rest: Any) -> Tensor:
+        seen.append(inputs)
+        return augmented(inputs, *rest)
+
+    monkeypatch.setattr(trainer_module.augment, "augmented", spy)
+    fitted(make(), images, labels)
+    epochs = [torch.cat(seen[2 * epoch : 2 * epoch + 2]) for epoch in range(3)]
+    rows = [sorted(image.numpy().tobytes() for image in epoch) for epoch in epochs]
+    assert len(seen) == 6 and rows[0] == rows[1] == rows[2]
+    expected = (images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    torch.testing.assert_close(sum(epochs[0]), sum(expected), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_resumed_fit_ends_with_the_weights_of_an_unbroken_one(name: str, stop: int) -> None:
+    recipe = VARIANTS[name]
+    size = recipe.size or 24
+    images, labels = pictures(size=size)
+
+    class Killed(Exception):
+        pass
+
+    saved: list[Any] = []
+
+    def stop_there(epoch: Epoch) -> None:
+        if epoch.number == stop:
+            saved.append({name: _cloned(value) for name, value in first.checkpoint().items()})
+            raise Killed
+
+    whole = fitted(make(recipe, size), images, labels)
+    first = make(recipe, size)
+    with pytest.raises(Killed):
+        first.fit(images, labels, seed=1, on_epoch=stop_there)
+    epochs: list[int] = []
+    resumed = fitted(make(recipe, size), images, labels, resume=saved[0], on_epoch=lambda e: epochs.append(e.number))
+    assert same(whole, resumed) and (epochs[:1] or [stop + 1]) == [stop + 1]
+
+
+def _cloned(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {name: _cloned(item) for name, item in value.items()}
+    return [_cloned(item) for item in value] if isinstance(value, list) else value
+
+
+def test_it_learns() -> None:
+    images, labels = pictures(80)
+    trainer = make(replace(SHORT, epochs=8))
+    trainer.fit(images, labels, seed=1)
+    others, truth = pictures(40, seed=9)
+    assert (trainer.predict(others) == truth).float().mean() > 0.9
+
+
+def test_an_image_alone_gets_the_scores_that_it_gets_among_others() -> None:
+    """No batch statistics at prediction: one point's vote does not depend on other points."""
+    images, labels = pictures(40)
+    trainer = make(replace(SHORT, predict_batch=16))
+    trainer.fit(images, labels, seed=1)
+    together = trainer.scores(images)
+    backwards = trainer.scores(images.flip(0)).flip(0)
+    alone = torch.cat([trainer.scores(image[None]) for image in images])
+    assert torch.equal(together, alone) and torch.equal(together, backwards)
+    assert torch.equal(trainer.predict(images), together.argmax(1))
+
+
+def test_prediction_changes_nothing() -> None:
+    images, labels = pictures()
+    trainer = make()
+    weights = fitted(trainer, images, labels)
+    trainer.predict(images)
+    assert same(weights, trainer.state_dict())
+
+
+def test_weights_go_to_another_trainer() -> None:
+    images, labels = pictures()
+    trainer, other = make(), make()
+    other.load_state_dict(fitted(trainer, images, labels))
+    assert torch.equal(trainer.scores(images), other.scores(images))
+    with pytest.raises(InputError, match="head.weight"):
+        Trainer(SHORT, 3, size=24, device=CPU).load_state_dict(trainer.state_dict())
+
+
+def test_a_loss_that_is_not_finite_is_told() -> None:
+    images, labels = pictures()
+    with pytest.raises(Diverged, match="not finite"):
+        make(replace(SHORT, optimizer="sgd", lr=1e30)).fit(images, labels, seed=1)
+
+
+def test_init_begins_from_other_weights_and_a_head_of_another_shape_stays_fresh() -> None:
+    images, labels = pictures()
+    first = fitted(make(), images, labels)
+    still = replace(SHORT, optimizer="sgd", lr=0.0, freeze=True)
+    assert same(first, fitted(make(still, init=first), images, labels))
+    images3, labels3 = pictures(60, classes=3)
+    transferred = Trainer(still, 3, size=24, device=CPU, init=first)
+    transferred.fit(images3, labels3, seed=1)
+    state = transferred.state_dict()
+    assert state["head.weight"].shape[0] == 3
+    assert all(torch.equal(first[name], state[name]) for name in first if name != "head.weight")
+    with pytest.raises(InputError, match="fit the network"):
+        make(init={"head.weight": torch.zeros(2, 64)})
+
+
+def test_a_frozen_network_learns_its_head_only() -> None:
+    images, labels = pictures()
+    first = fitted(make(), images, labels)
+    after = fitted(make(replace(SHORT, freeze=True), init=first), images, labels, seed=2)
+    assert [name for name in first if not torch.equal(first[name], after[name])] == ["head.weight"]
