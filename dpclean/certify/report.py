@@ -1,0 +1,361 @@
+"""The page that explains a certificate to somebody who has never read about one.
+
+It shows what certificate.json says and proves nothing of its own; shares are rounded in the direction that claims less.
+Votes whose terms were not fixed in advance make an exploratory page: the same figures, said to be unproved, and not
+called a certificate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.certify.curve import curve_svg
+from dpclean.certify.page import (
+    Html,
+    bullets,
+    definitions,
+    document,
+    folded,
+    heading,
+    joined,
+    name,
+    paragraph,
+    picture,
+    pictures,
+    share,
+    small,
+    strong,
+    table,
+)
+
+SHOWN_CLASSES = 20  # of a longer class list the first ones
+MULTIPLES = ("0", "0.25", "0.5", "0.75", "1", "1.5", "2", "3")  # of sigma: the distances shown for one model
+CLASS_MULTIPLES = ("0", "0.5", "1")  # the same in the table by class
+
+Certificate = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A test image to show: the index of its point and its pixels, uint8 [H,W,C], C 1 or 3."""
+
+    index: int
+    pixels: NDArray[np.uint8]
+
+
+def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
+    """The whole page as HTML text; examples are grouped by what became of them, in the order given."""
+    return document(
+        _title(certificate),
+        *_opening(certificate),
+        *_by_radius(certificate),
+        *_attacks(certificate),
+        *_one_model(certificate),
+        *_examples(certificate, examples),
+        *_trust(certificate),
+        *_settings(certificate),
+    )
+
+
+def _exploratory(certificate: Certificate) -> bool:
+    return bool(certificate["kind"] == "exploratory")
+
+
+def _held(certificate: Certificate) -> str:
+    """What the page calls a test image with a radius: where nothing is proved nothing is certified."""
+    return "With a radius" if _exploratory(certificate) else "Certified"
+
+
+# --- the opening: what was done, what it shows, what it does not ---
+
+NOT_PROVED = (
+    "Nothing on this page is proved. The way of counting was chosen, or could have been, after the votes had been seen,"
+    " so no probability of error can be stated. The figures are what the votes would have given if everything had been"
+    " fixed before the first run."
+)
+FROM_ELSEWHERE = (
+    "These votes were not made by dpclean. It counted them and did the arithmetic; that they come from independent"
+    " runs, each with noise of this strength on every training image, is the word of whoever made them."
+)
+IN_TRAINING = (
+    "of the test images also occur among the training images. What is said about changes holds for them too, but a"
+    " model knows what it was trained on: the accuracies here flatter."
+)
+FROM_SEED = (
+    "The noise comes from a number that somebody chose. Everything here holds only if it was chosen after the training"
+    " images were fixed, and without trying several."
+)
+QUESTION = (
+    "Whoever can change training images a little may be able to make a model answer wrongly on a test image of their"
+    " choosing. Could they have done so here?"
+)
+
+
+def _title(certificate: Certificate) -> str:
+    summary = certificate["summary"]
+    if _exploratory(certificate):
+        return f"Exploratory report on {summary['points']:,} test images: nothing is proved"
+    count = f"{summary['certified']:,} of {summary['points']:,}"
+    return f"{count} test images certified against small changes of the training images"
+
+
+def _opening(certificate: Certificate) -> Iterator[Html]:
+    terms = certificate["terms"]
+    if _exploratory(certificate):
+        yield paragraph(strong("Exploratory. "), NOT_PROVED, kind="warning")
+    if terms["raw"] is None:
+        yield paragraph(strong("Votes from elsewhere. "), FROM_ELSEWHERE, kind="warning")
+    if terms["seed"] is not None:
+        yield paragraph(strong(f"Seed {terms['seed']}. "), FROM_SEED, kind="warning")
+    if terms.get("points_in_training"):
+        yield paragraph(strong(f"{terms['points_in_training']:,} "), IN_TRAINING, kind="warning")
+    yield paragraph(QUESTION)
+    yield paragraph(_how(terms))
+    yield _cards(certificate)
+    if not _exploratory(certificate):
+        yield heading("What is certified")
+        yield bullets(_certified(certificate))
+    yield heading("What is not")
+    yield bullets(certificate["not_covered"])
+
+
+def _how(terms: Mapping[str, Any]) -> str:
+    noised = " The test images were noised and denoised in the same way." if terms["threat"] == "noised-test" else ""
+    return (
+        f"A model was trained {terms['runs']:,} times, each time on a new copy of the same training images, to which"
+        f" fresh random noise (sigma {terms['sigma']}) had been added and then taken away again.{noised} Each model"
+        f" cast one vote for each of {terms['points']:,} test images. Where enough votes agree, no small change of the"
+        " training images can have made another answer the most frequent one. Where they do not, the test image"
+        " abstains: nothing is said about it."
+    )
+
+
+def _cards(certificate: Certificate) -> Html:
+    summary, terms = certificate["summary"], certificate["terms"]
+    wrong = sum(p["class"] >= 0 and p["label"] not in (None, p["class"]) for p in certificate["points"])
+    of_points = f"of {summary['points']:,} test images" + (f", {wrong:,} of them for a wrong class" if wrong else "")
+    cards = [
+        (_held(certificate), f"{summary['certified']:,}", of_points),
+        ("Abstained", f"{summary['abstained']:,}", "nothing is said about these"),
+        ("Largest radius", summary["largest_radius"], f"median {summary['median_radius']}"),
+        ("Ceiling", summary["ceiling"], f"no radius is larger, even if all {terms['runs']:,} runs agree"),
+    ]
+    if not _exploratory(certificate):
+        note = "for all statements together" if terms["family"] == "all" else "for each statement"
+        cards.append(("Risk of error", terms["alpha"], note))
+    return definitions(((term, joined(value, small(note))) for term, value, note in cards), "cards")
+
+
+def _certified(certificate: Certificate) -> Iterator[str]:
+    summary, terms = certificate["summary"], certificate["terms"]
+    if not summary["certified"]:
+        yield "Nothing. For none of the test images do enough votes agree."
+        return
+    largest = max(certificate["points"], key=lambda point: int(point["budget"]))
+    what = "the training images"
+    if terms["threat"] == "noised-test":
+        what += " and this test image, taken together,"
+    yield (
+        f"For each of the {summary['certified']:,} certified test images: the class that models trained in this way"
+        f" vote for most often stays the same if {what} are changed by less than the radius of that test image, by"
+        " whatever attack. And the other way round: if the images used here are the changed ones, the unchanged ones"
+        " would have led to the same class."
+    )
+    yield (
+        "A radius is a distance: square the change of every pixel value of the whole training set, add all squares up,"
+        " and take the root; pixels go from 0 to 1. The budget says the same in whole grey levels from 0 to 255, before"
+        f" the root. Here the largest radius is {largest['certified_radius']}, a budget of {largest['budget']:,}: for"
+        f" example {largest['budget']:,} pixel values changed by one level each, or {largest['budget'] // 4:,} by two."
+    )
+    yield _risk(terms)
+
+
+def _risk(terms: Mapping[str, Any]) -> str:
+    if terms["family"] == "all":
+        return f"The probability, over noise and training, that any of these is false is at most {terms['alpha']}."
+    expected = Decimal(terms["alpha"]) * terms["points"]
+    return (
+        f"Each statement is false with a probability of at most {terms['alpha']}, over noise and training. Of"
+        f" {terms['points']:,} statements up to {expected.normalize():,f} are expected to be false; as all rest on the"
+        " same runs, these may come together."
+    )
+
+
+# --- how much is certified at which radius ---
+
+
+def _by_radius(certificate: Certificate) -> Iterator[Html]:
+    accuracy, exploratory = certificate["accuracy"], _exploratory(certificate)
+    yield heading("By radius" if exploratory or accuracy is None else "Certified accuracy by radius")
+    yield Html(curve_svg(certificate))
+    if accuracy is None:
+        yield paragraph("The labels of the test images are not known, so nothing can be said about right and wrong.")
+        return
+    yield paragraph(
+        "Counted are test images whose class is their label and whose radius is at least the one in the first column,"
+        f" out of all {accuracy['labelled']:,} with a label. Those that abstain count as not right."
+    )
+    head = ("radius", "budget", "right", "accuracy" if exploratory else "certified accuracy", "lower bound")
+    rows = [
+        (at["radius"], f"{at['budget']:,}", f"{at['certified']:,}", share(at["certified_accuracy"]), share(at["lower"]))
+        for at in accuracy["at"]
+    ]
+    yield table(head, rows)
+    yield paragraph(
+        "The lower bound speaks of all images that the test images are a random sample of, and only where they are one."
+        f" Each bound holds with a confidence of {share(accuracy['confidence'])} and allows for {accuracy['j']:,} false"
+        " statements among those counted.",
+        kind="faint",
+    )
+
+
+def _attacks(certificate: Certificate) -> Iterator[Html]:
+    sizes = certificate["attack_sizes"]
+    covered = all(size["covered_by_largest"] for size in sizes)
+    yield heading("How large attacks are" if covered else "Published attacks are not covered")
+    if not covered:
+        yield paragraph(
+            "The attacks that research papers describe change hundreds of images by many grey levels, which is far more"
+            " than any radius on this page. ",
+            strong("They are NOT covered by anything that is shown here."),
+            " Whether noising and denoising stops them in practice is a question for experiments; there are none here.",
+        )
+    rows = [(size["change"], size["distance"], "yes" if size["covered_by_largest"] else strong("no")) for size in sizes]
+    head = ("change", "distance", f"covered by {certificate['summary']['largest_radius']}, the largest radius here")
+    yield table(head, rows, words=(0, 2))
+
+
+# --- the accuracy of one model ---
+
+
+def _one_model(certificate: Certificate) -> Iterator[Html]:
+    found = certificate["accuracy_certificate"]
+    yield heading("If you train one model")
+    if found is None:
+        yield paragraph(f"Nothing is said about a single model: {certificate['accuracy_certificate_absent']}.")
+        return
+    yield paragraph(
+        "All of the above is about the most frequent answer of many models. Whoever trains one model in the same way,"
+        " on training images that differ from these by the distance in the first column, can expect it to be right on"
+        " at least this share of the test images, whatever the attack. To expect means on average over noise and"
+        " training: a single model may do worse."
+    )
+    curve = _at(found["curve"], MULTIPLES)
+    rows = [(at["distance"], at["distance_over_sigma"], share(at["accuracy"])) for at in curve]
+    yield table(("distance", "in units of sigma", "expected accuracy, at least"), rows)
+    if not _exploratory(certificate):
+        yield paragraph(
+            f"This is a statement of its own, for all distances at once, false with a probability of at most"
+            f" {found['alpha']}, to be added to the risk above.",
+            kind="faint",
+        )
+    yield folded(f"By class ({len(found['per_class']):,})", *_by_class(found))
+
+
+def _at(curve: Sequence[Mapping[str, Any]], multiples: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The rows of a curve at these multiples of sigma."""
+    wanted = {Decimal(multiple) for multiple in multiples}
+    return [row for row in curve if Decimal(row["distance_over_sigma"]) in wanted]
+
+
+def _by_class(found: Mapping[str, Any]) -> Iterator[Html]:
+    yield paragraph("The same for the test images of one class at a time. Each row is a statement of its own.")
+    head = ("class", "test images", *(f"at {multiple} sigma" for multiple in CLASS_MULTIPLES))
+    rows = [
+        (name(row["name"]), f"{row['points']:,}", *(share(at["accuracy"]) for at in _at(row["curve"], CLASS_MULTIPLES)))
+        for row in found["per_class"]
+    ]
+    yield table(head, rows, words=(0,))
+
+
+# --- examples ---
+
+
+def _examples(certificate: Certificate, examples: Sequence[Example]) -> Iterator[Html]:
+    points = {point["index"]: point for point in certificate["points"]}
+    held = _held(certificate)
+    groups: dict[str, list[Html]] = {held: [], f"{held}, for a wrong class": [], "Abstained": []}
+    right, wrong, abstained = groups.values()
+    for example in examples:
+        point = points[example.index]
+        group = abstained if point["class"] < 0 else right if point["label"] in (None, point["class"]) else wrong
+        group.append(picture(example.pixels, _caption(point, certificate["terms"]["classes"])))
+    if examples:
+        yield heading("Examples")
+    for title, figures in groups.items():
+        if figures:
+            yield paragraph(strong(title))
+            yield pictures(figures)
+
+
+def _caption(point: Mapping[str, Any], classes: Sequence[str]) -> Html:
+    answer = "abstains" if point["class"] < 0 else joined("class ", name(classes[point["class"]]))
+    label = "label not known" if point["label"] is None else joined("label ", name(classes[point["label"]]))
+    radius = "no radius" if point["class"] < 0 else f"radius {point['certified_radius']}"
+    votes = f"votes {point['k_a']:,}, next class {point['k_b']:,}"
+    lines = [label, radius, f"budget {point['budget']:,}", votes, name(point["name"])]
+    return joined(strong(answer), *map(small, lines))
+
+
+# --- what it rests on, how to check it, what was set ---
+
+
+def _trust(certificate: Certificate) -> Iterator[Html]:
+    yield heading("What this rests on")
+    yield bullets(certificate["assumptions"])
+    yield heading("Check it yourself")
+    yield paragraph("With the path of the folder that this page came in:")
+    yield Html("<pre>dpclean verify FOLDER</pre>")
+    yield paragraph(
+        "It counts the votes in votes.safetensors again and recomputes every class, radius, budget and bound in whole"
+        " numbers, needs neither images nor GPU, and names the first difference. It does not read this page and its"
+        " pictures, which only show what the checked files say."
+    )
+    yield paragraph(
+        "It cannot show that the votes are what they are said to be: that so many models were trained, each on fresh"
+        " noise of this strength, under a key that was secret and drawn after the images were fixed. ",
+        strong("That the votes come from honest runs is the word of whoever issued them."),
+    )
+
+
+def _settings(certificate: Certificate) -> Iterator[Html]:
+    terms = {**certificate["terms"], "job": certificate["job"], "votes_sha256": certificate["votes_sha256"]}
+    classes = terms["classes"]
+    shown = bullets(map(name, classes[:SHOWN_CLASSES]))
+    more = f"and {len(classes) - SHOWN_CLASSES:,} more" if len(classes) > SHOWN_CLASSES else ""
+    facts = [(key, _fact(value)) for key, value in terms.items() if key != "classes"]
+    yield folded("All settings", definitions([*facts, ("classes", joined(f"{len(classes):,}", shown, more))], "facts"))
+    yield folded("What the words mean", definitions(WORDS, "facts"))
+
+
+def _fact(value: object) -> str:
+    """A value of the terms as text; what is null is not known or does not apply."""
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+WORDS = (
+    ("run", "one time noising the whole training set, denoising it, training a model on it and letting it vote"),
+    (
+        "vote",
+        "the class that the model of one run gives a test image; a run that failed votes for none and still counts",
+    ),
+    ("sigma", "the strength of the noise: its standard deviation, where pixels go from 0 to 1"),
+    ("distance", "how far two training sets are apart: the root of the sum of all squared pixel differences"),
+    ("radius", "below this distance the most frequent answer stays the same"),
+    ("budget", "the largest sum of squared differences in grey levels (0 to 255) that lies below the radius"),
+    ("abstain", "to make no statement, because the votes do not agree enough"),
+    ("ceiling", "the largest radius that this number of runs can show, reached when all votes agree"),
+    ("alpha", "the risk of error: how probable it is, at most, that a statement is false"),
+    ("clean-test, noised-test", "whether test images are used as they are, or noised too; then the radius covers both"),
+    ("bound", "the rule that makes a radius of counted votes; fixed, like all settings, before the first run"),
+    ("label", "the class a test image is known to belong to; it decides about right and wrong, and about nothing else"),
+)
