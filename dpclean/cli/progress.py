@@ -6,13 +6,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dpclean.pipeline.results import Progress
+from typing import Protocol
 
 PLAIN_SECONDS = 10.0
-Show = Callable[["Progress"], None]
+
+
+class Step(Protocol):
+    """How far a job is: finished of total, in units, and the rest in words."""
+
+    @property
+    def finished(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def said(self) -> str: ...
+
+
+Show = Callable[[Step], None]
 
 
 @contextmanager
@@ -30,14 +45,11 @@ def shown(quiet: bool) -> Iterator[Show | None]:
 def _plain() -> Show:
     last = time.monotonic()
 
-    def show(step: Progress) -> None:
+    def show(step: Step) -> None:
         nonlocal last
         if time.monotonic() - last >= PLAIN_SECONDS or step.finished == step.total:
             last = time.monotonic()
-            sys.stderr.write(
-                f"dpclean: {step.finished}/{step.total} images, {step.images_per_second:.3g} images/s,"
-                f" {step.seconds_left:.0f} s left, {step.quarantined} left out\n"
-            )
+            sys.stderr.write(f"dpclean: {step.finished}/{step.total} {step.unit}, {step.said}\n")
 
     return show
 
@@ -52,8 +64,7 @@ def _bar() -> Iterator[Show]:
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, said="starting")
 
-        def show(step: Progress) -> None:
-            said = f"{step.images_per_second:.3g} images/s, {step.seconds_left:.0f} s left, {step.quarantined} left out"
-            bar.update(task, completed=step.finished, total=step.total, said=said)
+        def show(step: Step) -> None:
+            bar.update(task, completed=step.finished, total=step.total, said=f"{step.unit}, {step.said}")
 
         yield show

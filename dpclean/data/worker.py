@@ -6,12 +6,10 @@ Started as ``python -m dpclean.data.worker PARENT OPTIONS`` with pipes for input
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
 import resource
-import signal
 import sys
 from typing import IO, Any
 
@@ -35,15 +33,15 @@ from dpclean.data.protocol import (
 )
 from dpclean.data.records import ReadOptions
 from dpclean.errors import Reason
+from dpclean.jobs.lifeline import die_with
 
-_PR_SET_PDEATHSIG = 1
 _NO_IMAGE = (Reason.NOT_AN_IMAGE, Reason.FORMAT_NOT_ALLOWED, Reason.EMPTY)
 
 
 def main() -> None:
     """Serves requests until the parent closes the pipe."""
     parent, options = int(sys.argv[1]), ReadOptions(**json.loads(sys.argv[2]))
-    _die_with(parent)
+    die_with(parent)
     Image.MAX_IMAGE_PIXELS = None  # --max-pixels is checked before Pillow opens anything
     requests, answers = _take_pipes()
     limit = _memory() + options.decode_memory
@@ -58,17 +56,6 @@ def main() -> None:
         else:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             _encode_all(request, requests, answers)
-
-
-def _die_with(parent: int) -> None:
-    """The parent handles signals to the group; when it is gone, so is this process."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(0)
 
 
 def _take_pipes() -> tuple[IO[bytes], IO[bytes]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dpclean.denoise import hub
 from dpclean.errors import SetupError
+from dpclean.jobs.manifest import ANCESTRY_NAME
 
 if TYPE_CHECKING:
     import diffusers
@@ -42,6 +43,12 @@ class DenoiserFiles:
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file, by role."""
         return {role: _sha256(path) for role, path in self._roles().items()}
+
+    @property
+    def ancestry(self) -> Path | None:
+        """The file with the first 8 bytes of the pixel hash of each image it was fitted on, where it has one."""
+        path = self.config.with_name(ANCESTRY_NAME)
+        return path if path.is_file() else None
 
     def _roles(self) -> dict[str, Path]:
         return {"config": self.config, "weights": self.weights, "scheduler": self.scheduler}

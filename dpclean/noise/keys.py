@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 
+from dpclean import _kernels
 from dpclean.errors import UsageError
 
 KEY_BYTES = 32
@@ -39,3 +40,9 @@ def commitment(key: bytes) -> str:
 def subkey(key: bytes, purpose: str) -> bytes:
     """HMAC-SHA256(key, "dpclean/1/" + purpose): the key of any randomness that is not this noise."""
     return hmac.digest(check_key(key), b"dpclean/1/" + purpose.encode(), "sha256")
+
+
+def run_seed(key: bytes, purpose: str, run: int) -> int:
+    """The seed of a run's other randomness: 8 bytes (u64 LE) of ChaCha20 at that run under the purpose's subkey."""
+    low, high = _kernels.chacha20(subkey(key, purpose), 0, run, 0, 0)[:2]
+    return low | high << 32

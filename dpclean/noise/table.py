@@ -38,9 +38,9 @@ class Table:
     low: NDArray[np.uint64]
 
     @property
-    def total_variation(self) -> float:
-        """Upper bound of the total variation distance of one Z to round(N(0, s^2)), ideal random words."""
-        return (self.k + 1) * 2.0**-96
+    def total_variation(self) -> Fraction:
+        """Upper bound of the total variation distance of one Z to round(N(0, s^2)), ideal random words; exact."""
+        return Fraction(self.k + 1, 2**96)
 
 
 def check_sigma(sigma: float) -> float:

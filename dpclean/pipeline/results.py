@@ -14,6 +14,12 @@ class Progress:
     total: int
     quarantined: int
     images_per_second: float
+    unit: str = "images"
+
+    @property
+    def said(self) -> str:
+        """The rest in words."""
+        return f"{self.images_per_second:.3g} images/s, {self.seconds_left:.0f} s left, {self.quarantined} left out"
 
     @property
     def seconds_left(self) -> float:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dpclean.data.digest import pixel_sha256
@@ -15,6 +12,7 @@ from dpclean.data.sink import Sink
 from dpclean.data.source import Sample
 from dpclean.errors import InputError, Interrupted, Reason
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, QUARANTINED, Ledger, Outcome
+from dpclean.jobs.signals import first_signal
 from dpclean.pipeline.options import Options
 from dpclean.pipeline.results import Progress
 from dpclean.pipeline.seal import SANITIZE_RUN
@@ -113,25 +111,3 @@ def _commit(ledger: Ledger, sink: Sink, outcomes: list[Outcome], retried: int) -
     with ledger.transaction():
         ledger.record(outcomes, targets)
         ledger.set("retried", retried)
-
-
-@contextmanager
-def first_signal() -> Iterator[threading.Event]:
-    """An event that the first SIGINT, SIGTERM or SIGHUP sets; the second stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def note(number: int, frame: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield event
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -7,8 +7,9 @@ import hmac
 
 import pytest
 
+from dpclean import _kernels
 from dpclean.errors import UsageError
-from dpclean.noise.keys import commitment, draw_key, key_from_seed, subkey
+from dpclean.noise.keys import commitment, draw_key, key_from_seed, run_seed, subkey
 
 
 def test_drawn_keys_differ() -> None:
@@ -30,3 +31,12 @@ def test_commitment_and_subkey() -> None:
     assert subkey(key, "train") == hmac.new(key, b"dpclean/1/train", hashlib.sha256).digest()
     with pytest.raises(UsageError):
         subkey(b"short", "train")
+
+
+def test_the_seed_of_a_run_is_the_first_eight_bytes_of_its_block() -> None:
+    key = bytes(range(32))
+    words = _kernels.chacha20(hmac.new(key, b"dpclean/1/train", hashlib.sha256).digest(), 0, 5, 0, 0)
+    stream = b"".join(word.to_bytes(4, "little") for word in words)
+    assert run_seed(key, "train", 5) == int.from_bytes(stream[:8], "little")
+    seeds = {run_seed(key, purpose, run) for purpose in ("train", "sde") for run in range(50)}
+    assert len(seeds) == 100
