@@ -71,6 +71,7 @@ REFUSALS = [
     (["--sigma", "0.25", "--device", "cuda:99"], 4, "doctor"),
     (["--sigma", "0.25", "--max-bad", "few"], 2, "percentage"),
     (["--sigma", "0.25", "--max-pixels", "many"], 2, "size"),
+    (["--sigma", "0.25", "--limit", "all"], 2, "limit must be a number"),
     (["--sigma", "0.25", "--format", "jpeg"], 2, "png"),
     (["--sigma", "0.25", "--no-such-option"], 2, "--help"),
     ([], 2, "sigma"),
@@ -171,14 +172,22 @@ def test_a_dry_run_writes_nothing(raw: Path, denoiser: str, capsys: pytest.Captu
     assert [p.name for p in raw.parent.iterdir()] == ["raw"]
 
 
-def test_help_version_and_completion_come_without_torch() -> None:
+def test_help_version_and_usual_mistakes_need_no_large_import() -> None:
     code = (
         "import sys; from dpclean.cli import run; code = run({}); assert code == {};"
-        " assert not {{'torch', 'numpy'}} & set(sys.modules)"
+        " assert not {{'torch', 'numpy', 'pydantic'}} & set(sys.modules)"
     )
-    for arguments, expected in ((["--help"], 0), (["--version"], 0), (["sanitize", "--help"], 0), (["sanitise"], 2)):
-        done = subprocess.run([sys.executable, "-c", code.format(arguments, expected)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    told = (["--help"], ["--version"], ["sanitize", "--help"], ["sanitize", "--help", "--sigma", "x"])
+    mistakes = (["sanitise"], ["sanitize"], ["sanitize", "--sgima", "1"], ["sanitize", "raw", "--sigma", "0,25"])
+    number = ["sanitize", "raw", "--out", "clean", "--sigma", "0.25", "--limit", "all"]
+    for expected, commands in ((0, told), (2, (*mistakes, number))):
+        for arguments in commands:
+            command = [sys.executable, "-c", code.format(arguments, expected)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_an_installed_completion_completes() -> None:
     # asked for by name, as an installed completion does it: --show-completion looks at the shell that runs the test
     assert "complete" in shell(_DPCLEAN_COMPLETE="source_bash").stdout
 

@@ -8,6 +8,7 @@ import typer
 
 from dpclean import __version__
 from dpclean.cli import denoiser, doctor, quarantine, sanitize
+from dpclean.cli.command import Command
 
 HELP = """Sanitize training images that others made: noise of a known size, taken away by a diffusion model.
 
@@ -45,8 +46,8 @@ def command(own_options: bool) -> Any:
         context_settings=helpful if own_options else {"help_option_names": []},
     )
     app.callback(help=HELP)(_own_options if own_options else lambda: None)
-    app.command("sanitize", context_settings=helpful)(sanitize.sanitize)
-    app.command("quarantine", context_settings=helpful)(quarantine.quarantine)
+    app.command("sanitize", cls=Command, context_settings=helpful)(sanitize.sanitize)
+    app.command("quarantine", cls=Command, context_settings=helpful)(quarantine.quarantine)
     app.command("doctor", context_settings=helpful)(doctor.doctor)
     app.add_typer(denoiser.app, name="denoiser", context_settings=helpful)
     return typer.main.get_command(app)
