@@ -33,7 +33,7 @@ ROLES: Mapping[str, tuple[str, str, float, tuple[int, ...]]] = {
     "faint": ("#6f6b64", "#a19c93", 1, ()),
     "grid": ("#e2dfd8", "#35332f", 1, ()),
     "curve": ("#1f5fa8", "#7db3ee", 2.5, ()),
-    "lower": ("#1f5fa8", "#7db3ee", 1.5, (6, 4)),
+    "lower": ("#4a7fbf", "#a3c9f2", 1.5, (6, 4)),
     "ceiling": ("#b0431e", "#ee9470", 1.5, (2, 3)),
 }
 
@@ -144,7 +144,7 @@ def _drawing(certificate: Mapping[str, Any]) -> list[Stroke | Label]:
     shapes += _scale(ticks, [place(float(tick), 0)[0] for tick in ticks])
     shapes += _ceiling(certificate, place(ceiling, 0)[0])
     legend = [("curve", _subject(certificate), steps(certificate))]
-    if certificate["accuracy"] is not None:
+    if certificate["accuracy"] is not None and certificate["kind"] != "exploratory":
         level = _percent(certificate["accuracy"]["confidence"])
         legend.append(("lower", f"lower bound, {level} confidence", lower_steps(certificate)))
     for left, (role, text, corners) in zip((LEFT, LEFT + 280), legend, strict=False):

@@ -154,6 +154,7 @@ pre { background: var(--panel); border-radius: 8px; padding: .7rem 1rem; overflo
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { font-weight: 600; font-size: .9rem; vertical-align: bottom; }
+td.words { overflow-wrap: anywhere; min-width: 6rem; }
 .number { text-align: right; white-space: nowrap; }
 dl.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .75rem;
   margin: 1.5rem 0; }

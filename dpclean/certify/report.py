@@ -34,6 +34,16 @@ from dpclean.certify.page import (
     strong,
     table,
 )
+from dpclean.certify.wording import (
+    FROM_ELSEWHERE,
+    FROM_SEED,
+    IN_TRAINING,
+    NOT_PROVED,
+    PROVED_RADII,
+    QUESTION,
+    UNPROVED_RADII,
+    WORDS,
+)
 
 SHOWN_CLASSES = 20  # of a longer class list the first ones
 MULTIPLES = ("0", "0.25", "0.5", "0.75", "1", "1.5", "2", "3")  # of sigma: the distances shown for one model
@@ -75,28 +85,6 @@ def _held(certificate: Certificate) -> str:
 
 # --- the opening: what was done, what it shows, what it does not ---
 
-NOT_PROVED = (
-    "Nothing on this page is proved. The way of counting was chosen, or could have been, after the votes had been seen,"
-    " so no probability of error can be stated. The figures are what the votes would have given if everything had been"
-    " fixed before the first run."
-)
-FROM_ELSEWHERE = (
-    "These votes were not made by dpclean. It counted them and did the arithmetic; that they come from independent"
-    " runs, each with noise of this strength on every training image, is the word of whoever made them."
-)
-IN_TRAINING = (
-    "of the test images also occur among the training images. What is said about changes holds for them too, but a"
-    " model knows what it was trained on: the accuracies here flatter."
-)
-FROM_SEED = (
-    "The noise comes from a number that somebody chose. Everything here holds only if it was chosen after the training"
-    " images were fixed, and without trying several."
-)
-QUESTION = (
-    "Whoever can change training images a little may be able to make a model answer wrongly on a test image of their"
-    " choosing. Could they have done so here?"
-)
-
 
 def _title(certificate: Certificate) -> str:
     summary = certificate["summary"]
@@ -117,12 +105,12 @@ def _opening(certificate: Certificate) -> Iterator[Html]:
     if terms.get("points_in_training"):
         yield paragraph(strong(f"{terms['points_in_training']:,} "), IN_TRAINING, kind="warning")
     yield paragraph(QUESTION)
-    yield paragraph(_how(terms))
+    yield paragraph(_how(terms), UNPROVED_RADII if _exploratory(certificate) else PROVED_RADII)
     yield _cards(certificate)
     if not _exploratory(certificate):
         yield heading("What is certified")
         yield bullets(_certified(certificate))
-    yield heading("What is not")
+    yield heading("What is not covered")
     yield bullets(certificate["not_covered"])
 
 
@@ -131,9 +119,7 @@ def _how(terms: Mapping[str, Any]) -> str:
     return (
         f"A model was trained {terms['runs']:,} times, each time on a new copy of the same training images, to which"
         f" fresh random noise (sigma {terms['sigma']}) had been added and then taken away again.{noised} Each model"
-        f" cast one vote for each of {terms['points']:,} test images. Where enough votes agree, no small change of the"
-        " training images can have made another answer the most frequent one. Where they do not, the test image"
-        " abstains: nothing is said about it."
+        f" cast one vote for each test image, {terms['points']:,} in all. "
     )
 
 
@@ -163,10 +149,9 @@ def _certified(certificate: Certificate) -> Iterator[str]:
     if terms["threat"] == "noised-test":
         what += " and this test image, taken together,"
     yield (
-        f"For each of the {summary['certified']:,} certified test images: the class that models trained in this way"
-        f" vote for most often stays the same if {what} are changed by less than the radius of that test image, by"
-        " whatever attack. And the other way round: if the images used here are the changed ones, the unchanged ones"
-        " would have led to the same class."
+        "For every certified test image: the class that models trained in this way vote for most often stays the same"
+        f" if {what} are changed by less than the radius of that test image, by whatever attack. And the other way"
+        " round: if the images used here are the changed ones, the unchanged ones would have led to the same class."
     )
     yield (
         "A radius is a distance: square the change of every pixel value of the whole training set, add all squares up,"
@@ -180,11 +165,11 @@ def _certified(certificate: Certificate) -> Iterator[str]:
 def _risk(terms: Mapping[str, Any]) -> str:
     if terms["family"] == "all":
         return f"The probability, over noise and training, that any of these is false is at most {terms['alpha']}."
-    expected = Decimal(terms["alpha"]) * terms["points"]
+    expected = (Decimal(terms["alpha"]) * terms["points"]).normalize()
     return (
-        f"Each statement is false with a probability of at most {terms['alpha']}, over noise and training. Of"
-        f" {terms['points']:,} statements up to {expected.normalize():,f} are expected to be false; as all rest on the"
-        " same runs, these may come together."
+        f"Each statement is false with a probability of at most {terms['alpha']}, over noise and training. On average"
+        f" at most {expected:,f} of the {terms['points']:,} test images have a false one; as all rest on the same runs,"
+        " false ones may come together."
     )
 
 
@@ -200,20 +185,23 @@ def _by_radius(certificate: Certificate) -> Iterator[Html]:
         return
     yield paragraph(
         "Counted are test images whose class is their label and whose radius is at least the one in the first column,"
-        f" out of all {accuracy['labelled']:,} with a label. Those that abstain count as not right."
+        f" of all {accuracy['labelled']:,} with a label. Those that abstain count as not right."
     )
     head = ("radius", "budget", "right", "accuracy" if exploratory else "certified accuracy", "lower bound")
     rows = [
         (at["radius"], f"{at['budget']:,}", f"{at['certified']:,}", share(at["certified_accuracy"]), share(at["lower"]))
         for at in accuracy["at"]
     ]
-    yield table(head, rows)
-    yield paragraph(
-        "The lower bound speaks of all images that the test images are a random sample of, and only where they are one."
-        f" Each bound holds with a confidence of {share(accuracy['confidence'])} and allows for {accuracy['j']:,} false"
-        " statements among those counted.",
-        kind="faint",
-    )
+    rows = rows[: 1 + sum(at["certified"] > 0 for at in accuracy["at"])]  # to the first 0: what follows is like it
+    shown = len(head) - exploratory  # a bound of what was chosen afterwards bounds nothing
+    yield table(head[:shown], [row[:shown] for row in rows])
+    if not exploratory:
+        yield paragraph(
+            "The lower bound speaks of all images that the test images are a random sample of, and only where they are"
+            f" one. Each bound holds with a confidence of {share(accuracy['confidence'])} and allows for"
+            f" {accuracy['j']:,} false statements among those counted.",
+            kind="faint",
+        )
 
 
 def _attacks(certificate: Certificate) -> Iterator[Html]:
@@ -228,7 +216,8 @@ def _attacks(certificate: Certificate) -> Iterator[Html]:
             " Whether noising and denoising stops them in practice is a question for experiments; there are none here.",
         )
     rows = [(size["change"], size["distance"], "yes" if size["covered_by_largest"] else strong("no")) for size in sizes]
-    head = ("change", "distance", f"covered by {certificate['summary']['largest_radius']}, the largest radius here")
+    below = "below" if _exploratory(certificate) else "covered by"
+    head = ("change", "distance", f"{below} {certificate['summary']['largest_radius']}, the largest radius here")
     yield table(head, rows, words=(0, 2))
 
 
@@ -236,6 +225,8 @@ def _attacks(certificate: Certificate) -> Iterator[Html]:
 
 
 def _one_model(certificate: Certificate) -> Iterator[Html]:
+    if _exploratory(certificate):
+        return
     found = certificate["accuracy_certificate"]
     yield heading("If you train one model")
     if found is None:
@@ -250,12 +241,11 @@ def _one_model(certificate: Certificate) -> Iterator[Html]:
     curve = _at(found["curve"], MULTIPLES)
     rows = [(at["distance"], at["distance_over_sigma"], share(at["accuracy"])) for at in curve]
     yield table(("distance", "in units of sigma", "expected accuracy, at least"), rows)
-    if not _exploratory(certificate):
-        yield paragraph(
-            f"This is a statement of its own, for all distances at once, false with a probability of at most"
-            f" {found['alpha']}, to be added to the risk above.",
-            kind="faint",
-        )
+    yield paragraph(
+        f"The models of this page were right on {share(found['mean'])} on average. The table is a statement of its own,"
+        f" for all distances at once, false with a probability of at most {found['alpha']} on top of the risk above.",
+        kind="faint",
+    )
     yield folded(f"By class ({len(found['per_class']):,})", *_by_class(found))
 
 
@@ -266,13 +256,27 @@ def _at(curve: Sequence[Mapping[str, Any]], multiples: Sequence[str]) -> list[Ma
 
 
 def _by_class(found: Mapping[str, Any]) -> Iterator[Html]:
-    yield paragraph("The same for the test images of one class at a time. Each row is a statement of its own.")
-    head = ("class", "test images", *(f"at {multiple} sigma" for multiple in CLASS_MULTIPLES))
-    rows = [
-        (name(row["name"]), f"{row['points']:,}", *(share(at["accuracy"]) for at in _at(row["curve"], CLASS_MULTIPLES)))
-        for row in found["per_class"]
-    ]
-    yield table(head, rows, words=(0,))
+    at = [f"at {multiple} sigma" for multiple in CLASS_MULTIPLES]
+
+    def rows(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[object, ...]]:
+        return [
+            (
+                name(entry["name"]),
+                f"{entry['points']:,}",
+                *(share(row[key], up=key == "share") for row in _at(entry["curve"], CLASS_MULTIPLES)),
+            )
+            for entry in entries
+        ]
+
+    yield paragraph(
+        "Each row is a statement of its own, with a risk of its own. First, the expected accuracy of one model on the"
+        " test images of one class, at least:"
+    )
+    yield table(("class", "test images", *at), rows(found["per_class"], "accuracy"), words=(0,))
+    yield paragraph(
+        "Second, the share of the test images of all other classes that one model gives to a class, at most:"
+    )
+    yield table(("class", "others", *at), rows(found["attack"], "share"), words=(0,))
 
 
 # --- examples ---
@@ -296,12 +300,13 @@ def _examples(certificate: Certificate, examples: Sequence[Example]) -> Iterator
 
 
 def _caption(point: Mapping[str, Any], classes: Sequence[str]) -> Html:
-    answer = "abstains" if point["class"] < 0 else joined("class ", name(classes[point["class"]]))
     label = "label not known" if point["label"] is None else joined("label ", name(classes[point["label"]]))
-    radius = "no radius" if point["class"] < 0 else f"radius {point['certified_radius']}"
     votes = f"votes {point['k_a']:,}, next class {point['k_b']:,}"
-    lines = [label, radius, f"budget {point['budget']:,}", votes, name(point["name"])]
-    return joined(strong(answer), *map(small, lines))
+    if point["class"] < 0:
+        return joined(strong("abstains"), *map(small, (label, votes, name(point["name"]))))
+    reach = (f"radius {point['certified_radius']}", f"budget {point['budget']:,}")
+    answer = strong(joined("class ", name(classes[point["class"]])))
+    return joined(answer, *map(small, (label, *reach, votes, name(point["name"]))))
 
 
 # --- what it rests on, how to check it, what was set ---
@@ -340,22 +345,3 @@ def _fact(value: object) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-WORDS = (
-    ("run", "one time noising the whole training set, denoising it, training a model on it and letting it vote"),
-    (
-        "vote",
-        "the class that the model of one run gives a test image; a run that failed votes for none and still counts",
-    ),
-    ("sigma", "the strength of the noise: its standard deviation, where pixels go from 0 to 1"),
-    ("distance", "how far two training sets are apart: the root of the sum of all squared pixel differences"),
-    ("radius", "below this distance the most frequent answer stays the same"),
-    ("budget", "the largest sum of squared differences in grey levels (0 to 255) that lies below the radius"),
-    ("abstain", "to make no statement, because the votes do not agree enough"),
-    ("ceiling", "the largest radius that this number of runs can show, reached when all votes agree"),
-    ("alpha", "the risk of error: how probable it is, at most, that a statement is false"),
-    ("clean-test, noised-test", "whether test images are used as they are, or noised too; then the radius covers both"),
-    ("bound", "the rule that makes a radius of counted votes; fixed, like all settings, before the first run"),
-    ("label", "the class a test image is known to belong to; it decides about right and wrong, and about nothing else"),
-)

@@ -1,0 +1,46 @@
+"""Sentences of the report that are the same for all certificates, and what its words mean."""
+
+NOT_PROVED = (
+    "Nothing on this page is proved. The way of counting was chosen, or could have been, after the votes had been seen,"
+    " so no probability of error can be stated. The figures are what the votes would have given if everything had been"
+    " fixed before the first run."
+)
+FROM_ELSEWHERE = (
+    "These votes were not made by dpclean. It counted them and did the arithmetic; that they come from independent"
+    " runs, each with noise of this strength on every training image, is the word of whoever made them."
+)
+IN_TRAINING = (
+    "of the test images also occur among the training images. What is said about changes holds for them too, but a"
+    " model knows what it was trained on: the accuracies here flatter."
+)
+FROM_SEED = (
+    "The noise comes from a number that somebody chose. Everything here holds only if it was chosen after the training"
+    " images were fixed, and without trying several."
+)
+PROVED_RADII = (
+    "Where enough votes agree, no small change of the training images can have made another answer the most frequent"
+    " one. Where they do not, the test image abstains: nothing is said about it."
+)
+UNPROVED_RADII = "From the votes of each test image a radius was computed; where too few agree, it abstains."
+QUESTION = (
+    "Whoever can change training images a little may be able to make a model answer wrongly on a test image of their"
+    " choosing. Could they have done so here?"
+)
+
+WORDS = (
+    ("run", "one time noising the whole training set, denoising it, training a model on it and letting it vote"),
+    (
+        "vote",
+        "the class that the model of one run gives a test image; a run that failed votes for none and still counts",
+    ),
+    ("sigma", "the strength of the noise: its standard deviation, where pixels go from 0 to 1"),
+    ("distance", "how far two training sets are apart: the root of the sum of all squared pixel differences"),
+    ("radius", "below this distance the most frequent answer stays the same"),
+    ("budget", "the largest sum of squared differences in grey levels (0 to 255) that lies below the radius"),
+    ("abstain", "to make no statement, because the votes do not agree enough"),
+    ("ceiling", "the largest radius that this number of runs can show, reached when all votes agree"),
+    ("alpha", "the risk of error: how probable it is, at most, that a statement is false"),
+    ("clean-test, noised-test", "whether test images are used as they are, or noised too; then the radius covers both"),
+    ("bound", "the rule that makes a radius of counted votes; fixed, like all settings, before the first run"),
+    ("label", "the class a test image is known to belong to; it decides about right and wrong, and about nothing else"),
+)
