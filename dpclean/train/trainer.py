@@ -22,6 +22,8 @@ from dpclean.train.networks import Residual, build, head
 from dpclean.train.optimizers import make_optimizers, scale
 from dpclean.train.recipes import Recipe
 
+WHITENING_IMAGES = 5000  # from which the first layer's filters are found
+
 
 class Diverged(DpcleanError):
     """A fit whose loss or weights are not finite any more."""
@@ -42,7 +44,28 @@ class Epoch:
 
 
 State = dict[str, Any]
-OnEpoch = Callable[[Epoch], None]
+
+
+@dataclass
+class _Fit:
+    """A fit under way."""
+
+    seed: int
+    count: int  # images
+    batches: int  # an epoch
+    epochs: int
+    optimizers: list[torch.optim.Optimizer]
+    average: nn.Module | None
+    first_flips: Tensor
+    totals: Tensor  # [2]: sums of the batches' loss and accuracy in this epoch
+    done: int = 0  # steps
+    seconds: float = 0.0  # of this epoch so far
+    order: Tensor | None = None  # of this epoch
+    flip: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        return self.batches * self.epochs
 
 
 class Trainer:
@@ -75,10 +98,12 @@ class Trainer:
         self._init = None if init is None else _fitting(init, self.network, self._head)
         self._mean = torch.tensor(recipe.mean, device=device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(recipe.std, device=device).view(1, 3, 1, 1) * 255
+        if isinstance(self.network, Residual):
+            self.network.whiten.weight.requires_grad_(False)
         if recipe.freeze:
             self.network.requires_grad_(False)
             self._head.requires_grad_(True)
-        self._progress: State = {}
+        self._fit: _Fit | None = None
 
     # -- fit
 
@@ -88,119 +113,127 @@ class Trainer:
         labels: Tensor,
         *,
         seed: int,
-        on_epoch: OnEpoch | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
         resume: State | None = None,
     ) -> None:
         """Train on uint8 [N,S,S,3] with labels int64 [N], all of them from 0 to classes - 1.
 
-        Every random choice comes from seed. on_epoch may read checkpoint() and may raise; the fit then ends there.
-        resume: a checkpoint of a fit with the same arguments, which then ends with the same weights. Raises Diverged.
+        Every random choice comes from seed and the number of the step. on_step gets steps done and steps in all; it
+        and on_epoch may read checkpoint(), and may raise, which ends the fit. resume: a checkpoint of a fit with the
+        same arguments, which then ends with the same weights. Raises Diverged.
         """
-        recipe, count = self.recipe, len(images)
-        steps_per_epoch = math.ceil(count / recipe.batch_size)
-        epochs = max(recipe.epochs, math.ceil(recipe.least_steps / steps_per_epoch))
         images, labels = images.to(self.device), labels.to(self.device)
-        self._reset(images, seed)
-        optimizers = make_optimizers(self.network, self._head, recipe)
-        average = copy.deepcopy(self.network) if recipe.average else None
-        done = 0
+        fit = self._begin(images, seed)
         if resume is not None:
-            done = self._restore(resume, optimizers, average)
-        first = augment.first_flips(count, _generator(seed, "first flips"))
+            self._restore(fit, resume)
         with _deterministic(), torch.random.fork_rng(self._generators()):
-            for epoch in range(done, epochs):
+            while fit.done < fit.steps:
                 begun = time.perf_counter()
-                loss, accuracy = self._epoch(images, labels, first, seed, epoch, epochs, optimizers, average)
-                if not math.isfinite(loss):
-                    raise Diverged(f"the loss is not finite in epoch {epoch + 1}", "use another seed or another recipe")
-                self._progress = {"epochs": epoch + 1, "optimizers": optimizers, "average": average}
-                if on_epoch is not None:
-                    on_epoch(Epoch(epoch + 1, epochs, loss, accuracy, time.perf_counter() - begun))
-        self._progress = {}
-        if average is not None:
-            self.network.load_state_dict(average.state_dict())
+                self._step(fit, images, labels)
+                fit.seconds += time.perf_counter() - begun
+                if fit.done % fit.batches == 0:
+                    self._end_epoch(fit, on_epoch)
+                if on_step is not None:
+                    on_step(fit.done, fit.steps)
+        self._fit = None
+        if fit.average is not None:
+            self.network.load_state_dict(fit.average.state_dict())
         if not all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values()):
             raise Diverged("the weights are not finite after training", "use another seed or another recipe")
+
+    def _begin(self, images: Tensor, seed: int) -> _Fit:
+        """Sets the weights that a fit begins with, in place."""
+        recipe, count = self.recipe, len(images)
+        self.network.load_state_dict(build(recipe, self.classes, number_of(seed, "weights")).state_dict())
+        if self._init is not None:
+            self.network.load_state_dict(self._init, strict=False)
+        elif isinstance(self.network, Residual):
+            self.network.set_whitening(self._normalized(images[:WHITENING_IMAGES]))
+        batches = math.ceil(count / recipe.batch_size)
+        epochs = max(recipe.epochs, math.ceil(recipe.least_steps / batches))
+        self._fit = _Fit(
+            seed=seed,
+            count=count,
+            batches=batches,
+            epochs=epochs,
+            optimizers=make_optimizers(self.network, self._head, recipe),
+            average=copy.deepcopy(self.network) if recipe.average else None,
+            first_flips=augment.first_flips(count, _generator(seed, "first flips")),
+            totals=torch.zeros(2, device=self.device),
+        )
+        return self._fit
 
     def _generators(self) -> list[torch.device]:
         """The devices, beside the CPU, whose global generators a fit borrows."""
         return [] if self.device.type == "cpu" else [self.device]
 
-    def _reset(self, images: Tensor, seed: int) -> None:
-        """The weights a fit begins with, in place."""
-        self.network.load_state_dict(build(self.recipe, self.classes, _number(seed, "weights")).state_dict())
-        if self._init is not None:
-            self.network.load_state_dict(self._init, strict=False)
-        elif isinstance(self.network, Residual):
-            self.network.set_whitening(self._normalized(images[:5000]))
-            self.network.whiten.weight.requires_grad_(False)
-
-    def _epoch(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        first: Tensor,
-        seed: int,
-        epoch: int,
-        epochs: int,
-        optimizers: list[torch.optim.Optimizer],
-        average: nn.Module | None,
-    ) -> tuple[float, float]:
-        """One pass in batches of equal size: mean loss and accuracy. What is left over waits for another epoch."""
-        recipe = self.recipe
-        batches = math.ceil(len(images) / recipe.batch_size)
-        size = len(images) // batches
-        generator = _generator(seed, "epoch", epoch)
-        order = torch.randperm(len(images), generator=generator)
-        flip = augment.flips(recipe, first, epoch, generator)
-        torch.manual_seed(_number(seed, "network", epoch))  # for networks with dropout; fit keeps the caller's state
+    def _step(self, fit: _Fit, images: Tensor, labels: Tensor) -> None:
+        """One batch. All are of equal size; what is left over waits for another epoch."""
+        recipe, (epoch, batch) = self.recipe, divmod(fit.done, fit.batches)
+        if batch == 0 or fit.order is None:
+            fit.order, fit.flip = self._drawn(fit, epoch)
+        assert fit.flip is not None
+        size = fit.count // fit.batches
+        chosen = fit.order[batch * size : (batch + 1) * size]
+        there = chosen.to(self.device)
+        generator = _generator(fit.seed, "step", fit.done)
+        inputs = self._normalized(images[there])
+        inputs = augment.augmented(inputs, fit.flip[chosen], recipe.translate, generator)
+        torch.manual_seed(number_of(fit.seed, "network", fit.done))  # for networks with dropout
         self.network.train(not recipe.freeze)
-        losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        for batch in range(batches):
-            chosen = order[batch * size : (batch + 1) * size]
-            there = chosen.to(self.device)
-            inputs = self._normalized(images[there])
-            inputs = augment.augmented(inputs, flip[chosen], recipe.translate, generator)
-            factor = scale(recipe, epoch * batches + batch, epochs * batches)
-            loss, hit = self._step(inputs, labels[there], factor, optimizers)
-            if average is not None:
-                _blend(average, self.network, recipe.average)
-            losses += loss
-            hits += hit
-        return float(losses) / batches, float(hits) / (batches * size)
-
-    def _step(
-        self, inputs: Tensor, labels: Tensor, factor: float, optimizers: list[torch.optim.Optimizer]
-    ) -> tuple[Tensor, Tensor]:
-        logits = self._logits(inputs)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        logits, truth = self._logits(inputs), labels[there]
+        loss = functional.cross_entropy(logits, truth, label_smoothing=recipe.label_smoothing)
         loss.backward()
-        for optimizer in optimizers:
+        factor = scale(recipe, fit.done, fit.steps)
+        for optimizer in fit.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * factor
             optimizer.step()
             optimizer.zero_grad()
-        return loss.detach(), (logits.argmax(1) == labels).sum()
+        if fit.average is not None:
+            _blend(fit.average, self.network, recipe.average)
+        fit.totals += torch.stack((loss.detach(), (logits.argmax(1) == truth).float().mean()))
+        fit.done += 1
+
+    def _drawn(self, fit: _Fit, epoch: int) -> tuple[Tensor, Tensor]:
+        """Order and flips of an epoch."""
+        generator = _generator(fit.seed, "epoch", epoch)
+        order = torch.randperm(fit.count, generator=generator)
+        return order, augment.flips(self.recipe, fit.first_flips, epoch, generator)
+
+    def _end_epoch(self, fit: _Fit, on_epoch: Callable[[Epoch], None] | None) -> None:
+        loss, accuracy = (fit.totals / fit.batches).tolist()
+        number, seconds = fit.done // fit.batches, fit.seconds
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is not finite in epoch {number}", "use another seed or another recipe")
+        fit.totals.zero_()
+        fit.seconds = 0.0
+        if on_epoch is not None:
+            on_epoch(Epoch(number, fit.epochs, loss, accuracy, seconds))
 
     # -- checkpoints
 
     def checkpoint(self) -> State:
-        """Everything that fit(..., resume=...) needs, for torch.save; only while a fit calls on_epoch."""
-        average = self._progress["average"]
+        """Everything that fit(..., resume=...) needs, for torch.save; only while a fit calls back."""
+        fit = self._fit
+        assert fit is not None, "no fit is under way"
         return {
-            "epochs": self._progress["epochs"],
+            "done": fit.done,
+            "seconds": fit.seconds,
+            "totals": fit.totals,
             "network": self.network.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._progress["optimizers"]],
-            "average": average.state_dict() if average is not None else None,
+            "optimizers": [optimizer.state_dict() for optimizer in fit.optimizers],
+            "average": fit.average.state_dict() if fit.average is not None else None,
         }
 
-    def _restore(self, state: State, optimizers: list[torch.optim.Optimizer], average: nn.Module | None) -> int:
+    def _restore(self, fit: _Fit, state: State) -> None:
         self.network.load_state_dict(state["network"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        for optimizer, saved in zip(fit.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        if average is not None:
-            average.load_state_dict(state["average"])
-        return int(state["epochs"])
+        if fit.average is not None:
+            fit.average.load_state_dict(state["average"])
+        fit.done, fit.seconds, fit.totals = state["done"], state["seconds"], state["totals"].to(self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights, contiguous, on the CPU."""
@@ -278,14 +311,14 @@ def _blend(average: nn.Module, network: nn.Module, decay: float) -> None:
             mean.copy_(tensor)
 
 
-def _number(seed: int, *purpose: str | int) -> int:
+def number_of(seed: int, *purpose: str | int) -> int:
     """A 63-bit number for one purpose of one seed."""
     text = "/".join(("dpclean-train-1", str(seed), *map(str, purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 def _generator(seed: int, *purpose: str | int) -> Generator:
-    return Generator().manual_seed(_number(seed, *purpose))
+    return Generator().manual_seed(number_of(seed, *purpose))
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from torch import Tensor
 from dpclean.errors import InputError
 from dpclean.train import trainer as trainer_module
 from dpclean.train.recipes import Recipe, find_recipe
-from dpclean.train.trainer import Diverged, Epoch, Trainer
+from dpclean.train.trainer import Diverged, Trainer
+from tests.train.pictures import tensors
 
 CPU = torch.device("cpu")
 SHORT = replace(find_recipe("tiny"), epochs=3, least_steps=0, batch_size=16)
@@ -23,15 +24,6 @@ VARIANTS = {
     "average": replace(SHORT, average=0.9),
     "dropout": replace(find_recipe("torchvision:mobilenet_v3_small@32"), epochs=3, batch_size=16, translate=2),
 }
-
-
-def pictures(count: int = 40, classes: int = 2, size: int = 24, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Noisy images whose class is their tint."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % classes
-    images = torch.randint(0, 160, (count, size, size, 3), generator=generator)
-    images[torch.arange(count), :, :, labels] += 80
-    return images.byte(), labels
 
 
 def make(recipe: Recipe = SHORT, size: int = 24, **options: Any) -> Trainer:
@@ -51,15 +43,15 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name: str) -> None:
     recipe = VARIANTS[name]
     size = recipe.size or 24
-    images, labels = pictures(size=size)
+    images, labels = tensors(size=size)
     weights = fitted(make(recipe, size), images, labels)
     assert same(weights, fitted(make(recipe, size), images, labels))
     assert not same(weights, fitted(make(recipe, size), images, labels, seed=2))
 
 
 def test_a_fit_alone_equals_the_same_fit_after_others() -> None:
-    images, labels = pictures()
-    others, other_labels = pictures(25, seed=5)
+    images, labels = tensors()
+    others, other_labels = tensors(25, seed=5)
     trainer = make()
     alone = fitted(trainer, images, labels)
     between = fitted(trainer, others, other_labels, seed=3)
@@ -68,7 +60,7 @@ def test_a_fit_alone_equals_the_same_fit_after_others() -> None:
 
 
 def test_the_global_generator_neither_matters_nor_moves() -> None:
-    images, labels = pictures()
+    images, labels = tensors()
     torch.manual_seed(1)
     weights = fitted(make(), images, labels)
     torch.manual_seed(2)
@@ -78,7 +70,7 @@ def test_the_global_generator_neither_matters_nor_moves() -> None:
 
 
 def test_training_reads_its_tensors_and_leaves_them_as_they_are() -> None:
-    images, labels = pictures()
+    images, labels = tensors()
     kept = images.clone(), labels.clone()
     fitted(make(), images, labels)
     assert torch.equal(images, kept[0]) and torch.equal(labels, kept[1])
@@ -86,7 +78,7 @@ def test_training_reads_its_tensors_and_leaves_them_as_they_are() -> None:
 
 def test_two_epochs_read_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """One noised copy a run: every epoch sees the pixels it was given, none drawn afresh."""
-    images, labels = pictures(32)
+    images, labels = tensors(32)
     seen: list[Tensor] = []
     augmented: Callable[..., Tensor] = trainer_module.augment.augmented
 
@@ -104,29 +96,32 @@ def test_two_epochs_read_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("stop", [1, 2])
+@pytest.mark.parametrize("stop", [4, 6])  # within an epoch of three steps, and at its end
 def test_a_resumed_fit_ends_with_the_weights_of_an_unbroken_one(name: str, stop: int) -> None:
     recipe = VARIANTS[name]
     size = recipe.size or 24
-    images, labels = pictures(size=size)
+    images, labels = tensors(size=size)
 
     class Killed(Exception):
         pass
 
     saved: list[Any] = []
 
-    def stop_there(epoch: Epoch) -> None:
-        if epoch.number == stop:
+    def stop_there(done: int, steps: int) -> None:
+        if done == stop:
             saved.append({name: _cloned(value) for name, value in first.checkpoint().items()})
             raise Killed
 
-    whole = fitted(make(recipe, size), images, labels)
+    curve: list[Any] = []
+    whole = fitted(make(recipe, size), images, labels, on_epoch=curve.append)
     first = make(recipe, size)
     with pytest.raises(Killed):
-        first.fit(images, labels, seed=1, on_epoch=stop_there)
-    epochs: list[int] = []
-    resumed = fitted(make(recipe, size), images, labels, resume=saved[0], on_epoch=lambda e: epochs.append(e.number))
-    assert same(whole, resumed) and (epochs[:1] or [stop + 1]) == [stop + 1]
+        first.fit(images, labels, seed=1, on_step=stop_there)
+    resumed_curve: list[Any] = []
+    resumed = fitted(make(recipe, size), images, labels, resume=saved[0], on_epoch=resumed_curve.append)
+    assert same(whole, resumed)
+    left = curve[stop // 3 :]
+    assert [(e.number, e.loss, e.accuracy) for e in resumed_curve] == [(e.number, e.loss, e.accuracy) for e in left]
 
 
 def _cloned(value: Any) -> Any:
@@ -138,16 +133,16 @@ def _cloned(value: Any) -> Any:
 
 
 def test_it_learns() -> None:
-    images, labels = pictures(80)
+    images, labels = tensors(80)
     trainer = make(replace(SHORT, epochs=8))
     trainer.fit(images, labels, seed=1)
-    others, truth = pictures(40, seed=9)
+    others, truth = tensors(40, seed=9)
     assert (trainer.predict(others) == truth).float().mean() > 0.9
 
 
 def test_an_image_alone_gets_the_scores_that_it_gets_among_others() -> None:
     """No batch statistics at prediction: one point's vote does not depend on other points."""
-    images, labels = pictures(40)
+    images, labels = tensors(40)
     trainer = make(replace(SHORT, predict_batch=16))
     trainer.fit(images, labels, seed=1)
     together = trainer.scores(images)
@@ -158,7 +153,7 @@ def test_an_image_alone_gets_the_scores_that_it_gets_among_others() -> None:
 
 
 def test_prediction_changes_nothing() -> None:
-    images, labels = pictures()
+    images, labels = tensors()
     trainer = make()
     weights = fitted(trainer, images, labels)
     trainer.predict(images)
@@ -166,7 +161,7 @@ def test_prediction_changes_nothing() -> None:
 
 
 def test_weights_go_to_another_trainer() -> None:
-    images, labels = pictures()
+    images, labels = tensors()
     trainer, other = make(), make()
     other.load_state_dict(fitted(trainer, images, labels))
     assert torch.equal(trainer.scores(images), other.scores(images))
@@ -175,17 +170,17 @@ def test_weights_go_to_another_trainer() -> None:
 
 
 def test_a_loss_that_is_not_finite_is_told() -> None:
-    images, labels = pictures()
+    images, labels = tensors()
     with pytest.raises(Diverged, match="not finite"):
         make(replace(SHORT, optimizer="sgd", lr=1e30)).fit(images, labels, seed=1)
 
 
 def test_init_begins_from_other_weights_and_a_head_of_another_shape_stays_fresh() -> None:
-    images, labels = pictures()
+    images, labels = tensors()
     first = fitted(make(), images, labels)
     still = replace(SHORT, optimizer="sgd", lr=0.0, freeze=True)
     assert same(first, fitted(make(still, init=first), images, labels))
-    images3, labels3 = pictures(60, classes=3)
+    images3, labels3 = tensors(60, classes=3)
     transferred = Trainer(still, 3, size=24, device=CPU, init=first)
     transferred.fit(images3, labels3, seed=1)
     state = transferred.state_dict()
@@ -196,7 +191,7 @@ def test_init_begins_from_other_weights_and_a_head_of_another_shape_stays_fresh(
 
 
 def test_a_frozen_network_learns_its_head_only() -> None:
-    images, labels = pictures()
+    images, labels = tensors()
     first = fitted(make(), images, labels)
     after = fitted(make(replace(SHORT, freeze=True), init=first), images, labels, seed=2)
     assert [name for name in first if not torch.equal(first[name], after[name])] == ["head.weight"]

@@ -1,0 +1,148 @@
+"""What `train` trains on and is tested on: read, named alike, counted, and checked against the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.data.records import ReadOptions
+from dpclean.errors import InputError
+from dpclean.jobs import manifest as manifests
+from dpclean.jobs.manifest import ANCESTRY_NAME, Manifest
+from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
+from dpclean.train.options import Options
+
+PREFIX_BYTES = 8  # of a pixel hash, in an ancestry file
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images of a training. not_sanitized: why these data are not sanitized data, one sentence each."""
+
+    train: Images  # with labels only
+    test: Images | None  # labels are places in the classes of train
+    test_source: str  # "test", "split", "holdout" or ""
+    manifest: Manifest | None
+    manifest_sha256: str | None
+    ancestry: frozenset[bytes]  # 8 bytes of the pixel hash of each raw image that went in
+    train_digest: str
+    test_digest: str | None
+    shared: int  # test images that are among the training images, sanitized or raw
+    unlabelled: int
+    not_sanitized: list[str]
+
+
+def read_inputs(clean: Path, options: Options) -> Inputs:
+    """Read CLEAN and the test images into memory.
+
+    Raises InputError where a class has no training image or the test images have classes that CLEAN has not.
+    """
+    manifest = manifests.read(clean)
+    whole = read_images(clean, _read_options(manifest), workers=options.workers)
+    hashes = pixel_hashes(whole)
+    train, test, source = _divide(whole, options)
+    labelled = train.take(train.labels >= 0)
+    check_classes(labelled)
+    train_hashes = pixel_hashes(labelled)
+    test_hashes = pixel_hashes(test) if test is not None else []
+    if manifest is None:  # nothing says that these are not the raw data themselves
+        ancestry = prefixes(hashes)
+    else:
+        ancestry = read_ancestry(clean / ANCESTRY_NAME)
+    return Inputs(
+        train=labelled,
+        test=test,
+        test_source=source,
+        manifest=manifest,
+        manifest_sha256=_manifest_sha256(clean) if manifest is not None else None,
+        ancestry=ancestry,
+        train_digest=pixel_digest(labelled, train_hashes),
+        test_digest=pixel_digest(test, test_hashes) if test is not None else None,
+        shared=sum(h in set(train_hashes) or (source == "test" and h[:PREFIX_BYTES] in ancestry) for h in test_hashes),
+        unlabelled=len(train) - len(labelled),
+        not_sanitized=_not_sanitized(whole, hashes, manifest),
+    )
+
+
+def _read_options(manifest: Manifest | None) -> ReadOptions:
+    """Sanitized data as they were written: an alpha plane in them is unsanitized and is left unread."""
+    if manifest is None:
+        return ReadOptions()
+    asked = manifest.parameters
+    return ReadOptions(alpha_policy="drop", max_pixels=asked["max_pixels"], layout=asked["layout"])
+
+
+def _divide(whole: Images, options: Options) -> tuple[Images, Images | None, str]:
+    """(train, test, where test comes from)."""
+    train, in_split = split(whole)
+    if options.test is not None:
+        test = read_images(options.test, workers=options.workers)
+        test = split(test)[1] or test
+        return train, relabelled(test.take(test.labels >= 0), train.classes), "test"
+    if options.holdout is not None:
+        held = holdout(train, options.holdout)
+        return train.take(~held), train.take(held), "holdout"
+    if in_split is not None:
+        return train, in_split.take(in_split.labels >= 0), "split"
+    return train, None, ""
+
+
+def relabelled(images: Images, classes: Sequence[str]) -> Images:
+    """Labelled by another class list. Raises InputError where a class is not in it."""
+    return replace(images, labels=match_labels(images, classes), classes=tuple(classes))
+
+
+def check_classes(train: Images) -> None:
+    """Refuse what nothing can be learned from."""
+    if len(train.classes) < 2:
+        message = f"the training data have {len(train.classes)} class{'' if len(train.classes) == 1 else 'es'}"
+        raise InputError(f"{message}, a classifier needs two", "sort the images into one folder a class")
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    empty = [name for name, count in zip(train.classes, counts, strict=True) if count == 0]
+    if empty:
+        named = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        raise InputError(f"classes without a training image: {named}", "add images, or remove these classes")
+
+
+def images_by_class(train: Images) -> dict[str, int]:
+    """How many there are, by name."""
+    counts: NDArray[np.int64] = np.bincount(train.labels, minlength=len(train.classes))
+    return dict(zip(train.classes, counts.tolist(), strict=True))
+
+
+def prefixes(hashes: Sequence[bytes]) -> frozenset[bytes]:
+    """What an ancestry file keeps of pixel hashes."""
+    return frozenset(found[:PREFIX_BYTES] for found in hashes)
+
+
+def read_ancestry(path: Path) -> frozenset[bytes]:
+    """The entries of an ancestry file. Raises InputError where it is missing or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the ancestry {str(path)!r} cannot be read: {error.strerror}", "restore it") from error
+    if len(data) % PREFIX_BYTES:
+        raise InputError(f"the ancestry {str(path)!r} is damaged", "restore it")
+    return frozenset(data[start : start + PREFIX_BYTES] for start in range(0, len(data), PREFIX_BYTES))
+
+
+def _manifest_sha256(clean: Path) -> str:
+    return hashlib.sha256((clean / manifests.NAME).read_bytes()).hexdigest()
+
+
+def _not_sanitized(whole: Images, hashes: Sequence[bytes], manifest: Manifest | None) -> list[str]:
+    if manifest is None:
+        return [f"the training data have no {manifests.NAME}, so nothing says that they are sanitized"]
+    reasons = [] if manifest.sanitized else ["sigma is 0: the training data are not sanitized"]
+    known = whole.classes if not manifest.classes else manifest.classes
+    if set(whole.classes) <= set(known):
+        labels = whole.source_labels if not manifest.classes else match_labels(whole, known)
+        digest = pixel_digest(whole, hashes, indices=range(len(whole)), labels=labels.tolist())
+        if digest == manifest.output.pixel_digest:
+            return reasons
+    return [*reasons, "the training data are not those that their manifest speaks of: they have changed since"]

@@ -1,0 +1,128 @@
+"""Everything that goes into a training, each read once, when it is first needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dpclean.train import inputs as data
+from dpclean.train.dataset import Images, pixel_digest, pixel_hashes, read_images, split
+from dpclean.train.images import prepare
+from dpclean.train.init import Init, find_init
+from dpclean.train.inputs import Inputs
+from dpclean.train.model import read_description
+from dpclean.train.options import Options
+from dpclean.train.recipes import Recipe, default_recipe, find_recipe
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Raw data to begin on. Whatever is trained from them is not certifiable."""
+
+    images: Images
+    digest: str
+    ancestry: frozenset[bytes]
+
+
+class Material:
+    """Images, recipe and weights to begin from, and what is to be said of them. Raises what reading them raises."""
+
+    def __init__(self, clean: Path, options: Options) -> None:
+        self.clean = clean
+        self.options = options
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return data.read_inputs(self.clean, self.options)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe asked for, that of the model begun from, or the one that fits the images."""
+        name = self.options.recipe
+        if name is not None:
+            recipe = find_recipe(name)
+        else:
+            known = read_description(Path(self.options.init).expanduser()) if self.options.init else None
+            recipe = known.recipe if known else default_recipe(self.inputs.train.pixels)
+        return replace(recipe, freeze=self.options.freeze)
+
+    @cached_property
+    def init(self) -> Init | None:
+        return None if self.options.init is None else find_init(self.options.init, self.recipe)
+
+    @cached_property
+    def warm(self) -> Warm | None:
+        if self.options.warm_start is None:
+            return None
+        raw = split(read_images(self.options.warm_start, workers=self.options.workers))[0]
+        raw = data.relabelled(raw.take(raw.labels >= 0), self.inputs.train.classes)
+        hashes = pixel_hashes(raw)
+        return Warm(raw, pixel_digest(raw, hashes), data.prefixes(hashes))
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        """The training images, uint8 [N,S,S,3]."""
+        return prepare(self.inputs.train.pixels, self.recipe.size)
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return int(self.tensor.shape[1])
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """Everything that decides the weights and what is said of them, ready for JSON."""
+        o, found = self.options, self.inputs
+        return {
+            "data": found.train_digest,
+            "manifest": found.manifest_sha256,
+            "test": found.test_digest,
+            "holdout": o.holdout,
+            "recipe": self.recipe.as_dict(),
+            "init": self.init.digest if self.init else None,
+            "warm_start": self.warm.digest if self.warm else None,
+            "warm_epochs": o.warm_epochs if self.warm else None,
+            "seed": o.seed,
+        }
+
+    def ancestry(self) -> frozenset[bytes]:
+        """8 bytes of the pixel hash of each raw image that goes in, as far as it is known."""
+        of_warm = self.warm.ancestry if self.warm else frozenset()
+        of_init = data.read_ancestry(self.init.ancestry) if self.init and self.init.ancestry else frozenset()
+        return self.inputs.ancestry | of_warm | of_init
+
+    def raw_digests(self) -> list[str]:
+        """The pixel digests of all raw data that go in, as far as they are known."""
+        found = self.inputs
+        digests = {found.manifest.raw.pixel_digest if found.manifest else found.train_digest}
+        digests |= {self.warm.digest} if self.warm else set()
+        if self.init is not None and self.init.model is not None:
+            digests |= set(self.init.model.description.data.raw_pixel_digests)
+        return sorted(digests)
+
+    def not_certifiable(self) -> list[str]:
+        """Why no certificate can rest on weights made of this, one sentence each."""
+        reasons = list(self.inputs.not_sanitized)
+        if self.warm is not None:
+            reasons.append("training began on raw data (--warm-start)")
+        if self.init is not None and self.init.model is not None:
+            reasons += [f"the weights begun from: {reason}" for reason in self.init.model.description.not_certifiable]
+        return reasons
+
+    def warnings(self) -> list[str]:
+        """What a user should know, one sentence each."""
+        found, left_out = self.inputs, sum(self.inputs.train.quarantined.values())
+        unknown = self.init is not None and self.init.ancestry is None
+        said = [
+            (left_out, f"images of the training data that cannot be used: {left_out}"),
+            (found.unlabelled, f"training images without a class, left aside: {found.unlabelled}"),
+            (found.shared, f"test images that are among the training images, so accuracy flatters: {found.shared}"),
+            (found.test is None, "no test images, so no accuracy: --test or --holdout 0.1 names some"),
+            (unknown, "nothing tells what the weights begun from were made of"),
+        ]
+        reasons = [f"not certifiable: {reason}" for reason in self.not_certifiable()]
+        return reasons + [sentence for applies, sentence in said if applies]

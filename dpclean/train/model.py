@@ -1,0 +1,151 @@
+"""A trained model as a folder: model.safetensors, model.json, and the ancestry of its data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dpclean.errors import ConflictError, InputError
+from dpclean.jobs.manifest import ANCESTRY_NAME
+from dpclean.train.recipes import Recipe
+from dpclean.train.trainer import Trainer
+
+NAME, WEIGHTS_NAME = "model.json", "model.safetensors"
+FORMAT = 1
+
+
+class TrainedOn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The training images. pixel_digest: see docs/formats.md; sigma and manifest: None without a manifest."""
+
+    path: str  # relative to the model
+    images: int
+    images_by_class: dict[str, int]
+    pixel_digest: str
+    sigma: float | None
+    manifest_sha256: str | None
+    raw_pixel_digests: list[str]  # of all raw data that went in, weights begun from included
+
+
+class ClassAccuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Right predictions among the test images of one class."""
+
+    name: str
+    images: int
+    correct: int
+
+
+class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """On test images. source: test, split or holdout. shared: how many of them occur in the training data."""
+
+    source: str
+    images: int
+    correct: int
+    shared: int
+    per_class: list[ClassAccuracy]
+    pixel_digest: str
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What model.json says."""
+
+    format: int
+    tool: str
+    classes: list[str]
+    size: int  # edge of the images that the network takes
+    recipe: Recipe
+    recipe_sha256: str
+    seed: int
+    parameters: dict[str, Any]  # everything that decides the weights; the same command has the same
+    data: TrainedOn
+    accuracy: Accuracy | None
+    certifiable: bool
+    not_certifiable: list[str]  # why, one sentence each
+    weights_sha256: str  # of model.safetensors
+    host: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder as it was found."""
+
+    folder: Path
+    description: Description
+    weights: dict[str, Tensor]
+
+    @property
+    def ancestry(self) -> Path | None:
+        """The file with 8 bytes of the pixel hash of each raw image that went in."""
+        path = self.folder / ANCESTRY_NAME
+        return path if path.is_file() else None
+
+    def trainer(self, device: torch.device) -> Trainer:
+        """Ready to predict."""
+        told = self.description
+        trainer = Trainer(told.recipe, len(told.classes), size=told.size, device=device)
+        trainer.load_state_dict(self.weights)
+        return trainer
+
+
+def dump(description: Description) -> bytes:
+    """The description as indented JSON, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
+
+
+def read_description(folder: Path) -> Description | None:
+    """What model.json in a folder says, None where there is none. Raises ConflictError, InputError."""
+    path = folder / NAME
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fields = msgspec.json.decode(raw)
+        found = fields.get("format") if isinstance(fields, dict) else None
+        if isinstance(found, int) and found > FORMAT:
+            raise ConflictError(
+                f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
+                f"use {fields.get('tool', 'a newer dpclean')} or newer",
+            )
+        return msgspec.convert(fields, Description)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"{str(path)!r} describes no model: {error}", "restore the file, or train again") from error
+
+
+def read_model(folder: Path) -> Model:
+    """A model with its weights, checked against their digest. Raises InputError, ConflictError."""
+    description = read_description(folder)
+    if description is None:
+        raise InputError(f"{str(folder)!r} holds no model: {NAME} is missing", "give what 'dpclean train' wrote")
+    path = folder / WEIGHTS_NAME
+    weights = read_weights(path)
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != description.weights_sha256:
+            raise InputError(f"{str(path)!r} is not the file that {NAME} speaks of", "restore it, or train again")
+    return Model(folder, description, weights)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises InputError."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}", "give a safetensors file of weights") from error
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256, hex, over name, dtype, shape and bytes of each tensor, in order of the names."""
+    whole = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].cpu().contiguous()
+        whole.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        whole.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()

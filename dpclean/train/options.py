@@ -1,0 +1,43 @@
+"""What `train` can be asked for, checked before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpclean.errors import UsageError
+from dpclean.train.recipes import find_recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `train`; names and defaults are those of the command line. Raises UsageError."""
+
+    test: Path | None = None
+    holdout: float | None = None
+    recipe: str | None = None
+    init: str | None = None
+    freeze: bool = False
+    warm_start: Path | None = None
+    warm_epochs: int = 10
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.recipe is not None:
+            find_recipe(self.recipe)
+        if self.holdout is not None and not 0 < self.holdout < 1:
+            raise UsageError(f"holdout is a share between 0 and 1, got {self.holdout:g}", "0.1 is a common choice")
+        if self.test is not None and self.holdout is not None:
+            raise UsageError("--test and --holdout both name test images", "give one of them")
+        if self.freeze and self.init is None:
+            raise UsageError("--freeze keeps the weights of --init, which is not given", "give --init, or no --freeze")
+        if self.init is not None and self.warm_start is not None:
+            raise UsageError("--init and --warm-start both say where to begin", "give one of them")
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number")
+        for name, value in (("warm-epochs", self.warm_epochs), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}", "give a larger number")

@@ -1,0 +1,56 @@
+"""What a model makes of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpclean.denoise.denoiser import choose_device
+from dpclean.train.dataset import read_images
+from dpclean.train.images import prepare
+from dpclean.train.model import read_model
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's most probable class. probability: of the network's softmax, nothing that is proved."""
+
+    name: str
+    class_name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """In the order of the listing. quarantined: images that cannot be used, by reason."""
+
+    model: str
+    classes: list[str]
+    predictions: list[Prediction]
+    quarantined: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that --json prints."""
+        rows = [{"name": p.name, "class": p.class_name, "probability": p.probability} for p in self.predictions]
+        return {
+            "format": 1,
+            "command": "predict",
+            "model": self.model,
+            "classes": self.classes,
+            "predictions": rows,
+            "quarantined": self.quarantined,
+        }
+
+
+def predict(model: Path, images: Path, *, device: str = "auto", workers: int | None = None) -> Predictions:
+    """Classify a folder of images or of shards with what `train` wrote. Raises InputError, ConflictError."""
+    read = read_model(model.expanduser())
+    trainer = read.trainer(choose_device(device))
+    found = read_images(images, workers=workers)
+    scores = trainer.scores(prepare(found.pixels, read.description.size))
+    best = scores.max(1)
+    classes = read.description.classes
+    rows = zip(found.names, best.indices.tolist(), best.values.tolist(), strict=True)
+    predictions = [Prediction(name, classes[place], round(value, 6)) for name, place, value in rows]
+    return Predictions(str(model), classes, predictions, found.quarantined)

@@ -1,0 +1,81 @@
+"""What makes a folder of weights a model: its description, its accuracy, its ancestry, its curve."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import save
+
+from dpclean import __version__
+from dpclean.jobs.manifest import ANCESTRY_NAME
+from dpclean.jobs.staging import write_durably
+from dpclean.train import model as models
+from dpclean.train.curve import curve_svg, curve_tsv
+from dpclean.train.images import prepare
+from dpclean.train.inputs import images_by_class
+from dpclean.train.material import Material
+from dpclean.train.trainer import Epoch, Trainer
+
+TABLE_NAME, DRAWING_NAME = "training.tsv", "training.svg"
+
+
+def seal(
+    folder: Path, out: Path, material: Material, trainer: Trainer, curve: Sequence[Epoch], host: dict[str, str]
+) -> models.Description:
+    """Write everything that out is to hold into folder; gives back what model.json says."""
+    found = material.inputs
+    weights = save(trainer.state_dict())
+    reasons = material.not_certifiable()
+    description = models.Description(
+        format=models.FORMAT,
+        tool=f"dpclean {__version__}",
+        classes=list(found.train.classes),
+        size=trainer.size,
+        recipe=material.recipe,
+        recipe_sha256=material.recipe.digest(),
+        seed=material.options.seed,
+        parameters=material.parameters,
+        data=models.TrainedOn(
+            path=os.path.relpath(material.clean, out),
+            images=len(found.train),
+            images_by_class=images_by_class(found.train),
+            pixel_digest=found.train_digest,
+            sigma=found.manifest.noise.sigma if found.manifest else None,
+            manifest_sha256=found.manifest_sha256,
+            raw_pixel_digests=material.raw_digests(),
+        ),
+        accuracy=_accuracy(material, trainer),
+        certifiable=not reasons,
+        not_certifiable=reasons,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        host=host,
+    )
+    write_durably(folder / models.WEIGHTS_NAME, weights)
+    write_durably(folder / ANCESTRY_NAME, b"".join(sorted(material.ancestry())))
+    write_durably(folder / TABLE_NAME, curve_tsv(curve).encode())
+    write_durably(folder / DRAWING_NAME, curve_svg(curve).encode())
+    write_durably(folder / models.NAME, models.dump(description))
+    return description
+
+
+def _accuracy(material: Material, trainer: Trainer) -> models.Accuracy | None:
+    """Right predictions among the test images, of each class and in all."""
+    test = material.inputs.test
+    if test is None or not len(test):
+        return None
+    right = trainer.predict(prepare(test.pixels, trainer.size)).numpy() == test.labels
+    per_class = [
+        models.ClassAccuracy(name, int((test.labels == label).sum()), int(right[test.labels == label].sum()))
+        for label, name in enumerate(test.classes)
+    ]
+    return models.Accuracy(
+        source=material.inputs.test_source,
+        images=len(test),
+        correct=int(right.sum()),
+        shared=material.inputs.shared,
+        per_class=per_class,
+        pixel_digest=material.inputs.test_digest or "",
+    )
