@@ -105,7 +105,10 @@ def _opening(certificate: Certificate) -> Iterator[Html]:
     if terms.get("points_in_training"):
         yield paragraph(strong(f"{terms['points_in_training']:,} "), IN_TRAINING, kind="warning")
     yield paragraph(QUESTION)
-    yield paragraph(_how(terms), UNPROVED_RADII if _exploratory(certificate) else PROVED_RADII)
+    yield paragraph(
+        _how(terms, certificate["summary"]["failed_runs"]),
+        UNPROVED_RADII if _exploratory(certificate) else PROVED_RADII,
+    )
     yield _cards(certificate)
     if not _exploratory(certificate):
         yield heading("What is certified")
@@ -114,12 +117,13 @@ def _opening(certificate: Certificate) -> Iterator[Html]:
     yield bullets(certificate["not_covered"])
 
 
-def _how(terms: Mapping[str, Any]) -> str:
+def _how(terms: Mapping[str, Any], failed: int) -> str:
     noised = " The test images were noised and denoised in the same way." if terms["threat"] == "noised-test" else ""
+    without = f" Of the runs {failed:,} failed; they are counted, as votes for nobody." if failed else ""
     return (
         f"A model was trained {terms['runs']:,} times, each time on a new copy of the same training images, to which"
         f" fresh random noise (sigma {terms['sigma']}) had been added and then taken away again.{noised} Each model"
-        f" cast one vote for each test image, {terms['points']:,} in all. "
+        f" cast one vote for each test image, {terms['points']:,} in all.{without} "
     )
 
 
@@ -145,19 +149,21 @@ def _certified(certificate: Certificate) -> Iterator[str]:
         yield "Nothing. For none of the test images do enough votes agree."
         return
     largest = max(certificate["points"], key=lambda point: int(point["budget"]))
-    what = "the training images"
-    if terms["threat"] == "noised-test":
-        what += " and this test image, taken together,"
+    noised = terms["threat"] == "noised-test"
+    what = "the training images and this test image, taken together," if noised else "the training images"
+    where = "the whole training set and this test image" if noised else "the whole training set"
+    size = f" These images have {terms['values']:,} pixel values in all." if terms["values"] else ""
+    reach = f"{largest['certified_radius']}, a budget of {largest['budget']:,}"
     yield (
         "For every certified test image: the class that models trained in this way vote for most often stays the same"
         f" if {what} are changed by less than the radius of that test image, by whatever attack. And the other way"
         " round: if the images used here are the changed ones, the unchanged ones would have led to the same class."
     )
     yield (
-        "A radius is a distance: square the change of every pixel value of the whole training set, add all squares up,"
-        " and take the root; pixels go from 0 to 1. The budget says the same in whole grey levels from 0 to 255, before"
-        f" the root. Here the largest radius is {largest['certified_radius']}, a budget of {largest['budget']:,}: for"
-        f" example {largest['budget']:,} pixel values changed by one level each, or {largest['budget'] // 4:,} by two."
+        f"A radius is a distance: square the change of every pixel value of {where}, add all squares up, and take the"
+        " root; pixels go from 0 to 1. The budget says the same in whole grey levels from 0 to 255, before the root."
+        f" Here the largest radius is {reach}: for example {largest['budget']:,} pixel values changed by one level"
+        f" each, or {largest['budget'] // 4:,} by two.{size}"
     )
     yield _risk(terms)
 

@@ -125,6 +125,8 @@ def test_every_number_on_the_page_comes_from_the_certificate() -> None:
     [
         (("summary", "certified"), 7654321, "7,654,321 of"),
         (("summary", "abstained"), 7654321, "7,654,321nothing is said about these"),
+        (("summary", "failed_runs"), 7654321, "Of the runs 7,654,321 failed; they are counted"),
+        (("terms", "values"), 7654321, "These images have 7,654,321 pixel values"),
         (("summary", "ceiling"), "7.654321", "ceiling 7.654321"),
         (("summary", "largest_radius"), "7.654321", "7.654321, the largest radius here"),
         (("summary", "median_radius"), "7.654321", "median 7.654321"),
@@ -263,7 +265,9 @@ def test_without_labels_nothing_is_said_about_right_and_wrong() -> None:
 def test_both_images_count_where_test_images_are_noised() -> None:
     text = shown(drawn(threat="noised-test")).text
     assert "the training images and this test image, taken together," in text
+    assert "every pixel value of the whole training set and this test image, add" in text
     assert "test images were noised and denoised in the same way" in text
+    assert "and this test image" not in shown(drawn()).text
 
 
 def test_when_all_abstain_nothing_is_certified() -> None:
