@@ -20,16 +20,24 @@ SMALL = {
     "add_attention": False,
     "norm_num_groups": 4,
 }
+PATCHES = {"in_channels": 12, "out_channels": 12, "patch_size": 2}
 
 
 def make_denoiser(
-    folder: Path, *, prediction_type: str = "epsilon", prepare: Callable[[Any], None] | None = None, **config: Any
+    folder: Path,
+    *,
+    prediction_type: str = "epsilon",
+    prepare: Callable[[Any], None] | None = None,
+    patch_size: int = 1,
+    **config: Any,
 ) -> Path:
     """A folder with a random UNet2DModel; prepare(model) may change its weights first."""
     from diffusers import UNet2DModel
 
     torch.manual_seed(0)
     model = UNet2DModel(**{**SMALL, **config})
+    if patch_size != 1:
+        model.register_to_config(patch_size=patch_size)
     if prepare is not None:
         with torch.no_grad():
             prepare(model)

@@ -29,6 +29,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
 HUB_FILES = [folder + file for folder in ("", "unet/") for file in ("config.json", WEIGHTS, *SCHEDULERS)]
 LARGEST_CONFIG = 1 << 20
+PATCH_SIZES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,17 @@ def load_network(files: DenoiserFiles) -> UNet2DModel | diffusers.UNet2DModel:
 
 
 def _check_config(name: str, config: dict[str, Any]) -> None:
-    """Raise SetupError for a model that is no unconditional UNet2DModel of one or three channels."""
+    """Raise SetupError for what is no unconditional UNet2DModel of one or three channels, whole or in patches."""
     if config.get("_class_name") != "UNet2DModel":
         raise SetupError(f"denoiser {name!r} is a {config.get('_class_name')!r}", "give an unconditional UNet2DModel")
-    if config.get("in_channels", 3) not in (1, 3):
-        raise SetupError(f"denoiser {name!r} takes {config['in_channels']} channels", "give one that takes 1 or 3")
+    patch_size = config.get("patch_size", 1)
+    if not (isinstance(patch_size, int) and patch_size in PATCH_SIZES):
+        raise SetupError(f"denoiser {name!r} has patch_size {patch_size!r}", "it must be 1, 2, 4 or 8")
+    if config.get("in_channels", 3) not in (patch_size**2, 3 * patch_size**2):
+        raise SetupError(
+            f"denoiser {name!r} takes {config.get('in_channels', 3)} channels in patches of {patch_size}",
+            "give one that takes 1 or 3 channels, times the square of its patch_size",
+        )
     if config.get("num_class_embeds") or config.get("class_embed_type"):
         raise SetupError(f"denoiser {name!r} wants class labels", "give an unconditional UNet2DModel")
     if config.get("time_embedding_type", "positional") == "fourier":

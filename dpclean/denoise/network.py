@@ -85,6 +85,9 @@ class FixedLevelNetwork(nn.Module):
 
     forward: x [B, C, H, W] of the given dtype, channels_last -> prediction of the same height and width.
     H and W are multiples of `stride`. Each sample's result is independent of the others in the batch.
+
+    A configuration with patch_size p > 1 is of a network that sees each p x p pixels of a channel as p^2 channels
+    (Shi et al. 2016, the inverse of sub-pixel shuffling): torch's pixel_unshuffle before it, pixel_shuffle after it.
     """
 
     def __init__(
@@ -99,13 +102,19 @@ class FixedLevelNetwork(nn.Module):
         self.conv_in, self.down_blocks, self.mid_block = model.conv_in, model.down_blocks, model.mid_block
         self.up_blocks, self.conv_out = model.up_blocks, model.conv_out
         self.norm_out = FusedNorm(model.conv_norm_out, silu=True)
-        self.in_channels = int(model.config.in_channels)
-        self.stride = 2 ** (len(model.config.down_block_types) - 1)
+        self.patch_size = int(getattr(model.config, "patch_size", 1))
+        self.in_channels = int(model.config.in_channels) // self.patch_size**2
+        self.stride = self.patch_size * 2 ** (len(model.config.down_block_types) - 1)
         self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.embedding = self.embedding.to(device=device, dtype=dtype)
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.patch_size == 1:
+            return self._predict(x)
+        return functional.pixel_shuffle(self._predict(functional.pixel_unshuffle(x, self.patch_size)), self.patch_size)
+
+    def _predict(self, x: Tensor) -> Tensor:
         if self.center_input:
             x = 2 * x - 1
         skip_sample = x

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 DEFAULTS: dict[str, Any] = {
+    "patch_size": 1,  # ours, not diffusers': network.py
     "in_channels": 3,
     "out_channels": 3,
     "center_input_sample": False,

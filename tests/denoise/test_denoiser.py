@@ -14,7 +14,7 @@ from dpclean.denoise.loading import find_denoiser
 from dpclean.denoise.tiling import mirror_pad
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import add_noise
-from tests.networks import make_denoiser, make_transparent
+from tests.networks import PATCHES, make_denoiser, make_transparent
 
 KEY = bytes(range(32))
 ODD_SHAPES = [
@@ -56,8 +56,9 @@ def test_each_prediction_type_means_what_its_formula_says(tmp_path: Path, predic
     )
 
 
-def test_noise_reaches_images_of_any_size_once_and_unharmed(tmp_path: Path) -> None:
-    denoiser = load(make_transparent(tmp_path / "d"), dtype="fp32")
+@pytest.mark.parametrize("config", [{}, PATCHES], ids=["pixels", "patches"])
+def test_noise_reaches_images_of_any_size_once_and_unharmed(tmp_path: Path, config: dict[str, int]) -> None:
+    denoiser = load(make_transparent(tmp_path / "d", **config), dtype="fp32")
     images = {100 + 7 * i: image(shape, i) for i, shape in enumerate(ODD_SHAPES)}
     results = run(denoiser, images, run=3, test=True)
     assert results.keys() == images.keys()
@@ -66,8 +67,9 @@ def test_noise_reaches_images_of_any_size_once_and_unharmed(tmp_path: Path) -> N
         np.testing.assert_array_equal(results[index].pixels, noised.clip(0, 255), err_msg=str(clean.shape))
 
 
-def test_no_image_changes_another_ones_output_by_a_bit(tmp_path: Path) -> None:
-    denoiser = load(make_denoiser(tmp_path / "d"), batch_pixels=4 * 1024)
+@pytest.mark.parametrize("config", [{}, PATCHES], ids=["pixels", "patches"])
+def test_no_image_changes_another_ones_output_by_a_bit(tmp_path: Path, config: dict[str, int]) -> None:
+    denoiser = load(make_denoiser(tmp_path / "d", **config), batch_pixels=4 * 1024)
     images = {i: image(shape, i) for i, shape in enumerate([(32, 32, 3)] * 9 + ODD_SHAPES)}
     together = run(denoiser, images)
     order = np.random.default_rng(1).permutation(len(images))
@@ -100,8 +102,9 @@ def test_half_precision_stays_close_to_float32(tmp_path: Path) -> None:
     assert np.abs(differences).mean() < 2.0
 
 
-def test_grey_goes_in_three_times_with_one_noise(tmp_path: Path) -> None:
-    denoiser = load(make_denoiser(tmp_path / "d"), dtype="fp32")
+@pytest.mark.parametrize("config", [{}, PATCHES], ids=["pixels", "patches"])
+def test_grey_goes_in_three_times_with_one_noise(tmp_path: Path, config: dict[str, int]) -> None:
+    denoiser = load(make_denoiser(tmp_path / "d", **config), dtype="fp32")
     grey = image((28, 28, 1))
     noised = denoiser._noised(torch.from_numpy(grey)[None], [3], _Draw(KEY, 0, False), "fp32")
     batch = mirror_pad(noised, 32, 32).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
@@ -141,6 +144,12 @@ def test_colour_is_refused_by_a_grey_denoiser_and_grey_is_not(tmp_path: Path) ->
     assert run(denoiser, {0: image((28, 28, 1))})[0].pixels.shape == (28, 28, 1)
     with pytest.raises(InputError, match="3 channels"):
         run(denoiser, {0: image((28, 28, 3))})
+    patched = load(make_transparent(tmp_path / "p", in_channels=4, out_channels=4, patch_size=2), dtype="fp32")
+    np.testing.assert_array_equal(
+        run(patched, {0: image((28, 28, 1))})[0].pixels, run(denoiser, {0: image((28, 28, 1))})[0].pixels
+    )
+    with pytest.raises(InputError, match="3 channels"):
+        run(patched, {0: image((28, 28, 3))})
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,10 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     [
         ("config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
         ("config.json", {"in_channels": 4}, "4 channels"),
+        ("config.json", {"patch_size": 2}, "3 channels in patches of 2"),
+        ("config.json", {"in_channels": 12}, "12 channels in patches of 1"),
+        ("config.json", {"patch_size": 3, "in_channels": 27}, "patch_size 3"),
+        ("config.json", {"patch_size": "2", "in_channels": 12}, "patch_size '2'"),
         ("config.json", {"num_class_embeds": 10}, "class labels"),
         ("config.json", {"block_out_channels": [8, 24]}, "cannot be loaded"),
         ("scheduler/scheduler_config.json", {"_class_name": "ScoreSdeVeScheduler"}, "alphas_cumprod"),

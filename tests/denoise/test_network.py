@@ -82,3 +82,29 @@ def test_attention_weights_under_their_old_names_are_read() -> None:
     with torch.no_grad():
         found = FixedLevelNetwork(own, 123.4, torch.float32, torch.device("cpu"))(x)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("own", [True, False], ids=["ours", "diffusers'"])
+def test_patches_are_the_network_between_unshuffle_and_shuffle(own: bool, dtype: torch.dtype) -> None:
+    model, _, _ = expected_of({"in_channels": 12, "out_channels": 24})  # learned variance: twice the channels
+
+    def network(patch_size: int) -> FixedLevelNetwork:
+        config = {**model.config, "patch_size": patch_size}
+        if own:
+            return FixedLevelNetwork(
+                unet.UNet2DModel.from_state(config, model.state_dict()), 123.4, dtype, torch.device("cpu")
+            )
+        copied = UNet2DModel(**{**SMALL, "in_channels": 12, "out_channels": 24})
+        copied.load_state_dict(model.state_dict())
+        copied.register_to_config(patch_size=patch_size)
+        return FixedLevelNetwork(copied, 123.4, dtype, torch.device("cpu"))
+
+    x = torch.randn(3, 3, 16, 24).to(dtype).contiguous(memory_format=torch.channels_last)
+    patched, plain = network(2), network(1)
+    assert (patched.in_channels, patched.stride) == (3, 4) and (plain.in_channels, plain.stride) == (12, 2)
+    with torch.no_grad():
+        found = patched(x)
+        expected = torch.pixel_shuffle(plain(torch.pixel_unshuffle(x, 2)), 2)
+    assert found.shape == (3, 6, 16, 24)
+    assert torch.equal(found, expected)
