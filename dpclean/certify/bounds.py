@@ -7,16 +7,50 @@ multiple of their last decimal that passes, upper bounds the smallest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 from statistics import NormalDist
+from typing import Any
 
 from dpclean.certify import exact
 from dpclean.certify.exact import ONE, Setting
+from dpclean.errors import UsageError
 
 SHARE_UNIT = 10**18  # confidence bounds have 18 decimals
 RADIUS_UNIT = 10**6  # radii have 6
+LONGEST = 60  # characters of a decimal, and places before or after its point: far more than any noise is fine
+
+
+def exact_decimal(name: str, text: str) -> Fraction:
+    """The exact number that a decimal spells, never a float's. Raises UsageError for anything else."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal("nan")
+    if value.is_finite() and len(text) <= LONGEST and abs(value.adjusted()) <= LONGEST:
+        return Fraction(value)
+    raise UsageError(f"{name} must be a decimal number, got {text!r}", "give a number such as 0.001")
+
+
+def setting_of(terms: Mapping[str, Any]) -> Setting:
+    """What the points of a job are tested against; its decimals are exact.
+
+    The noise has the exact size of the double nearest to sigma; where that is smaller than sigma, radii use it.
+    """
+    sigma, level = Fraction(terms["sigma"]), Fraction(terms["alpha"])
+    if terms["family"] == "all":
+        level /= terms["points"]
+    runs = terms["runs"] - terms["selection_runs"]
+    return Setting(terms["bound"], runs, level, min(sigma, Fraction(float(sigma))), Fraction(terms["tau"]))
+
+
+def text(value: Fraction, places: int) -> str:
+    """A number from 0 as a decimal, rounded down to so many places."""
+    whole, rest = divmod(value.numerator * 10**places // value.denominator, 10**places)
+    return f"{whole}.{rest:0{places}d}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +93,7 @@ def budget(radius: Fraction) -> int:
     return max(0, -(-squared.numerator // squared.denominator) - 1)
 
 
+@lru_cache(maxsize=1 << 14)
 def pa_lower(setting: Setting, k_a: int) -> Fraction | None:
     """Lower confidence bound of p_A, rounded down to 18 decimals; None where `union` and `anytime` have none."""
 
@@ -73,6 +108,11 @@ def pa_lower(setting: Setting, k_a: int) -> Fraction | None:
 
 def pb_upper(setting: Setting, k_b: int, pa_lower: Fraction) -> Fraction:
     """Upper confidence bound of p_B of `multiclass`, rounded up to 18 decimals, at most 1 - pa_lower."""
+    return min(_upper(setting, k_b), 1 - pa_lower)
+
+
+@lru_cache(maxsize=1 << 14)
+def _upper(setting: Setting, k_b: int) -> Fraction:
     runs = setting.runs
 
     def error(units: int) -> int:
@@ -81,7 +121,7 @@ def pb_upper(setting: Setting, k_b: int, pa_lower: Fraction) -> Fraction:
     guess = _root(error, setting.level_down, runs - k_b, runs)
     units = largest(lambda units: error(units) <= setting.level_down, guess, floor=0)
     assert units is not None  # zero always passes
-    return min(1 - Fraction(units, SHARE_UNIT), 1 - pa_lower)
+    return 1 - Fraction(units, SHARE_UNIT)
 
 
 def radius_lower(setting: Setting, k_a: int, k_b: int) -> float:

@@ -356,3 +356,22 @@ def check(
         if not upper_holds(setting, k_b, pb_upper, pa_lower):
             return False
     return lower_holds(setting, k_a, pa_lower) and radius_holds(setting, k_a, radius, pa_lower, pb_upper)
+
+
+def mean_holds(total: int, runs: int, points: int, level: Fraction, mean_lower: Fraction) -> bool:
+    """Whether the mean of independent values in [0, 1] is at least mean_lower >= 0 at the level.
+
+    total / (runs points) is the mean of the runs' values, each a share of the points. Hoeffding 1963, Theorem 1, raised
+    to the power of points: (m/mu)^total ((1-m)/(1-mu))^(runs points - total) >= level^-points, m > mu.
+    """
+    if mean_lower == 0:
+        return True
+    count = runs * points
+    observed = Fraction(total, count)
+    if mean_lower >= observed:
+        return False
+    evidence = power(number(observed / mean_lower, False), total, False)
+    if total < count:
+        against = number((1 - observed) / (1 - mean_lower), False)
+        evidence = times(evidence, power(against, count - total, False), False)
+    return at_least(evidence, power(number(1 / level, True), points, True))

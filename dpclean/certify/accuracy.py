@@ -1,0 +1,172 @@
+"""What labels add: certified accuracy by radius, and the accuracy certificate of one model.
+
+Pure functions of counts, without floats that decide; `build` and `verify` run the same ones. Accuracies and lower
+bounds are rounded down, upper bounds up. docs/certificates.md, sections "One point or all" and "The accuracy
+certificate".
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.certify import bounds, exact
+from dpclean.certify.exact import ONE, Setting
+from dpclean.certify.votes import Tally
+
+PLACES = 6
+ERROR = Fraction(1, 40)  # of each of the two ways in which the lower bound of certified accuracy can be wrong
+ROWS = 20  # radii in the table of certified accuracy, about
+STEP, STEPS = Fraction(1, 20), 60  # of the curve, in units of sigma
+CLASS_STEP, CLASS_STEPS = Fraction(1, 4), 8  # of the curves by class
+
+Json = dict[str, Any]
+
+
+# ------------------------------------------------------------------------------------------- certified accuracy
+
+
+def certified_accuracy(terms: Mapping[str, Any], points: Sequence[Mapping[str, Any]], ceiling: str) -> Json | None:
+    """Shares of the labelled points with the right class and a radius of at least r; None without labels.
+
+    Those that abstain stay in the denominator. lower: for the population that the points are a random sample of.
+    """
+    labelled = [point for point in points if point["label"] is not None]
+    if not labelled:
+        return None
+    level, count = Fraction(terms["alpha"]), len(labelled)
+    false_claims = 0 if terms["family"] == "all" else math.floor(level * count / ERROR)
+    right = sorted(Fraction(p["certified_radius"]) for p in labelled if p["class"] == p["label"])
+    at = []
+    for radius in _radii(Fraction(ceiling)):
+        certified = sum(value >= radius for value in right)
+        at.append(
+            {
+                "radius": bounds.text(radius, PLACES),
+                "budget": bounds.budget(radius),
+                "certified": certified,
+                "certified_accuracy": bounds.text(Fraction(certified, count), PLACES),
+                "lower": bounds.text(_share_lower(certified - false_claims, count), PLACES),
+            }
+        )
+    confidence = 1 - ERROR - (level if terms["family"] == "all" else ERROR)
+    return {"labelled": count, "j": false_claims, "confidence": bounds.text(confidence, PLACES), "at": at}
+
+
+def _radii(ceiling: Fraction) -> Iterator[Fraction]:
+    """0 and the multiples of 1, 2 or 5 times a power of ten up to the ceiling, about ROWS of them."""
+    steps = (digit * Fraction(10) ** place for place in itertools.count(-PLACES) for digit in (1, 2, 5))
+    step = next(step for step in steps if ceiling <= ROWS * step)
+    return (number * step for number in range(math.floor(ceiling / step) + 1))
+
+
+def _share_lower(count: int, of: int) -> Fraction:
+    """Clopper-Pearson lower bound of a share, at level ERROR."""
+    if count <= 0:
+        return Fraction(0)
+    share = bounds.pa_lower(Setting("cohen", of, ERROR, Fraction(1), Fraction(0)), count)
+    assert share is not None  # `cohen` has a bound for every count
+    return share
+
+
+# ------------------------------------------------------------------------------------------ accuracy certificate
+
+
+def why_not(terms: Mapping[str, Any], labels: NDArray[np.int64] | None) -> str | None:
+    """The reason why there is no accuracy certificate, None where there is one."""
+    if terms["exploratory"]:
+        return "these votes are only explored"
+    if labels is None or not (labels >= 0).any():
+        return "no test point has a label"
+    if terms["bound"] == "anytime":
+        return "with the bound 'anytime' the number of runs is not fixed before the first, which it takes"
+    if terms["threat"] != "clean-test":
+        return "test images were noised too, and the statement is about test images as they are"
+    return None
+
+
+def accuracy_certificate(terms: Mapping[str, Any], labels: NDArray[np.int64], counted: Tally) -> Json:
+    """What one model trained by one run is right on, on average, on any data set at distance d; for all d at once.
+
+    Each mu_lower spends an alpha of its own: the one for all points, the one of each class, each attack's.
+    """
+    classes, runs = terms["classes"], terms["runs"]
+    of_class = np.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
+    correct, voted, labelled = counted.correct.tolist(), counted.voted.tolist(), sum(of_class)
+    mean = _Mean(terms, sum(correct), labelled)
+    per_class, attack = [], []
+    for label, name in enumerate(classes):
+        if of_class[label]:
+            row = _Mean(terms, correct[label], of_class[label])
+            per_class.append({"class": label, "name": name, **row.as_dict(CLASS_STEP, CLASS_STEPS)})
+        if others := labelled - of_class[label]:
+            row = _Mean(terms, runs * others - (voted[label] - correct[label]), others)
+            attack.append({"class": label, "name": name, **row.as_attack(CLASS_STEP, CLASS_STEPS)})
+    return {"alpha": terms["alpha"], **mean.as_dict(STEP, STEPS), "per_class": per_class, "attack": attack}
+
+
+class _Mean:
+    """The mean over runs of a share of points, its lower bound, and what is left of it at a distance.
+
+    a(d) = Phi(Q(mu_lower - tau) - d/sigma) - tau, rounded down.
+    """
+
+    def __init__(self, terms: Mapping[str, Any], total: int, points: int) -> None:
+        self.points = points
+        self.sigma = terms["sigma"]
+        self.setting = bounds.setting_of(terms)
+        self.mean = Fraction(total, terms["runs"] * points)
+        level, unit = Fraction(terms["alpha"]), 10**PLACES
+
+        def passes(units: int) -> bool:
+            return exact.mean_holds(total, terms["runs"], points, level, Fraction(units, unit))
+
+        spread = math.sqrt(math.log(1 / level) / (2 * terms["runs"]))  # Pinsker: the bound is not below mean - spread
+        units = bounds.largest(passes, int((float(self.mean) - spread) * unit), floor=0)
+        assert units is not None  # zero always passes
+        self.mean_lower = Fraction(units, unit)
+
+    def as_dict(self, step: Fraction, steps: int) -> Json:
+        curve = [{**place, "accuracy": bounds.text(left, PLACES)} for place, left in self._curve(step, steps)]
+        return {
+            "points": self.points,
+            "mean": bounds.text(self.mean, PLACES),
+            "mu_lower": bounds.text(self.mean_lower, PLACES),
+            "curve": curve,
+        }
+
+    def as_attack(self, step: Fraction, steps: int) -> Json:
+        """The same turned round: the share of these points that go to the class, from above."""
+        curve = [{**place, "share": _text_up(1 - left)} for place, left in self._curve(step, steps)]
+        return {
+            "points": self.points,
+            "mean": _text_up(1 - self.mean),
+            "mu_upper": _text_up(1 - self.mean_lower),
+            "curve": curve,
+        }
+
+    def _curve(self, step: Fraction, steps: int) -> Iterator[tuple[Json, Fraction]]:
+        """(distance, what is left of the mean there) at multiples of sigma, from 0; distances are rounded down."""
+        left = self.mean_lower - self.setting.tau
+        start = exact.quantile_down(exact.down(left)) if left >= Fraction(1, 10**PLACES) else None
+        for number in range(steps + 1):
+            multiple = number * step
+            distance = multiple * Fraction(self.sigma)
+            units = 0
+            if start is not None:
+                units = exact.phi_down(start - exact.up(distance / self.setting.sigma)) - self.setting.tau_up
+            place = {
+                "distance": bounds.text(distance, PLACES),
+                "distance_over_sigma": bounds.text(multiple, 2),
+            }
+            yield place, Fraction(max(0, units), ONE)
+
+
+def _text_up(value: Fraction) -> str:
+    return bounds.text(Fraction(math.ceil(value * 10**PLACES), 10**PLACES), PLACES)

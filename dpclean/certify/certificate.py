@@ -1,0 +1,268 @@
+"""The certificate: a pure function of the votes and of the terms that were fixed before run 1."""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dpclean.certify import bounds, statements
+from dpclean.certify.accuracy import accuracy_certificate, certified_accuracy, why_not
+from dpclean.certify.bounds import exact_decimal, setting_of, text
+from dpclean.certify.exact import BOUNDS, Setting
+from dpclean.certify.votes import ABSTAIN, FAMILIES, MOST_RUNS, THREATS, Tally, Votes, job_id, tally
+from dpclean.errors import ConflictError, InputError, UsageError, printable
+
+FORMAT = 1
+NO_RADIUS = "0.000000"
+COLUMNS = (
+    "index", "name", "label", "class", "certified_radius", "budget", "k_a", "k_b", "pa_lower", "pb_upper"
+)  # fmt: skip
+CIFAR_VALUES = 32 * 32 * 3  # an image whose size is not known
+PAPER_IMAGES = 500  # that the attacks of arXiv 2403.11981 change
+
+Json = dict[str, Any]
+
+
+def build(votes: Votes, votes_sha256: str) -> Json:
+    """The whole certificate of format 1; the same votes and terms give the same bytes. Raises what check_terms does."""
+    check_terms(votes.terms)
+    counted = tally(votes)
+    return assemble(votes, votes_sha256, counted, claimed_points(votes, counted))
+
+
+def claimed_points(votes: Votes, counted: Tally) -> list[Json]:
+    """One object a point with the largest claim that its counts allow."""
+    setting = setting_of(votes.terms)
+
+    @cache
+    def claim(k_a: int, k_b: int) -> Json | None:
+        made = bounds.claim(setting, k_a, k_b)
+        return None if made is None else {
+            "pa_lower": text(made.pa_lower, 18),
+            "pb_upper": None if made.pb_upper is None else text(made.pb_upper, 18),
+            "certified_radius": text(made.radius, 6),
+            "budget": bounds.budget(made.radius),
+        }  # fmt: skip
+
+    nothing = {"pa_lower": None, "pb_upper": None, "certified_radius": NO_RADIUS, "budget": 0}
+    names, labels = votes.terms["point_names"], known_labels(votes)
+    columns = zip(counted.winner.tolist(), counted.k_a.tolist(), counted.k_b.tolist(), strict=True)
+    points = []
+    for index, (winner, k_a, k_b) in enumerate(columns):
+        made = claim(k_a, k_b) if winner >= 0 else None
+        points.append(
+            {
+                "index": index,
+                "name": names[index],
+                "label": labels[index],
+                "class": ABSTAIN if made is None else winner,
+                "k_a": k_a,
+                "k_b": k_b,
+                **(made or nothing),
+            }
+        )
+    return points
+
+
+def known_labels(votes: Votes) -> list[int | None]:
+    """The label of each point, None where it is not known."""
+    if votes.labels is None:
+        return [None] * votes.terms["points"]
+    return [label if label >= 0 else None for label in votes.labels.tolist()]
+
+
+def assemble(votes: Votes, votes_sha256: str, counted: Tally, points: list[Json]) -> Json:
+    """The certificate around its points: everything that follows from them and from the votes."""
+    terms = votes.terms
+    highest = ceiling(terms)
+    claimed = sorted((point["certified_radius"] for point in points if point["class"] != ABSTAIN), key=Fraction)
+    absent = why_not(terms, votes.labels)
+    found = None
+    if absent is None:
+        assert votes.labels is not None
+        found = accuracy_certificate(terms, votes.labels, counted)
+    return {
+        "format": FORMAT,
+        "kind": "exploratory" if terms["exploratory"] else "certificate",
+        "tool": terms["tool"],
+        "job": job_id(terms),
+        "votes_sha256": votes_sha256,
+        "terms": {name: value for name, value in terms.items() if name != "point_names"},
+        "summary": {
+            "points": len(points),
+            "certified": len(claimed),
+            "abstained": len(points) - len(claimed),
+            "failed_runs": int((votes.votes == ABSTAIN).all(axis=1).sum()),
+            "ceiling": highest,
+            "largest_radius": claimed[-1] if claimed else NO_RADIUS,
+            "median_radius": claimed[(len(claimed) - 1) // 2] if claimed else NO_RADIUS,  # of those with one
+        },
+        "points": points,
+        "accuracy": certified_accuracy(terms, points, highest),
+        "accuracy_certificate": found,
+        "accuracy_certificate_absent": absent,
+        "attack_sizes": attack_sizes(terms, max((point["budget"] for point in points), default=0)),
+        "assumptions": statements.assumptions(terms),
+        "not_covered": statements.not_covered(terms),
+    }
+
+
+def attack_sizes(terms: Mapping[str, Any], budget: int) -> list[Json]:
+    """Distances of changes that people have in mind, and whether the largest budget covers each."""
+    raw, values = terms["raw"], terms["values"]
+    images = raw["images"] if raw else None
+    size = values // images if images and values else CIFAR_VALUES
+    many = min(PAPER_IMAGES, images or PAPER_IMAGES)
+    changes = [(1, 1), (1, 8), (1, 16), (many, 8), (many, 16)]
+    return [
+        {
+            "change": f"{'one image' if count == 1 else f'{count} images'} of {size:,} values, each value by"
+            f" {levels} level{'s' if levels > 1 else ''}"
+            + (", the attack of the paper" if (count, levels) == (500, 16) else ""),
+            "distance": _root_text(count * size * levels**2),
+            "covered_by_largest": count * size * levels**2 <= budget,
+        }
+        for count, levels in changes
+    ]
+
+
+def _root_text(squares: int) -> str:
+    """The distance of a sum of squared grey levels, with 3 decimals, rounded to nearest."""
+    thousandths = (math.isqrt(squares * 4_000_000) // 255 + 1) // 2
+    return text(Fraction(thousandths, 1000), 3)
+
+
+# ------------------------------------------------------------------------------------------------------ the file
+
+
+def dump(certificate: Mapping[str, Any]) -> bytes:
+    """certificate.json: one line a point, so that it can be looked at and compared."""
+    points = ",\n".join(json.dumps(point) for point in certificate["points"])
+    rest = json.dumps({**certificate, "points": []}, indent=1)
+    return rest.replace('"points": []', f'"points": [\n{points}\n]', 1).encode() + b"\n"
+
+
+def read(path: Path) -> Json:
+    """A certificate as it was dumped. Raises InputError for one that is none, ConflictError for a newer format."""
+    remedy = "restore the file, or certify again"
+    try:
+        certificate = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}", "give a folder that certify made") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} is no JSON: {error}", remedy) from error
+    found = certificate.get("format") if isinstance(certificate, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise ConflictError(
+            f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
+            f"use {certificate.get('tool', 'a newer dpclean')} or newer",
+        )
+    if found != FORMAT:
+        raise InputError(f"{str(path)!r} is no certificate", remedy)
+    assert isinstance(certificate, dict)
+    return certificate
+
+
+def tsv(certificate: Mapping[str, Any]) -> str:
+    """certified.tsv: one line a point; what is not known or not there is empty, names are escaped as on a terminal."""
+    lines = ["\t".join(COLUMNS)]
+    for point in certificate["points"]:
+        row = {**point, "name": printable(point["name"])}
+        lines.append("\t".join("" if row[name] is None else str(row[name]) for name in COLUMNS))
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------- what runs can show; what is refused
+
+
+def ceiling(terms: Mapping[str, Any]) -> str:
+    """The radius of a point on which all runs agree, which none exceeds; "0.000000" where even that abstains."""
+    return unanimous(setting_of(terms))
+
+
+@cache
+def unanimous(setting: Setting) -> str:
+    """The same for a setting."""
+    made = bounds.claim(setting, setting.runs, 0)
+    return NO_RADIUS if made is None else text(made.radius, 6)
+
+
+def least_runs(bound: str, level: Fraction, sigma: Fraction = Fraction(1), tau: Fraction = Fraction(0)) -> int | None:
+    """The least number of runs that can claim anything at this level; None above MOST_RUNS.
+
+    level: alpha, or alpha/P. For `cohen` a tenth of them, at least one, selects.
+    """
+
+    def can(runs: int) -> bool:
+        counted = runs - selecting(bound, runs)
+        return counted > 0 and unanimous(Setting(bound, counted, level, sigma, tau)) != NO_RADIUS
+
+    enough = 1
+    while not can(enough):
+        if enough == MOST_RUNS:
+            return None
+        enough = min(2 * enough, MOST_RUNS)
+    return bisect_left(range(enough), True, lo=1, key=can)
+
+
+def selecting(bound: str, runs: int) -> int:
+    """How many of the runs select by default."""
+    return max(1, runs // 10) if bound == "cohen" else 0
+
+
+def check_terms(terms: Mapping[str, Any]) -> None:
+    """Refuse terms under which nothing can be claimed, or nothing could be proved. Raises UsageError."""
+    for name, known in (("bound", BOUNDS), ("family", FAMILIES), ("threat", THREATS)):
+        if terms[name] not in known:
+            raise UsageError(f"{name} {terms[name]!r} is not known", f"give one of: {', '.join(known)}")
+    alpha, sigma = exact_decimal("alpha", terms["alpha"]), exact_decimal("sigma", terms["sigma"])
+    if not 0 < alpha <= Fraction(1, 2):
+        raise UsageError(
+            f"alpha is the probability of a false claim, above 0 and at most 0.5, got {terms['alpha']}",
+            "it is not the confidence, which is 1 - alpha; 0.001 is a common choice",
+        )
+    if sigma <= 0:
+        raise UsageError(
+            f"without noise nothing can be certified, got sigma {terms['sigma']}", "give the sigma above 0"
+        )
+    if len(terms["classes"]) < 2:
+        raise UsageError("a vote needs at least two classes", "say how many classes there are")
+    if terms["points"] < 1:
+        raise UsageError("there are no test points to vote on", "give some")
+    _check_tau(terms["tau"])
+    _check_runs(terms)
+
+
+def _check_tau(tau: str | None) -> None:
+    if tau is None or not 0 <= exact_decimal("tau", tau) < Fraction(1, 4):
+        raise UsageError(
+            f"tau must be known, from 0 and below 0.25, got {tau}",
+            "it is the total variation distance of all noise of a run to a Gaussian; larger ones prove nothing",
+        )
+
+
+def _check_runs(terms: Mapping[str, Any]) -> None:
+    runs, selection = terms["runs"], terms["selection_runs"]
+    if not 1 <= runs <= MOST_RUNS:
+        raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {runs}", "1000 is a common choice")
+    if terms["bound"] != "cohen" and selection:
+        raise UsageError(f"{terms['bound']} selects from all runs, got {selection} for selection", "leave them out")
+    if terms["bound"] == "cohen" and not 1 <= selection < runs:
+        raise UsageError(
+            f"cohen selects with some of its runs, got {selection} of {runs}", "a tenth is a common choice"
+        )
+    if ceiling(terms) != NO_RADIUS:
+        return
+    setting = setting_of(terms)
+    least = least_runs(setting.bound, setting.level, setting.sigma, setting.tau)
+    level = f"alpha {terms['alpha']}" + (f" for all {terms['points']} points" if terms["family"] == "all" else "")
+    raise UsageError(
+        f"{runs} runs cannot certify anything with {setting.bound} at {level}, even if all agree",
+        f"give at least {least} runs" if least else "no number of runs can: tau is too large for this sigma",
+    )

@@ -1,0 +1,179 @@
+"""The sentences of a certificate: what is claimed, what it rests on, what it does not cover. Functions of the terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+WARNED_ALPHA = Fraction(1, 20)
+
+
+def warnings(terms: Mapping[str, Any]) -> list[str]:
+    """What an issuer and a reader should be told aloud, as sentences without a full stop."""
+    said = []
+    if Fraction(terms["alpha"]) > WARNED_ALPHA:
+        said.append(
+            f"alpha is {terms['alpha']}: it is the probability of a false claim, not the confidence; 0.001 is a common"
+            " choice"
+        )
+    if terms["seed"] is not None:
+        said.append("the noise key comes from a seed: trying several seeds voids the certificate")
+    if shared := terms.get("points_in_training"):
+        said.append(f"{shared} test points are training images too: the accuracy flatters")
+    return said
+
+
+def assumptions(terms: Mapping[str, Any]) -> list[str]:
+    """What must be true for the claims to hold as stated, in full sentences."""
+    return [*_statement(terms), *_noise(terms), *_origin(terms), *_points(terms)]
+
+
+def not_covered(terms: Mapping[str, Any]) -> list[str]:
+    """What nobody may read into the claims, in full sentences."""
+    return [*_changes(terms), *_limits(terms)]
+
+
+def _statement(terms: Mapping[str, Any]) -> Iterator[str]:
+    if terms["exploratory"]:
+        yield (
+            "Nothing is proved: bound, alpha or family were chosen, or could have been, after the votes had been seen."
+            " The radii are those that the votes would have given had all of it been fixed before run 1."
+        )
+        return
+    alpha, points = terms["alpha"], terms["points"]
+    if terms["family"] == "all":
+        yield (
+            f"The claims of all {points} points are true together, except with probability {alpha} over the noise key"
+            " and the randomness of training."
+        )
+    else:
+        expected = float(Fraction(alpha) * points)
+        yield (
+            f"Each claim by itself is true except with probability {alpha} over the noise key and the randomness of"
+            f" training. All {points} points share the same runs, so errors come together: up to {expected:g} false"
+            f" claims are to be expected, and more than j of them have a probability of at most {expected:g} / (j + 1)."
+        )
+    if terms["bound"] == "anytime":
+        yield (
+            "The claims hold whenever the runs were stopped, and for all numbers of runs at once; the runs that are"
+            f" counted are 1 to {terms['runs']}, without a gap."
+        )
+    else:
+        yield (
+            f"The number of runs, {terms['runs']}, and everything else that is listed under the terms were fixed before"
+            " the first run, and all runs are counted, failed ones too."
+        )
+    if Fraction(alpha) > WARNED_ALPHA:
+        yield f"alpha is {alpha}, which is large: it is the probability of a false claim that was accepted beforehand."
+    yield (
+        "If there is an accuracy certificate, it is a statement of its own, and so is each of its rows by class: each"
+        f" spends another {alpha}, which is not part of the above."
+    )
+
+
+def _noise(terms: Mapping[str, Any]) -> Iterator[str]:
+    if terms["origin"] == "external":
+        yield (
+            f"All noise of a run together is within a total variation distance of tau = {terms['tau']} of Gaussian"
+            f" noise with a standard deviation of sigma = {terms['sigma']}, where pixels go from 0 to 1. Both numbers"
+            " are the word of whoever took the votes."
+        )
+        return
+    yield (
+        f"All noise of a run together is within a total variation distance of tau = {terms['tau']} of rounded Gaussian"
+        " noise, given random bits. The radii have this deducted."
+    )
+    yield (
+        "The random bits come from ChaCha20 under a secret, uniform 256-bit key, and the job at hand cannot tell them"
+        " from true random bits. This is an assumption on computation: the advantage of a job that could is no part of"
+        " tau and would be added to alpha."
+    )
+    if terms["seed"] is not None:
+        yield (
+            f"The key was derived from the seed {terms['seed']}, which is no secret. Nobody who made the data knew it,"
+            " and it was the only seed that was tried: trying several voids the claims."
+        )
+    else:
+        yield (
+            "The key was drawn after the digest of the training data had been fixed, stayed secret during the runs, and"
+            " was used for this job alone."
+        )
+
+
+def _origin(terms: Mapping[str, Any]) -> Iterator[str]:
+    if terms["origin"] == "external":
+        yield (
+            "The votes were taken elsewhere. In each run the whole training set was noised once, independently of all"
+            " other runs, and nothing that was not noised entered training; the vote on one point did not depend on"
+            " the other points; no run was left out or repeated. None of this was checked."
+        )
+    yield (
+        "That the votes come from honest runs on these data is the word of whoever issued this; 'dpclean verify' checks"
+        " the arithmetic from the votes onward, and nothing before it."
+    )
+    denoiser = terms["denoiser"]
+    if denoiser is not None:
+        known = denoiser.get("ancestry_known")
+        yield (
+            "The denoiser is a constant: it was not made from, or chosen by, the training data."
+            + (" Its recorded ancestry shows none of them," if known else " Where its weights come from is not known,")
+            + " but copies that were re-encoded or cropped cannot be recognised."
+        )
+    if terms["trainer"] is not None:
+        yield (
+            f"The training command ({terms['trainer']}) keeps nothing from run to run, reads nothing but the folders it"
+            " is given, and predicts each point without regard to the others."
+        )
+    if terms.get("init"):
+        yield "The initial weights are constants: they were not made from, or chosen by, the training data."
+
+
+def _points(terms: Mapping[str, Any]) -> Iterator[str]:
+    if terms["threat"] == "noised-test":
+        yield (
+            "Test images are noised and denoised like training images; a radius is the root of the squared distance of"
+            " the training sets plus the squared distance of this one test image."
+        )
+    yield (
+        "Certified accuracy and its lower bound say something about other images only as far as the test points are a"
+        " random sample of them."
+    )
+    if terms["point_source"] in ("holdout", "split"):
+        yield (
+            "The test points come from the same source as the training data: if that source cannot be trusted, neither"
+            " can these images and labels, and accuracy on them is no evidence."
+        )
+    if shared := terms.get("points_in_training"):
+        yield f"{shared} of the test points are training images too: their radii hold, but the accuracy flatters."
+
+
+def _changes(terms: Mapping[str, Any]) -> Iterator[str]:
+    yield "Images that are inserted, deleted, reordered or given another label: only changes of pixels are covered."
+    if raw := terms["raw"]:
+        left_out = sum(raw["quarantined"].values())
+        yield (
+            f"Files that were left out: of {raw['listed']} inputs {left_out} could not be used. The claims are about"
+            f" {raw['images']} training images; whoever got a file left out has deleted an image."
+        )
+    yield (
+        "Changes larger than the radius, which is a distance over all training images together. The attacks that have"
+        " been published are far larger than any radius of this kind."
+    )
+    yield (
+        "Changes of image sizes, channels, class names or file names, and whatever happens to files before their pixels"
+        " are decoded."
+    )
+    yield "An attacker who knew the noise key before the data were fixed, or who runs code in the certifying process."
+
+
+def _limits(terms: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "Any single trained model, and sanitized data as such: the claims are about the class that runs vote for most"
+        " often."
+    )
+    yield "Whether a class is right: a claim can hold a wrong answer in place. Labels enter accuracy and nothing else."
+    yield "A changed denoiser, recipe or program: they are constants of the claim."
+    if terms["threat"] == "clean-test":
+        yield "Changes of the test image: it is fixed, so a trigger that is put into it later is not covered."
+    yield "Points that abstain: nothing is said about them."

@@ -1,0 +1,337 @@
+"""`verify` holds for what `certify` writes, and names the first thing that somebody changed afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dpclean.certify.certificate import assemble, build, claimed_points, dump, tsv
+from dpclean.certify.exact import BOUNDS
+from dpclean.certify.verify import verify
+from dpclean.certify.votes import Votes, job_id, read_votes, record, tally, votes_bytes
+from dpclean.cli import run
+from dpclean.errors import ConflictError, DifferenceError, InputError
+from tests.certify.ballots import ballot, counted, hand_over
+
+Json = dict[str, Any]
+COLUMNS = ({0: 100}, {1: 90, 0: 4}, {2: 80, 1: 20}, {0: 50, 1: 50}, {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return hand_over(tmp_path / "certificate", counted(*COLUMNS, labels=[0, 1, 0, -1, 2]))
+
+
+def edited(folder: Path, change: Callable[[Json], None]) -> None:
+    """certificate.json with a change; certified.tsv follows, so that it is not what gives the change away."""
+    certificate = json.loads((folder / "certificate.json").read_text())
+    change(certificate)
+    (folder / "certificate.json").write_bytes(dump(certificate))
+    (folder / "certified.tsv").write_text(tsv(certificate))
+
+
+def with_votes(folder: Path, votes: Votes) -> None:
+    """votes.safetensors replaced, with the new digest in the certificate: only what it holds gives it away."""
+    data = votes_bytes(votes)
+    (folder / "votes.safetensors").write_bytes(data)
+    edited(folder, lambda certificate: certificate.update(votes_sha256=hashlib.sha256(data).hexdigest()))
+
+
+def difference(folder: Path) -> str:
+    with pytest.raises(DifferenceError) as found:
+        verify(folder)
+    assert found.value.exit == 6
+    return found.value.message
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("family", ["point", "all"])
+@pytest.mark.parametrize("tau", ["0", "0.001"])
+def test_what_was_built_holds_without_a_warning(tmp_path: Path, bound: str, family: str, tau: str) -> None:
+    votes = counted(*COLUMNS, labels=[0, 1, 0, -1, 2], bound=bound, family=family, tau=tau)
+    result = verify(hand_over(tmp_path / "out", votes))
+    assert (result.points, result.runs, result.warnings) == (5, 100, []) and result.certified >= 2
+
+
+def test_votes_from_elsewhere_hold_and_are_said_to_carry_no_records(tmp_path: Path) -> None:
+    votes = counted(*COLUMNS, origin="external", raw=None, denoiser=None)
+    result = verify(hand_over(tmp_path / "out", Votes(votes.votes, None, None, votes.terms)))
+    assert any("no records" in warning for warning in result.warnings)
+
+
+def test_a_large_alpha_and_a_seed_are_warned_about(tmp_path: Path) -> None:
+    result = verify(hand_over(tmp_path / "out", counted(*COLUMNS, alpha="0.06", seed=7, points_in_training=2)))
+    assert len(result.warnings) == 3 and "0.06" in result.warnings[0]
+
+
+# ---------------------------------------------------------------------------------------------------- the votes
+
+
+def test_an_edited_vote_is_found_and_its_run_named(folder: Path) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    votes.votes[41, 2] = 0
+    with_votes(folder, votes)
+    assert difference(folder).startswith("run 42: its votes were edited")
+
+
+def test_an_edited_vote_with_its_record_made_anew_is_found_by_the_recount(folder: Path) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    assert votes.records is not None
+    votes.votes[41, 1] = 0
+    votes.records[41] = np.frombuffer(record(job_id(votes.terms), 42, votes.votes[41]), np.uint8)
+    with_votes(folder, votes)
+    assert difference(folder).startswith("point 1 ('001.png'): k_a is 90, the votes say 89")
+
+
+def test_a_vote_edited_in_place_is_found_by_the_digest_where_there_are_no_records(tmp_path: Path) -> None:
+    votes = counted(*COLUMNS, origin="external", raw=None, denoiser=None)
+    folder = hand_over(tmp_path / "out", Votes(votes.votes, None, None, votes.terms))
+    data = bytearray((folder / "votes.safetensors").read_bytes())
+    data[-4:] = b"\x00" * 4
+    (folder / "votes.safetensors").write_bytes(data)
+    assert difference(folder).startswith("votes_sha256 is ")
+
+
+def test_a_doubled_run_is_named_with_its_original(folder: Path) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    assert votes.records is not None
+    votes.votes[7], votes.records[7] = votes.votes[4], votes.records[4]
+    with_votes(folder, votes)
+    assert difference(folder) == "run 8 is a copy of run 5"
+
+
+def test_runs_that_changed_places_are_found(folder: Path) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    assert votes.records is not None
+    order = [1, 0, *range(2, 100)]
+    with_votes(folder, Votes(votes.votes[order], votes.labels, votes.records[order], votes.terms))
+    assert difference(folder).startswith("run 1: ")
+
+
+def test_a_run_of_another_job_is_found(folder: Path) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    other = ballot(votes.votes, sigma="0.5")
+    assert votes.records is not None and other.records is not None
+    votes.records[9] = other.records[9]
+    with_votes(folder, votes)
+    assert difference(folder).startswith("run 10: ") and "of another job" in difference(folder)
+
+
+@pytest.mark.parametrize("kept", [99, 101])
+def test_a_missing_or_additional_run_is_refused(folder: Path, kept: int) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    assert votes.records is not None
+    rows = np.arange(kept) % 100
+    with_votes(folder, Votes(votes.votes[rows], votes.labels, votes.records[rows], votes.terms))
+    with pytest.raises(InputError, match="announce 100"):
+        verify(folder)
+
+
+def test_terms_cannot_be_changed_after_the_runs_in_both_files(folder: Path) -> None:
+    # all else made to fit: alpha 0.01 would give larger radii from the same votes
+    votes = read_votes(folder / "votes.safetensors")
+    looser = Votes(votes.votes, votes.labels, votes.records, {**votes.terms, "alpha": "0.01"})
+    data = votes_bytes(looser)
+    certificate = build(looser, hashlib.sha256(data).hexdigest())
+    (folder / "votes.safetensors").write_bytes(data)
+    (folder / "certificate.json").write_bytes(dump(certificate))
+    (folder / "certified.tsv").write_text(tsv(certificate))
+    assert difference(folder).startswith("run 1: ")
+
+
+def test_other_labels_are_found(folder: Path) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    with_votes(folder, Votes(votes.votes, np.array([0, 1, 2, -1, 2]), votes.records, votes.terms))
+    assert difference(folder).startswith("point 2 ('002.png'): label is 0")
+
+
+# ---------------------------------------------------------------------------------------------- the certificate
+
+
+def change(section: str, *path: Any, to: Any) -> Callable[[Json], None]:
+    def apply(certificate: Json) -> None:
+        place = certificate[section]
+        for step in path[:-1]:
+            place = place[step]
+        if path:
+            place[path[-1]] = to
+        else:
+            certificate[section] = to
+
+    return apply
+
+
+CHANGES: list[tuple[Callable[[Json], None], str]] = [
+    (change("points", 0, "certified_radius", to="0.380000"), "point 0 ('000.png'): budget"),
+    (change("points", 1, "class", to=0), "point 1 ('001.png'): class is 0"),
+    (change("points", 1, "k_a", to=95), "point 1 ('001.png'): k_a is 95"),
+    (change("points", 1, "k_b", to=0), "point 1 ('001.png'): k_b is 0"),
+    (change("points", 1, "label", to=None), "point 1 ('001.png'): label"),
+    (change("points", 1, "name", to="002.png"), "point 1 ('001.png'): name"),
+    (change("points", 1, "budget", to=10**6), "point 1 ('001.png'): budget is 1000000"),
+    (change("points", 1, "pa_lower", to="0.950000000000000000"), "point 1 ('001.png'): pa_lower is 0.95"),
+    (change("points", 1, "pb_upper", to="0.010000000000000000"), "point 1 ('001.png'): pb_upper is 0.01"),
+    (change("points", 1, "pb_upper", to=None), "point 1 ('001.png'): pb_upper"),
+    (change("points", 1, "certified_radius", to="1e-6"), "point 1 ('001.png'): certified_radius"),
+    (change("points", 1, "certified_radius", to=0.1), "point 1 ('001.png'): its numbers"),
+    (change("points", 1, "pa_lower", to=None), "point 1 ('001.png'): pa_lower is missing"),
+    (change("points", 3, "class", to=0), "point 3 ('003.png'): class is 0"),
+    (change("points", 3, "budget", to=5), "point 3 ('003.png'): abstains, and states"),
+    (change("points", to=[]), "the certificate does not have 5 points"),
+    (change("terms", "alpha", to="0.0001"), "terms.alpha is '0.0001'"),
+    (change("terms", "runs", to=1000), "terms.runs is 1000"),
+    (change("terms", "raw", "quarantined", to={}), "terms.raw.quarantined.corrupt is missing"),
+    (change("job", to="00" * 32), "job is"),
+    (change("votes_sha256", to="00" * 32), "votes_sha256 is"),
+    (change("kind", to="exploratory"), "kind is 'exploratory'"),
+    (change("summary", "certified", to=5), "summary.certified is 5"),
+    (change("summary", "ceiling", to="1.000000"), "summary.ceiling is '1.000000'"),
+    (change("summary", "largest_radius", to="1.000000"), "summary.largest_radius"),
+    (change("accuracy", "labelled", to=3), "accuracy.labelled is 3"),
+    (change("accuracy", "at", 0, "certified", to=4), "accuracy.at[0].certified is 4"),
+    (change("accuracy", "at", 1, "lower", to="0.900000"), "accuracy.at[1].lower"),
+    (change("accuracy", "j", to=1), "accuracy.j is 1"),
+    (change("accuracy_certificate", "mu_lower", to="0.900000"), "accuracy_certificate.mu_lower"),
+    (change("accuracy_certificate", "curve", 3, "accuracy", to="0.9"), "accuracy_certificate.curve[3].accuracy"),
+    (change("accuracy_certificate", "attack", to=[]), "accuracy_certificate.attack[0] is missing"),
+    (change("accuracy_certificate", to=None), "accuracy_certificate is None"),
+    (change("assumptions", 0, to="All is well."), "assumptions[0] is 'All is well.'"),
+    (change("not_covered", to=[]), "not_covered[0] is missing"),
+    (change("attack_sizes", 4, "covered_by_largest", to=True), "attack_sizes[4].covered_by_largest is True"),
+    (lambda certificate: certificate.update(seal="golden"), "seal is 'golden'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("apply", "words"), CHANGES, ids=[words for _, words in CHANGES])
+def test_a_change_of_the_certificate_is_named(folder: Path, apply: Callable[[Json], None], words: str) -> None:
+    edited(folder, apply)
+    assert difference(folder).startswith(words)
+
+
+@pytest.mark.parametrize("point", [{}, [], None, {"index": 0}])
+def test_what_is_no_point_is_found(folder: Path, point: Any) -> None:
+    certificate = json.loads((folder / "certificate.json").read_text())
+    certificate["points"][1] = point
+    (folder / "certificate.json").write_bytes(dump(certificate))
+    assert difference(folder) == "point 1 ('001.png'): it is no point of a certificate"
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_radius_one_step_too_large_is_found(tmp_path: Path, bound: str) -> None:
+    folder = hand_over(tmp_path / "out", counted(*COLUMNS, bound=bound))
+
+    def widen(certificate: Json) -> None:
+        point = certificate["points"][1]
+        units = int(point["certified_radius"].replace(".", "")) + 1
+        point["certified_radius"] = f"0.{units:06d}"
+        point["budget"] = -(-((255 * units) ** 2) // 10**12) - 1
+
+    edited(folder, widen)
+    assert "certified_radius is 0." in difference(folder) and "more than" in difference(folder)
+
+
+def test_a_claim_without_a_single_winner_is_found(folder: Path) -> None:
+    def claim(certificate: Json) -> None:
+        held = {
+            **certificate["points"][1],
+            "index": 3,
+            "name": "003.png",
+            "label": None,
+            "k_a": 50,
+            "k_b": 50,
+            "class": 0,
+        }
+        certificate["points"][3] = held
+
+    edited(folder, claim)
+    assert "50 votes to 50 do not single it out" in difference(folder)
+
+
+def test_a_smaller_claim_is_true_and_only_worth_a_note(folder: Path) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    counts = tally(votes)
+    points = claimed_points(votes, counts)
+    points[1].update(certified_radius="0.100000", budget=650)
+    points[2].update({"class": -1, "certified_radius": "0.000000", "budget": 0, "pa_lower": None, "pb_upper": None})
+    digest = hashlib.sha256((folder / "votes.safetensors").read_bytes()).hexdigest()
+    smaller = assemble(votes, digest, counts, points)
+    (folder / "certificate.json").write_bytes(dump(smaller))
+    (folder / "certified.tsv").write_text(tsv(smaller))
+    assert verify(folder).warnings == ["2 claims are smaller than the votes would allow, which is no error"]
+
+
+# ------------------------------------------------------------------------------------------------ the other files
+
+
+def test_a_changed_table_is_named_by_its_line(folder: Path) -> None:
+    path = folder / "certified.tsv"
+    path.write_text(path.read_text().replace("002.png", "004.png"))
+    assert difference(folder) == "certified.tsv differs from certificate.json in line 4"
+    path.unlink()
+    with pytest.raises(InputError, match="certified.tsv"):
+        verify(folder)
+
+
+def test_another_version_may_word_its_sentences_otherwise(folder: Path) -> None:
+    votes = read_votes(folder / "votes.safetensors")
+    older = ballot(votes.votes, votes.labels, tool="dpclean 0.0.9")
+    other = hand_over(folder.parent / "older", older)
+    edited(other, lambda certificate: certificate.update(assumptions=["Said otherwise."]))
+    assert any("dpclean 0.0.9" in warning for warning in verify(other).warnings)
+    edited(other, lambda certificate: certificate["summary"].update(certified=1))
+    assert difference(other).startswith("summary.certified")
+
+
+def test_missing_and_newer_files_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        verify(tmp_path / "nowhere")
+    edited(folder, lambda certificate: certificate.update(format=2))
+    with pytest.raises(ConflictError):
+        verify(folder)
+    (folder / "certificate.json").write_text("{")
+    with pytest.raises(InputError):
+        verify(folder)
+
+
+# ------------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_says_what_holds_and_what_was_not_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "The certificate holds: " in said and "of 5 points" in said and "honest runs" in said
+    assert run(["verify", str(folder), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["status"] == "ok" and result["points"] == 5 and result["runs"] == 100
+
+
+def test_the_command_leaves_with_6_and_the_first_difference(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edited(folder, change("points", 1, "k_a", to=95))
+    assert run(["verify", str(folder)]) == 6
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "point 1 ('001.png'): k_a is 95" in said[0]
+    assert run(["verify", str(folder), "--json"]) == 6
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "difference"
+
+
+BLOCKED = ("torch", "torchvision", "scipy", "msgspec", "diffusers", "PIL", "huggingface_hub")
+
+
+def test_verify_needs_none_of_the_heavy_packages(folder: Path) -> None:
+    program = f"""
+import sys
+for name in {BLOCKED!r}:
+    sys.modules[name] = None  # an import of it fails
+from dpclean.cli import run
+sys.exit(run(["verify", sys.argv[1]]))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0 and "The certificate holds" in done.stdout, done.stderr
