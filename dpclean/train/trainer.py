@@ -104,6 +104,20 @@ class Trainer:
             self.network.requires_grad_(False)
             self._head.requires_grad_(True)
         self._fit: _Fit | None = None
+        self._try_size()
+
+    def _try_size(self) -> None:
+        """Refuses images that are too small, or of another size than the network was made for."""
+        self.network.eval()
+        blank = torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8, device=self.device)
+        try:
+            with torch.inference_mode():
+                self._probabilities(blank)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise InputError(
+                f"images of {self.size} x {self.size} do not fit the network {self.recipe.network!r}: {error}",
+                f"give the recipe a size, as in {self.recipe.name.partition('@')[0]}@{self.recipe.size or 32}",
+            ) from error
 
     # -- fit
 

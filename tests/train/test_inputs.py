@@ -35,6 +35,15 @@ def test_data_that_changed_after_sanitizing_are_marked(material: Path, tmp_path:
     assert len(reasons) == 1 and "changed since" in reasons[0]
 
 
+def test_raw_data_are_not_looked_at_and_test_images_change_no_weight(
+    material: Path, model: Path, tmp_path: Path
+) -> None:
+    """Everything but sanitized pixels may change: the raw data are gone, the test images are others."""
+    shutil.copytree(material / "clean", tmp_path / "clean")
+    train(tmp_path / "clean", tmp_path / "model", test=make_folder(tmp_path / "test", 9, seed=3))
+    assert same_weights(model, tmp_path / "model")
+
+
 def test_a_warm_start_on_raw_data_is_marked_and_carried_on_to_what_begins_from_it(
     material: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dpclean.errors import InputError
 from dpclean.train import trainer as trainer_module
+from dpclean.train.images import prepare
 from dpclean.train.recipes import Recipe, find_recipe
 from dpclean.train.trainer import Diverged, Trainer
 from tests.train.pictures import tensors
@@ -74,6 +75,16 @@ def test_training_reads_its_tensors_and_leaves_them_as_they_are() -> None:
     kept = images.clone(), labels.clone()
     fitted(make(), images, labels)
     assert torch.equal(images, kept[0]) and torch.equal(labels, kept[1])
+
+
+def test_raw_buffers_that_are_overwritten_after_they_were_read_leave_the_weights_unchanged() -> None:
+    arrays = [image.numpy().copy() for image in tensors()[0]]
+    labels = tensors()[1]
+    weights = fitted(make(), prepare(arrays, None), labels)
+    prepared = prepare(arrays, None)
+    for array in arrays:
+        array[:] = 255
+    assert same(weights, fitted(make(), prepared, labels))
 
 
 def test_two_epochs_read_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +199,22 @@ def test_init_begins_from_other_weights_and_a_head_of_another_shape_stays_fresh(
     assert all(torch.equal(first[name], state[name]) for name in first if name != "head.weight")
     with pytest.raises(InputError, match="fit the network"):
         make(init={"head.weight": torch.zeros(2, 64)})
+
+
+def test_images_that_do_not_fit_the_network_are_refused() -> None:
+    with pytest.raises(InputError, match="8 x 8 do not fit"):
+        make(SHORT, 8)
+    make(SHORT, 9)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1@32", "googlenet@32", "convnext_tiny@32"])
+def test_torchvision_classifiers_of_every_kind_can_be_fitted(name: str) -> None:
+    """A head that is a convolution, auxiliary outputs in training, no batch norm."""
+    recipe = replace(find_recipe(f"torchvision:{name}"), epochs=1, translate=2)
+    images, labels = tensors(4, size=32)
+    trainer = make(recipe, 32)
+    trainer.fit(images, labels, seed=1)
+    assert trainer.scores(images).sum(1).sub(1).abs().max() < 1e-5
 
 
 def test_a_frozen_network_learns_its_head_only() -> None:
