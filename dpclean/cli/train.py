@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -122,6 +122,7 @@ def _tell(result: TrainResult) -> None:
             f"Trained {out} on {result.images} images of {len(result.classes)} classes in {result.seconds:.1f} s"
             f" (recipe {name}, seed {result.seed}, on {result.device})."
         )
+        say(_recipe(result.recipe))
     if result.accuracy is not None:
         say(f"Accuracy on {result.test_images} test images ({result.test_source}): {100 * result.accuracy:.2f} %.")
         for class_name, share in result.accuracy_per_class.items():
@@ -131,12 +132,16 @@ def _tell(result: TrainResult) -> None:
     say(f"Next: 'dpclean predict {out} IMAGES' classifies images; {out}/training.svg shows how it went.")
 
 
+def _recipe(recipe: dict[str, Any]) -> str:
+    return "Recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()) + "."
+
+
 def _tell_plan(plan: Plan) -> None:
     typer.echo(
         f"Would train on {plan.images} images of {len(plan.classes)} classes at {plan.size} px into"
         f" {printable(plan.out)}: {plan.steps} steps, about {plan.seconds:.0f} s and {plan.bytes / 1e6:.1f} MB."
     )
-    typer.echo("Recipe: " + ", ".join(f"{name} {value}" for name, value in plan.recipe.items()) + ".")
+    typer.echo(_recipe(plan.recipe))
     for warning in plan.warnings:
         typer.echo(f"Note: {printable(warning)}.")
     typer.echo("Nothing was written. Next: the same command without --dry-run.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from dpclean.errors import InputError
 
-BATCH = 256  # images of one shape that are resized together
+BATCH_VALUES = 1 << 24  # pixel values that are resized together
 
 
 def prepare(pixels: Sequence[NDArray[np.uint8]], size: int | None) -> Tensor:
@@ -27,9 +28,10 @@ def prepare(pixels: Sequence[NDArray[np.uint8]], size: int | None) -> Tensor:
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(pixels):
         by_shape.setdefault(image.shape, []).append(place)
-    for places in by_shape.values():
-        for start in range(0, len(places), BATCH):
-            batch = places[start : start + BATCH]
+    for shape, places in by_shape.items():
+        count = max(1, BATCH_VALUES // math.prod(shape))
+        for start in range(0, len(places), count):
+            batch = places[start : start + count]
             prepared[batch] = _resized(torch.from_numpy(np.stack([pixels[place] for place in batch])), size)
     return prepared
 
