@@ -17,7 +17,20 @@ import dpclean
 ROOT = Path(dpclean.__file__).parent
 
 # what a certificate says and how it is checked: numbers and text alone, apart from the runs that cast the votes
-STATISTICS = ("exact", "bounds", "votes", "certificate", "verify", "plan", "curve", "page", "report", "wording")
+STATISTICS = (
+    "exact",
+    "bounds",
+    "votes",
+    "accuracy",
+    "statements",
+    "certificate",
+    "verify",
+    "plan",
+    "curve",
+    "wording",
+    "page",
+    "report",
+)
 FLOORS = (
     {"errors"},
     {"noise", "jobs", "statistics"},

@@ -43,12 +43,13 @@ def shown(quiet: bool) -> Iterator[Show | None]:
 
 
 def _plain() -> Show:
-    last = time.monotonic()
+    last, told = time.monotonic(), -1
 
     def show(step: Step) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PLAIN_SECONDS or step.finished == step.total:
-            last = time.monotonic()
+        nonlocal last, told
+        due = time.monotonic() - last >= PLAIN_SECONDS or step.finished == step.total
+        if due and step.finished != told:
+            last, told = time.monotonic(), step.finished
             sys.stderr.write(f"dpclean: {step.finished}/{step.total} {step.unit}, {step.said}\n")
 
     return show

@@ -1,0 +1,135 @@
+"""The worker processes of one command on this machine: started, watched, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dpclean.certify.units import Units
+from dpclean.errors import DpcleanError, InputError
+
+WATCH_SECONDS = 0.2
+MOST_FAILED = 0.05
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+
+
+class Crew:
+    """Workers on a job's missing runs.
+
+    A worker that dies is replaced. A run that ends its worker twice, while this command stands, is a vote for nobody.
+    """
+
+    def __init__(self, folder: Path, key: Path, units: Units, runs: int, devices: list[str], threads: int) -> None:
+        self.folder = folder
+        self.key = key
+        self.units = units
+        self.runs = runs
+        self.threads = threads
+        self._processes: dict[int, tuple[subprocess.Popen[bytes], str]] = {}
+        for device in devices:
+            self._start(device)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, _device in self._processes.values():
+            process.kill()
+            process.wait()
+
+    def watch(self, tell: Callable[[], None], interrupted: Callable[[], bool]) -> bool:
+        """Wait until all runs are in (True), or until the crew has stopped after an interruption (False).
+
+        Raises what a worker refused, and InputError where too many runs failed.
+        """
+        stopping = False
+        while self._processes:
+            time.sleep(WATCH_SECONDS)
+            self._reap(replace=not stopping)
+            tell()
+            self._check_failed()
+            if interrupted() and not stopping:
+                stopping = True
+                self.stop()
+        return not self.units.missing(self.runs)
+
+    def stop(self) -> None:
+        """Ask all workers to end after the run they are at."""
+        for process, _ in self._processes.values():
+            assert process.stdin is not None
+            process.stdin.close()
+
+    def _start(self, device: str) -> None:
+        arguments = [str(os.getpid()), str(self.folder), str(self.key), device, str(self.runs)]
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "dpclean.certify.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._environment(),
+            process_group=0,  # Ctrl-C in a terminal is for the parent alone
+        )
+        self._processes[process.pid] = (process, device)
+
+    def _environment(self) -> dict[str, str]:
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
+        if _PACKAGE_PARENT not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
+        return environment
+
+    def _reap(self, *, replace: bool) -> None:
+        """Deal with workers that have ended."""
+        for pid, (process, device) in list(self._processes.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            assert process.stdout is not None
+            said = process.stdout.read()
+            process.stdout.close()
+            del self._processes[pid]
+            if code > 0:
+                raise _refusal(said, code)
+            if code < 0:
+                self._blame(pid, -code)
+                if replace and self.units.missing(self.runs):
+                    self._start(device)
+
+    def _blame(self, pid: int, signal_number: int) -> None:
+        """Count a death against the run that the worker was at."""
+        run = self.units.claimed_by(pid)
+        if run is None:
+            return
+        if self.units.attempts_path(run).exists():
+            self.units.give_up(run, f"run {run}: ended its process twice, by signal {signal_number}")
+        else:
+            self.units.note(self.units.attempts_path(run), f"signal {signal_number}")
+
+    def _check_failed(self) -> None:
+        check_failed(self.units, self.runs)
+
+
+def check_failed(units: Units, runs: int) -> None:
+    """Refuse to go on where more than one run in twenty has no vote. Raises InputError."""
+    failed = units.failed()
+    if len(failed) > MOST_FAILED * runs:
+        first = next(iter(failed.values()))
+        raise InputError(
+            f"{len(failed)} of {runs} runs failed, more than one in twenty; the first: {first}",
+            "mend what fails, then start again with --overwrite: runs done before and after must be alike",
+        )
+
+
+def _refusal(said: bytes, code: int) -> DpcleanError:
+    """What a worker refused, as its own kind of error."""
+    try:
+        told: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
+        kinds = {kind.exit: kind for kind in DpcleanError.__subclasses__()}
+        return kinds.get(told["exit"], DpcleanError)(told["message"], told["remedy"])
+    except (ValueError, IndexError, KeyError):
+        return DpcleanError(f"a worker left with exit code {code}", "its words are above; please report them")

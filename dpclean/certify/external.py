@@ -1,0 +1,121 @@
+"""Votes cast elsewhere, or dpclean's own read another way: to a certificate, or to an exploratory report."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from dpclean import __version__
+from dpclean.certify.certificate import check_terms
+from dpclean.certify.publish import holds_certificate, publish, read_result
+from dpclean.certify.results import CertifyResult
+from dpclean.certify.votes import Votes, has_terms, read_plain_votes, read_votes
+from dpclean.errors import ConflictError, UsageError
+from dpclean.jobs.staging import Staging
+
+DEFAULTS: dict[str, str] = {"bound": "multiclass", "family": "point", "alpha": "0.001", "tau": "0"}
+
+
+def certify_votes(
+    votes: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "certificate",
+    *,
+    classes: int | None = None,
+    sigma: str | None = None,
+    bound: str | None = None,
+    family: str | None = None,
+    alpha: str | None = None,
+    tau: str | None = None,
+    selection_runs: int | None = None,
+    exploratory: bool = False,
+    overwrite: bool = False,
+) -> CertifyResult:
+    """The certificate of a votes file in OUT; what is None takes its default, or what dpclean's own votes say.
+
+    votes: safetensors with `votes` int32 [runs, points] (-1 none) and perhaps `labels` int64 [points].
+    exploratory: read dpclean's own votes with another bound, alpha or family; the result proves nothing.
+    Raises UsageError, InputError, ConflictError.
+    """
+    begun = time.monotonic()
+    path = Path(votes)
+    asked = {"sigma": sigma, "bound": bound, "family": family, "alpha": alpha, "tau": tau}
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if selection_runs is not None:
+        given["selection_runs"] = selection_runs
+    if has_terms(path):
+        read = _own(path, given, exploratory)
+    else:
+        read = _foreign(path, given, classes, exploratory)
+    check_terms(read.terms)
+    staging = Staging(Path(out))
+    with staging:
+        if holds_certificate(staging.out) and not overwrite:
+            raise ConflictError(f"{str(staging.out)!r} is there already", "choose another --out, or --overwrite it")
+        staging.start()
+        publish(staging.partial, read, [])
+        staging.commit()
+    return read_result(staging.out, seconds=time.monotonic() - begun)
+
+
+def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
+    """dpclean's own votes bring their terms along."""
+    read = read_votes(path)
+    changed = {name: value for name, value in given.items() if str(read.terms[name]) != str(value)}
+    if changed and not exploratory:
+        told = ", ".join(f"{name} {read.terms[name]}" for name in changed)
+        raise ConflictError(
+            f"these votes were cast under {told}, and what they prove may not be chosen after a look at them",
+            "leave the options out, or add --exploratory for a report that proves nothing",
+        )
+    if not exploratory:
+        return read
+    terms = {**read.terms, **changed, "exploratory": True}
+    if terms["bound"] == "cohen" and "selection_runs" not in changed:
+        terms["selection_runs"] = terms["selection_runs"] or max(1, terms["runs"] // 10)
+    if terms["bound"] != "cohen":
+        terms["selection_runs"] = 0
+    return Votes(read.votes, read.labels, None, terms)
+
+
+def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory: bool) -> Votes:
+    if classes is None or "sigma" not in given:
+        raise UsageError("votes from elsewhere say neither their classes nor their noise", "give --classes and --sigma")
+    table, labels = read_plain_votes(path, classes)
+    chosen = {**DEFAULTS, **given}
+    runs, points = table.shape
+    selection = chosen.pop("selection_runs", max(1, runs // 10)) if chosen["bound"] == "cohen" else 0
+    chosen.pop("selection_runs", None)
+    terms = {
+        **{name: None for name in UNKNOWN},
+        **chosen,
+        "format": 1,
+        "tool": f"dpclean {__version__}",
+        "origin": "external",
+        "runs": runs,
+        "selection_runs": selection,
+        "points": points,
+        "classes": [str(number) for number in range(classes)],
+        "threat": "clean-test",
+        "point_names": [str(number) for number in range(points)],
+        "point_source": "external",
+        "exploratory": exploratory,
+    }
+    return Votes(table, labels, None, terms)
+
+
+UNKNOWN = (
+    "values",
+    "tau1",
+    "seed",
+    "points_digest",
+    "raw",
+    "key_commitment",
+    "order",
+    "denoiser",
+    "recipe",
+    "trainer",
+    "decode",
+    "engine",
+)

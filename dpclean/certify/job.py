@@ -1,0 +1,283 @@
+"""The story of one `certify` command: fix the data, draw the key, do the runs, publish what they prove."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from dpclean.certify.certificate import check_terms
+from dpclean.certify.crew import Crew, check_failed
+from dpclean.certify.method import THREADS, make_method, settled
+from dpclean.certify.options import Options
+from dpclean.certify.publish import holds_certificate, publish, read_result
+from dpclean.certify.results import CertifyResult, Progress
+from dpclean.certify.store import MODELS, WORK, Store
+from dpclean.certify.subject import Subject, find_origin, read_subject
+from dpclean.certify.terms import changes, make_terms, with_found
+from dpclean.certify.votes import VOTES_NAME, Votes, read_votes
+from dpclean.errors import ConflictError, Interrupted
+from dpclean.jobs.key_file import write_key
+from dpclean.jobs.signals import first_signal
+from dpclean.jobs.staging import Staging
+from dpclean.noise.keys import commitment, draw_key, key_from_seed
+
+LOCK_SECONDS = 600.0  # how long to wait for another command that begins or publishes the same job
+OTHERS_SECONDS = 1.0
+LIVE_SECONDS = 10.0
+
+
+def certify(
+    clean: str | os.PathLike[str] = "clean",
+    out: str | os.PathLike[str] = "certificate",
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> CertifyResult:
+    """Train on many noised and denoised copies and turn their votes into a certificate in OUT.
+
+    clean: what `sanitize` wrote, or raw data together with sigma. options: fields of `dpclean.certify.options.Options`.
+    The same call again goes on with the runs that are missing; the same call from another process joins in.
+    Raises UsageError, InputError, SetupError, ConflictError, or Interrupted after a signal, each with a remedy.
+    Source: arXiv 2403.11981, section 3; docs/certificates.md.
+    """
+    return _Job(Path(clean), Path(out), Options(**options), progress or (lambda _: None)).run()
+
+
+class _Job:
+    """One command's paths and options, and the steps from reading to publishing."""
+
+    def __init__(self, clean: Path, out: Path, options: Options, progress: Callable[[Progress], None]) -> None:
+        self.clean = clean
+        self.options = options
+        self.progress = progress
+        self.staging = Staging(out)
+        self.out = self.staging.out
+        self.store = Store(self.staging.partial)
+        self.begun = time.monotonic()
+
+    def run(self) -> CertifyResult:
+        """The result, whether the runs are done now, were begun earlier, or had been finished before."""
+        subject = read_subject(find_origin(self.clean, self.options), self.options)
+        asked = make_terms(subject, self.options)
+        check_terms(asked)
+        with ExitStack() as working:
+            with self._locked():
+                if self._is_finished(asked):
+                    return self._result(already_complete=True)
+                job = self._begun(asked) or self._begin(subject, asked)
+                working.enter_context(self._active())
+            terms = {**job["terms"], "runs": asked["runs"]}
+            before = len(self.store.units(terms).done())
+            self._work(terms)
+        with self._locked():
+            if self.store.begun() is not None:  # else another command of this job has published it meanwhile
+                self._publish(subject, terms)
+        return self._result(runs_done_now=terms["runs"] - before)
+
+    # -- what is there already
+
+    def _is_finished(self, asked: dict[str, Any]) -> bool:
+        """Whether OUT is this job's complete certificate. Refuses an OUT that is something else."""
+        if not holds_certificate(self.out) or self.options.overwrite:
+            return False
+        published = read_votes(self.out / VOTES_NAME)
+        self._refuse_changes("was made", published.terms, asked)
+        shutil.rmtree(self.out / WORK, ignore_errors=True)
+        return published.terms["runs"] == asked["runs"] or self._reopen(published, asked)
+
+    def _begun(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        """The job that an earlier command began, None where there is none. Refuses changed terms."""
+        job = self.store.begun()
+        if job is None or self.options.overwrite:
+            self._check_idle()
+            return None
+        self._refuse_changes("was begun", job["terms"], asked)
+        return job
+
+    def _refuse_changes(self, how: str, begun: dict[str, Any], asked: dict[str, Any]) -> None:
+        changed = changes(begun, asked)
+        if not changed:
+            return
+        told = ", ".join(
+            f"{name.replace('_', '-')} {_short(old)} there, {_short(new)} now" for name, old, new in changed
+        )
+        why = "every run must be counted as announced before the first: " if changed[0][0] == "runs" else ""
+        raise ConflictError(
+            f"{str(self.out)!r} {how} with other terms ({told})",
+            f"{why}choose another --out, or --overwrite to start again"
+            + ("; with --bound anytime runs may be added" if why else ""),
+        )
+
+    # -- begin
+
+    def _begin(self, subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
+        """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
+        from dpclean.certify.runner import engine, load_denoiser
+
+        method = make_method(subject, self.options, asked)
+        denoiser = load_denoiser(method)
+        self.staging.start()
+        data_sha256 = self.store.write_data(subject)
+        seed = self.options.seed
+        key = draw_key() if seed is None else key_from_seed(seed, "certify")
+        write_key(self.staging.key, key)
+        found = engine(denoiser, THREADS)
+        terms = with_found(asked, found, commitment(key))
+        self.store.begin(terms, settled(method, found), data_sha256)
+        return {"terms": terms}
+
+    def _reopen(self, published: Votes, asked: dict[str, Any]) -> bool:
+        """Put the runs of a finished `anytime` job back to work, so that more can be added; False.
+
+        Fewer runs than published are refused by nobody: what is published stays valid, and stays.
+        """
+        if asked["runs"] < published.terms["runs"]:
+            return True
+        if self.store.begun() is None:
+            subject = read_subject(find_origin(self.clean, self.options), self.options)
+            self.store.folder.mkdir(exist_ok=True)
+            data_sha256 = self.store.write_data(subject)
+            units = self.store.units(published.terms)
+            for place, row in enumerate(published.votes):
+                units.write(place + 1, row)
+            if (self.out / MODELS).exists():
+                shutil.copytree(self.out / MODELS, self.store.models, copy_function=os.link, dirs_exist_ok=True)
+            method = settled(make_method(subject, self.options, asked), published.terms["engine"])
+            self.store.begin(published.terms, method, data_sha256)
+        return False
+
+    # -- work
+
+    def _work(self, terms: dict[str, Any]) -> None:
+        """Do the missing runs, or wait for those that do them. Raises Interrupted after a signal."""
+        units, runs = self.store.units(terms), terms["runs"]
+        tell = _Teller(units, terms, self.progress, self._live)
+        with first_signal() as interrupted:
+            while self.store.begun() is not None and units.missing(runs):
+                check_failed(units, runs)
+                devices = self._devices(terms["engine"]["device"], len(units.missing(runs)))
+                threads = terms["engine"]["threads"] or 1
+                with Crew(self.store.folder, self.staging.key, units, runs, devices, threads) as crew:
+                    finished = crew.watch(tell, interrupted.is_set)
+                if interrupted.is_set() and not finished:
+                    raise Interrupted(
+                        f"stopped after {len(units.done())} of {runs} runs, all of them saved",
+                        "the same command goes on",
+                    )
+                if not finished:  # the rest is claimed by other commands
+                    time.sleep(OTHERS_SECONDS)
+        check_failed(units, runs)
+        tell(last=True)
+
+    def _devices(self, kind: str, missing: int) -> list[str]:
+        if kind == "cpu":
+            cores = len(os.sched_getaffinity(0)) // THREADS
+            return ["cpu"] * min(self.options.workers or cores, missing)
+        import torch
+
+        if ":" in self.options.device:
+            return [self.options.device]
+        count = min(torch.cuda.device_count(), self.options.workers or torch.cuda.device_count(), missing)
+        return [f"{kind}:{number}" for number in range(count)]
+
+    def _live(self, terms: dict[str, Any], runs: int) -> str | None:
+        """What `anytime` proves so far, in a word."""
+        from dpclean.certify.certificate import build
+
+        votes, records = self.store.units(terms).table(runs)
+        so_far = build(Votes(votes, None, records, {**terms, "runs": runs}), "")
+        return f"{so_far['summary']['certified']} of {terms['points']} points certified"
+
+    # -- publish
+
+    def _publish(self, subject: Subject, terms: dict[str, Any]) -> None:
+        votes, records = self.store.units(terms).table(terms["runs"])
+        publish(self.staging.partial, Votes(votes, subject.points.labels, records, terms), subject.points.pixels)
+        self.staging.commit()
+        shutil.rmtree(self.out / WORK)
+
+    def _result(
+        self, terms: dict[str, Any], *, runs_done_now: int = 0, already_complete: bool = False
+    ) -> CertifyResult:
+        return read_result(
+            self.out,
+            runs_done_now=runs_done_now,
+            already_complete=already_complete,
+            seconds=time.monotonic() - self.begun,
+        )
+
+    # -- locks
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone at beginning and publishing; another command of the same job is waited for."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(self.staging)
+                    break
+                except ConflictError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.2)
+            yield
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        """Says that a command is at work on the job; any number of them may be."""
+        with (self.store.work / "active").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def _check_idle(self) -> None:
+        """Refuse to start again while other commands are at work on the job."""
+        path = self.store.work / "active"
+        if not path.exists():
+            return
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConflictError(
+                    f"another command is at work on {str(self.out)!r}", "stop it first, or choose another --out"
+                ) from error
+
+
+class _Teller:
+    """Turns what is on the disk into progress, now and then."""
+
+    def __init__(self, units: Any, terms: dict[str, Any], progress: Callable[[Progress], None], live: Any) -> None:
+        self.units = units
+        self.terms = terms
+        self.progress = progress
+        self.live = live
+        self.begun = time.monotonic()
+        self.at_begin = self.finished = len(units.done())
+        self.told = 0.0
+        self.said: str | None = None
+        self.said_at = self.begun
+
+    def __call__(self, last: bool = False) -> None:
+        begun = time.monotonic()
+        if not last and begun < self.told:
+            return
+        finished, total = max(self.finished, len(self.units.done())), self.terms["runs"]
+        rate = (finished - self.at_begin) / max(begun - self.begun, 1e-9)
+        left = (total - finished) / rate if rate > 0 else None
+        if self.terms["bound"] == "anytime" and begun >= self.said_at + LIVE_SECONDS and (t := self.units.prefix()):
+            self.said, self.said_at = self.live(self.terms, t), time.monotonic()
+        self.progress(Progress(finished, total, len(self.units.failed()), left, self.said))
+        self.finished = finished
+        self.told = begun + max(0.5, 20 * (time.monotonic() - begun))  # a million files take a while to count
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

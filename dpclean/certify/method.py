@@ -1,0 +1,104 @@
+"""How the runs of a job are done: everything a worker needs beside the data and the key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dpclean.certify.options import Options
+from dpclean.certify.subject import Subject, check_ancestry
+from dpclean.errors import InputError
+from dpclean.train.images import prepare
+from dpclean.train.init import find_init
+from dpclean.train.model import read_description
+from dpclean.train.recipes import Recipe, default_recipe, find_recipe
+
+THREADS = 1  # of a worker on a CPU: fixed, so that the number of workers changes no result
+
+
+@dataclass(frozen=True)
+class Method:
+    """sigma is its exact decimal; batch_pixels 0: to be found; size: edge of the images that the network trains on."""
+
+    sigma: str
+    denoiser: str
+    denoiser_digests: dict[str, str]
+    method: str
+    device: str
+    dtype: str
+    batch_pixels: int
+    threat: str
+    recipe: dict[str, Any] | None
+    size: int | None
+    init: str | None
+    init_digest: str | None
+    trainer: str | None
+    run_timeout: float
+    kind: str  # of the copy for a trainer command: folder or shards
+    keep_models: bool
+
+
+def choose_recipe(subject: Subject, options: Options) -> Recipe:
+    """The recipe asked for, that of the model begun from, or the one that fits the number and size of the images."""
+    known = None if options.init is None else read_description(Path(options.init).expanduser())
+    if options.recipe is not None:
+        recipe = find_recipe(options.recipe)
+    else:
+        recipe = known.recipe if known else default_recipe(subject.train.pixels)
+    return replace(recipe, freeze=options.freeze)
+
+
+def choose_init(subject: Subject, options: Options, recipe: Recipe) -> dict[str, Any] | None:
+    """The weights that each run begins from, for the terms.
+
+    Raises InputError where they depend on raw data or were made from images of RAW, as far as that is known.
+    """
+    if options.init is None:
+        return None
+    init = find_init(options.init, recipe)
+    if init.model is not None and init.model.description.not_certifiable:
+        raise InputError(
+            f"{options.init!r} is not certifiable: {init.model.description.not_certifiable[0]}",
+            "use weights that depend on no raw data",
+        )
+    check_ancestry(f"the weights {options.init!r}", init.ancestry, subject.prefixes)
+    return {"source": init.source, "digest": init.digest, "ancestry_known": init.ancestry is not None}
+
+
+def image_size(subject: Subject, recipe: Recipe) -> int:
+    """The edge of the images that the network trains on. Raises InputError where they are not of one size."""
+    return recipe.size or int(prepare(subject.train.pixels[:1] + subject.points.pixels[:1], None).shape[1])
+
+
+def make_method(subject: Subject, options: Options, terms: dict[str, Any]) -> Method:
+    """The method of a job that may begin on this machine."""
+    return Method(
+        sigma=terms["sigma"],
+        denoiser=_absolute(subject.denoiser.id),
+        denoiser_digests=terms["denoiser"]["digests"],
+        method=subject.origin.method,
+        device=options.device,
+        dtype=options.dtype,
+        batch_pixels=0 if options.batch_size is None else options.batch_size * 32 * 32,
+        threat=options.threat,
+        recipe=terms["recipe"],
+        size=terms["size"],
+        init=None if options.init is None else _absolute(options.init),
+        init_digest=terms["init"]["digest"] if terms["init"] else None,
+        trainer=options.trainer,
+        run_timeout=options.run_timeout,
+        kind=subject.train.kind,
+        keep_models=options.keep_models,
+    )
+
+
+def settled(method: Method, engine: dict[str, Any]) -> Method:
+    """The method with what was found out about the engine, so that no worker finds out something else."""
+    return replace(method, device=engine["device"], dtype=engine["dtype"], batch_pixels=engine["batch_pixels"])
+
+
+def _absolute(name: str) -> str:
+    """A path, if it is one, that workers find wherever they are started."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name

@@ -1,0 +1,94 @@
+"""What `certify` can be asked for, checked before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from dpclean.certify.bounds import exact_decimal
+from dpclean.certify.votes import MOST_RUNS
+from dpclean.errors import UsageError
+
+CHOICES = {
+    "threat": ("clean-test", "noised-test"),
+    "family": ("point", "all"),
+    "bound": ("multiclass", "union", "cohen", "anytime"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `certify`; names and defaults are those of the command line.
+
+    sigma and alpha are decimals, taken as the exact numbers they spell; sigma is on the [0, 1] pixel scale, None where
+    a manifest says it. run_timeout in seconds, for the trainer command only. Raises UsageError where out of range.
+    """
+
+    runs: int = 1000
+    raw: Path | None = None
+    test: Path | None = None
+    holdout: float | None = None
+    sigma: str | None = None
+    alpha: str = "0.001"
+    bound: str = "multiclass"
+    family: str = "point"
+    threat: str = "clean-test"
+    recipe: str | None = None
+    init: str | None = None
+    freeze: bool = False
+    trainer: str | None = None
+    run_timeout: float = 3600.0
+    denoiser: str | None = None
+    method: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    limit: int | None = None
+    seed: int | None = None
+    seed_chosen_after_data: bool = False
+    keep_models: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} {getattr(self, name)!r} is not known", f"give one of: {', '.join(known)}")
+        if not 0 < exact_decimal("alpha", self.alpha) <= Fraction(1, 2):
+            raise UsageError(
+                f"alpha is the allowed probability of a false claim, above 0 and at most 0.5, got {self.alpha}",
+                "0.001 is a common choice",
+            )
+        if not 1 <= self.runs <= MOST_RUNS:
+            raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {self.runs}", "1000 is a common choice")
+        for name in ("batch_size", "workers", "limit", "run_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name.replace('_', '-')} must be above 0, got {value}", "give a larger number")
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        if self.seed is not None and not self.seed_chosen_after_data:
+            raise UsageError(
+                "whoever knows the seed knows the noise, so a seed voids the certificate if it was known to whoever"
+                " made the data",
+                "leave --seed out, or say --seed-chosen-after-data if it was",
+            )
+        if self.seed is not None and not 0 <= self.seed < 2**64:
+            raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number, or no seed")
+        if self.holdout is not None and not 0 < self.holdout < 1:
+            raise UsageError(f"holdout is a share between 0 and 1, got {self.holdout}", "0.1 is a common choice")
+        if self.test is not None and self.holdout is not None:
+            raise UsageError("--test and --holdout both name test points", "give one of them")
+        if self.trainer is not None and (self.recipe or self.init or self.freeze or self.keep_models):
+            raise UsageError(
+                "--trainer trains by itself: --recipe, --init, --freeze and --keep-models have no meaning with it",
+                "leave them out",
+            )
+        if self.freeze and self.init is None:
+            raise UsageError("--freeze keeps the weights of --init, which is not given", "give --init, or no --freeze")
+        if self.trainer is not None and ("{data}" not in self.trainer or "{out}" not in self.trainer):
+            raise UsageError(
+                "--trainer is a command with {data}, {test} and {out} in it", "see 'dpclean certify --help'"
+            )

@@ -1,0 +1,101 @@
+"""Votes to the folder that is handed over: the votes themselves, the certificate, its curve and its page."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.certify.certificate import build, dump, read, tsv
+from dpclean.certify.curve import curve_png, curve_svg
+from dpclean.certify.report import Example, report_html
+from dpclean.certify.results import CertifyResult
+from dpclean.certify.votes import VOTES_NAME, Votes, votes_bytes
+from dpclean.errors import ConflictError
+from dpclean.jobs.staging import write_durably
+
+CERTIFICATE_NAME = "certificate.json"
+EXAMPLES_OF_EACH = 12
+
+
+def publish(folder: Path, votes: Votes, pixels: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
+    """Write a certificate into a folder; pixels are those of the points, none where they are unknown."""
+    data = votes_bytes(votes)
+    certificate: dict[str, Any] = build(votes, hashlib.sha256(data).hexdigest())
+    files = {
+        VOTES_NAME: data,
+        CERTIFICATE_NAME: dump(certificate),
+        "certified.tsv": tsv(certificate).encode("utf-8", "surrogateescape"),
+        "curve.svg": curve_svg(certificate).encode(),
+        "curve.png": curve_png(certificate),
+        "report.html": report_html(certificate, _examples(certificate, pixels)).encode(),
+    }
+    for name, content in files.items():
+        write_durably(folder / name, content)
+    return certificate
+
+
+def _examples(certificate: dict[str, Any], pixels: Sequence[NDArray[np.uint8]]) -> list[Example]:
+    """Points spread over the radii that were certified, and the first ones that abstain."""
+    if not pixels:
+        return []
+    points = certificate["points"]
+    certified = sorted(
+        (p for p in points if p["class"] >= 0), key=lambda p: (-float(p["certified_radius"]), p["index"])
+    )
+    spread = np.linspace(0, len(certified) - 1, min(EXAMPLES_OF_EACH, len(certified))).round().astype(int)
+    abstaining = [p for p in points if p["class"] < 0][:EXAMPLES_OF_EACH]
+    chosen = [certified[place] for place in spread] + abstaining
+    return [Example(point["index"], pixels[point["index"]]) for point in chosen]
+
+
+def holds_certificate(out: Path) -> bool:
+    """Whether OUT is a certificate; False where it is free. Raises ConflictError where it is something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not (out / VOTES_NAME).is_file() or not (out / CERTIFICATE_NAME).is_file():
+        raise ConflictError(f"{str(out)!r} is there and is no certificate", "choose another --out")
+    return True
+
+
+def read_result(
+    out: Path, *, runs_done_now: int = 0, already_complete: bool = False, seconds: float = 0.0
+) -> CertifyResult:
+    """What a published certificate says, in a few numbers."""
+    certificate = read(out / CERTIFICATE_NAME)
+    summary, terms, points = certificate["summary"], certificate["terms"], certificate["points"]
+    labelled = [p for p in points if p["label"] is not None]
+    return CertifyResult(
+        out=str(out),
+        kind=certificate["kind"],
+        runs=terms["runs"],
+        runs_done_now=runs_done_now,
+        failed=summary["failed_runs"],
+        points=summary["points"],
+        certified=summary["certified"],
+        abstained=summary["abstained"],
+        correct=sum(p["class"] == p["label"] for p in labelled) if labelled else None,
+        labelled=len(labelled),
+        largest_radius=summary["largest_radius"],
+        median_radius=summary["median_radius"],
+        ceiling=summary["ceiling"],
+        already_complete=already_complete,
+        seconds=round(seconds, 3),
+        warnings=_warnings(certificate),
+    )
+
+
+def _warnings(certificate: dict[str, Any]) -> list[str]:
+    terms = certificate["terms"]
+    warnings = []
+    if shared := terms.get("points_in_training"):
+        warnings.append(f"{shared} test images are training images too: the accuracy flatters")
+    if float(terms["alpha"]) > 0.05:
+        warnings.append(f"alpha is {terms['alpha']}: that is the share of claims that may be false")
+    if terms["seed"] is not None:
+        warnings.append("the noise key comes from a seed: trying several seeds voids the certificate")
+    return warnings

@@ -1,0 +1,151 @@
+"""One run: noise, denoise, train, predict. The network and the denoiser are built once and used for every run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+
+from dpclean import __version__
+from dpclean.certify.method import Method
+from dpclean.certify.store import Data
+from dpclean.certify.trainer_command import CommandTrainer
+from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.loading import find_denoiser
+from dpclean.errors import ConflictError
+from dpclean.jobs.staging import write_durably
+from dpclean.noise import kernel_name
+from dpclean.noise.keys import run_seed
+from dpclean.train.images import prepare
+from dpclean.train.init import find_init
+from dpclean.train.recipes import Recipe
+from dpclean.train.trainer import Trainer
+
+MID_GREY = 128  # what an image becomes whose prediction is not finite: post-processing, as D may not lose an image
+
+
+class Runner:
+    """Does any run of a job, in any order: what a run gives depends on its number, the key, the data and the method.
+
+    Nothing of a run is left for the next one: weights are reset, noise is addressed by the run's number.
+    """
+
+    def __init__(self, method: Method, data: Data, classes: Sequence[str], key: bytes, scratch: Path, models: Path):
+        self.method = method
+        self.data = data
+        self.key = key
+        self.models = models
+        self.seconds: dict[str, float] = {}  # spent in the parts of the runs so far
+        self.denoiser = load_denoiser(method)
+        self._points = data.points
+        self._trainer: Trainer | None = None
+        self._command: CommandTrainer | None = None
+        if method.trainer is not None:
+            self._command = CommandTrainer(method.trainer, method.run_timeout, classes, scratch, method.kind)
+            return
+        assert method.recipe is not None and method.size is not None
+        self._trainer = make_trainer(method, len(classes), self.denoiser.device)
+        self._labels = torch.from_numpy(data.labels).to(self.denoiser.device)
+        self._prepared = self._tensor(data.points)
+
+    def run(self, number: int) -> NDArray[np.int32]:
+        """The votes of run 1, 2, ...: int32 [points]. Raises Diverged or RunFailed where there are none."""
+        begun = time.perf_counter()
+        train = self._sanitized(self.data.indices, self.data.train, number, test=False)
+        begun = self._spent("noise and denoise", begun)
+        noised_test = self.method.threat == "noised-test"
+        if noised_test:
+            points = self._sanitized(self.data.point_indices, self._points, number, test=True)
+            begun = self._spent("noise and denoise the test points", begun)
+        else:
+            points = self._points
+        if self._command is not None:
+            row = self._command.run(number, train, self.data.labels, points)
+            self._spent("train and predict", begun)
+            return row
+        assert self._trainer is not None
+        self._trainer.fit(self._tensor(train), self._labels, seed=run_seed(self.key, "train", number))
+        begun = self._spent("train", begun)
+        votes = self._trainer.predict(self._tensor(points) if noised_test else self._prepared)
+        self._spent("predict", begun)
+        if self.method.keep_models:
+            write_durably(self.models / f"{number:07d}.safetensors", save(self._trainer.state_dict()))
+        return votes.cpu().numpy().astype(np.int32)
+
+    def _spent(self, part: str, begun: float) -> float:
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - begun
+        return now
+
+    def _sanitized(
+        self, indices: NDArray[np.int64], images: Sequence[NDArray[np.uint8]], run: int, *, test: bool
+    ) -> list[NDArray[np.uint8]]:
+        """The images after noise and denoising, in their order."""
+        pairs: Iterable[tuple[int, NDArray[np.uint8]]] = zip(indices.tolist(), images, strict=True)
+        results = {r.index: r for r in self.denoiser.denoise(pairs, key=self.key, run=run, test=test)}
+        ordered = [results[index] for index in indices.tolist()]
+        return [r.pixels if r.finite else np.full_like(r.pixels, MID_GREY) for r in ordered]
+
+    def _tensor(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        return prepare(images, self.method.size).to(self.denoiser.device)
+
+
+def load_denoiser(method: Method) -> Denoiser:
+    """The denoiser of a job at its noise level. Raises ConflictError where its files have changed."""
+    files = find_denoiser(method.denoiser)
+    if files.digests() != method.denoiser_digests:
+        raise ConflictError(
+            f"the denoiser {files.id!r} is not the one that the job was begun with", "restore its files"
+        )
+    return Denoiser(
+        files,
+        float(method.sigma),
+        device=method.device,
+        dtype=method.dtype,
+        method=method.method,
+        batch_pixels=method.batch_pixels or None,
+    )
+
+
+def make_trainer(method: Method, classes: int, device: torch.device) -> Trainer:
+    """The network of a job, on the device where it is trained."""
+    assert method.recipe is not None and method.size is not None
+    recipe = recipe_of(method.recipe)
+    return Trainer(recipe, classes, size=method.size, device=device, init=_init(method, recipe))
+
+
+def _init(method: Method, recipe: Recipe) -> dict[str, Tensor] | None:
+    if method.init is None:
+        return None
+    init = find_init(method.init, recipe)
+    if init.digest != method.init_digest:
+        raise ConflictError(f"the weights {method.init!r} are not those that the job was begun with", "restore them")
+    return init.weights
+
+
+def recipe_of(fields: dict[str, Any]) -> Recipe:
+    """A recipe from its JSON form."""
+    return msgspec.convert(fields, Recipe)
+
+
+def engine(denoiser: Denoiser, threads: int) -> dict[str, Any]:
+    """What runs must have in common to be identically distributed: device kind, type, shapes, threads, versions."""
+    return {
+        "device": denoiser.device.type,
+        "device_kind": denoiser.device_kind,
+        "kernel": kernel_name(),
+        "dtype": denoiser.dtype,
+        "batch_pixels": denoiser.shapes.batch_pixels,
+        "tile": denoiser.shapes.tile,
+        "overlap": denoiser.shapes.overlap,
+        "threads": threads if denoiser.device.type == "cpu" else None,
+        "versions": {"dpclean": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    }

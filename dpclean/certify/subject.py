@@ -1,0 +1,243 @@
+"""What is certified: the data set that every run noises, and the test points that every run votes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.certify.options import Options
+from dpclean.data.records import ReadOptions
+from dpclean.denoise.loading import DenoiserFiles, find_denoiser
+from dpclean.errors import InputError, Reason, UsageError
+from dpclean.jobs import manifest as manifests
+from dpclean.jobs.ledger import Ledger
+from dpclean.jobs.manifest import Manifest
+from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
+
+DEFAULT_HOLDOUT = 0.1
+PREFIX_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the data are and how they are read: from what `sanitize` wrote, or from raw data directly."""
+
+    raw: Path
+    sigma: str
+    denoiser: str
+    method: str
+    read_options: ReadOptions
+    limit: int | None
+    manifest: Manifest | None
+    unfinished: frozenset[str]  # names that sanitize left out as not finite; certify keeps them
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The training set D and the test points. labels of D are places in classes, of points too (-1 unknown)."""
+
+    origin: Origin
+    denoiser: DenoiserFiles
+    train: Images
+    points: Images
+    point_source: str  # "test" | "split" | "holdout"
+    raw_digest: str  # of everything readable in RAW
+    train_digest: str
+    points_digest: str
+    prefixes: frozenset[bytes]  # first 8 bytes of the pixel hashes of everything readable in RAW
+    points_in_training: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+    @property
+    def values(self) -> int:
+        """Pixel values of D, all of which are noised in each run."""
+        return sum(image.size for image in self.train.pixels)
+
+
+def find_origin(path: Path, options: Options) -> Origin:
+    """What a path means to `certify`: a folder with a manifest names its raw data, any other one is raw data."""
+    manifest = manifests.read(path)
+    if manifest is None:
+        return _origin_of_raw(path, options)
+    sigma = str(manifest.noise.sigma)
+    if options.sigma is not None and float(options.sigma) != manifest.noise.sigma:
+        raise UsageError(
+            f"{str(path)!r} was sanitized at sigma {sigma}, --sigma says {options.sigma}",
+            "leave --sigma out, or give the raw data themselves to certify at another sigma",
+        )
+    asked = manifest.parameters
+    if asked["alpha_policy"] == "keep":
+        raise InputError(
+            f"{str(path)!r} was made with --alpha-policy keep: unsanitized planes reach whoever trains on it",
+            "sanitize again with another alpha policy",
+        )
+    if options.limit is not None and options.limit != asked["limit"]:
+        raise UsageError("--limit is that of the sanitized data", "leave it out")
+    read = ReadOptions(
+        alpha_policy=asked["alpha_policy"],
+        max_pixels=asked["max_pixels"],
+        follow_links=asked["follow_links"],
+        layout=asked["layout"],
+        output_format=asked["format"],
+    )
+    return Origin(
+        raw=options.raw or Path(os.path.normpath(path / manifest.raw.path)),
+        sigma=options.sigma or sigma,
+        denoiser=options.denoiser or manifest.denoiser.id,
+        method=options.method or manifest.denoiser.method,
+        read_options=read,
+        limit=asked["limit"],
+        manifest=manifest,
+        unfinished=_unfinished(path) if Reason.NOT_FINITE in manifest.quarantined else frozenset(),
+    )
+
+
+def _origin_of_raw(path: Path, options: Options) -> Origin:
+    if not path.exists():
+        raise InputError(
+            f"{str(path)!r} is not there", "name what 'dpclean sanitize' wrote, or raw data together with --sigma"
+        )
+    if options.sigma is None:
+        raise UsageError(
+            f"{str(path)!r} has no {manifests.NAME}, so it is taken as raw data, and those need --sigma",
+            "give --sigma, or what 'dpclean sanitize' wrote",
+        )
+    if options.raw is not None:
+        raise UsageError(f"{str(path)!r} is raw data itself, --raw names others", "leave one of them out")
+    return Origin(
+        raw=path,
+        sigma=options.sigma,
+        denoiser=options.denoiser or "natural",
+        method=options.method or "one-step",
+        read_options=ReadOptions(),
+        limit=options.limit,
+        manifest=None,
+        unfinished=frozenset(),
+    )
+
+
+def _unfinished(clean: Path) -> frozenset[str]:
+    with closing(Ledger(clean / manifests.LEDGER_NAME, writable=False)) as ledger:
+        return frozenset(os.fsdecode(name) for name, reason in ledger.quarantined() if reason == Reason.NOT_FINITE)
+
+
+def read_subject(origin: Origin, options: Options) -> Subject:
+    """Read RAW and the test points into memory and check them against what is known of them.
+
+    Raises InputError where RAW is not what was sanitized, a class has no training image, test classes are unknown, or
+    the denoiser was fitted on images of RAW.
+    """
+    whole = read_images(origin.raw, origin.read_options, limit=origin.limit, workers=options.workers)
+    hashes = pixel_hashes(whole)
+    digest = pixel_digest(whole, hashes)
+    _check_digest(origin, whole, hashes, digest)
+    train, points, point_source = _divide(whole, options)
+    _check_classes(train)
+    prefixes = frozenset(hash[:PREFIX_BYTES] for hash in hashes)
+    files = _denoiser(origin)
+    check_ancestry(f"the denoiser {files.id!r}", files.ancestry, prefixes)
+    train_hashes, point_hashes = pixel_hashes(train), pixel_hashes(points)
+    return Subject(
+        origin=origin,
+        denoiser=files,
+        train=train,
+        points=points,
+        point_source=point_source,
+        raw_digest=digest,
+        train_digest=pixel_digest(train, train_hashes),
+        points_digest=pixel_digest(points, point_hashes),
+        prefixes=prefixes,
+        points_in_training=len(set(train_hashes).intersection(point_hashes)),
+    )
+
+
+def _check_digest(origin: Origin, whole: Images, hashes: Sequence[bytes], digest: str) -> None:
+    """Refuse raw data other than those that the manifest speaks of."""
+    if origin.manifest is None:
+        return
+    if origin.unfinished:
+        kept = np.array([name not in origin.unfinished for name in whole.names])
+        digest = pixel_digest(whole.take(kept), [hash for hash, keep in zip(hashes, kept, strict=True) if keep])
+    if digest != origin.manifest.raw.pixel_digest:
+        raise InputError(
+            f"the images in {str(origin.raw)!r} are not those that were sanitized: their digest is {digest[:16]}...,"
+            f" the manifest says {origin.manifest.raw.pixel_digest[:16]}...",
+            "restore them, name their place with --raw, or sanitize again",
+        )
+
+
+def _divide(whole: Images, options: Options) -> tuple[Images, Images, str]:
+    """(D, the test points, where these come from). D is the train split, less a holdout, and has labels only."""
+    train, test_split = split(whole)
+    train = train.take(train.labels >= 0)
+    if options.test is not None:
+        points = read_images(options.test, workers=options.workers)
+        return train, _relabelled(points, train.classes), "test"
+    if test_split is not None and options.holdout is None:
+        return train, test_split, "split"
+    held = holdout(train, options.holdout or DEFAULT_HOLDOUT)
+    return train.take(~held), train.take(held), "holdout"
+
+
+def _relabelled(points: Images, classes: tuple[str, ...]) -> Images:
+    from dataclasses import replace
+
+    return replace(points, labels=match_labels(points, classes), classes=classes)
+
+
+def _check_classes(train: Images) -> None:
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    if len(train.classes) < 2:
+        raise InputError(f"there are {len(train.classes)} classes, a vote needs two", "sort the images into classes")
+    empty = [name for name, count in zip(train.classes, counts, strict=True) if count == 0]
+    if empty:
+        named = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        raise InputError(f"classes without a training image: {named}", "add images, or remove these classes")
+
+
+def _denoiser(origin: Origin) -> DenoiserFiles:
+    files = find_denoiser(origin.denoiser)
+    if origin.manifest is not None and origin.denoiser == origin.manifest.denoiser.id:
+        if files.digests() != origin.manifest.denoiser.digests:
+            raise InputError(
+                f"the denoiser {files.id!r} is not the one that the data were sanitized with",
+                "restore its files, or name another one with --denoiser",
+            )
+    return files
+
+
+def check_ancestry(what: str, ancestry: Path | None, prefixes: frozenset[bytes]) -> None:
+    """Refuse weights that were made from images of RAW, as far as an ancestry file tells."""
+    if ancestry is None:
+        return
+    data = ancestry.read_bytes()
+    theirs = {data[start : start + PREFIX_BYTES] for start in range(0, len(data), PREFIX_BYTES)}
+    if shared := len(theirs & prefixes):
+        raise InputError(
+            f"{what} was made from {shared} of the images to be certified, so it is not fixed while they change",
+            "use weights that never saw these images",
+        )
+
+
+def described(images: Images) -> dict[str, Any]:
+    """Counts of a data set for the job's terms."""
+    return {"images": len(images), "listed": images.listed, "quarantined": images.quarantined}
+
+
+def digest_of(pixels: Sequence[NDArray[np.uint8]]) -> str:
+    """SHA-256 over pixels alone, in order: what a process holds in memory against what the job was begun with."""
+    whole = hashlib.sha256()
+    for image in pixels:
+        whole.update(repr(image.shape).encode() + np.ascontiguousarray(image).data)
+    return whole.hexdigest()

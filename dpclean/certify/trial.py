@@ -1,0 +1,59 @@
+"""A look ahead: one run with a key that is thrown away, timed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dpclean.certify.certificate import ceiling, check_terms
+from dpclean.certify.method import THREADS, make_method
+from dpclean.certify.options import Options
+from dpclean.certify.results import Trial
+from dpclean.certify.store import Data
+from dpclean.certify.subject import find_origin, read_subject
+from dpclean.certify.terms import make_terms
+from dpclean.noise.keys import draw_key
+
+
+def trial(
+    clean: str | os.PathLike[str] = "clean", out: str | os.PathLike[str] = "certificate", **options: Any
+) -> Trial:
+    """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
+    import torch
+
+    from dpclean.certify.runner import Runner
+
+    asked = Options(**options)
+    subject = read_subject(find_origin(Path(clean), asked), asked)
+    terms = make_terms(subject, asked)
+    check_terms(terms)
+    method = make_method(subject, asked, terms)
+    train, points = subject.train, subject.points
+    data = Data(train.pixels, train.labels, train.indices, points.pixels, points.indices)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            runner = Runner(method, data, subject.classes, draw_key(), Path(scratch), Path(scratch))
+            runner.run(1)  # pays for what is set up once
+            runner.seconds.clear()
+            runner.run(2)
+    finally:
+        torch.set_num_threads(threads)
+    on_cpu = runner.denoiser.device.type == "cpu"
+    workers = asked.workers or (len(os.sched_getaffinity(0)) if on_cpu else torch.cuda.device_count())
+    return Trial(
+        out=str(out),
+        images=len(train),
+        points=len(points),
+        classes=len(subject.classes),
+        sigma=terms["sigma"],
+        runs=asked.runs,
+        workers=workers,
+        seconds_by_part={name: round(seconds, 3) for name, seconds in runner.seconds.items()},
+        seconds=round(sum(runner.seconds.values()) * asked.runs / workers, 1),
+        bytes=asked.runs * (4 * len(points) + 100) + sum(image.size for image in [*train.pixels, *points.pixels]),
+        ceiling=ceiling(terms),
+    )

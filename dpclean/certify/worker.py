@@ -1,0 +1,109 @@
+"""A process that does runs of a job until none is left: claim one, do it, write its vote.
+
+Started as ``python -m dpclean.certify.worker PARENT FOLDER KEY DEVICE RUNS``; ends after the run it is at when its
+standard input is closed. What went wrong is one JSON object on standard output, beside an exit code of errors.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpclean.errors import ConflictError, DpcleanError
+from dpclean.jobs.lifeline import die_with
+
+if TYPE_CHECKING:
+    from dpclean.certify.runner import Runner
+    from dpclean.certify.store import Store
+    from dpclean.certify.units import Units
+
+
+def main() -> None:
+    """Work until no run is left or the parent closes standard input."""
+    parent, folder, key, device, runs = sys.argv[1:]
+    die_with(int(parent))
+    try:
+        serve(Path(folder), Path(key), device, int(runs))
+    except DpcleanError as error:
+        print(json.dumps(error.as_dict()), flush=True)
+        sys.exit(error.exit)
+
+
+def serve(folder: Path, key_path: Path, device: str, runs: int) -> None:
+    """Do what is missing of runs 1..runs of the job in a folder, on one device."""
+    from dpclean.certify.store import Store
+    from dpclean.jobs.key_file import read_key
+
+    store = Store(folder)
+    job = store.begun()
+    if job is None:  # another command has published the job meanwhile
+        return
+    runner = open_runner(store, job, read_key(key_path), device)
+    units = store.units(job["terms"])
+    work(units, runner, units.missing(runs), stop=_asked_to_stop)
+
+
+def open_runner(store: Store, job: dict[str, Any], key: bytes, device: str) -> Runner:
+    """What does the job's runs in this process. Raises ConflictError where they would not be runs of the same kind."""
+    import torch
+
+    from dpclean.certify.method import Method
+    from dpclean.certify.runner import Runner, engine
+    from dpclean.certify.store import WORK
+    from dpclean.noise.keys import commitment
+
+    terms = job["terms"]
+    if commitment(key) != terms["key_commitment"]:
+        raise ConflictError("the key file is of another job", "put the right key back, or start with --overwrite")
+    if terms["engine"]["threads"] is not None:
+        torch.set_num_threads(terms["engine"]["threads"])
+    method = Method(**{**job["method"], "device": device})
+    data = store.read_data(job["data_sha256"])
+    runner = Runner(method, data, terms["classes"], key, store.folder / WORK / "scratch", store.models)
+    found, begun = engine(runner.denoiser, torch.get_num_threads()), terms["engine"]
+    if differing := [name for name in begun if begun[name] != found[name]]:
+        told = ", ".join(f"{name} {begun[name]} there, {found[name]} here" for name in differing)
+        raise ConflictError(
+            f"this process would do other runs than the job was begun with ({told}), and runs must be alike",
+            "go on where it was begun, or start again with --overwrite",
+        )
+    return runner
+
+
+def work(units: Units, runner: Runner, order: Iterable[int], *, stop: Callable[[], bool] = lambda: False) -> None:
+    """Do the runs of an order that nobody else does or has done."""
+    for run in order:
+        if stop():
+            return
+        with units.claim(run) as mine:
+            if mine:
+                _do(units, runner, run)
+
+
+def _do(units: Units, runner: Runner, run: int) -> None:
+    """One run; failed, it is tried once more with the same streams, then it is a vote for nobody."""
+    from dpclean.certify.trainer_command import RunFailed
+    from dpclean.train.trainer import Diverged
+
+    for last in (False, True):
+        try:
+            units.write(run, runner.run(run))
+            return
+        except (RunFailed, Diverged) as error:
+            if last:
+                units.give_up(run, error.message)
+
+
+def _asked_to_stop() -> bool:
+    """Whether the parent has closed this process's standard input."""
+    readable, _, _ = select.select([0], [], [], 0)
+    return bool(readable) and os.read(0, 1) == b""
+
+
+if __name__ == "__main__":
+    main()

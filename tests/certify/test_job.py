@@ -1,0 +1,341 @@
+"""Whole certification jobs: the same votes whoever does them and however often they are killed; nothing raw leaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import dpclean
+from dpclean.certify.job import certify
+from dpclean.certify.results import CertifyResult
+from dpclean.certify.store import Store
+from dpclean.certify.verify import verify
+from dpclean.errors import ConflictError, InputError, Interrupted, UsageError
+from dpclean.jobs.key_file import read_key
+from dpclean.jobs.staging import Staging
+from dpclean.noise.keys import key_from_seed
+from tests.certify.conftest import ALWAYS_RED, NEAREST_COLOUR, trainer_command, write_folder
+
+SEED: dict[str, Any] = {"seed": 5, "seed_chosen_after_data": True}
+RUNS = 20
+# a few runs suffice for a claim where one in ten may be false
+FEW: dict[str, Any] = {"runs": 6, "bound": "union", "alpha": "0.1"}
+
+
+def run(raw: Path, out: Path, denoiser: str, **options: Any) -> CertifyResult:
+    """A job that can be repeated: its key comes from a seed."""
+    asked = {"sigma": "0.25", "denoiser": denoiser, "workers": 1, "device": "cpu", **SEED, **FEW, **options}
+    return certify(raw, out, **asked)
+
+
+def votes_of(out: Path) -> list[list[int]]:
+    votes: list[list[int]] = load_file(out / "votes.safetensors")["votes"].tolist()
+    return votes
+
+
+def command(raw: Path, out: Path, denoiser: str, *more: str) -> list[str]:
+    """The same job as a command line, with two runs at once."""
+    fixed = ["--sigma", "0.25", "--denoiser", denoiser, "--workers", "2", "--device", "cpu"]
+    fixed += ["--runs", "6", "--bound", "union", "--alpha", "0.1"]
+    seed = ["--seed", "5", "--seed-chosen-after-data"]
+    return [sys.executable, "-m", "dpclean", "certify", str(raw), "--out", str(out), *fixed, *seed, "--quiet", *more]
+
+
+def test_a_job_from_end_to_end(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """The built-in trainer, several runs at once, a certificate that verifies; the second call finds it complete."""
+    out = tmp_path / "certificate"
+    done = subprocess.run(command(raw, out, transparent, "--json"), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["runs"], told["points"], told["failed"]) == (6, 9, 0)
+    assert {path.name for path in out.iterdir()} == {
+        "votes.safetensors",
+        "certificate.json",
+        "certified.tsv",
+        "curve.svg",
+        "curve.png",
+        "report.html",
+    }
+    assert verify(out).runs == 6
+    again = subprocess.run(command(raw, out, transparent, "--json"), capture_output=True, text=True, timeout=120)
+    assert json.loads(again.stdout)["already_complete"]
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> str:
+    return trainer_command(tmp_path, ALWAYS_RED)
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> str:
+    """A trainer whose votes depend on the noise."""
+    return trainer_command(tmp_path, NEAREST_COLOUR)
+
+
+def test_any_program_can_train(raw: Path, tmp_path: Path, transparent: str, colours: str) -> None:
+    result = run(raw, tmp_path / "out", transparent, trainer=colours)
+    votes = np.array(votes_of(tmp_path / "out"))
+    labels = np.repeat([0, 1, 2], 3)
+    assert result.failed == 0 and (votes == labels).mean() > 0.5
+
+
+def test_a_killed_job_goes_on_and_ends_with_the_same_votes(
+    raw: Path, tmp_path: Path, transparent: str, colours: str
+) -> None:
+    run(raw, tmp_path / "whole", transparent, trainer=colours)
+    out = tmp_path / "killed"
+    line = command(raw, out, transparent, "--trainer", colours)
+    process = subprocess.Popen(line)
+    runs = Staging(out).partial / "work" / "runs"
+    while len(list(runs.glob("*/*.vote"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    resumed = subprocess.run([*line, "--json"], capture_output=True, text=True, timeout=120)
+    assert 0 < json.loads(resumed.stdout)["runs_done_now"] < 6
+    assert votes_of(out) == votes_of(tmp_path / "whole")
+
+
+def test_two_commands_share_the_runs(raw: Path, tmp_path: Path, transparent: str, colours: str) -> None:
+    run(raw, tmp_path / "alone", transparent, trainer=colours)
+    out = tmp_path / "shared"
+    line = [*command(raw, out, transparent, "--trainer", colours), "--json"]
+    both = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [json.loads(process.communicate(timeout=300)[0]) for process in both]
+    assert {result["runs"] for result in told} == {6}
+    assert votes_of(out) == votes_of(tmp_path / "alone")
+
+
+def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple[Store, dict[str, Any], bytes]:
+    """A job that was begun and stopped by a signal before its runs were done."""
+    out = tmp_path / "begun"
+
+    def stop(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        certify(
+            raw,
+            out,
+            sigma="0.25",
+            denoiser=denoiser,
+            runs=5000,
+            workers=1,
+            device="cpu",
+            progress=stop,
+            **SEED,
+            **options,
+        )
+    staging = Staging(out)
+    job = Store(staging.partial).begun()
+    assert job is not None
+    return Store(staging.partial), job, read_key(staging.key)
+
+
+def test_an_interrupted_job_leaves_no_certificate_and_has_its_key_after_its_data(
+    raw: Path, tmp_path: Path, transparent: str, trainer: str
+) -> None:
+    store, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
+    assert not (tmp_path / "begun").exists()
+    data, key_file = store.work / "data.safetensors", Staging(tmp_path / "begun").key
+    assert data.stat().st_mtime_ns <= key_file.stat().st_mtime_ns
+    assert job["terms"]["order"] == ["digest of the data fixed", "key drawn"]
+    assert key == key_from_seed(5, "certify") != key_from_seed(5, "sanitize")
+
+
+def test_too_many_failed_runs_stop_the_job(raw: Path, tmp_path: Path, transparent: str) -> None:
+    trainer = trainer_command(tmp_path, 'echo "no luck $2"; exit 3')
+    with pytest.raises(InputError) as refused:
+        run(raw, tmp_path / "out", transparent, trainer=trainer)
+    assert "one in twenty" in refused.value.message and "exit code 3: no luck" in refused.value.message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_kills_its_worker_twice_is_a_vote_for_nobody(raw: Path, tmp_path: Path, transparent: str) -> None:
+    murder = 'case "$3" in */0000003/out) kill -9 $PPID;; esac' + ALWAYS_RED
+    result = run(raw, tmp_path / "out", transparent, trainer=trainer_command(tmp_path, murder), runs=RUNS)
+    assert result.failed == 1
+    assert votes_of(tmp_path / "out")[2] == [-1] * 9
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sigma": "0.5"},
+        {"alpha": "0.2"},
+        {"bound": "cohen"},
+        {"threat": "noised-test"},
+        {"runs": 16},
+        {"runs": 5},
+        {"seed": 6},
+        {"trainer": None},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_nothing_may_change_after_the_first_run(finished: dict[str, Any], changed: dict[str, Any]) -> None:
+    out = Path(finished["out"])
+    before = (out / "certificate.json").read_bytes()
+    with pytest.raises(ConflictError) as refused:
+        run(**{**finished, **changed})
+    name = "recipe" if changed == {"trainer": None} else next(iter(changed))
+    assert name in refused.value.message
+    assert (out / "certificate.json").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, transparent: str) -> dict[str, Any]:
+    """The arguments of a job that is done."""
+    root = tmp_path_factory.mktemp("finished")
+    write_folder(root / "raw", 6, prefix="train")
+    write_folder(root / "raw", 3, first=100, prefix="test")
+    trainer = trainer_command(root, ALWAYS_RED)
+    arguments = {"raw": root / "raw", "out": root / "out", "denoiser": transparent, "trainer": trainer}
+    run(**arguments)
+    return arguments
+
+
+@pytest.mark.parametrize("how", ["added", "permuted"])
+def test_changed_raw_data_are_another_job(
+    raw: Path, tmp_path: Path, transparent: str, finished: dict[str, Any], how: str
+) -> None:
+    shutil.copytree(finished["out"], tmp_path / "out")
+    if how == "added":
+        write_folder(raw, 1, first=300, prefix="train")
+    else:
+        first, second = raw / "train/red/000.png", raw / "train/red/001.png"
+        shutil.move(first, tmp_path / "aside")
+        shutil.move(second, first)
+        shutil.move(tmp_path / "aside", second)
+    with pytest.raises(ConflictError) as refused:
+        run(raw, tmp_path / "out", transparent, trainer=finished["trainer"])
+    assert "raw" in refused.value.message
+
+
+def test_anytime_takes_more_runs_and_keeps_the_old_ones(
+    raw: Path, tmp_path: Path, transparent: str, colours: str
+) -> None:
+    out, options = tmp_path / "out", {"trainer": colours, "bound": "anytime"}
+    first = run(raw, out, transparent, **options)
+    votes = votes_of(out)
+    more = run(raw, out, transparent, **options, runs=9)
+    assert (first.runs, more.runs, more.runs_done_now) == (6, 9, 3)
+    assert votes_of(out)[:6] == votes
+    assert float(more.ceiling) > float(first.ceiling)
+    assert verify(out).runs == 9
+    run(raw, tmp_path / "at-once", transparent, **options, runs=9)
+    assert votes_of(tmp_path / "at-once") == votes_of(out)
+
+
+def test_sanitized_data_name_what_is_certified(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
+    """CLEAN's manifest says raw data, sigma and denoiser; the key is the job's own, and raw data that moved are found."""
+    clean = tmp_path / "clean"
+    dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu", seed=5)
+    raw.rename(tmp_path / "moved")
+    with pytest.raises(InputError):
+        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", **FEW)
+    result = certify(clean, tmp_path / "out", raw=tmp_path / "moved", trainer=trainer, device="cpu", **FEW)
+    terms = json.loads((tmp_path / "out/certificate.json").read_text())["terms"]
+    assert result.runs == 6 and terms["sigma"] == "0.25" and terms["seed"] is None
+    manifest = json.loads((clean / "dpclean.json").read_text())
+    assert terms["raw"]["pixel_digest"] == manifest["raw"]["pixel_digest"]
+    assert terms["key_commitment"] != manifest["noise"]["key_commitment"]
+
+
+def test_raw_data_other_than_those_sanitized_are_refused(
+    raw: Path, tmp_path: Path, transparent: str, trainer: str
+) -> None:
+    clean = tmp_path / "clean"
+    dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu")
+    shutil.copy(raw / "train/red/000.png", raw / "train/red/001.png")
+    with pytest.raises(InputError) as refused:
+        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", **FEW)
+    assert "digest" in refused.value.message
+    assert not Staging(tmp_path / "out").key.exists()
+
+
+def test_data_with_planes_kept_as_they_were_are_refused(
+    raw: Path, tmp_path: Path, transparent: str, trainer: str
+) -> None:
+    clean = tmp_path / "clean"
+    dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu", alpha_policy="keep")
+    with pytest.raises(InputError) as refused:
+        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", **FEW)
+    assert "keep" in refused.value.message
+
+
+def test_a_denoiser_that_saw_the_data_is_refused(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
+    """Its ancestry file has the first 8 bytes of each image's pixel hash; one in common is enough."""
+    from dpclean.data.digest import pixel_sha256
+    from dpclean.train.dataset import read_images
+
+    tainted = tmp_path / "tainted"
+    shutil.copytree(transparent, tainted)
+    others = os.urandom(8 * 50)
+    (tainted / "dpclean.ancestry").write_bytes(others)
+    run(raw, tmp_path / "fine", str(tainted), trainer=trainer)
+    seen = pixel_sha256(read_images(raw).pixels[20])[:8]
+    (tainted / "dpclean.ancestry").write_bytes(others + seen)
+    with pytest.raises(InputError) as refused:
+        run(raw, tmp_path / "out", str(tainted), trainer=trainer)
+    assert "1 of the images" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "word"),
+    [
+        ({"sigma": "0"}, UsageError, "sigma"),
+        ({"alpha": "0.95"}, UsageError, "alpha"),
+        ({"alpha": "99"}, UsageError, "alpha"),
+        ({"alpha": "nan"}, UsageError, "alpha"),
+        ({"runs": 5, "bound": "multiclass", "alpha": "0.001"}, UsageError, "16"),
+        ({"runs": 10, "bound": "union", "alpha": "0.001"}, UsageError, "11"),
+        ({"seed_chosen_after_data": False}, UsageError, "seed"),
+        ({"bound": "majority"}, UsageError, "multiclass"),
+        ({"trainer": "python train.py"}, UsageError, "{data}"),
+    ],
+    ids=str,
+)
+def test_what_proves_nothing_is_refused_before_anything_is_written(
+    raw: Path, tmp_path: Path, transparent: str, options: dict[str, Any], error: type[Exception], word: str
+) -> None:
+    with pytest.raises(error) as refused:
+        run(raw, tmp_path / "out", transparent, **options)
+    told = f"{refused.value.message} {refused.value.remedy}"  # type: ignore[attr-defined]
+    assert word in told
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_class_without_training_images_is_refused(raw: Path, tmp_path: Path, transparent: str) -> None:
+    shutil.rmtree(raw / "train/red")
+    with pytest.raises(InputError) as refused:
+        run(raw, tmp_path / "out", transparent)
+    assert "'red'" in refused.value.message
+
+
+def test_test_images_that_were_trained_on_are_warned_about(
+    raw: Path, tmp_path: Path, transparent: str, trainer: str
+) -> None:
+    shutil.copy(raw / "train/red/000.png", raw / "test/red/999.png")
+    result = run(raw, tmp_path / "out", transparent, trainer=trainer)
+    assert any("1 test images" in warning for warning in result.warnings)
+
+
+def test_another_folder_is_never_replaced(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("precious")
+    with pytest.raises(ConflictError):
+        run(raw, tmp_path / "out", transparent, trainer=trainer, overwrite=True)
+    assert (tmp_path / "out/thesis.txt").read_text() == "precious"

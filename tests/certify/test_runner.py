@@ -1,0 +1,159 @@
+"""One run: what a trainer gets to see, what a run depends on, and how it may fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpclean.certify.method import make_method
+from dpclean.certify.options import Options
+from dpclean.certify.runner import Runner
+from dpclean.certify.store import Data
+from dpclean.certify.subject import find_origin, read_subject
+from dpclean.certify.terms import make_terms
+from dpclean.certify.trainer_command import RunFailed
+from dpclean.certify.units import Units
+from dpclean.certify.worker import work
+from dpclean.noise import add_noise
+from dpclean.train.dataset import read_images
+from tests.certify.conftest import ALWAYS_RED, NEAREST_COLOUR, trainer_command
+
+KEY = bytes(range(32))
+
+
+def make_runner(raw: Path, scratch: Path, denoiser: str, **options: Any) -> Runner:
+    """What does the runs of a job, in this process."""
+    asked = Options(sigma="0.25", denoiser=denoiser, device="cpu", **options)
+    subject = read_subject(find_origin(raw, asked), asked)
+    method = make_method(subject, asked, make_terms(subject, asked))
+    train, points = subject.train, subject.points
+    data = Data(train.pixels, train.labels, train.indices, points.pixels, points.indices)
+    return Runner(method, data, subject.classes, KEY, scratch / "scratch", scratch / "models")
+
+
+def test_a_run_depends_on_its_number_only(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """The built-in trainer: neither the runs before it nor their order change a vote."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        runner = make_runner(raw, tmp_path, transparent)
+        rows = {number: runner.run(number).tolist() for number in (1, 2, 3)}
+        assert [runner.run(number).tolist() for number in (3, 1, 2)] == [rows[3], rows[1], rows[2]]
+    finally:
+        torch.set_num_threads(threads)
+    assert len({tuple(row) for row in rows.values()}) > 1
+
+
+SPY = """
+import sys, json
+from pathlib import Path
+import numpy as np
+from PIL import Image
+data, test, out = map(Path, sys.argv[1:4])
+listing = {str(p.relative_to(root)): np.asarray(Image.open(p)).tolist()
+           for root in (data, test) for p in sorted(root.rglob("*")) if p.is_file()}
+open(SPIED, "w").write(json.dumps(listing))
+(out / "predictions.tsv").write_text("".join(p.name + "\\tred\\n" for p in sorted(test.iterdir())))
+"""
+
+
+def spied(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> dict[str, Any]:
+    """Every file that a trainer program gets to see in run 6, and what is in it."""
+    spy = trainer_command(tmp_path, SPY.replace("SPIED", repr(str(tmp_path / "spied"))))
+    make_runner(raw, tmp_path, denoiser, trainer=spy, dtype="fp32", **options).run(6)
+    listing: dict[str, Any] = json.loads((tmp_path / "spied").read_text())
+    return listing
+
+
+def noised(image: np.ndarray, run: int, index: int, *, test: bool = False) -> np.ndarray:
+    return np.clip(add_noise(image[None], 0.25, key=KEY, run=run, indices=[index], test=test)[0], 0, 255)
+
+
+def training_images(raw: Path) -> list[np.ndarray]:
+    return read_images(raw).pixels
+
+
+def test_a_trainer_sees_sanitized_images_and_nothing_else(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """Through a transparent denoiser: each image carries the noise of its run and of its place in the listing."""
+    seen = spied(raw, tmp_path, transparent)
+    assert [name for name in seen if "/" not in name] == [f"{place:06d}.png" for place in range(9)]
+    images = training_images(raw)  # the listing: nine of test, then eighteen of train
+    train = {name: pixels for name, pixels in seen.items() if "/" in name}
+    assert len(train) == 18
+    for name, pixels in train.items():
+        index = 9 + int(name.split("/")[1].removesuffix(".png"))
+        assert np.array_equal(pixels, noised(images[index], 6, index)), name
+    for place in range(9):
+        assert np.array_equal(seen[f"{place:06d}.png"], images[place])
+
+
+def test_noised_test_points_have_a_stream_of_their_own(raw: Path, tmp_path: Path, transparent: str) -> None:
+    seen = spied(raw, tmp_path, transparent, threat="noised-test")
+    images = training_images(raw)
+    for place in range(9):
+        pixels = np.array(seen[f"{place:06d}.png"])
+        assert np.array_equal(pixels, noised(images[place], 6, place, test=True))
+        assert not np.array_equal(pixels, noised(images[place], 6, place))
+
+
+def test_what_is_not_finite_becomes_grey_and_stays(raw: Path, tmp_path: Path, not_finite: str) -> None:
+    seen = spied(raw, tmp_path, not_finite)
+    train = [pixels for name, pixels in seen.items() if "/" in name]
+    assert len(train) == 18
+    assert all(np.unique(pixels).tolist() == [128] for pixels in train)
+
+
+@pytest.mark.parametrize(
+    ("program", "word"),
+    [
+        ('echo "no luck $2"; exit 3', "exit code 3: no luck"),
+        (ALWAYS_RED + "sed -i 1d $3/predictions.tsv", "misses 1 of 9"),
+        (ALWAYS_RED + "sed -i s/red/purple/ $3/predictions.tsv", "purple"),
+        (": $2", "wrote no predictions.tsv"),
+        (": $2; sleep 60", "took more than"),
+    ],
+)
+def test_a_trainer_that_gives_no_vote_says_why(
+    raw: Path, tmp_path: Path, transparent: str, program: str, word: str
+) -> None:
+    runner = make_runner(raw, tmp_path, transparent, trainer=trainer_command(tmp_path, program), run_timeout=1.0)
+    with pytest.raises(RunFailed) as failed:
+        runner.run(1)
+    assert word in failed.value.message
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def done(tmp_path: Path, runner: Runner, runs: int) -> Units:
+    units = Units(tmp_path / "work", "ab" * 32, points=9)
+    units.make_folders()
+    work(units, runner, range(1, runs + 1))
+    return units
+
+
+def test_a_run_that_fails_twice_is_a_vote_for_nobody(raw: Path, tmp_path: Path, transparent: str) -> None:
+    fails = trainer_command(tmp_path, 'case "$3" in */0000002/out) exit 1;; esac' + ALWAYS_RED)
+    units = done(tmp_path, make_runner(raw, tmp_path, transparent, trainer=fails), 3)
+    assert [units.read(run)[0].tolist() for run in (1, 2, 3)] == [[2] * 9, [-1] * 9, [2] * 9]
+    assert list(units.failed()) == [2]
+
+
+def test_a_retry_has_the_same_streams(raw: Path, tmp_path: Path, transparent: str) -> None:
+    stumble = NEAREST_COLOUR.replace(
+        "lines = []",
+        f"lines = []\nmark = Path({str(tmp_path)!r}) / ('tried-' + out.parent.name)\n"
+        "if not mark.exists(): mark.touch(); sys.exit(1)",
+    )
+    rows = []
+    for name, program in (("smooth", NEAREST_COLOUR), ("stumbling", stumble)):
+        (tmp_path / name).mkdir()
+        runner = make_runner(raw, tmp_path / name, transparent, trainer=trainer_command(tmp_path / name, program))
+        units = done(tmp_path / name, runner, 2)
+        assert not units.failed()
+        rows.append([units.read(run)[0].tolist() for run in (1, 2)])
+    assert rows[0] == rows[1] and rows[0][0] != rows[0][1]
+    assert (tmp_path / "tried-0000002").exists()

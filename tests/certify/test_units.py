@@ -1,0 +1,125 @@
+"""Runs as files: claimed by one, written whole, counted once, told apart from those of another job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpclean.certify.units import Units
+from dpclean.errors import ConflictError, InputError
+
+JOB = "ab" * 32
+
+
+def units(folder: Path, job: str = JOB) -> Units:
+    made = Units(folder, job, points=3)
+    made.make_folders()
+    return made
+
+
+def row(*votes: int) -> np.ndarray:
+    return np.array(votes, np.int32)
+
+
+def test_what_was_written_is_read_in_the_order_of_runs(tmp_path: Path) -> None:
+    for run in (2, 3, 1):
+        units(tmp_path).write(run, row(run, -1, 0))
+    votes, records = units(tmp_path).table(3)
+    assert votes.tolist() == [[1, -1, 0], [2, -1, 0], [3, -1, 0]]
+    assert len({bytes(record) for record in records}) == 3
+
+
+def test_the_first_to_finish_a_run_has_done_it(tmp_path: Path) -> None:
+    assert units(tmp_path).write(1, row(0, 0, 0))
+    assert not units(tmp_path).write(1, row(1, 1, 1))
+    assert units(tmp_path).read(1)[0].tolist() == [0, 0, 0]
+
+
+def test_a_run_is_claimed_by_one_process_until_that_dies(tmp_path: Path) -> None:
+    units(tmp_path)
+    program = (
+        "import sys, time; from pathlib import Path; from dpclean.certify.units import Units\n"
+        f"with Units(Path({str(tmp_path)!r}), {JOB!r}, 3).claim(7) as mine: print(mine, flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "True\n"
+        with units(tmp_path).claim(7) as mine:
+            assert not mine
+        assert units(tmp_path).claimed_by(other.pid) == 7
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    with units(tmp_path).claim(7) as mine:
+        assert mine
+
+
+def test_a_finished_run_is_claimed_by_nobody(tmp_path: Path) -> None:
+    units(tmp_path).write(7, row(0, 0, 0))
+    with units(tmp_path).claim(7) as mine:
+        assert not mine
+
+
+def test_missing_and_prefix_count_from_run_1(tmp_path: Path) -> None:
+    for run in (1, 2, 4):
+        units(tmp_path).write(run, row(0, 0, 0))
+    assert units(tmp_path).missing(5) == [3, 5]
+    assert units(tmp_path).prefix() == 2
+
+
+@pytest.mark.parametrize("how", ["another number", "another job", "edited"])
+def test_a_foreign_or_edited_run_is_refused(tmp_path: Path, how: str) -> None:
+    units(tmp_path).write(1, row(0, 1, 2))
+    path = units(tmp_path).path(1)
+    if how == "another number":
+        os.rename(path, units(tmp_path).path(2))
+        reader, run = units(tmp_path), 2
+    elif how == "another job":
+        reader, run = units(tmp_path, "cd" * 32), 1
+    else:
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        reader, run = units(tmp_path), 1
+    with pytest.raises(ConflictError):
+        reader.read(run)
+
+
+def test_a_cut_off_run_is_refused(tmp_path: Path) -> None:
+    units(tmp_path).write(1, row(0, 1, 2))
+    path = units(tmp_path).path(1)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError):
+        units(tmp_path).read(1)
+
+
+def test_a_killed_writer_leaves_no_half_of_a_run(tmp_path: Path) -> None:
+    """Whatever moment a process is killed at, the runs that are there can be read."""
+    units(tmp_path)
+    program = (
+        "import numpy as np; from pathlib import Path; from dpclean.certify.units import Units\n"
+        f"units = Units(Path({str(tmp_path)!r}), {JOB!r}, 3)\n"
+        "print(1, flush=True)\n"
+        "for run in range(1, 100000): units.write(run, np.zeros(3, np.int32))"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert writer.stdout is not None and writer.stdout.readline()
+    time.sleep(0.3)
+    writer.kill()
+    writer.wait()
+    done = units(tmp_path).done()
+    assert done
+    assert all(units(tmp_path).read(run)[0].tolist() == [0, 0, 0] for run in done)
+
+
+def test_giving_up_is_a_vote_for_nobody_with_its_reason(tmp_path: Path) -> None:
+    units(tmp_path).give_up(4, "run 4: the trainer left with exit code 1")
+    assert units(tmp_path).read(4)[0].tolist() == [-1, -1, -1]
+    assert units(tmp_path).failed() == {4: "run 4: the trainer left with exit code 1"}
