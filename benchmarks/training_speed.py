@@ -12,6 +12,7 @@ before and after the peer. A killed run goes on from its last epoch in DIR.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,55 @@ class Run:
     checkpoint: dict[str, Any] | None = None
 
     def load(self) -> Run:
+        if self.path.exists():
+            saved = torch.load(self.path, weights_only=True)
+            self.curve, self.checkpoint = saved["curve"], saved["checkpoint"]
+        return self
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        temporary = self.path.with_suffix(".new")
+        torch.save({"curve": self.curve, "checkpoint": checkpoint}, temporary)
+        temporary.rename(self.path)
+
+
+def accuracy(trainer: Trainer, images: Tensor, labels: Tensor) -> float:
+    return float((trainer.predict(images) == labels).float().mean())
+
+
+def train(name: str, seed: int, data: Data, work: Path) -> dict[str, Any]:
+    """The curve of one training and its accuracy on all test images; kept when it is done."""
+    result = work / f"{name}-{seed}.json"
+    if result.exists():
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found
+    run = Run(work / f"{name}-{seed}.pt").load()
+    trainer = Trainer(find_recipe(name), 10, size=data.images.shape[1], device=torch.device("cpu"))
+
+    def on_epoch(epoch: Epoch) -> None:
+        seconds = epoch.seconds + (run.curve[-1]["seconds"] if run.curve else 0)
+        found = accuracy(trainer, data.test[:CURVE_IMAGES], data.test_labels[:CURVE_IMAGES])
+        run.curve.append({"epoch": epoch.number, "seconds": seconds, "loss": epoch.loss, "accuracy": found})
+        print(f"{name} {seed}: epoch {epoch.number}/{epoch.epochs} {seconds:8.1f} s {100 * found:6.2f} %", flush=True)
+        run.save(trainer.checkpoint())
+
+    trainer.fit(data.images, data.labels, seed=seed, on_epoch=on_epoch, resume=run.checkpoint)
+    final = accuracy(trainer, data.test, data.test_labels)
+    done = {"recipe": find_recipe(name).as_dict(), "seed": seed, "curve": run.curve, "accuracy": final}
+    result.write_text(json.dumps(done))
+    return done
+
+
+def seconds_to(run: dict[str, Any], level: float) -> float | None:
+    """Epochs until the curve first reaches a level, times the fastest of the run's epochs.
+
+    Every epoch is the same work; what some take longer is what else the machine did.
+    """
+    ends = [0.0, *(point["seconds"] for point in run["curve"])]
+    fastest = min(end - begin for begin, end in itertools.pairwise(ends))
+    return next((point["epoch"] * fastest for point in run["curve"] if point["accuracy"] >= level), None)
+
+
+def load(self) -> Run:
         if self.path.exists():
             saved = torch.load(self.path, weights_only=True)
             self.curve, self.checkpoint = saved["curve"], saved["checkpoint"]
@@ -124,6 +174,7 @@ def main() -> None:
         "images": len(data.images),
         "threads": torch.get_num_threads(),
         "level": level,
+        "accuracy": {PEER: [peer["accuracy"]], a.recipe: [run["accuracy"] for run in runs]},
         "seconds": {PEER: [peer_seconds], a.recipe: times},
         "ratio": ratio,
         "runs": [peer, *runs],
