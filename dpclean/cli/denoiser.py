@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dpclean.cli import values
+from dpclean.errors import printable
+
+if TYPE_CHECKING:
+    from dpclean.denoise.evaluate import Evaluation
+    from dpclean.denoise.fit import FitResult
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def denoiser() -> None:
-    """The denoisers that are there."""
+    """The denoisers that are there; fitting one to images of your own, and measuring it."""
 
 
 @app.command("list")
@@ -30,3 +38,143 @@ def list_denoisers(
         return
     for row in rows:
         typer.echo(f"{row['id']}\t{row['folder']}\t{row['weights']}")
+
+
+@app.command("fit")
+def fit_denoiser(
+    data: Annotated[
+        list[Path], typer.Argument(help="Folders of trusted images, or of *.safetensors shards.", envvar="DPCLEAN_DATA")
+    ],
+    out: Annotated[Path, typer.Option(envvar="DPCLEAN_OUT", help="Folder to make.")],
+    init: Annotated[
+        str | None,
+        typer.Option(envvar="DPCLEAN_INIT", metavar="ID|DIR", help="Begin from this denoiser, e.g. natural."),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(envvar="DPCLEAN_MINUTES", metavar="M", help="As many steps as fit into this time.")
+    ] = 60.0,
+    steps: Annotated[
+        int | None, typer.Option(envvar="DPCLEAN_STEPS", metavar="N", help="Just so many steps: repeatable.")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Patches of 32 px in a step.")
+    ] = 64,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(envvar="DPCLEAN_LEARNING_RATE", metavar="R", help="Highest rate; 1e-3, with --init 3e-4."),
+    ] = None,
+    seed: Annotated[int, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Same seed, same weights.")] = 0,
+    device: Annotated[
+        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read images.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", envvar="DPCLEAN_OVERWRITE", help="Replace OUT, and start again.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
+) -> None:
+    """Fit a denoiser to images that you trust. The same command again goes on where it stopped.
+
+    \b
+    dpclean denoiser fit ./trusted --init natural --minutes 60 --out ./ours
+    dpclean sanitize ./raw --sigma 0.25 --denoiser ./ours --out ./clean
+    """
+    from dpclean.cli import print_json
+    from dpclean.cli.progress import shown
+    from dpclean.denoise.fit import fit
+
+    with shown(quiet) as progress:
+        result = fit(
+            data,
+            out,
+            init=init,
+            minutes=minutes,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            device=device,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    print_json(result.as_dict()) if json else _tell_fit(result)
+
+
+def _tell_fit(result: FitResult) -> None:
+    out, left_out = printable(result.out), sum(result.quarantined.values())
+    typer.echo(
+        f"Fitted {out} to {result.images} images in {result.steps} steps, {result.seconds:.0f} s on {result.device}"
+        f" ({result.parameters / 1e6:.2f} M parameters, seed {result.seed}; {left_out} images could not be used)."
+    )
+    typer.echo(
+        f"To look at: {out}/samples.png. Next: 'dpclean denoiser eval {out} IMAGES' with images not in the above."
+    )
+
+
+@app.command("eval")
+def eval_denoiser(
+    denoiser: Annotated[str, typer.Argument(help="Bundled name, diffusers folder, or hub id.", metavar="ID|DIR")],
+    data: Annotated[Path, typer.Argument(help="Folder of clean images, or of *.safetensors shards.")],
+    sigmas: Annotated[
+        str, typer.Option(envvar="DPCLEAN_SIGMAS", metavar="S,S,...", help="Noise levels on the [0, 1] pixel scale.")
+    ] = "0.05,0.1,0.25,0.5",
+    limit: Annotated[
+        int | None, typer.Option(envvar="DPCLEAN_LIMIT", metavar="N", help="Only the first N inputs.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option(envvar="DPCLEAN_DTYPE", metavar="auto|bf16|fp16|fp32", help="Precision of the denoiser.")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read images.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
+) -> None:
+    """PSNR and SSIM of a denoiser on clean images, beside those of the noised ones.
+
+    \b
+    dpclean denoiser eval natural ./trusted-but-not-fitted --sigmas 0.1,0.25
+    """
+    from dpclean.cli import print_json
+    from dpclean.cli.progress import shown
+    from dpclean.denoise.evaluate import evaluate
+
+    levels = [values.sigma(text.strip()) for text in sigmas.split(",")]
+    with shown(quiet) as progress:
+        result = evaluate(
+            denoiser,
+            data,
+            sigmas=levels,
+            limit=limit,
+            device=device,
+            dtype=dtype,
+            workers=workers,
+            progress=progress,
+        )
+    print_json(result.as_dict()) if json else _tell_evaluation(result)
+
+
+def _tell_evaluation(result: Evaluation) -> None:
+    typer.echo(f"{printable(result.denoiser)} on {result.images} images: means, noised -> denoised")
+    typer.echo(f"{'sigma':>6}  {'PSNR in dB':>16}  {'SSIM':>16}")
+    for row in result.rows:
+        psnr, ssim = (
+            f"{row.psnr_noised:.2f} -> {row.psnr_denoised:.2f}",
+            f"{row.ssim_noised:.3f} -> {row.ssim_denoised:.3f}",
+        )
+        typer.echo(f"{row.sigma:6g}  {psnr:>16}  {ssim:>16}")
+    if result.seen:
+        typer.echo(f"Note: the denoiser was fitted on {result.seen} of them, so the figures flatter it.")
+    elif result.seen is None:
+        typer.echo("Note: the denoiser does not say what it was fitted on; if on these, the figures flatter it.")

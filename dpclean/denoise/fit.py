@@ -1,219 +1,305 @@
-"""Train a denoiser on trusted images and write it as a diffusers folder.
-
-    python -m dpclean.denoise.fit IMAGES... --out DIR --minutes 60
-
-One network learns every noise level between SIGMA_RANGE: v-prediction, the level drawn
-log-uniformly for each image. Each step's random numbers depend on (seed, step) only, so an
-interrupted training goes on where its last checkpoint stands.
-"""
+"""Fit a denoiser to trusted images: find what is there, begin or resume, train, write a diffusers folder."""
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
-import math
+import os
+import threading
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+from torch import Tensor
 
-from dpclean.denoise.schedule import match
+from dpclean import __version__
+from dpclean.denoise.card import card
+from dpclean.denoise.denoiser import choose_device
+from dpclean.denoise.loading import (
+    WEIGHTS,
+    DenoiserFiles,
+    find_denoiser,
+    import_diffusers,
+    load_schedule,
+    load_through_diffusers,
+)
+from dpclean.denoise.patches import Patches, read_ancestry, read_patches
+from dpclean.denoise.samples import samples_png
+from dpclean.denoise.training import Recipe, Training
+from dpclean.errors import ConflictError, DpcleanError, Interrupted, UsageError
+from dpclean.jobs.manifest import ANCESTRY_NAME
+from dpclean.jobs.signals import first_signal
+from dpclean.jobs.staging import Staging, write_durably
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import diffusers
 
-SIGMA_RANGE = (0.018, 1.1)
-PATCH = 64  # edge of the stored training patches
-CHECKPOINT_SECONDS = 120.0
-BETAS = (0.0001, 0.02)
-TIMESTEPS = 1000
-SCHEDULER = {
+CHECKPOINT_SECONDS = 60.0
+JOB_NAME, CHECKPOINT_NAME = "job.json", "checkpoint.safetensors"
+PROBED = 8  # steps that are timed to find how many fit into the minutes
+SAMPLES = 4  # images in the picture
+RATE, RATE_FROM_INIT = 1e-3, 3e-4
+SCHEDULER: dict[str, Any] = {
     "_class_name": "DDPMScheduler",
-    "beta_end": BETAS[1],
+    "beta_end": 0.02,
     "beta_schedule": "linear",
-    "beta_start": BETAS[0],
+    "beta_start": 0.0001,
     "clip_sample": True,
-    "num_train_timesteps": TIMESTEPS,
+    "num_train_timesteps": 1000,
     "prediction_type": "v_prediction",
 }
+PATCH_SIZE = 2
+# chosen by benchmarks/denoiser_shapes.py
 NETWORK: dict[str, Any] = {
-    "sample_size": 32,
-    "in_channels": 3,
-    "out_channels": 3,
-    "block_out_channels": (32, 64, 128),
+    "sample_size": 16,
+    "in_channels": 3 * PATCH_SIZE**2,
+    "out_channels": 3 * PATCH_SIZE**2,
+    "block_out_channels": (64, 128),
     "layers_per_block": 2,
-    "down_block_types": ("DownBlock2D",) * 3,
-    "up_block_types": ("UpBlock2D",) * 3,
+    "down_block_types": ("DownBlock2D",) * 2,
+    "up_block_types": ("UpBlock2D",) * 2,
     "add_attention": False,
     "norm_num_groups": 16,
 }
 
 
-def load_patches(sources: list[Path], seed: int) -> Tensor:
-    """uint8 [N, 3, PATCH, PATCH]: small images whole, photos as crops at several scales."""
-    rng = np.random.default_rng(seed)
-    patches = []
-    files = sorted(p for s in sources for p in s.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    for path in files:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-        edge = min(image.size)
-        if edge <= PATCH:
-            patches.append(np.asarray(image.resize((PATCH, PATCH), Image.Resampling.LANCZOS)))
-            continue
-        for _ in range(100):
-            crop = int(math.exp(rng.uniform(math.log(PATCH), math.log(edge))))
-            left, top = (int(rng.integers(0, size - crop + 1)) for size in image.size)
-            box = (left, top, left + crop, top + crop)
-            patches.append(np.asarray(image.resize((PATCH, PATCH), Image.Resampling.LANCZOS, box=box)))
-    return torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2)
+class Diverged(DpcleanError):
+    """The loss is not finite any more."""
+
+    code = "diverged"
 
 
-def draw_batch(patches: Tensor, generator: torch.Generator, size: int, edge: int) -> Tensor:
-    """float32 [size, 3, edge, edge] in [-1, 1]: crops and reductions of random patches, flipped."""
-    chosen = patches[torch.randint(len(patches), (size,), generator=generator)]
-    crop = int(torch.randint(edge, PATCH + 1, (1,), generator=generator))
-    # half of the batches keep the whole patch: small images are mostly whole objects made small
-    if torch.rand((), generator=generator) < 0.5:
-        crop = PATCH
-    top, left = (int(torch.randint(0, PATCH - crop + 1, (1,), generator=generator)) for _ in range(2))
-    x = chosen[:, :, top : top + crop, left : left + crop].float()
-    if crop != edge:
-        x = torch.nn.functional.interpolate(x, (edge, edge), mode="bilinear", antialias=True)
-    flip = torch.rand(size, generator=generator) < 0.5
-    x[flip] = x[flip].flip(3)
-    return x.round() / 127.5 - 1
+@dataclass(frozen=True)
+class Progress:
+    """How far a fit is: steps done of all."""
+
+    finished: int
+    total: int
+    said: str  # loss and seconds left
+    unit: str = "steps"
 
 
-def noised_pair(
-    clean: Tensor, generator: torch.Generator, levels: Tensor, abars: Tensor, steps: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(model input, v target, timesteps) for a clean batch, one noise level an image."""
-    pick = torch.randint(len(levels), (len(clean),), generator=generator)
-    abar = abars[pick][:, None, None, None]
-    noise = torch.randn(clean.shape, generator=generator)
-    # one image in sixteen is grey: in a three-channel network its one noise goes in three times
-    grey = torch.rand(len(clean), generator=generator) < 1 / 16
-    clean[grey] = clean[grey].mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    noise[grey] = noise[grey][:, :1].expand(-1, 3, -1, -1)
-    x = abar.sqrt() * clean + (1 - abar).sqrt() * noise
-    v = abar.sqrt() * noise - (1 - abar).sqrt() * clean
-    return x, v, steps[pick]
+@dataclass(frozen=True)
+class FitResult:
+    """What `denoiser fit` did. seconds: wall time of this call."""
 
+    out: str
+    images: int
+    quarantined: dict[str, int]
+    steps: int
+    seed: int
+    device: str
+    parameters: int
+    seconds: float
 
-def write_denoiser(network: Any, weights: dict[str, Tensor], out: Path) -> None:
-    """The diffusers layout: config.json, fp16 weights, scheduler/scheduler_config.json."""
-    (out / "scheduler").mkdir(parents=True, exist_ok=True)
-    config = {k: v for k, v in network.config.items() if not k.startswith("_")}
-    config["_class_name"] = "UNet2DModel"
-    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    (out / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2, sort_keys=True) + "\n")
-    half = {name: tensor.detach().half().contiguous() for name, tensor in weights.items()}
-    save_file(half, out / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    def as_dict(self) -> dict[str, Any]:
+        """The object that --json prints."""
+        return {"format": 1, "command": "denoiser fit", **asdict(self)}
 
 
 def fit(
-    sources: list[Path], out: Path, *, minutes: float, batch: int, learning_rate: float, seed: int, threads: int
-) -> None:
-    """Train for the given wall time (summed over interruptions) and write the denoiser to out."""
-    from diffusers import UNet2DModel
+    data: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    init: str | None = None,
+    minutes: float = 60.0,
+    steps: int | None = None,
+    batch_size: int = 64,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> FitResult:
+    """Fit a denoiser to the images of folders or shards; the same call again goes on where the last one stopped.
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    network = UNet2DModel(**NETWORK)
-    parameters = dict(network.named_parameters())
-    average = {name: p.detach().clone() for name, p in parameters.items()}
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-
-    betas = np.linspace(*BETAS, TIMESTEPS)
-    alphas_cumprod = np.cumprod(1 - betas)
-    sigmas = np.geomspace(*SIGMA_RANGE, 4096)
-    matched = [match(alphas_cumprod, float(s)) for s in sigmas]
-    levels = torch.tensor(sigmas)
-    abars = torch.tensor([m.alphas_cumprod for m in matched], dtype=torch.float32)
-    steps = torch.tensor([m.timestep for m in matched], dtype=torch.float32)
-
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.safetensors"
-    step, elapsed = 0, 0.0
-    if checkpoint.exists():
-        saved = load_file(checkpoint)
-        step, elapsed = int(saved["step"]), float(saved["elapsed"])
-        with torch.no_grad():
-            for name, p in parameters.items():
-                p.copy_(saved[f"weight/{name}"])
-                average[name].copy_(saved[f"average/{name}"])
-                optimizer.state[p] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": saved[f"first/{name}"].to(memory_format=torch.preserve_format),
-                    "exp_avg_sq": saved[f"second/{name}"].to(memory_format=torch.preserve_format),
-                }
-
-    def save() -> None:
-        state = {"step": torch.tensor(step), "elapsed": torch.tensor(elapsed)}
-        for name, p in parameters.items():
-            state[f"weight/{name}"] = p.detach().contiguous()
-            state[f"average/{name}"] = average[name].contiguous()
-            state[f"first/{name}"] = optimizer.state[p]["exp_avg"].contiguous()
-            state[f"second/{name}"] = optimizer.state[p]["exp_avg_sq"].contiguous()
-        save_file(state, checkpoint.with_suffix(".tmp"))
-        checkpoint.with_suffix(".tmp").replace(checkpoint)
-        write_denoiser(network, average, out)
-
-    patches = load_patches(sources, seed)
-    print(f"{len(patches)} patches, {sum(p.numel() for p in parameters.values()) / 1e6:.2f} M parameters", flush=True)
-    total, started, saved_at, running = minutes * 60, time.monotonic() - elapsed, elapsed, 0.0
-    while elapsed < total:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        edge, size = (64, batch // 4) if step % 4 == 3 else (32, batch)
-        clean = draw_batch(patches, generator, size, edge)
-        x, v, timesteps = noised_pair(clean, generator, levels, abars, steps)
-        rate = min(1.0, step / 200) * 0.5 * (1 + math.cos(math.pi * min(1.0, elapsed / total)))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * max(rate, 1e-3)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = network(x, timesteps).sample
-        loss = torch.nn.functional.mse_loss(predicted.float(), v)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        decay = min(0.9995, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.values()), list(parameters.values()), 1 - decay)
-        running += float(loss.detach())
-        elapsed = time.monotonic() - started
-        if step % 200 == 0:
-            print(f"step {step} {elapsed:.0f} s loss {running / 200:.5f}", flush=True)
-            running = 0.0
-        if elapsed - saved_at > CHECKPOINT_SECONDS:
-            save()
-            saved_at = elapsed
-    save()
-    checkpoint.unlink()
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", type=Path, metavar="IMAGES", help="folders of trusted images")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    a = parser.parse_args()
-    fit(
-        a.sources,
-        a.out,
-        minutes=a.minutes,
-        batch=a.batch,
-        learning_rate=a.learning_rate,
-        seed=a.seed,
-        threads=a.threads,
+    init: a denoiser whose network and weights to begin from, else the bundled one's network and random weights.
+    steps: how many, else as many as fit into the minutes by the speed of the first few. The same steps and seed give
+    the same weights on the same machine with the same number of threads, whether or not it was interrupted.
+    Raises UsageError, InputError, SetupError, ConflictError, Diverged, or Interrupted after a signal.
+    """
+    if not data:
+        raise UsageError("no images are given", "give folders of trusted images, or shards")
+    if minutes <= 0 or batch_size < 1 or (steps is not None and steps < 1):
+        raise UsageError("minutes, steps and batch size must be positive", "60 minutes is a good beginning")
+    begun = time.monotonic()
+    start, where = _Start.of(init), choose_device(device)
+    rate = learning_rate or (RATE if init is None else RATE_FROM_INIT)
+    with Staging(Path(out)) as staging:
+        if staging.out.exists() and (not staging.out.is_dir() or any(staging.out.iterdir())) and not overwrite:
+            raise ConflictError(f"{str(staging.out)!r} exists", "choose another --out, or --overwrite it")
+        sources = [Path(path).expanduser().resolve() for path in data]
+        patches = read_patches(sources, seed=seed, workers=workers)
+        fixed = {
+            "images": hashlib.sha256(b"".join(sorted(patches.ancestry))).hexdigest(),
+            "init": start.files.digests() if start.files else None,
+            "minutes": None if steps else minutes,
+            "asked_steps": steps,
+            "batch_size": batch_size,
+            "learning_rate": rate,
+            "seed": seed,
+            "engine": [torch.__version__, torch.get_num_threads(), str(where), __version__],
+        }
+        job = _job(staging, fixed, overwrite)
+        if job is None:
+            wanted = steps or _steps(start, patches, Recipe(PROBED, batch_size, rate, seed), where, minutes)
+            job = {"fixed": fixed, "steps": wanted}
+            staging.start()
+            write_durably(staging.partial / JOB_NAME, json.dumps(job).encode())
+        recipe = Recipe(job["steps"], batch_size, rate, seed)
+        training = start.training(patches, recipe, where)
+        try:
+            with first_signal() as interrupted:
+                loss = _train(training, staging.partial / CHECKPOINT_NAME, interrupted, progress or (lambda _: None))
+        except Diverged:
+            staging.discard()
+            raise
+        _write(staging.partial, start, training, sources, loss, fixed)
+        for name in (JOB_NAME, CHECKPOINT_NAME):
+            (staging.partial / name).unlink(missing_ok=True)
+        staging.commit()
+    return FitResult(
+        out=str(staging.out),
+        images=patches.images,
+        quarantined=patches.quarantined,
+        steps=recipe.steps,
+        seed=seed,
+        device=training.device.type,
+        parameters=sum(tensor.numel() for tensor in training.average.values()),
+        seconds=round(time.monotonic() - begun, 3),
     )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a fit begins from: a denoiser, or the bundled one's network with random weights."""
+
+    files: DenoiserFiles | None
+    network: dict[str, Any]
+    patch_size: int
+    alphas_cumprod: np.ndarray
+    scheduler: dict[str, Any]
+
+    @classmethod
+    def of(cls, init: str | None) -> _Start:
+        """Raises SetupError where init is missing, UsageError where it takes grey images only."""
+        if init is None:
+            betas = np.linspace(SCHEDULER["beta_start"], SCHEDULER["beta_end"], SCHEDULER["num_train_timesteps"])
+            return cls(None, NETWORK, PATCH_SIZE, np.cumprod(1 - betas), SCHEDULER)
+        files = find_denoiser(init)
+        alphas_cumprod, prediction_type = load_schedule(files)
+        network = json.loads(files.config.read_bytes())
+        patch_size = network.get("patch_size", 1)
+        if network.get("in_channels", 3) != 3 * patch_size**2:
+            raise UsageError(f"denoiser {init!r} takes grey images only", "begin from one that takes 3 channels")
+        scheduler = {**json.loads(files.scheduler.read_bytes()), "prediction_type": prediction_type}
+        return cls(files, network, patch_size, alphas_cumprod, scheduler)
+
+    def training(self, patches: Patches, recipe: Recipe, device: torch.device) -> Training:
+        """Nothing done yet. The random first weights depend on the seed."""
+        import_diffusers()
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        network: diffusers.UNet2DModel
+        if self.files is not None:
+            network = load_through_diffusers(self.files)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed)
+                network = UNet2DModel(**self.network)
+        return Training(
+            network.requires_grad_(True),
+            patches,
+            recipe,
+            patch_size=self.patch_size,
+            alphas_cumprod=self.alphas_cumprod,
+            prediction_type=self.scheduler["prediction_type"],
+            device=device,
+        )
+
+
+def _job(staging: Staging, fixed: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """What an interrupted fit left, None where there is none. Raises ConflictError for one of other parameters."""
+    path = staging.partial / JOB_NAME
+    if overwrite or not path.exists():
+        return None
+    job: dict[str, Any] = json.loads(path.read_bytes())
+    changed = sorted(name for name in fixed if job["fixed"].get(name) != fixed[name])
+    if changed:
+        told = ", ".join(f"{name.replace('_', '-')} was {job['fixed'].get(name)}" for name in changed)
+        raise ConflictError(
+            f"{str(staging.out)!r} was begun with other parameters: {told}",
+            "choose another --out, or --overwrite to start again",
+        )
+    return job
+
+
+def _steps(start: _Start, patches: Patches, recipe: Recipe, device: torch.device, minutes: float) -> int:
+    """How many steps fit into the minutes, by the time that those of the recipe take."""
+    probe = start.training(patches, recipe, device)
+    probe.step()  # pays for what is set up once
+    begun = time.monotonic()
+    for _ in range(recipe.steps):
+        probe.step()
+    return max(1, int(minutes * 60 * recipe.steps / (time.monotonic() - begun)))
+
+
+def _train(
+    training: Training, checkpoint: Path, interrupted: threading.Event, progress: Callable[[Progress], None]
+) -> float:
+    """All steps from the last checkpoint on; the mean loss of the last ones."""
+    if checkpoint.exists():
+        training.restore(load_file(checkpoint))
+    total, first = training.recipe.steps, training.done
+    begun = saved = time.monotonic()
+    mean = 0.0
+    while training.done < total:
+        loss = training.step()
+        if not np.isfinite(loss):
+            raise Diverged(f"the loss is not finite after {training.done} steps", "give a lower --learning-rate")
+        mean += max(0.01, 1 / (training.done - first)) * (loss - mean)
+        now = time.monotonic()
+        left = (now - begun) * (total - training.done) / (training.done - first)
+        progress(Progress(training.done, total, f"loss {mean:.4f}, {left:.0f} s left"))
+        stopped = interrupted.is_set() and training.done < total
+        if stopped or now - saved >= CHECKPOINT_SECONDS:
+            write_durably(checkpoint, save(training.state()))
+            saved = now
+        if stopped:
+            raise Interrupted(f"stopped after {training.done} of {total} steps, saved", "the same command goes on")
+    return mean
+
+
+def _write(
+    folder: Path, start: _Start, training: Training, sources: Sequence[Path], loss: float, fixed: dict[str, Any]
+) -> None:
+    """The diffusers layout with float16 weights, the ancestry where all of it is known, a picture and the card."""
+    (folder / "scheduler").mkdir(exist_ok=True)
+    config = {name: value for name, value in dict(training.network.config).items() if not name.startswith("_")}
+    config |= {"_class_name": "UNet2DModel"} | ({"patch_size": start.patch_size} if start.patch_size > 1 else {})
+    write_durably(folder / "config.json", _json(config))
+    write_durably(folder / "scheduler" / "scheduler_config.json", _json(start.scheduler))
+    half: dict[str, Tensor] = {name: tensor.half().contiguous().cpu() for name, tensor in training.average.items()}
+    write_durably(folder / WEIGHTS, save(half, {"format": "pt"}))
+    ancestry = training.patches.ancestry
+    known = start.files is None or start.files.ancestry is not None
+    if start.files is not None and start.files.ancestry is not None:
+        ancestry |= read_ancestry(start.files.ancestry)
+    if known:
+        write_durably(folder / ANCESTRY_NAME, b"".join(sorted(ancestry)))
+    source = training.patches.large if len(training.patches.large) else training.patches.small
+    shown = source[:: max(1, len(source) // SAMPLES)][:SAMPLES].permute(0, 2, 3, 1).cpu().contiguous().numpy()
+    files = find_denoiser(str(folder))
+    write_durably(folder / "samples.png", samples_png(files, shown, device=str(training.device)))
+    text = card(sources, training, init=start.files, complete_ancestry=known, loss=loss, engine=fixed["engine"])
+    write_durably(folder / "README.md", text.encode())
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"

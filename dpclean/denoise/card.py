@@ -1,0 +1,74 @@
+"""The model card of a fitted denoiser: what it is, what it was made of and how, what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpclean.denoise.loading import WEIGHTS, DenoiserFiles
+from dpclean.denoise.training import LARGE_EVERY, LOSS_FLOOR, SIGMA_RANGE, Training
+from dpclean.errors import printable
+
+
+def card(
+    sources: Sequence[Path],
+    training: Training,
+    *,
+    init: DenoiserFiles | None,
+    complete_ancestry: bool,
+    loss: float,
+    engine: Sequence[object],
+) -> str:
+    """README.md in the folder of a denoiser."""
+    recipe, patches = training.recipe, training.patches
+    size = sum(tensor.numel() for tensor in training.average.values())
+    torch_version, threads, device, version = engine
+    named = ", ".join(f"`{printable(path.name)}`" for path in sources)
+    left_out = sum(patches.quarantined.values())
+    begun = "random weights" if init is None else f"`{printable(init.id)}` (weights {init.digests()['weights']})"
+    shuffled = (
+        ""
+        if training.patch_size == 1
+        else f"It works on patches of {training.patch_size} x {training.patch_size} pixels: in diffusers, wrap it in"
+        f" `pixel_unshuffle` and `pixel_shuffle` of {training.patch_size}.\n"
+    )
+    ancestry = (
+        "`dpclean.ancestry` has 8 bytes of the pixel hash of every image that went in,\n"
+        "so that `certify` can refuse to certify those images with it."
+        if complete_ancestry
+        else "What the weights that it began from were made of is not known: they came without an ancestry,\n"
+        "so this has none either, and `certify` can say nothing about images that it may have seen."
+    )
+    return f"""# A denoiser for dpclean
+
+`UNet2DModel` in the diffusers layout, {size / 1e6:.2f} million parameters, {training.prediction_type},
+for noise of sigma {SIGMA_RANGE[0]:g} to {SIGMA_RANGE[1]:g} on the [0, 1] pixel scale, any size, colour or grey.
+{shuffled}
+    dpclean sanitize ./raw --sigma 0.25 --denoiser THIS_FOLDER --out ./clean
+
+## Data
+
+{patches.images:,} images from {named} ({left_out} left out),
+as {len(patches.large):,} patches of 64 x 64 and {len(patches.small):,} of 32 x 32.
+{ancestry}
+
+## Recipe
+
+Written by `dpclean denoiser fit` {version}, from {begun}:
+{recipe.steps:,} steps of {recipe.batch_size} patches of 32 x 32,
+every {LARGE_EVERY}th step a quarter as many of 64 x 64; AdamW, peak rate {recipe.learning_rate:g}, cosine,
+gradient norm clipped at 1, exponential average, bfloat16;
+loss log(MSE of v + {LOSS_FLOOR:g}) an image, sigma log-uniform, seed {recipe.seed};
+torch {torch_version} on {device}, {threads} threads. Mean loss at the end: {loss:.4f}. Weights stored in float16.
+
+## Quality
+
+`samples.png` shows training images clean, noised (above) and denoised (below) at several sigma.
+`dpclean denoiser eval THIS_FOLDER IMAGES` measures PSNR and SSIM on images of your own; use ones that are not above.
+
+## Limits
+
+- The noise must be Gaussian of the size that the timestep says: it is no general image restorer.
+- Detail that the noise drowned is gone. What comes back is the most likely smooth image, not the original.
+- The terms of the images it was made of hold for `{WEIGHTS}` too, as far as they reach.
+"""

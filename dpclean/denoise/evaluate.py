@@ -1,0 +1,142 @@
+"""How well a denoiser restores images of one's own: PSNR and SSIM at several noise levels."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.data.digest import pixel_sha256
+from dpclean.data.records import ReadOptions
+from dpclean.data.source import open_source
+from dpclean.data.workers import WorkerPool
+from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.loading import find_denoiser
+from dpclean.denoise.patches import PREFIX_BYTES, read_ancestry
+from dpclean.errors import InputError, SetupError, UsageError
+from dpclean.noise import add_noise
+
+KEY = b"dpclean evaluation: not a secret"  # the same noise every time
+HIGHEST_PSNR = 100.0  # dB, for an image that comes back exactly
+WINDOW = 7  # pixels, of SSIM
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an evaluation is: images done of all, over all noise levels."""
+
+    finished: int
+    total: int
+    said: str  # the noise level
+    unit: str = "images"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over the images at one noise level, of what the network is given (clipped to 0..255) and gives back."""
+
+    sigma: float
+    psnr_noised: float  # dB
+    psnr_denoised: float
+    ssim_noised: float
+    ssim_denoised: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `denoiser eval` found. seen: how many of the images the denoiser was fitted on; None: not known."""
+
+    denoiser: str
+    images: int
+    seen: int | None
+    rows: list[Row]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that --json prints."""
+        return {"format": 1, "command": "denoiser eval", **asdict(self)}
+
+
+def evaluate(
+    denoiser: str,
+    data: str | os.PathLike[str],
+    *,
+    sigmas: Sequence[float] = (0.05, 0.1, 0.25, 0.5),
+    limit: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Evaluation:
+    """PSNR and SSIM of a denoiser on the images of a folder or of shards, by scikit-image, means of per-image values.
+
+    sigmas: on the [0, 1] pixel scale. limit: only the first entries of the listing. The noise is the same every time.
+    Raises UsageError, InputError, and SetupError where scikit-image is missing.
+    """
+    if not sigmas or any(sigma <= 0 for sigma in sigmas):
+        raise UsageError("the noise levels must be positive", "give --sigmas 0.05,0.1,0.25,0.5")
+    metrics = _metrics()
+    files, options = find_denoiser(denoiser), ReadOptions()
+    source = open_source(Path(data), options)
+    entries = list(itertools.islice(source.entries(), limit))
+    ancestry = read_ancestry(files.ancestry) if files.ancestry else None
+    rows, seen, images = [], 0, 0
+    with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
+        for number, sigma in enumerate(sigmas):
+            engine = Denoiser(files, sigma, device=device, dtype=dtype)
+            waiting: dict[int, NDArray[np.uint8]] = {}
+            values, seen = [], 0
+
+            def clean(waiting: dict[int, NDArray[np.uint8]] = waiting) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+                nonlocal seen
+                for sample in source.samples(entries, pool):
+                    if sample.pixels is not None:
+                        seen += pixel_sha256(sample.pixels)[:PREFIX_BYTES] in (ancestry or ())
+                        waiting[sample.entry.index] = sample.pixels
+                        yield sample.entry.index, sample.pixels
+
+            for result in engine.denoise(clean(), key=KEY):
+                original = waiting.pop(result.index)
+                noised = add_noise(original[None], sigma, key=KEY, run=0, indices=np.array([result.index]))[0]
+                pair = (noised.clip(0, 255).astype(np.uint8), result.pixels)
+                values.append([measure(original, found) for found in pair for measure in metrics])
+                if progress:
+                    done = number * len(entries) + len(values)
+                    progress(Progress(done, len(sigmas) * len(entries), f"sigma {sigma:g}"))
+            if not values:
+                raise InputError(f"none of the files in {str(data)!r} is an image that can be used", "look at it")
+            psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(values, axis=0).tolist()
+            rows.append(Row(sigma, psnr_noised, psnr_denoised, ssim_noised, ssim_denoised))
+            images = len(values)
+    return Evaluation(denoiser, images, seen if ancestry is not None else None, rows)
+
+
+Metric = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
+
+
+def _metrics() -> tuple[Metric, Metric]:
+    """PSNR and SSIM of (clean, found), both uint8 [H, W, C]."""
+    try:
+        metrics = importlib.import_module("skimage.metrics")
+    except ImportError as error:
+        raise SetupError("scikit-image is not installed", "pip install 'dpclean[eval]'") from error
+
+    def psnr(clean: NDArray[np.uint8], found: NDArray[np.uint8]) -> float:
+        if np.array_equal(clean, found):
+            return HIGHEST_PSNR
+        return min(HIGHEST_PSNR, float(metrics.peak_signal_noise_ratio(clean, found, data_range=255)))
+
+    def ssim(clean: NDArray[np.uint8], found: NDArray[np.uint8]) -> float:
+        window = min(WINDOW, *clean.shape[:2])
+        window -= window % 2 == 0
+        return float(
+            metrics.structural_similarity(clean, found, win_size=max(1, window), channel_axis=2, data_range=255)
+        )
+
+    return psnr, ssim

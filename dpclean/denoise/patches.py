@@ -1,0 +1,151 @@
+"""Trusted images in memory, as patches of two sizes, and the batches that a denoiser is fitted on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from dpclean.data.digest import pixel_sha256
+from dpclean.data.records import ReadOptions
+from dpclean.data.source import open_source
+from dpclean.data.workers import WorkerPool
+from dpclean.denoise.tiling import mirror_pad
+from dpclean.errors import InputError
+from dpclean.jobs.manifest import ANCESTRY_NAME
+from dpclean.jobs.manifest import NAME as MANIFEST_NAME
+
+SMALL, LARGE = 32, 64  # edges of patches
+MOST_PATCHES = 100_000  # 1.2 GB of the large ones; of more images, evenly spaced ones are read
+MOST_CROPS = 100  # of one image
+PREFIX_BYTES = 8  # of a pixel hash, in an ancestry file
+GREY_SHARE = 1 / 16
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Patches of images: small ones where an image's shorter edge is below LARGE, else large ones."""
+
+    small: Tensor  # uint8 [N, 3, SMALL, SMALL]
+    large: Tensor  # uint8 [N, 3, LARGE, LARGE]
+    images: int
+    quarantined: dict[str, int]  # samples left out, by reason
+    ancestry: frozenset[bytes]  # the first 8 bytes of the pixel hash of every image, and of those it was made from
+
+    def to(self, device: torch.device) -> Patches:
+        """The same on a device."""
+        return Patches(self.small.to(device), self.large.to(device), self.images, self.quarantined, self.ancestry)
+
+    def draw(self, generator: torch.Generator, count: int, edge: int) -> Tensor:
+        """float32 [count, 3, edge, edge] in [-1, 1]: patches whole, cropped or reduced, flipped, some of them grey.
+
+        edge: SMALL, or LARGE where there are large patches. Half of the reductions are of whole patches: small images
+        are mostly whole objects made small.
+        """
+        device = self.large.device
+
+        def integer(low: int, high: int) -> int:
+            return int(torch.randint(low, high, (1,), generator=generator, device=device))
+
+        whole = edge == SMALL and integer(0, len(self.small) + len(self.large)) < len(self.small)
+        source = self.small if whole else self.large
+        chosen = source[torch.randint(len(source), (count,), generator=generator, device=device)]
+        crop = chosen.shape[-1] if integer(0, 2) else integer(edge, chosen.shape[-1] + 1)
+        top, left = integer(0, chosen.shape[-1] - crop + 1), integer(0, chosen.shape[-1] - crop + 1)
+        x = chosen[:, :, top : top + crop, left : left + crop].float()
+        if crop != edge:
+            x = functional.interpolate(x, (edge, edge), mode="bilinear", antialias=True)
+        flip, grey = torch.rand((2, count), generator=generator, device=device)
+        x[flip < 0.5] = x[flip < 0.5].flip(3)
+        x[grey < GREY_SHARE] = x[grey < GREY_SHARE].mean(1, keepdim=True)
+        return x.round() / 127.5 - 1
+
+
+def is_grey(images: Tensor) -> Tensor:
+    """bool [N]: which of [N, 3, H, W] have three equal channels."""
+    return (images[:, :1] == images).flatten(1).all(1)
+
+
+def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = None) -> Patches:
+    """Read folders of images or shards. Which crops are taken depends on the seed and the images' places only.
+
+    Raises InputError where a source cannot be used or none of its files is an image.
+    """
+    options = ReadOptions()
+    opened = [open_source(path, options) for path in sources]
+    listed = sum(1 for source in opened for _ in source.entries())
+    every = max(1, -(-listed // MOST_PATCHES))
+    room = MOST_PATCHES - listed // every  # for further crops of what is larger than a patch
+    found: dict[int, list[NDArray[np.uint8]]] = {SMALL: [], LARGE: []}
+    ancestry: set[bytes] = set()
+    reasons: Counter[str] = Counter()
+    images = 0
+    with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
+        for number, source in enumerate(opened):
+            before = images
+            for sample in source.samples(itertools.islice(source.entries(), 0, None, every), pool):
+                if sample.pixels is None:
+                    reasons.update([sample.reason.value] if sample.reason is not None else [])
+                    continue
+                rng = np.random.default_rng([seed, number, sample.entry.index])
+                for patch in _patches(sample.pixels, 1 + min(room, MOST_CROPS - 1), rng):
+                    found[len(patch)].append(patch)
+                    room -= 1
+                room += 1
+                ancestry.add(pixel_sha256(sample.pixels)[:PREFIX_BYTES])
+                images += 1
+            if images == before:
+                raise InputError(f"{str(sources[number])!r} has no image that can be used", "look at it")
+            ancestry |= _inherited(source.root)
+    small, large = (_stacked(found[edge], edge) for edge in (SMALL, LARGE))
+    return Patches(small, large, images, dict(sorted(reasons.items())), frozenset(ancestry))
+
+
+def _patches(pixels: NDArray[np.uint8], most: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
+    """uint8 [edge, edge, 3] patches of one image [H, W, C]: the largest square first, then crops at several scales."""
+    from PIL import Image
+
+    if pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)
+    height, width = (max(SMALL, size) for size in pixels.shape[:2])
+    if pixels.shape[:2] != (height, width):
+        pixels = mirror_pad(torch.from_numpy(pixels).permute(2, 0, 1), height, width).permute(1, 2, 0).numpy()
+    longest = min(height, width)
+    edge = LARGE if longest >= LARGE else SMALL
+    image = Image.fromarray(pixels)
+    for number in range(max(1, min(most, 2 * height * width // edge**2 - 1))):
+        crop = longest if number == 0 else int(edge * (longest / edge) ** rng.random())
+        left, top = (int(rng.integers(0, size - crop + 1)) for size in (width, height))
+        box = (left, top, left + crop, top + crop)
+        yield np.asarray(image.resize((edge, edge), Image.Resampling.LANCZOS, box=box))
+
+
+def _stacked(patches: list[NDArray[np.uint8]], edge: int) -> Tensor:
+    stacked = np.stack(patches) if patches else np.empty((0, edge, edge, 3), np.uint8)
+    patches.clear()
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+
+
+def _inherited(root: Path) -> frozenset[bytes]:
+    """What sanitized images were made from: the ancestry in their folder, or in the one whose part it is."""
+    for folder in (root, *root.parents):
+        if (folder / MANIFEST_NAME).is_file() and (folder / ANCESTRY_NAME).is_file():
+            return read_ancestry(folder / ANCESTRY_NAME)
+    return frozenset()
+
+
+def read_ancestry(path: Path) -> frozenset[bytes]:
+    """The entries of an ancestry file. Raises InputError where it is damaged."""
+    data = path.read_bytes()
+    if len(data) % PREFIX_BYTES:
+        raise InputError(f"the ancestry {str(path)!r} is damaged", "restore it")
+    return frozenset(data[start : start + PREFIX_BYTES] for start in range(0, len(data), PREFIX_BYTES))

@@ -1,0 +1,157 @@
+"""Fitting a network to all noise levels at once: what one step is, and the state between steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dpclean.denoise import schedule
+from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey
+
+if TYPE_CHECKING:
+    import diffusers
+
+SIGMA_RANGE = (0.018, 1.1)  # a little beyond what is promised, 0.02 to 1.0
+LEVELS = 4096
+LARGE_EVERY = 4  # one step in so many is of large patches, and of a quarter as many
+WARM_UP = 100  # steps
+AVERAGED = 0.03  # of all steps, the time constant of the exponential average
+LOSS_FLOOR = 1e-3
+LEAST_RATE = 1e-3  # of the learning rate, at the end
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything beside images, network and its first weights that decides the result."""
+
+    steps: int
+    batch_size: int  # small patches a step
+    learning_rate: float
+    seed: int
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, from 0: a short rise, then half a cosine down."""
+        falling = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * max(min(1.0, (step + 1) / WARM_UP) * falling, LEAST_RATE)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Noise levels, evenly spaced in log sigma, where a schedule has them. All float32 [LEVELS]."""
+
+    alphas_cumprod: Tensor
+    timesteps: Tensor
+
+    @classmethod
+    def of(cls, alphas_cumprod: np.ndarray, device: torch.device) -> Levels:
+        """The levels of SIGMA_RANGE that a schedule reaches."""
+        low, high = (((1 - abar) / abar) ** 0.5 / 2 for abar in (alphas_cumprod[0], max(alphas_cumprod[-1], 1e-6)))
+        sigmas = np.geomspace(max(SIGMA_RANGE[0], low * 1.0001), min(SIGMA_RANGE[1], high / 1.0001), LEVELS)
+        matched = [schedule.match(alphas_cumprod, float(sigma)) for sigma in sigmas]
+        abars, steps = ([getattr(m, name) for m in matched] for name in ("alphas_cumprod", "timestep"))
+        return cls(*(torch.tensor(values, dtype=torch.float32, device=device) for values in (abars, steps)))
+
+
+def as_velocity(prediction: Tensor, noised: Tensor, abar: Tensor, prediction_type: str) -> Tensor:
+    """v = sqrt(abar) noise - sqrt(1 - abar) x0 (Salimans and Ho 2022, appendix D) from any kind of prediction."""
+    if prediction_type == "epsilon":
+        return (prediction - (1 - abar).sqrt() * noised) / abar.sqrt()
+    if prediction_type == "sample":
+        return (abar.sqrt() * noised - prediction) / (1 - abar).sqrt()
+    return prediction
+
+
+class Training:
+    """A network, its exponential average and its optimizer, after some steps of a recipe.
+
+    A step's random numbers depend on the seed and on its number alone, so a training that goes on from a saved state
+    ends with the weights of one that was never interrupted, on the same device with the same number of threads.
+    """
+
+    def __init__(
+        self,
+        network: diffusers.UNet2DModel,
+        patches: Patches,
+        recipe: Recipe,
+        *,
+        patch_size: int,
+        alphas_cumprod: np.ndarray,
+        prediction_type: str,
+        device: torch.device,
+    ) -> None:
+        self.network: Any = network.to(device).train()
+        self.patches, self.recipe, self.device = patches.to(device), recipe, device
+        self.patch_size, self.prediction_type = patch_size, prediction_type
+        self.levels = Levels.of(alphas_cumprod, device)
+        self.done = 0
+        self._parameters: dict[str, Tensor] = dict(self.network.named_parameters())
+        self.average = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
+
+    def step(self) -> float:
+        """One step; the loss, the mean of log(mean squared error of v + LOSS_FLOOR) over the images.
+
+        The logarithm makes every decibel count alike, whatever the noise level and the image: the squared error itself
+        would be nearly all about low noise and busy images.
+        """
+        generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.done)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.done)
+        clean, noised, abar, timesteps = self._batch(generator)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            prediction = self.network(functional.pixel_unshuffle(noised, self.patch_size), timesteps).sample
+        prediction = functional.pixel_shuffle(prediction.float(), self.patch_size)[:, : clean.shape[1]]
+        found = as_velocity(prediction, noised, abar, self.prediction_type)
+        wanted = (abar.sqrt() * noised - clean) / (1 - abar).sqrt()
+        loss = ((found - wanted).square().mean((1, 2, 3)) + LOSS_FLOOR).log().mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
+        self._optimizer.step()
+        self.done += 1
+        self._follow()
+        return float(loss.detach())
+
+    def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(clean, noised, abar [N, 1, 1, 1], timesteps [N]), one noise level an image."""
+        large = len(self.patches.large) > 0 and self.done % LARGE_EVERY == LARGE_EVERY - 1
+        count, edge = (max(1, self.recipe.batch_size // 4), LARGE) if large else (self.recipe.batch_size, SMALL)
+        clean = self.patches.draw(generator, count, edge)
+        level = torch.randint(LEVELS, (count,), generator=generator, device=self.device)
+        abar = self.levels.alphas_cumprod[level][:, None, None, None]
+        noise = torch.randn(clean.shape, generator=generator, device=self.device)
+        grey = is_grey(clean)  # goes in three times, with one noise
+        noise[grey] = noise[grey, :1].expand(-1, 3, -1, -1)
+        return clean, abar.sqrt() * clean + (1 - abar).sqrt() * noise, abar, self.levels.timesteps[level]
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights: at first quickly, in the end with the recipe's time constant."""
+        decay = min((1 + self.done) / (10 + self.done), 1 - 1 / max(10.0, AVERAGED * self.recipe.steps))
+        torch._foreach_lerp_(list(self.average.values()), list(self._parameters.values()), 1 - decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """What `restore` takes."""
+        tensors = {"done": torch.tensor(self.done)}
+        for name, parameter in self._parameters.items():
+            tensors |= {f"weight/{name}": parameter.detach(), f"average/{name}": self.average[name]}
+            tensors |= {f"{key}/{name}": value for key, value in self._optimizer.state[parameter].items()}
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state. Raises KeyError or RuntimeError for one of another network."""
+        self.done = int(state["done"])
+        for name, parameter in self._parameters.items():
+            parameter.copy_(state[f"weight/{name}"])
+            self.average[name].copy_(state[f"average/{name}"])
+            kept = {key: state[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            self._optimizer.state[parameter] = {key: value.to(self.device) for key, value in kept.items()}

@@ -1,0 +1,151 @@
+"""A denoiser fitted to images: it learns, goes on after a kill, and knows where it comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from dpclean.denoise import fit as module
+from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.fit import Progress, fit
+from dpclean.denoise.loading import WEIGHTS, find_denoiser, load_schedule, load_through_diffusers
+from dpclean.denoise.training import as_velocity
+from dpclean.errors import ConflictError, Interrupted, UsageError
+from tests.networks import SMALL, make_denoiser
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NETWORK", {**SMALL, "in_channels": 12, "out_channels": 12})
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slopes of two colours, 64 x 64: easy to learn."""
+    folder, rng = tmp_path_factory.mktemp("slopes"), np.random.default_rng(0)
+    for number in range(24):
+        ends, slope = rng.integers(0, 256, (2, 3)), np.add(*np.ogrid[0:1:64j, 0:1:64j])[:, :, None] / 2  # type: ignore[misc]
+        Image.fromarray((ends[0] * slope + ends[1] * (1 - slope)).astype(np.uint8)).save(folder / f"{number:02}.png")
+    return folder
+
+
+def run(images: Path, out: Path, **options: Any) -> Path:
+    fit([images], out, **{"steps": 12, "batch_size": 8, "workers": 1, **options})
+    return out
+
+
+def error_of(denoiser: Path, images: Path, sigma: float) -> float:
+    """Root mean squared error in grey levels."""
+    clean = {i: np.array(Image.open(path)) for i, path in enumerate(sorted(images.iterdir()))}
+    results = Denoiser(find_denoiser(str(denoiser)), sigma).denoise(clean.items(), key=KEY)
+    return float(np.mean([np.square(r.pixels.astype(float) - clean[r.index]).mean() for r in results]) ** 0.5)
+
+
+def test_it_learns_to_denoise(images: Path, tmp_path: Path) -> None:
+    out = run(images, tmp_path / "d", steps=150, learning_rate=1e-2)
+    before = run(images, tmp_path / "begun", steps=1)
+    for sigma in (0.1, 0.25, 0.5):
+        assert error_of(out, images, sigma) < 0.85 * error_of(before, images, sigma)
+
+
+def test_a_fit_that_was_stopped_ends_with_the_same_weights(images: Path, tmp_path: Path) -> None:
+    def stop(step: Progress) -> None:
+        if step.finished == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = run(images, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(images, tmp_path / "parts", progress=stop)
+    assert not (tmp_path / "parts").exists()
+    steps: list[int] = []
+    parts = run(images, tmp_path / "parts", progress=lambda step: steps.append(step.finished))
+    assert steps == list(range(6, 13))
+    assert (parts / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "whole"]
+
+
+def test_a_stopped_fit_refuses_other_parameters_and_other_images(images: Path, tmp_path: Path) -> None:
+    def stop(step: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(images, tmp_path / "d", progress=stop)
+    with pytest.raises(ConflictError, match="seed was 0"):
+        run(images, tmp_path / "d", seed=1)
+    fewer = tmp_path / "fewer"
+    shutil.copytree(images, fewer)
+    (fewer / "00.png").unlink()
+    with pytest.raises(ConflictError, match="images was"):
+        run(fewer, tmp_path / "d")
+    run(fewer, tmp_path / "d", overwrite=True)
+    with pytest.raises(ConflictError, match="exists"):
+        run(images, tmp_path / "d")
+
+
+def test_minutes_become_steps_that_are_fixed_at_the_start(images: Path, tmp_path: Path) -> None:
+    totals: set[int] = set()
+    run(images, tmp_path / "d", steps=None, minutes=0.01, progress=lambda step: totals.add(step.total))
+    assert len(totals) == 1 and totals.pop() >= 1
+
+
+def test_the_folder_is_what_diffusers_and_a_reader_expect(images: Path, tmp_path: Path) -> None:
+    out = run(images, tmp_path / "d")
+    files = find_denoiser(str(out))
+    network = load_through_diffusers(files)
+    assert network.config["patch_size"] == 2 and network.config["in_channels"] == 12
+    assert load_schedule(files)[1] == "v_prediction"
+    assert {tensor.dtype for tensor in load_file(files.weights).values()} == {torch.float16}
+    assert len((out / "dpclean.ancestry").read_bytes()) == 24 * 8
+    card = (out / "README.md").read_text()
+    assert "24 images" in card and "12 steps of 8 patches" in card and "random weights" in card
+    with Image.open(out / "samples.png") as picture:
+        assert np.ptp(np.asarray(picture)) > 0
+    assert not {module.JOB_NAME, module.CHECKPOINT_NAME} & {p.name for p in out.iterdir()}
+
+
+def test_one_begun_from_another_keeps_its_network_and_adds_to_its_ancestry(images: Path, tmp_path: Path) -> None:
+    init = make_denoiser(tmp_path / "init", prediction_type="epsilon")
+    (init / "dpclean.ancestry").write_bytes(b"8 bytes.")
+    out = run(images, tmp_path / "d", init=str(init), steps=2)
+    assert b"8 bytes." in (out / "dpclean.ancestry").read_bytes()
+    assert json.loads((out / "config.json").read_text())["in_channels"] == 3
+    assert load_schedule(find_denoiser(str(out)))[1] == "epsilon"
+    before, after = (load_file(folder / WEIGHTS) for folder in (init, out))
+    moved = [(before[name] - after[name].float()).abs().max() for name in before]
+    assert 0 < max(moved) < 0.01
+    (init / "dpclean.ancestry").unlink()
+    unknown = run(images, tmp_path / "e", init=str(init), steps=2)
+    assert not (unknown / "dpclean.ancestry").exists() and "not known" in (unknown / "README.md").read_text()
+
+
+def test_what_cannot_be_fitted_is_refused(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no images"):
+        fit([], tmp_path / "d")
+    with pytest.raises(UsageError, match="positive"):
+        run(images, tmp_path / "d", minutes=0)
+    grey = make_denoiser(tmp_path / "grey", in_channels=1, out_channels=1)
+    with pytest.raises(UsageError, match="grey"):
+        run(images, tmp_path / "d", init=str(grey))
+    with pytest.raises(module.Diverged):
+        run(images, tmp_path / "d", learning_rate=float("inf"))
+    assert not (tmp_path / "d").exists()
+
+
+def test_every_kind_of_prediction_means_the_same_velocity() -> None:
+    clean, noise, abar = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.rand(4, 1, 1, 1) * 0.9 + 0.05
+    noised = abar.sqrt() * clean + (1 - abar).sqrt() * noise
+    velocity = abar.sqrt() * noise - (1 - abar).sqrt() * clean
+    for kind, prediction in (("epsilon", noise), ("sample", clean), ("v_prediction", velocity)):
+        torch.testing.assert_close(as_velocity(prediction, noised, abar, kind), velocity, rtol=1e-3, atol=1e-4)
