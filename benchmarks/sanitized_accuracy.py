@@ -4,8 +4,8 @@
 
 TRAIN and TEST: what make_inputs.py makes of CIFAR-10 (shards, or a folder by classes). For each sigma the first
 images of TRAIN are sanitized once with the bundled denoiser (which never saw CIFAR-10), one model is trained on them
-with the recipe, and all test images are classified clean, and again noised and denoised at the same sigma. Paper:
-arXiv 2403.11981, certified accuracy at radius 0. A killed run goes on; what is done is written after each sigma.
+with the recipe, and all test images are classified clean, and again noised and denoised at the same sigma. Paper: the
+figures of arXiv 2403.11981. A killed run goes on; what is done is written after each sigma.
 """
 
 from __future__ import annotations
