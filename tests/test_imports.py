@@ -50,7 +50,7 @@ def modules() -> list[Path]:
 
 
 def member(path: Path) -> str:
-    """The part that a file belongs to: dpclean/data/folder.py is of "data", dpclean/certify/bounds.py of "statistics"."""
+    """The part a file belongs to: dpclean/data/folder.py is of "data", dpclean/certify/bounds.py of "statistics"."""
     return part(path.relative_to(ROOT).with_suffix("").parts)
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from dpclean.certify.certificate import check_terms
+from dpclean.certify.certificate import check_terms, claimed_points
 from dpclean.certify.crew import Crew, check_failed
 from dpclean.certify.method import THREADS, make_method, settled
 from dpclean.certify.options import Options
@@ -20,7 +20,7 @@ from dpclean.certify.results import CertifyResult, Progress
 from dpclean.certify.store import MODELS, WORK, Store
 from dpclean.certify.subject import Subject, find_origin, read_subject
 from dpclean.certify.terms import changes, make_terms, with_found
-from dpclean.certify.votes import VOTES_NAME, Votes, read_votes
+from dpclean.certify.votes import ABSTAIN, VOTES_NAME, Votes, read_votes, tally
 from dpclean.errors import ConflictError, Interrupted
 from dpclean.jobs.key_file import write_key
 from dpclean.jobs.signals import first_signal
@@ -144,6 +144,7 @@ class _Job:
             self.store.folder.mkdir(exist_ok=True)
             data_sha256 = self.store.write_data(subject)
             units = self.store.units(published.terms)
+            units.make_folders()
             for place, row in enumerate(published.votes):
                 units.write(place + 1, row)
             if (self.out / MODELS).exists():
@@ -188,11 +189,10 @@ class _Job:
 
     def _live(self, terms: dict[str, Any], runs: int) -> str | None:
         """What `anytime` proves so far, in a word."""
-        from dpclean.certify.certificate import build
-
         votes, records = self.store.units(terms).table(runs)
-        so_far = build(Votes(votes, None, records, {**terms, "runs": runs}), "")
-        return f"{so_far['summary']['certified']} of {terms['points']} points certified"
+        so_far = Votes(votes, None, records, {**terms, "runs": runs})
+        certified = sum(point["class"] != ABSTAIN for point in claimed_points(so_far, tally(so_far)))
+        return f"{certified} of {terms['points']} points certified"
 
     # -- publish
 
@@ -202,9 +202,7 @@ class _Job:
         self.staging.commit()
         shutil.rmtree(self.out / WORK)
 
-    def _result(
-        self, terms: dict[str, Any], *, runs_done_now: int = 0, already_complete: bool = False
-    ) -> CertifyResult:
+    def _result(self, *, runs_done_now: int = 0, already_complete: bool = False) -> CertifyResult:
         return read_result(
             self.out,
             runs_done_now=runs_done_now,

@@ -70,6 +70,8 @@ class Store:
     def begin(self, terms: dict[str, Any], method: Method, data_sha256: str) -> None:
         """Write job.json: from here on the job is begun."""
         self.units(terms).make_folders()
+        if method.keep_models:
+            self.models.mkdir(exist_ok=True)
         job = {"terms": terms, "method": asdict(method), "data_sha256": data_sha256}
         write_durably(self.work / JOB, json.dumps(job).encode() + b"\n")
 

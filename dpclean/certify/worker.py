@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpclean.errors import ConflictError, DpcleanError
+from dpclean.errors import ConflictError, DpcleanError, SetupError
 from dpclean.jobs.lifeline import die_with
 
 if TYPE_CHECKING:
@@ -30,8 +30,14 @@ def main() -> None:
     try:
         serve(Path(folder), Path(key), device, int(runs))
     except DpcleanError as error:
-        print(json.dumps(error.as_dict()), flush=True)
-        sys.exit(error.exit)
+        _refuse(error)
+    except OSError as error:
+        _refuse(SetupError(f"a worker cannot go on: {error}", "free some space or mend it; the same command goes on"))
+
+
+def _refuse(error: DpcleanError) -> None:
+    print(json.dumps(error.as_dict()), flush=True)
+    sys.exit(error.exit)
 
 
 def serve(folder: Path, key_path: Path, device: str, runs: int) -> None:

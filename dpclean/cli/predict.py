@@ -11,7 +11,10 @@ from dpclean.errors import printable
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A folder that 'dpclean train' made.", envvar="DPCLEAN_MODEL")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'.", envvar="DPCLEAN_MODEL"),
+    ],
     images: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards.")],
     device: Annotated[
         str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
@@ -25,10 +28,18 @@ def predict(
 ) -> None:
     """Classify images: one line each, name, tab, class, tab, probability.
 
+    With the models of a certificate each line is name, class, certified radius, votes for the class and runs; an image
+    for which the models claim nothing has no class. Valid for images that were chosen without looking at these models.
+
     \b
     dpclean predict ./model ./photos > predictions.tsv
+    dpclean predict ./certificate ./photos > votes.tsv
     """
     from dpclean.cli import print_json
+
+    if (model / "certificate.json").is_file():
+        _by_vote(model, images, device, workers, json)
+        return
     from dpclean.train.predict import predict as run
 
     found = run(model, images, device=device, workers=workers)
@@ -40,3 +51,20 @@ def predict(
         typer.echo(f"{printable(row.name)}\t{printable(row.class_name)}\t{row.probability:.6f}")
     if left_out := sum(found.quarantined.values()):
         typer.echo(f"dpclean: {left_out} images cannot be used and have no line", err=True)
+
+
+def _by_vote(certificate: Path, images: Path, device: str, workers: int | None, json: bool) -> None:
+    from dataclasses import asdict
+
+    from dpclean.certify.predict import predict as vote
+    from dpclean.cli import print_json
+
+    found = vote(certificate, images, device=device, workers=workers)
+    if json:
+        rows = [asdict(image) for image in found]
+        print_json({"format": 1, "command": "predict", "certificate": str(certificate), "predictions": rows})
+        return
+    typer.echo("name\tclass\tcertified_radius\tvotes\truns")
+    for image in found:
+        predicted = "" if image.predicted is None else printable(image.predicted)
+        typer.echo(f"{printable(image.name)}\t{predicted}\t{image.certified_radius}\t{image.votes}\t{image.runs}")

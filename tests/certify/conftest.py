@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 data, test, out = map(Path, sys.argv[1:4])
-means = {folder.name: np.mean([np.asarray(Image.open(p).convert("RGB"), float).mean((0, 1)) for p in folder.iterdir()], 0)
-         for folder in sorted(data.iterdir())}
+def colour_of(path): return np.asarray(Image.open(path).convert("RGB"), float).mean((0, 1))
+means = {folder.name: np.mean([colour_of(p) for p in folder.iterdir()], 0) for folder in sorted(data.iterdir())}
 lines = []
 for path in sorted(test.iterdir()):
-    colour = np.asarray(Image.open(path).convert("RGB"), float).mean((0, 1))
+    colour = colour_of(path)
     lines.append(path.name + "\\t" + min(means, key=lambda name: float(((means[name] - colour) ** 2).sum())))
 (out / "predictions.tsv").write_text("\\n".join(lines) + "\\n")
 """

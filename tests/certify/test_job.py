@@ -123,8 +123,12 @@ def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple
     """A job that was begun and stopped by a signal before its runs were done."""
     out = tmp_path / "begun"
 
-    def stop(_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+    asked: list[object] = []
+
+    def stop(step: object) -> None:
+        if not asked:  # a second signal would stop at once
+            os.kill(os.getpid(), signal.SIGINT)
+        asked.append(step)
 
     with pytest.raises(Interrupted):
         certify(
@@ -240,7 +244,7 @@ def test_anytime_takes_more_runs_and_keeps_the_old_ones(
 
 
 def test_sanitized_data_name_what_is_certified(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
-    """CLEAN's manifest says raw data, sigma and denoiser; the key is the job's own, and raw data that moved are found."""
+    """CLEAN's manifest says raw data, sigma and denoiser; the key is the job's own; --raw finds raw data that moved."""
     clean = tmp_path / "clean"
     dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu", seed=5)
     raw.rename(tmp_path / "moved")
@@ -339,3 +343,17 @@ def test_another_folder_is_never_replaced(raw: Path, tmp_path: Path, transparent
     with pytest.raises(ConflictError):
         run(raw, tmp_path / "out", transparent, trainer=trainer, overwrite=True)
     assert (tmp_path / "out/thesis.txt").read_text() == "precious"
+
+
+def test_kept_models_vote_on_new_images(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """On the points of the certificate itself the kept models give its classes and radii again."""
+    out = tmp_path / "out"
+    run(raw, out, transparent, keep_models=True)
+    line = [sys.executable, "-m", "dpclean", "predict", str(out), str(raw / "test"), "--json"]
+    told = json.loads(subprocess.run(line, capture_output=True, text=True, timeout=300, check=True).stdout)
+    points = json.loads((out / "certificate.json").read_text())["points"]
+    classes = ("blue", "green", "red")
+    assert [(p["predicted"], p["certified_radius"], p["votes"]) for p in told["predictions"]] == [
+        (None if p["class"] < 0 else classes[p["class"]], p["certified_radius"], p["k_a"]) for p in points
+    ]
+    assert len(points) == 9
