@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpclean import __version__
-from dpclean.certify.certificate import check_terms
+from dpclean.certify.certificate import check_terms, selecting
 from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.votes import Votes, has_terms, read_plain_votes, read_votes
@@ -72,10 +72,8 @@ def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
     if not exploratory:
         return read
     terms = {**read.terms, **changed, "exploratory": True}
-    if terms["bound"] == "cohen" and "selection_runs" not in changed:
-        terms["selection_runs"] = terms["selection_runs"] or max(1, terms["runs"] // 10)
-    if terms["bound"] != "cohen":
-        terms["selection_runs"] = 0
+    if "selection_runs" not in changed:
+        terms["selection_runs"] = selecting(terms["bound"], terms["runs"])
     return Votes(read.votes, read.labels, None, terms)
 
 
@@ -83,10 +81,9 @@ def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory
     if classes is None or "sigma" not in given:
         raise UsageError("votes from elsewhere say neither their classes nor their noise", "give --classes and --sigma")
     table, labels = read_plain_votes(path, classes)
-    chosen = {**DEFAULTS, **given}
     runs, points = table.shape
-    selection = chosen.pop("selection_runs", max(1, runs // 10)) if chosen["bound"] == "cohen" else 0
-    chosen.pop("selection_runs", None)
+    chosen = {**DEFAULTS, **given}
+    chosen.setdefault("selection_runs", selecting(chosen["bound"], runs))
     terms = {
         **{name: None for name in UNKNOWN},
         **chosen,
@@ -94,7 +91,6 @@ def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory
         "tool": f"dpclean {__version__}",
         "origin": "external",
         "runs": runs,
-        "selection_runs": selection,
         "points": points,
         "classes": [str(number) for number in range(classes)],
         "threat": "clean-test",

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from dpclean import __version__
+from dpclean.certify.certificate import selecting
 from dpclean.certify.method import choose_init, choose_recipe, image_size
 from dpclean.certify.options import Options
 from dpclean.certify.subject import Subject, described
@@ -35,7 +36,7 @@ def make_terms(subject: Subject, options: Options) -> dict[str, Any]:
         "format": 1,
         "origin": "dpclean",
         "runs": options.runs,
-        "selection_runs": max(1, options.runs // 10) if options.bound == "cohen" else 0,
+        "selection_runs": selecting(options.bound, options.runs),
         "points": len(subject.points),
         "classes": list(subject.classes),
         "sigma": origin.sigma,

@@ -1,0 +1,125 @@
+"""Votes from elsewhere, and dpclean's own votes fed back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from dpclean.certify.external import certify_votes
+from dpclean.certify.verify import verify
+from dpclean.errors import ConflictError, DpcleanError, InputError, UsageError
+
+
+def foreign(tmp_path: Path, runs: int = 40, points: int = 5, **tensors: Any) -> Path:
+    """Votes of which point 0 is unanimous, point 1 has no votes, and the others are noisy."""
+    votes = np.random.default_rng(0).integers(-1, 3, (runs, points)).astype(np.int32)
+    votes[:, 0], votes[:, 1] = 2, -1
+    path = tmp_path / "foreign.safetensors"
+    save_file({"votes": votes, **tensors}, path)
+    return path
+
+
+def test_votes_from_elsewhere_become_a_certificate_that_verifies(tmp_path: Path) -> None:
+    labels = np.array([2, 0, 1, -1, 0], np.int64)
+    path = foreign(tmp_path, labels=labels)
+    line = [
+        "certify",
+        "--votes",
+        str(path),
+        "--classes",
+        "3",
+        "--sigma",
+        "0.5",
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    ]
+    done = subprocess.run([sys.executable, "-m", "dpclean", *line], capture_output=True, text=True, timeout=120)
+    told = json.loads(done.stdout)
+    assert (told["points"], told["certified"], told["correct"], told["labelled"]) == (5, 1, 1, 4)
+    certificate = json.loads((tmp_path / "out/certificate.json").read_text())
+    assert certificate["points"][0]["certified_radius"] == told["ceiling"]
+    assert certificate["terms"]["tau"] == "0"
+    assert any("elsewhere" in sentence for sentence in certificate["assumptions"])
+    assert verify(tmp_path / "out").runs == 40
+
+
+def test_tau_makes_radii_smaller(tmp_path: Path) -> None:
+    path = foreign(tmp_path)
+    radii = [
+        certify_votes(path, tmp_path / tau, classes=3, sigma="0.5", tau=tau).largest_radius for tau in ("0", "0.01")
+    ]
+    assert 0 < float(radii[1]) < float(radii[0])
+
+
+def test_more_classes_than_votes_name_change_nothing(tmp_path: Path) -> None:
+    """No correction for the number of classes is made, as none is needed."""
+    path = foreign(tmp_path)
+    few, many = (certify_votes(path, tmp_path / str(c), classes=c, sigma="0.5").largest_radius for c in (3, 1000))
+    assert few == many
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"classes": None}, UsageError),
+        ({"sigma": None}, UsageError),
+        ({"classes": 1}, InputError),
+        ({"classes": 2}, InputError),  # a vote for class 2 is there
+        ({"sigma": "0"}, UsageError),
+        ({"sigma": "nan"}, UsageError),
+        ({"alpha": "0.7"}, UsageError),
+        ({"tau": "0.25"}, UsageError),
+        ({"tau": "-1"}, UsageError),
+        ({"bound": "majority"}, UsageError),
+        ({"family": "some"}, UsageError),
+        ({"bound": "cohen", "selection_runs": 40}, UsageError),
+        ({"bound": "union", "selection_runs": 4}, UsageError),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_certified_is_refused_and_leaves_nothing(
+    tmp_path: Path, change: dict[str, Any], error: type[DpcleanError]
+) -> None:
+    with pytest.raises(error):
+        certify_votes(foreign(tmp_path), tmp_path / "out", **{"classes": 3, "sigma": "0.5", **change})
+    assert not list(tmp_path.glob("*out*"))
+
+
+def published(tmp_path: Path, **terms: Any) -> Path:
+    """Votes with dpclean's terms in them."""
+    certify_votes(foreign(tmp_path), tmp_path / "own", classes=3, sigma="0.5", **terms)
+    return tmp_path / "own/votes.safetensors"
+
+
+def test_own_votes_bring_their_terms_along(tmp_path: Path) -> None:
+    votes = published(tmp_path, bound="union")
+    again = certify_votes(votes, tmp_path / "again")
+    assert again.kind == "certificate"
+    first, second = (json.loads((tmp_path / name / "certificate.json").read_text()) for name in ("own", "again"))
+    assert first["points"] == second["points"] and first["terms"]["bound"] == "union"
+
+
+def test_own_votes_are_not_counted_another_way_after_a_look(tmp_path: Path) -> None:
+    votes = published(tmp_path)
+    with pytest.raises(ConflictError):
+        certify_votes(votes, tmp_path / "again", bound="union")
+    read = certify_votes(votes, tmp_path / "again", bound="union", exploratory=True)
+    page = (tmp_path / "again/report.html").read_text()
+    assert read.kind == "exploratory" and "certificate" not in page.lower()
+    assert load_file(tmp_path / "again/votes.safetensors")["votes"].shape == (40, 5)
+
+
+def test_another_folder_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("precious")
+    with pytest.raises(ConflictError):
+        certify_votes(foreign(tmp_path), tmp_path / "out", classes=3, sigma="0.5", overwrite=True)
+    assert (tmp_path / "out/thesis.txt").read_text() == "precious"
