@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 SIGMA ?= 0.25
+RUNS ?= 40
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.dpclean-installed
@@ -23,10 +24,15 @@ $(INSTALLED): pyproject.toml $(wildcard setup.py csrc/*)
 raw: | $(INSTALLED)
 	$(BIN)/python examples/make_demo_photos.py $@
 
-demo: $(INSTALLED) raw  ## sanitize a folder of photographs and leave a page to look at
+small: | $(INSTALLED)
+	$(BIN)/python examples/make_certify_photos.py $@
+
+demo: $(INSTALLED) raw small  ## sanitize photographs, certify a small set, and leave two pages to look at
 	$(BIN)/dpclean sanitize ./raw --sigma $(SIGMA) --out ./clean --report
+	$(BIN)/dpclean certify ./small --sigma $(SIGMA) --runs $(RUNS) --out ./certificate
+	$(BIN)/dpclean verify ./certificate
 	@echo
-	@echo "Look at clean.report.html in a browser (or at clean.report.png)."
+	@echo "Look at clean.report.html (or clean.report.png) and at certificate/report.html in a browser."
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
@@ -41,5 +47,5 @@ bench: $(INSTALLED)  ## measure what needs no data of yours; results go to bench
 	$(BIN)/python benchmarks/denoiser_speed.py
 
 clean:  ## remove what demo, test and the build left (the virtual environment stays)
-	rm -rf raw clean clean.report.* .clean.dpclean-* build *.egg-info dpclean/*.so $(INSTALLED)
+	rm -rf raw clean clean.report.* .clean.dpclean-* small certificate .certificate.dpclean-* build *.egg-info dpclean/*.so $(INSTALLED)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
