@@ -7,6 +7,7 @@ multiple of their last decimal that passes, upper bounds the smallest.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -189,6 +190,16 @@ def largest(passes: Callable[[int], bool], guess: int, floor: int) -> int | None
         middle = (low + high) // 2
         low, high = (middle, high) if passes(middle) else (low, middle)
     return low
+
+
+def least(enough: Callable[[int], bool], most: int) -> int | None:
+    """The least integer from 1 to most that is enough, None if most is not; what is enough must stay enough."""
+    high = 1
+    while not enough(high):
+        if high == most:
+            return None
+        high = min(2 * high, most)
+    return bisect_left(range(high), True, lo=high // 2 + 1, key=enough)
 
 
 def _root(error: Callable[[int], int], level: int, k: int, runs: int) -> int:

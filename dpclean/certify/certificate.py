@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
@@ -117,19 +116,25 @@ def attack_sizes(terms: Mapping[str, Any], budget: int) -> list[Json]:
     """Distances of changes that people have in mind, and whether the largest budget covers each."""
     raw, values = terms["raw"], terms["values"]
     images = raw["images"] if raw else None
-    size = values // images if images and values else CIFAR_VALUES
+    return attack_rows(values // images if images and values else CIFAR_VALUES, images, budget)
+
+
+def attack_rows(size: int, images: int | None, budget: int) -> list[Json]:
+    """The same for images of so many values; of a data set of fewer than PAPER_IMAGES all are changed."""
     many = min(PAPER_IMAGES, images or PAPER_IMAGES)
-    changes = [(1, 1), (1, 8), (1, 16), (many, 8), (many, 16)]
-    return [
-        {
-            "change": f"{'one image' if count == 1 else f'{count} images'} of {size:,} values, each value by"
-            f" {levels} level{'s' if levels > 1 else ''}"
-            + (", the attack of the paper" if (count, levels) == (500, 16) else ""),
-            "distance": _root_text(count * size * levels**2),
-            "covered_by_largest": count * size * levels**2 <= budget,
-        }
-        for count, levels in changes
-    ]
+    rows = []
+    for count, levels in ((1, 1), (1, 8), (1, 16), (many, 8), (many, 16)):
+        what = f"{count} image{'s' if count > 1 else ''} of {size:,} values, each value by {levels} level"
+        paper = ", the attack of the paper" if (count, levels) == (PAPER_IMAGES, 16) else ""
+        squares = count * size * levels**2
+        rows.append(
+            {
+                "change": what + ("s" if levels > 1 else "") + paper,
+                "distance": _root_text(squares),
+                "covered_by_largest": squares <= budget,
+            }
+        )
+    return rows
 
 
 def _root_text(squares: int) -> str:
@@ -203,12 +208,7 @@ def least_runs(bound: str, level: Fraction, sigma: Fraction = Fraction(1), tau: 
         counted = runs - selecting(bound, runs)
         return counted > 0 and unanimous(Setting(bound, counted, level, sigma, tau)) != NO_RADIUS
 
-    enough = 1
-    while not can(enough):
-        if enough == MOST_RUNS:
-            return None
-        enough = min(2 * enough, MOST_RUNS)
-    return bisect_left(range(enough), True, lo=1, key=can)
+    return bounds.least(can, MOST_RUNS)
 
 
 def selecting(bound: str, runs: int) -> int:

@@ -130,3 +130,8 @@ def test_the_budget_is_the_largest_integer_below_the_squared_radius(radius: str,
 def test_the_search_finds_the_last_that_passes_from_any_guess(last: int, guess: int, floor: int) -> None:
     found = bounds.largest(lambda units: units <= last, guess, floor)
     assert found == (last if last >= floor else None)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_the_least_that_is_enough_is_found_if_any_is(first: int, most: int) -> None:
+    assert bounds.least(lambda number: number >= first, most) == (first if first <= most else None)

@@ -1,0 +1,197 @@
+"""How many runs a radius takes, how long and how much disk, before any of it is spent.
+
+What all runs agreeing would show is exact, but for tau, which is some 10^-15 and taken as 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from dpclean.certify import bounds
+from dpclean.certify.bounds import exact_decimal
+from dpclean.certify.certificate import CIFAR_VALUES, NO_RADIUS, attack_rows, selecting, unanimous
+from dpclean.certify.exact import BOUNDS, Setting
+from dpclean.certify.power import largest_shift, runs_for
+from dpclean.certify.votes import FAMILIES, MOST_RUNS
+from dpclean.errors import UsageError
+
+SHOWN_RUNS = (10, 20, 100, 1000, 10000)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Runs in all, `cohen` with its selection; None where no number of runs does it."""
+
+    family: str
+    unanimous_runs: int | None  # that suffice when all agree
+    runs: int | None  # that suffice with the power asked for, where a share of votes was given
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a radius takes. seconds and bytes are for the number of runs of the family asked for, None if not known."""
+
+    radius: str
+    sigma: str
+    radius_over_sigma: float
+    budget: int
+    alpha: str
+    bound: str
+    family: str
+    points: int
+    pa: str | None
+    pb: str | None
+    power: str
+    answers: list[Answer]  # for one point, and for all points together where there are several
+    why_impossible: str | None
+    runs: int | None
+    seconds: float | None
+    bytes: int | None
+    ceilings: list[dict[str, Any]]
+    attack_sizes: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that --json prints."""
+        return {"format": 1, "command": "plan", **asdict(self)}
+
+
+def plan(
+    radius: str,
+    sigma: str,
+    *,
+    alpha: str = "0.001",
+    bound: str = "multiclass",
+    family: str = "point",
+    points: int = 1,
+    pa: str | None = None,
+    pb: str | None = None,
+    power: str = "0.9",
+    seconds_per_run: float | None = None,
+    workers: int = 1,
+    image_bytes: int = 0,
+    values: int = CIFAR_VALUES,
+) -> Plan:
+    """The runs that a radius on the [0, 1] pixel scale takes at a noise level sigma.
+
+    pa, pb: the shares of runs that vote for the class and for the next one, pb 1 - pa unless given; power: how probable
+    the radius is to be reached then. image_bytes: one copy of the training images, which every worker holds on disk.
+    values: of one image, for the table of attacks. Decimals are strings. Raises UsageError.
+    """
+    reach, noise = _positive("radius", radius), _positive("sigma", sigma)
+    level = exact_decimal("alpha", alpha)
+    _check(bound, family, points, workers, level)
+    shares = _shares(pa, pb, bound)
+    wanted = _share("power", power)
+    levels = {"point": level, "all": level / points} if points > 1 or family == "all" else {"point": level}
+    setting = Setting(bound, 1, level, noise, Fraction(0))
+    answers = [
+        Answer(name, _in_all(bound, _unanimous_runs(replace(setting, level=each), reach)),
+               _in_all(bound, runs_for(bound, each, reach / noise, shares, wanted)) if shares else None)
+        for name, each in levels.items()
+    ]  # fmt: skip
+    chosen = next(answer for answer in answers if answer.family == family)
+    runs = chosen.runs if shares else chosen.unanimous_runs
+    return Plan(
+        radius=radius,
+        sigma=sigma,
+        radius_over_sigma=float(reach / noise),
+        budget=bounds.budget(reach),
+        alpha=alpha,
+        bound=bound,
+        family=family,
+        points=points,
+        pa=pa,
+        pb=pb,
+        power=power,
+        answers=answers,
+        why_impossible=_why_impossible(runs, reach / noise, shares),
+        runs=runs,
+        seconds=None if runs is None or seconds_per_run is None else runs * seconds_per_run / workers,
+        bytes=None if runs is None else 4 * runs * points + workers * image_bytes,
+        ceilings=[{"runs": n, "radius": _ceiling(bound, n, levels[family], noise)} for n in SHOWN_RUNS],
+        attack_sizes=attack_rows(values, None, bounds.budget(reach)),
+    )
+
+
+def _positive(name: str, text: str) -> Fraction:
+    value = exact_decimal(name, text)
+    if value <= 0:
+        raise UsageError(f"{name} must be above 0, got {text}", "it is a distance where pixels go from 0 to 1")
+    return value
+
+
+def _share(name: str, text: str) -> float:
+    value = exact_decimal(name, text)
+    if not 0 < value < 1:
+        raise UsageError(f"{name} is a probability between 0 and 1, got {text}", "give a number such as 0.9")
+    return float(value)
+
+
+def _check(bound: str, family: str, points: int, workers: int, level: Fraction) -> None:
+    for name, value, known in (("bound", bound, BOUNDS), ("family", family, FAMILIES)):
+        if value not in known:
+            raise UsageError(f"{name} {value!r} is not known", f"give one of: {', '.join(known)}")
+    if not 0 < level <= Fraction(1, 2):
+        raise UsageError(
+            "alpha is the probability of a false claim, above 0 and at most 0.5", "0.001 is a common choice"
+        )
+    if points < 1 or workers < 1:
+        raise UsageError("points and workers are counted from 1", "leave them out, or give more")
+
+
+def _shares(pa: str | None, pb: str | None, bound: str) -> tuple[float, float] | None:
+    """(p_A, p_B), None where no share is expected."""
+    if pa is None:
+        if pb is not None:
+            raise UsageError("--pb is the share of the next class, and that of the first is missing", "give --pa too")
+        return None
+    first = _share("pa", pa)
+    second = 1 - first if pb is None else _share("pb", pb)
+    if first + second > 1 + 1e-12 or second >= first:
+        raise UsageError(f"shares of votes are pa > pb with a sum of at most 1, got {pa} and {pb}", "correct them")
+    if bound != "multiclass":
+        second = 1 - first  # the other bounds do not look at who gets the rest
+    return first, second
+
+
+def _why_impossible(runs: int | None, shift: Fraction, shares: tuple[float, float] | None) -> str | None:
+    if runs is not None:
+        return None
+    if shares is None:
+        return f"the radius is {float(shift):.3g} sigma, more than {MOST_RUNS} runs can show"
+    most = largest_shift(*shares)
+    if most <= shift:
+        return f"with these shares of votes the true radius is {most:.3f} sigma, and no number of runs shows more"
+    return f"it would take more than {MOST_RUNS} runs"
+
+
+def _ceiling(bound: str, runs: int, level: Fraction, sigma: Fraction) -> str:
+    counted = runs - selecting(bound, runs)
+    return unanimous(Setting(bound, counted, level, sigma, Fraction(0)))
+
+
+def _in_all(bound: str, counted: int | None) -> int | None:
+    """The runs in all of which so many are counted."""
+    if counted is None or bound != "cohen":
+        return counted
+    runs = counted + max(1, counted // 9)
+    while runs - selecting(bound, runs) > counted:
+        runs -= 1
+    while runs - selecting(bound, runs) < counted:
+        runs += 1
+    return runs
+
+
+# ------------------------------------------------------------------------------------------------- all runs agree
+
+
+def _unanimous_runs(setting: Setting, radius: Fraction) -> int | None:
+    """The least number of counted runs that show the radius when all agree."""
+
+    def enough(runs: int) -> bool:
+        reached = unanimous(replace(setting, runs=runs))
+        return reached != NO_RADIUS and Fraction(reached) >= radius
+
+    return bounds.least(enough, MOST_RUNS)
