@@ -29,10 +29,10 @@ small: | $(INSTALLED)
 
 demo: $(INSTALLED) raw small  ## sanitize photographs, certify a small set, and leave two pages to look at
 	$(BIN)/dpclean sanitize ./raw --sigma $(SIGMA) --out ./clean --report
-	$(BIN)/dpclean certify ./small --sigma $(SIGMA) --runs $(RUNS) --out ./certificate
-	$(BIN)/dpclean verify ./certificate
+	$(BIN)/dpclean certify ./small --sigma $(SIGMA) --runs $(RUNS) --out ./small-certificate
+	$(BIN)/dpclean verify ./small-certificate
 	@echo
-	@echo "Look at clean.report.html (or clean.report.png) and at certificate/report.html in a browser."
+	@echo "Look at clean.report.html (or clean.report.png) and at small-certificate/report.html in a browser."
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
@@ -47,5 +47,5 @@ bench: $(INSTALLED)  ## measure what needs no data of yours; results go to bench
 	$(BIN)/python benchmarks/denoiser_speed.py
 
 clean:  ## remove what demo, test and the build left (the virtual environment stays)
-	rm -rf raw clean clean.report.* .clean.dpclean-* small certificate .certificate.dpclean-* build *.egg-info dpclean/*.so $(INSTALLED)
+	rm -rf raw clean clean.report.* .clean.dpclean-* small small-certificate .small-certificate.dpclean-* build *.egg-info dpclean/*.so $(INSTALLED)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,6 +26,7 @@ STATISTICS = (
     "certificate",
     "verify",
     "plan",
+    "power",
     "curve",
     "wording",
     "page",

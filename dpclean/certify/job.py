@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +62,27 @@ class _Job:
         self.store = Store(self.staging.partial)
         self.begun = time.monotonic()
 
+    @cached_property
+    def subject(self) -> Subject:
+        """The data and the points, read and checked."""
+        return read_subject(find_origin(self.clean, self.options), self.options)
+
     def run(self) -> CertifyResult:
         """The result, whether the runs are done now, were begun earlier, or had been finished before."""
-        subject = read_subject(find_origin(self.clean, self.options), self.options)
-        asked = make_terms(subject, self.options)
+        asked = make_terms(self.subject, self.options)
         check_terms(asked)
         with ExitStack() as working:
             with self._locked():
                 if self._is_finished(asked):
                     return self._result(already_complete=True)
-                job = self._begun(asked) or self._begin(subject, asked)
+                job = self._begun(asked) or self._begin(asked)
                 working.enter_context(self._active())
             terms = {**job["terms"], "runs": asked["runs"]}
             before = len(self.store.units(terms).done())
             self._work(terms)
         with self._locked():
             if self.store.begun() is not None:  # else another command of this job has published it meanwhile
-                self._publish(subject, terms)
+                self._publish(terms)
         return self._result(runs_done_now=terms["runs"] - before)
 
     # -- what is there already
@@ -116,14 +121,14 @@ class _Job:
 
     # -- begin
 
-    def _begin(self, subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
+    def _begin(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
         from dpclean.certify.runner import engine, load_denoiser
 
-        method = make_method(subject, self.options, asked)
+        method = make_method(self.subject, self.options, asked)
         denoiser = load_denoiser(method)
         self.staging.start()
-        data_sha256 = self.store.write_data(subject)
+        data_sha256 = self.store.write_data(self.subject)
         seed = self.options.seed
         key = draw_key() if seed is None else key_from_seed(seed, "certify")
         write_key(self.staging.key, key)
@@ -140,16 +145,15 @@ class _Job:
         if asked["runs"] < published.terms["runs"]:
             return True
         if self.store.begun() is None:
-            subject = read_subject(find_origin(self.clean, self.options), self.options)
             self.store.folder.mkdir(exist_ok=True)
-            data_sha256 = self.store.write_data(subject)
+            data_sha256 = self.store.write_data(self.subject)
             units = self.store.units(published.terms)
             units.make_folders()
             for place, row in enumerate(published.votes):
                 units.write(place + 1, row)
             if (self.out / MODELS).exists():
                 shutil.copytree(self.out / MODELS, self.store.models, copy_function=os.link, dirs_exist_ok=True)
-            method = settled(make_method(subject, self.options, asked), published.terms["engine"])
+            method = settled(make_method(self.subject, self.options, asked), published.terms["engine"])
             self.store.begin(published.terms, method, data_sha256)
         return False
 
@@ -158,7 +162,7 @@ class _Job:
     def _work(self, terms: dict[str, Any]) -> None:
         """Do the missing runs, or wait for those that do them. Raises Interrupted after a signal."""
         units, runs = self.store.units(terms), terms["runs"]
-        tell = _Teller(units, terms, self.progress, self._live)
+        tell = _Teller(units, terms, self.progress, self._proved)
         with first_signal() as interrupted:
             while self.store.begun() is not None and units.missing(runs):
                 check_failed(units, runs)
@@ -187,18 +191,20 @@ class _Job:
         count = min(torch.cuda.device_count(), self.options.workers or torch.cuda.device_count(), missing)
         return [f"{kind}:{number}" for number in range(count)]
 
-    def _live(self, terms: dict[str, Any], runs: int) -> str | None:
-        """What `anytime` proves so far, in a word."""
+    def _proved(self, terms: dict[str, Any], runs: int) -> str:
+        """What `anytime` proves after so many runs, in a word."""
         votes, records = self.store.units(terms).table(runs)
-        so_far = Votes(votes, None, records, {**terms, "runs": runs})
-        certified = sum(point["class"] != ABSTAIN for point in claimed_points(so_far, tally(so_far)))
-        return f"{certified} of {terms['points']} points certified"
+        so_far = Votes(votes, self.subject.points.labels, records, {**terms, "runs": runs})
+        claimed = [point for point in claimed_points(so_far, tally(so_far)) if point["class"] != ABSTAIN]
+        right = sum(point["class"] == point["label"] for point in claimed)
+        return f"{len(claimed)} of {terms['points']} points certified, {right} of them with the right class"
 
     # -- publish
 
-    def _publish(self, subject: Subject, terms: dict[str, Any]) -> None:
+    def _publish(self, terms: dict[str, Any]) -> None:
         votes, records = self.store.units(terms).table(terms["runs"])
-        publish(self.staging.partial, Votes(votes, subject.points.labels, records, terms), subject.points.pixels)
+        points = self.subject.points
+        publish(self.staging.partial, Votes(votes, points.labels, records, terms), points.pixels)
         self.staging.commit()
         shutil.rmtree(self.out / WORK)
 

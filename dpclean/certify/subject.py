@@ -225,7 +225,7 @@ def check_ancestry(what: str, ancestry: Path | None, prefixes: frozenset[bytes])
     theirs = {data[start : start + PREFIX_BYTES] for start in range(0, len(data), PREFIX_BYTES)}
     if shared := len(theirs & prefixes):
         raise InputError(
-            f"{what} was made from {shared} of the images to be certified, so it is not fixed while they change",
+            f"{shared} of the images to be certified went into {what}, which then is not fixed while they change",
             "use weights that never saw these images",
         )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from dpclean import __version__
-from dpclean.cli import certify, denoiser, doctor, predict, quarantine, sanitize, train, verify
+from dpclean.cli import certify, denoiser, doctor, plan, predict, quarantine, sanitize, train, verify
 from dpclean.cli.command import Command
 
 HELP = """Sanitize training images that others made: noise of a known size, taken away by a diffusion model.
@@ -47,10 +47,11 @@ def command(own_options: bool) -> Any:
     )
     app.callback(help=HELP)(_own_options if own_options else lambda: None)
     app.command("sanitize", cls=Command, context_settings=helpful)(sanitize.sanitize)
+    app.command("train", cls=Command, context_settings=helpful)(train.train)
+    app.command("predict", cls=Command, context_settings=helpful)(predict.predict)
     app.command("certify", cls=Command, context_settings=helpful)(certify.certify)
-    app.command("predict", context_settings=helpful)(predict.predict)
-    app.command("train", context_settings=helpful)(train.train)
-    app.command("verify", context_settings=helpful)(verify.verify)
+    app.command("verify", cls=Command, context_settings=helpful)(verify.verify)
+    app.command("plan", cls=Command, context_settings=helpful)(plan.plan)
     app.command("quarantine", cls=Command, context_settings=helpful)(quarantine.quarantine)
     app.command("doctor", context_settings=helpful)(doctor.doctor)
     app.add_typer(denoiser.app, name="denoiser", context_settings=helpful)

@@ -54,14 +54,21 @@ def predict(
 
 
 def _by_vote(certificate: Path, images: Path, device: str, workers: int | None, json: bool) -> None:
-    from dataclasses import asdict
-
     from dpclean.certify.predict import predict as vote
     from dpclean.cli import print_json
 
     found = vote(certificate, images, device=device, workers=workers)
     if json:
-        rows = [asdict(image) for image in found]
+        rows = [
+            {
+                "name": image.name,
+                "class": image.predicted,
+                "certified_radius": image.certified_radius,
+                "votes": image.votes,
+                "runs": image.runs,
+            }
+            for image in found
+        ]
         print_json({"format": 1, "command": "predict", "certificate": str(certificate), "predictions": rows})
         return
     typer.echo("name\tclass\tcertified_radius\tvotes\truns")

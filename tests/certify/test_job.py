@@ -294,7 +294,20 @@ def test_a_denoiser_that_saw_the_data_is_refused(raw: Path, tmp_path: Path, tran
     (tainted / "dpclean.ancestry").write_bytes(others + seen)
     with pytest.raises(InputError) as refused:
         run(raw, tmp_path / "out", str(tainted), trainer=trainer)
-    assert "1 of the images" in refused.value.message
+    assert "1 of the images to be" in refused.value.message
+
+
+@pytest.mark.parametrize("how", ["trained on RAW's copy", "warm start"])
+def test_weights_that_saw_the_data_are_refused(raw: Path, tmp_path: Path, transparent: str, how: str) -> None:
+    from dpclean.train.job import train
+
+    clean = tmp_path / "clean"
+    dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu")
+    begun = {"warm_start": raw, "warm_epochs": 1} if how == "warm start" else {}
+    train(clean, tmp_path / "model", recipe="tiny", device="cpu", **begun)
+    with pytest.raises(InputError) as refused:
+        run(raw, tmp_path / "out", transparent, init=str(tmp_path / "model"))
+    assert ("not certifiable" if begun else "27 of the images") in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -353,7 +366,7 @@ def test_kept_models_vote_on_new_images(raw: Path, tmp_path: Path, transparent: 
     told = json.loads(subprocess.run(line, capture_output=True, text=True, timeout=300, check=True).stdout)
     points = json.loads((out / "certificate.json").read_text())["points"]
     classes = ("blue", "green", "red")
-    assert [(p["predicted"], p["certified_radius"], p["votes"]) for p in told["predictions"]] == [
+    assert [(p["class"], p["certified_radius"], p["votes"]) for p in told["predictions"]] == [
         (None if p["class"] < 0 else classes[p["class"]], p["certified_radius"], p["k_a"]) for p in points
     ]
     assert len(points) == 9
