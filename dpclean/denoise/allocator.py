@@ -1,4 +1,4 @@
-"""Keeping the memory of activations from one batch to the next on the CPU."""
+"""Keeping the memory of activations from one batch to the next on the CPU, and giving it back."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def keep_memory() -> None:
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _LARGEST)
         mallopt(_MMAP_THRESHOLD, _LARGEST)
+
+
+def give_back_memory() -> None:
+    """Hand all freed blocks back to the system, for a process that is short of memory.
+
+    Compiled kernels need pages of their own: they cannot be made where freed blocks take up all that is allowed.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

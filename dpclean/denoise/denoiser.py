@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dpclean.denoise import schedule
-from dpclean.denoise.allocator import keep_memory
+from dpclean.denoise.allocator import give_back_memory, keep_memory
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Shapes, mirror_pad
@@ -141,7 +141,7 @@ class Denoiser:
         self.level = schedule.match(alphas_cumprod, sigma)
         self._model: UNet2DModel | diffusers.UNet2DModel = load_network(files)
         self._network = self._at_level(DTYPES[self.dtype])
-        self.shapes = Shapes(batch_pixels or self._find_batch_pixels())
+        self.shapes = Shapes(self._find_batch_pixels(batch_pixels))
 
     def _at_level(self, dtype: torch.dtype) -> FixedLevelNetwork:
         return FixedLevelNetwork(copy.deepcopy(self._model), self.level.timestep, dtype, self.device)
@@ -158,20 +158,28 @@ class Denoiser:
         """The same network in float32, for what was not finite in half precision."""
         return self._at_level(torch.float32)
 
-    def _find_batch_pixels(self) -> int:
-        """The preferred batch, halved until random tensors of its shape fit into memory."""
-        pixels = PREFERRED_BATCH_PIXELS[self.device.type]
+    def _find_batch_pixels(self, asked: int | None) -> int:
+        """The batch asked for, else the preferred one, halved until random tensors of its shape fit into memory.
+
+        Once something failed, what fits is halved once more: the job needs memory too. Raises SetupError where nothing
+        runs.
+        """
+        pixels, failed, spare = asked or PREFERRED_BATCH_PIXELS[self.device.type], False, False
         while True:
             try:
-                self._predict(self._blank(pixels // 1024, 32, 32).normal_())
-                return pixels
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if "memory" not in str(error) or pixels <= 1024:
+                self._predict(self._blank(max(1, pixels // 1024), 32, 32).normal_())
+                if spare or not failed:
+                    return pixels
+                spare = True
+            except (MemoryError, RuntimeError) as error:  # each library has its own words for too little memory
+                if asked or pixels <= 1024:
                     raise SetupError(
                         f"the denoiser does not run on {self.device}: {str(error).splitlines()[0]}",
-                        "run 'dpclean doctor', or use --device cpu",
+                        "free some memory, or give a smaller --batch-size, or run 'dpclean doctor'",
                     ) from error
-                pixels //= 2
+                failed = True
+            pixels = max(1024, pixels // 2)
+            give_back_memory()
 
     def _blank(self, batch: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
         shape = (batch, height, width, self._network.in_channels)

@@ -1,0 +1,64 @@
+"""What becomes of a batch that does not fit into memory: the real thing, under a limit on the address space."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.networks import make_denoiser
+
+# Once without a limit, one image at a time, so that what is loaded only once does not count. And with kernels that are
+# not compiled for each shape: the compiler fails at places that change from run to run, and goes on failing.
+LIMITED = """
+import resource, sys
+import numpy as np
+import torch
+from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.loading import find_denoiser
+from dpclean.errors import DpcleanError
+
+files, room, batch_pixels = find_denoiser(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or None
+torch.backends.mkldnn.set_flags(False)
+images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), np.uint8)
+
+def run(batch_pixels):
+    denoiser = Denoiser(files, 0.25, dtype="fp32", batch_pixels=batch_pixels)
+    found = {r.index: r.pixels.astype(int) for r in denoiser.denoise(enumerate(images), key=bytes(32))}
+    return denoiser.shapes.batch(32, 32), [found[i] for i in range(len(images))]
+
+_, expected = run(1024)
+(size,) = (int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size + (room << 20),) * 2)
+try:
+    batch, found = run(batch_pixels)
+    print(batch, np.abs(np.subtract(expected, found)).max())
+except DpcleanError as error:
+    print(error.message, "/", error.remedy)
+    sys.exit(error.exit)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that needs more than 400 MiB for the preferred batch."""
+    return make_denoiser(tmp_path_factory.mktemp("denoiser") / "wide", block_out_channels=(64, 64))
+
+
+def limited(folder: Path, room: int, batch_pixels: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", LIMITED, str(folder), str(room), str(batch_pixels)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_job_runs(folder: Path) -> None:
+    done = limited(folder, 300, 0)
+    assert done.returncode == 0, done.stdout
+    batch, difference = map(int, done.stdout.split())
+    assert batch < 128 and difference <= 1
+
+
+def test_a_batch_that_was_asked_for_and_does_not_fit_is_refused(folder: Path) -> None:
+    done = limited(folder, 300, 128 * 1024)
+    assert done.returncode == 4 and "--batch-size" in done.stdout
