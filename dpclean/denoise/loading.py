@@ -27,7 +27,8 @@ BUNDLED = {"natural": Path(__file__).with_name("natural")}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
-HUB_FILES = [folder + file for folder in ("", "unet/") for file in ("config.json", WEIGHTS, *SCHEDULERS)]
+FILES = ("config.json", WEIGHTS, ANCESTRY_NAME, *SCHEDULERS)
+HUB_FILES = [folder + file for folder in ("", "unet/") for file in FILES]
 LARGEST_CONFIG = 1 << 20
 PATCH_SIZES = (1, 2, 4, 8)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dpclean.jobs.manifest import ANCESTRY_NAME
 from tests.networks import make_denoiser
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -30,6 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository as it lies on the hub, with weights that nobody should fetch."""
     folder = make_denoiser(tmp_path_factory.mktemp("model") / "ddpm")
     (folder / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    (folder / ANCESTRY_NAME).write_bytes(bytes(8))
     (folder / "vae").mkdir()
     (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights of another part")
     return folder
@@ -139,7 +141,8 @@ def test_what_the_cache_lacks_is_fetched_and_nothing_else(model: Path, tmp_path:
     put_into_cache(model, tmp_path, *there)
     with hub(model) as (address, _):
         assert found(tmp_path, HF_ENDPOINT=address) == str(snapshot(tmp_path))
-    assert {p.relative_to(snapshot(tmp_path)).as_posix() for p in snapshot(tmp_path).rglob("*.*")} == set(NEEDED)
+    files = {p.relative_to(snapshot(tmp_path)).as_posix() for p in snapshot(tmp_path).rglob("*.*")}
+    assert files == {*NEEDED, ANCESTRY_NAME}
 
 
 @INCOMPLETE
