@@ -113,12 +113,67 @@ def kernels() -> str:
     )
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def training() -> str:
+    result = load("training_speed")
+    peer, recipe = result["accuracy"]
+    seconds = sorted(result["seconds"][recipe])
+    rows = [
+        (peer, f"{result['seconds'][peer][0]:.0f} s", percent(result["accuracy"][peer][0])),
+        (recipe, f"{seconds[len(seconds) // 2]:.0f} s", ", ".join(map(percent, result["accuracy"][recipe]))),
+    ]
+    return (
+        f"Training on {result['images']:,} CIFAR-10 images until {percent(result['level'])}, 90 % of what ResNet-18 "
+        f"with SGD ends with: {result['ratio']:.1f} x faster (median of {len(seconds)}), on {where('training_speed')} "
+        "(`benchmarks/training_speed.py`):\n\n"
+        + table(("recipe", "training until then", "accuracy at the end, all test images"), rows)
+    )
+
+
+def sanitized() -> str:
+    rows = [
+        (
+            f"{row['sigma']:g}",
+            f"{row['images']:,}",
+            percent(row["clean_test"]),
+            percent(row["noised_test"]),
+            percent(row["paper_50000"]),
+        )
+        for row in load("sanitized_accuracy")["rows"]
+    ]
+    head = ("sigma", "training images", "clean test images", "test images noised and denoised", "paper, 50,000 images")
+    return (
+        "Accuracy of one model trained on sanitized CIFAR-10 with the recipe `fast`, 10,000 test images, beside the "
+        "figures of the paper (`benchmarks/sanitized_accuracy.py`):\n\n" + table(head, rows)
+    )
+
+
+def certification() -> str:
+    run, check = load("certification_run"), load("verify_speed")
+    rows = [(name.removesuffix(" / dpclean"), ratio(value)) for name, value in run["ratios"].items()]
+    seconds = check["bounds"]["multiclass"]["seconds"]["median"]
+    return (
+        f"One certification run on {run['images']:,} CIFAR-10 images and {run['points']:,} test points, recipe "
+        f"`{run['recipe']['name']}`, against a script around the same denoiser in diffusers and the same network "
+        f"for the same epochs (`benchmarks/certification_run.py`), CPU time on {where('certification_run')}:\n\n"
+        + table(("the script trains in", "its time over ours"), rows)
+        + f"\n\n`dpclean verify` of {check['runs']:,} runs on {check['points']:,} points takes {seconds:.0f} s on one "
+        "core (`benchmarks/verify_speed.py`)."
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "psnr": psnr,
     "speed": speed,
     "whole": whole,
     "kernels": kernels,
+    "training": training,
+    "sanitized": sanitized,
+    "certification": certification,
 }
 
 

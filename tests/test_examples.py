@@ -86,3 +86,23 @@ def test_pipeline_tells_refusals_apart(
     assert done.returncode == code
     assert done.stderr.startswith(says)
     assert not (tmp_path / "clean").exists()
+
+
+def test_the_certificate_that_is_shown_holds(environment: dict[str, str], tmp_path: Path) -> None:
+    folder = ROOT / "examples" / "certificate"
+    done = run([sys.executable, "-m", "dpclean", "verify", str(folder), "--json"], environment, tmp_path)
+    told = json.loads(done.stdout)
+    assert (told["status"], told["runs"], told["points"]) == ("ok", 1000, 30)
+    page = (folder / "report.html").read_text("utf-8")
+    assert f"{told['certified']} of 30 test images certified" in page
+
+
+def test_the_photographs_to_certify_are_many_enough_and_apart(environment: dict[str, str], tmp_path: Path) -> None:
+    """At least 100 training and 30 test images in at least 3 classes; no test image is a training image."""
+    done = run([sys.executable, str(ROOT / "examples" / "make_certify_photos.py"), "small"], environment, tmp_path)
+    assert done.returncode == 0, done.stderr
+    images = {split: sorted((tmp_path / "small" / split).glob("*/*.png")) for split in ("train", "test")}
+    assert (len(images["train"]), len(images["test"])) == (120, 30)
+    assert len({path.parent.name for path in images["train"]}) == 6
+    contents = [path.read_bytes() for paths in images.values() for path in paths]
+    assert len(set(contents)) == 150
