@@ -1,0 +1,141 @@
+"""Mean and colour stay, tiles leave no seams, and the ends of the range of sigma are met with grace."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.drift import STANDARD_ERRORS, without_drift
+from dpclean.denoise.loading import find_denoiser
+from dpclean.denoise.schedule import NoiseLevel
+from dpclean.noise import add_noise
+
+KEY = bytes(range(32))
+EDGE = 192
+COLOURS = [(0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 40, 90), (20, 220, 130)]
+
+
+def level_of(sigma: float) -> NoiseLevel:
+    return NoiseLevel(sigma, 1 / (1 + 4 * sigma**2), 100.0)
+
+
+def model_input(clean: torch.Tensor, level: NoiseLevel, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input, noise) of images [N, C, H, W] on [-1, 1]."""
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
+    abar = level.alphas_cumprod
+    return abar**0.5 * clean + (1 - abar) ** 0.5 * noise, noise
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_an_offset_is_taken_back_but_for_the_standard_errors(prediction_type: str) -> None:
+    level = level_of(0.5)
+    clean = torch.rand(3, 3, 96, 160, generator=torch.Generator().manual_seed(1)) - 0.5
+    x, noise = model_input(clean, level)
+    signal, rest = level.alphas_cumprod**0.5, (1 - level.alphas_cumprod) ** 0.5
+
+    def predicted(image: torch.Tensor) -> torch.Tensor:
+        eps = (x - signal * image) / rest
+        return {"epsilon": eps, "v_prediction": signal * eps - rest * image, "sample": image}[prediction_type]
+
+    def image_of(prediction: torch.Tensor) -> torch.Tensor:
+        if prediction_type == "epsilon":
+            return (x - rest * prediction) / signal
+        return signal * x - rest * prediction if prediction_type == "v_prediction" else prediction
+
+    error = STANDARD_ERRORS * 2 * level.sigma / (96 * 160) ** 0.5
+    for offset in (0.3, -0.3):
+        found = image_of(without_drift(x, predicted(clean + offset), level, prediction_type))
+        left = (found - clean).mean((2, 3))
+        assert left.abs().max() < 3 * error < 0.2 * abs(offset)
+
+
+def test_what_noise_explains_stays_as_it_is() -> None:
+    level = level_of(0.25)
+    clean = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(4)) - 0.5
+    x, noise = model_input(clean, level)
+    x = x - (1 - level.alphas_cumprod) ** 0.5 * noise.mean((2, 3), keepdim=True)  # noise whose means are 0
+    assert torch.equal(without_drift(x, clean, level, "sample"), clean)
+
+
+def test_a_drift_in_one_part_is_taken_back_there() -> None:
+    level = level_of(0.25)
+    clean = torch.zeros(1, 3, 256, 256)
+    x, _ = model_input(clean, level)
+    wrong = clean.clone()
+    wrong[:, 0, :128, :128] = 0.5  # reddish in a corner
+    found = without_drift(x, wrong, level, "sample")
+    assert found[:, 0, 16:112, 16:112].mean().abs() < 0.06
+    assert found[:, 1:].abs().mean() < 0.01 and found[:, 0, 160:, 160:].abs().mean() < 0.02
+
+
+def test_a_sample_does_not_depend_on_its_neighbours_or_on_threads() -> None:
+    level = level_of(0.5)
+    x, _ = model_input(torch.zeros(5, 3, 130, 70), level)
+    prediction = torch.randn(5, 3, 130, 70, generator=torch.Generator().manual_seed(3)).bfloat16()
+    prediction = prediction.contiguous(memory_format=torch.channels_last)
+    whole, before = without_drift(x, prediction, level, "v_prediction"), torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            assert torch.equal(without_drift(x[2:3], prediction[2:3], level, "v_prediction"), whole[2:3])
+    finally:
+        torch.set_num_threads(before)
+
+
+@cache
+def natural(sigma: float) -> Denoiser:
+    return Denoiser(find_denoiser("natural"), sigma)
+
+
+def denoised(sigma: float, images: list[np.ndarray]) -> list[np.ndarray]:
+    results = natural(sigma).denoise(enumerate(images), key=KEY)
+    return [r.pixels.astype(float) for r in sorted(results, key=lambda r: r.index)]
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.25, 0.5, 1.0])
+def test_flat_images_keep_their_colour(sigma: float) -> None:
+    images = [np.full((EDGE, EDGE, 3), colour, np.uint8) for colour in COLOURS]
+    error = 255 * sigma / EDGE
+    for image, found in zip(images, denoised(sigma, images), strict=True):
+        assert np.abs(found.mean((0, 1)) - image[0, 0]).max() < 1 + (STANDARD_ERRORS + 3) * error
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5])
+def test_slopes_keep_their_course(sigma: float) -> None:
+    y, x = np.mgrid[0 : 1 : EDGE * 1j, 0 : 1 : EDGE * 1j]
+    image = np.stack([40 + 160 * x, 60 + 120 * y, 200 - 160 * x], -1).round().astype(np.uint8)
+    (found,) = denoised(sigma, [image])
+    away = found - image
+    assert np.abs(away.mean((0, 1))).max() < 1 + 4 * 255 * sigma / EDGE
+    quarters = away.reshape(2, EDGE // 2, 2, EDGE // 2, 3).mean((1, 3))
+    assert np.abs(quarters).max() < 1 + 6 * 255 * sigma / (EDGE / 2)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5])
+def test_tiles_leave_no_seams(sigma: float) -> None:
+    width, height = 700, 560
+    image = np.repeat(np.linspace(40, 210, width)[None, :, None].repeat(height, 0), 3, 2).round().astype(np.uint8)
+    (found,) = denoised(sigma, [image])
+    shapes = natural(sigma).shapes
+    assert len(shapes.starts(width)) == len(shapes.starts(height)) == 2
+    columns, rows = (found - image).mean((0, 2)), (found - image).mean((1, 2))
+    for profile, size in ((columns, width), (rows, height)):
+        start = shapes.starts(size)[1]  # one tile begins here, and the other ends `tile` after its own beginning
+        jumps = np.abs(np.diff(profile[8:-8]))
+        for edge in (start, shapes.tile):
+            assert jumps[edge - 8 - 3 : edge - 8 + 3].max() <= np.quantile(jumps, 0.99) + 0.2
+
+
+@pytest.mark.parametrize("sigma", [0.01, 2.0, 4.0])
+def test_beyond_the_range_it_was_fitted_for_the_result_is_still_better_than_the_noise(sigma: float) -> None:
+    y, x = np.mgrid[0 : 1 : EDGE * 1j, 0 : 1 : EDGE * 1j]
+    image = np.stack([60 + 120 * x, 60 + 120 * y, 180 - 120 * x], -1).round().astype(np.uint8)
+    (found,) = denoised(sigma, [image])
+    noised = add_noise(image[None], sigma, key=KEY, run=0, indices=np.array([0]))[0].clip(0, 255)
+    rms = [np.sqrt(np.mean((result - image.astype(float)) ** 2)) for result in (found, noised)]
+    assert rms[0] < max(1.5, 0.8 * rms[1])
+    assert np.abs((found - image).mean((0, 1))).max() < 1 + 5 * 255 * sigma / EDGE
