@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -45,7 +46,7 @@ def certified_accuracy(terms: Mapping[str, Any], points: Sequence[Mapping[str, A
     right = sorted(Fraction(p["certified_radius"]) for p in labelled if p["class"] == p["label"])
     at = []
     for radius in _radii(Fraction(ceiling)):
-        certified = sum(value >= radius for value in right)
+        certified = len(right) - bisect_left(right, radius)
         at.append(
             {
                 "radius": bounds.text(radius, PLACES),

@@ -337,7 +337,7 @@ def radius_holds(
     if low <= high:
         return False
     x, y, s = quantile_down(low), quantile_up(high), up(radius / setting.sigma)
-    if setting.tau == 0:
+    if setting.tau == 0 or x - y < 2 * s:  # then not even a tau of 0 would do
         return x - y >= 2 * s
     return phi_down(x - s) - phi_up(y + s) >= 2 * setting.tau_up
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,9 @@ class _Claims:
         self.tested = 0
         self.beaten = 0
         self.problem = cache(self._problem)
-        self.lower_holds: Callable[[int, Fraction], bool] = cache(lambda *claim: exact.lower_holds(setting, *claim))
+        # whatever k_b is, these are the same for most points
+        self.lower_holds: Callable[..., bool] = cache(partial(exact.lower_holds, setting))
+        self.radius_holds: Callable[..., bool] = cache(partial(exact.radius_holds, setting))
 
     def _problem(self, k_a: int, k_b: int, pa: str | None, pb: str | None, radius: str, budget: int) -> str | None:
         """What is wrong with a claim, None where it follows from the counts; radius "0.000000" claims nothing."""
@@ -147,9 +149,10 @@ class _Claims:
             return f"pa_lower is {float(pa)}, more than {votes} prove"
         if pb is not None and not exact.upper_holds(setting, k_b, pb, pa):
             return f"pb_upper is {float(pb)}, less than {votes} prove"
-        if not exact.radius_holds(setting, k_a, radius, pa, pb):
+        bound = (pa, pb) if setting.bound == "multiclass" else ()
+        if not self.radius_holds(k_a, radius, *bound):
             return f"certified_radius is {float(radius):.6f}, more than {votes} prove"
-        self.beaten += exact.radius_holds(setting, k_a, radius + MICRO, pa, pb)
+        self.beaten += self.radius_holds(k_a, radius + MICRO, *bound)
         return None
 
     def warnings(self) -> list[str]:

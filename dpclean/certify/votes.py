@@ -267,9 +267,9 @@ def _leaders(
     """(winner, k_a, k_b): the lowest class among equals, which is harmless, as a tie of the counted runs abstains."""
     rows = np.arange(len(counts))
     winner = selection.argmax(axis=1)
-    k_a = counts[rows, winner]
-    others = counts.copy()
-    others[rows, winner] = -1
     nobody = selection[rows, winner] == 0
+    k_a = np.where(nobody, 0, counts[rows, winner])
+    others = counts.copy()
+    others[rows[~nobody], winner[~nobody]] = -1
     winner[nobody] = ABSTAIN
-    return winner, np.where(nobody, 0, k_a), others.max(axis=1)
+    return winner, k_a, others.max(axis=1)

@@ -33,14 +33,12 @@ def verify(
     if json:
         print_json(result.as_dict())
         return
-    say = typer.echo
-    held = "certificate holds" if result.kind == "certificate" else "exploratory report is computed rightly"
-    say(
-        f"The {held}: {result.certified} of {result.points} points certified by {result.runs} runs,"
-        f" everything recomputed from the votes in {result.seconds:.1f} s."
-        if result.kind == "certificate"
-        else f"The {held}, and proves nothing: {result.points} points, {result.runs} runs, {result.seconds:.1f} s."
-    )
+    say, counts = typer.echo, f"{result.certified} of {result.points} points have a radius, from {result.runs} runs"
+    if result.kind == "exploratory":
+        say(f"The exploratory report is computed rightly, and proves nothing: {counts}.")
+    else:
+        say(f"The certificate holds: {counts}.")
+    say(f"Everything was recomputed from the votes in {result.seconds:.1f} s.")
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
     say("Not checked, because nobody can from here: that the votes come from honest runs on the stated data.")

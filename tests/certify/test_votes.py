@@ -154,7 +154,8 @@ def test_a_tally_is_what_counting_by_hand_gives(data: st.DataObject) -> None:
         selection, estimation = (column[:selecting], column[selecting:]) if selecting else (column, column)
         best = min(range(classes), key=lambda label: (-selection.count(label), label))
         if selection.count(best) == 0:
-            assert found.winner[point] == -1 and found.k_a[point] == 0
+            assert (found.winner[point], found.k_a[point]) == (-1, 0)
+            assert found.k_b[point] == max(estimation.count(label) for label in range(classes))
             continue
         others = [estimation.count(label) for label in range(classes) if label != best]
         assert (found.winner[point], found.k_a[point], found.k_b[point]) == (best, estimation.count(best), max(others))

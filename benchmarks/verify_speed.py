@@ -1,0 +1,119 @@
+"""How long `dpclean verify` takes for 1,000 runs on 10,000 points in ten classes, on one core, each time a new process.
+
+    python benchmarks/verify_speed.py              prints a table, writes benchmarks/results/verify_speed.json
+    python benchmarks/verify_speed.py --repeat 3   fewer repetitions
+
+The votes are drawn, not cast: each point has a share of runs that answer rightly, spread over points as that of a good
+classifier, and the others share the rest unevenly. What `verify` takes is set by how many different counts there are,
+so these are told too. A copy with one vote changed must be refused, else no time is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from machine_facts import spread, write_results
+
+from dpclean import __version__
+from dpclean.certify.certificate import build, dump, tsv
+from dpclean.certify.exact import BOUNDS
+from dpclean.certify.votes import Votes, job_id, record, votes_bytes
+
+RUNS, POINTS, CLASSES = 1000, 10_000, 10
+VERIFY = "import sys; from dpclean.cli import main; sys.argv[0] = 'dpclean'; main()"
+
+
+def draw(bound: str) -> Votes:
+    """Votes as a job leaves them: labels, records and terms."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, POINTS)
+    right = rng.beta(1.6, 0.5, POINTS)  # mean 0.76, a third of the points above 0.97
+    rivals = np.argsort(rng.random((POINTS, CLASSES)), axis=1)
+    rank = np.minimum(rng.geometric(0.6, (RUNS, POINTS)) - 1, CLASSES - 1)
+    votes = np.where(rng.random((RUNS, POINTS)) < right, labels, rivals[np.arange(POINTS), rank]).astype(np.int32)
+    terms = {
+        "format": 1, "tool": f"dpclean {__version__}", "origin": "dpclean", "runs": RUNS,
+        "selection_runs": RUNS // 10 if bound == "cohen" else 0, "points": POINTS,
+        "classes": [f"class {number}" for number in range(CLASSES)], "sigma": "0.25", "alpha": "0.001", "bound": bound,
+        "family": "point", "threat": "clean-test", "values": 50_000 * 3072, "tau1": "0." + "0" * 25 + "36",
+        "tau": "0.0000000000000000056", "seed": None, "point_names": [f"{number:05d}.png" for number in range(POINTS)],
+        "point_source": "test", "raw": None, "denoiser": None, "trainer": None, "exploratory": False,
+    }  # fmt: skip
+    job = job_id(terms)
+    records = np.stack([np.frombuffer(record(job, run, row), np.uint8) for run, row in enumerate(votes, 1)])
+    return Votes(votes, labels, records, terms)
+
+
+def hand_over(folder: Path, votes: Votes) -> int:
+    """Write what `verify` reads; returns how many claims differ in their counts."""
+    folder.mkdir()
+    data = votes_bytes(votes)
+    certificate = build(votes, hashlib.sha256(data).hexdigest())
+    (folder / "votes.safetensors").write_bytes(data)
+    (folder / "certificate.json").write_bytes(dump(certificate))
+    (folder / "certified.tsv").write_text(tsv(certificate))
+    return len({(point["k_a"], point["k_b"]) for point in certificate["points"]})
+
+
+def seconds(folder: Path, expected: int) -> tuple[float, float]:
+    """(wall time, processor time) of one process, from its start to its end; its exit code must be the right one."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", VERIFY, "verify", str(folder)], capture_output=True, text=True)
+    elapsed = time.perf_counter() - start
+    if done.returncode != expected:
+        sys.exit(f"verify_speed: exit code {done.returncode}, expected {expected}\n{done.stdout}{done.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return elapsed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="repetitions of each, interleaved")
+    repeat: int = parser.parse_args().repeat
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as place:
+        folders = {bound: Path(place) / bound for bound in BOUNDS}
+        different = {}
+        for bound, folder in folders.items():
+            votes = draw(bound)
+            different[bound] = hand_over(folder, votes)
+        edited = draw("multiclass")
+        edited.votes[RUNS // 2, POINTS // 2] += 1 if edited.votes[RUNS // 2, POINTS // 2] < CLASSES - 1 else -1
+        hand_over(Path(place) / "edited", edited)
+        seconds(Path(place) / "edited", expected=6)
+
+        times: dict[str, list[tuple[float, float]]] = {bound: [] for bound in BOUNDS}
+        for _ in range(repeat):
+            for bound, folder in folders.items():
+                times[bound].append(seconds(folder, expected=0))
+    results = {
+        bound: {
+            "different_counts": different[bound],
+            "seconds": spread([wall for wall, _ in measured]),
+            "processor_seconds": spread([processor for _, processor in measured]),
+        }
+        for bound, measured in times.items()
+    }
+    print(f"{RUNS} runs x {POINTS} points x {CLASSES} classes, one core")
+    print(f"{'bound':<12} {'different counts':>16} {'median':>8} {'quartiles':>15} {'processor time':>15}")
+    for bound, measured in times.items():
+        wall, processor = (spread(column) for column in zip(*measured, strict=True))
+        quartiles = f"{wall['q1']:.2f}-{wall['q3']:.2f}s"
+        print(
+            f"{bound:<12} {different[bound]:>16} {wall['median']:>7.2f}s {quartiles:>15} {processor['median']:>14.2f}s"
+        )
+    shape = {"runs": RUNS, "points": POINTS, "classes": CLASSES}
+    print(f"results in {write_results('verify_speed', {**shape, 'bounds': results})}")
+
+
+if __name__ == "__main__":
+    main()
