@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.certify import statements
 from dpclean.certify.certificate import build, dump, read, tsv
 from dpclean.certify.curve import curve_png, curve_svg
 from dpclean.certify.report import Example, report_html
@@ -85,17 +86,5 @@ def read_result(
         ceiling=summary["ceiling"],
         already_complete=already_complete,
         seconds=round(seconds, 3),
-        warnings=_warnings(certificate),
+        warnings=statements.warnings(terms),
     )
-
-
-def _warnings(certificate: dict[str, Any]) -> list[str]:
-    terms = certificate["terms"]
-    warnings = []
-    if shared := terms.get("points_in_training"):
-        warnings.append(f"{shared} test images are training images too: the accuracy flatters")
-    if float(terms["alpha"]) > 0.05:
-        warnings.append(f"alpha is {terms['alpha']}: that is the share of claims that may be false")
-    if terms["seed"] is not None:
-        warnings.append("the noise key comes from a seed: trying several seeds voids the certificate")
-    return warnings

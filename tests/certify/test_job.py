@@ -347,7 +347,7 @@ def test_test_images_that_were_trained_on_are_warned_about(
 ) -> None:
     shutil.copy(raw / "train/red/000.png", raw / "test/red/999.png")
     result = run(raw, tmp_path / "out", transparent, trainer=trainer)
-    assert any("1 test images" in warning for warning in result.warnings)
+    assert any("1 test points" in warning for warning in result.warnings)
 
 
 def test_another_folder_is_never_replaced(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
