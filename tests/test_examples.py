@@ -64,9 +64,7 @@ def test_make_rule_sanitizes_when_something_changed_and_only_then(
     assert not (tmp_path / "clean" / "cat" / "photo 0.png").exists()
 
 
-def test_pipeline_keeps_the_list_of_what_was_left_out(
-    raw: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_pipeline_keeps_the_list_of_what_was_left_out(raw: Path, environment: dict[str, str], tmp_path: Path) -> None:
     (raw / "dog" / "empty.png").touch()
     done = run([str(ROOT / "examples" / "pipeline.sh"), "raw", "0.25", "clean"], environment, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -106,3 +104,17 @@ def test_the_photographs_to_certify_are_many_enough_and_apart(environment: dict[
     assert len({path.parent.name for path in images["train"]}) == 6
     contents = [path.read_bytes() for paths in images.values() for path in paths]
     assert len(set(contents)) == 150
+
+
+def test_a_denoiser_is_fitted_and_held_against_the_bundled_one(
+    raw: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("skimage")
+    program, held_out = str(ROOT / "examples" / "fit_denoiser.sh"), tmp_path / "held_out"
+    (raw / "dog").rename(held_out)
+    done = run([program, str(raw), str(held_out), "ours", "0.05"], environment, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "natural on 10 images" in done.stdout and "ours on 10 images" in done.stdout
+    assert (tmp_path / "ours" / "samples.png").is_file()
+    again = run(["dpclean", "denoiser", "eval", "ours", str(raw), "--json", "--sigmas", "0.1"], environment, tmp_path)
+    assert json.loads(again.stdout)["seen"] == 11

@@ -54,7 +54,7 @@ SCHEDULER: dict[str, Any] = {
     "prediction_type": "v_prediction",
 }
 PATCH_SIZE = 2
-# chosen by benchmarks/denoiser_shapes.py
+# twice the images a second of a network on pixels; benchmarks/denoiser_shapes.py holds it against others
 NETWORK: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 3 * PATCH_SIZE**2,

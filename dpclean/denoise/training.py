@@ -96,12 +96,16 @@ class Training:
             self._parameters.values(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
 
-    def step(self) -> float:
-        """One step; the loss, the mean of log(mean squared error of v + LOSS_FLOOR) over the images.
+    def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """The mean of log(mean squared error + LOSS_FLOOR) over the images [N, C, H, W] of v.
 
         The logarithm makes every decibel count alike, whatever the noise level and the image: the squared error itself
         would be nearly all about low noise and busy images.
         """
+        return ((found - wanted).square().mean((1, 2, 3)) + LOSS_FLOOR).log().mean()
+
+    def step(self) -> float:
+        """One step; its loss."""
         generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.done)
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.done)
@@ -111,7 +115,7 @@ class Training:
         prediction = functional.pixel_shuffle(prediction.float(), self.patch_size)[:, : clean.shape[1]]
         found = as_velocity(prediction, noised, abar, self.prediction_type)
         wanted = (abar.sqrt() * noised - clean) / (1 - abar).sqrt()
-        loss = ((found - wanted).square().mean((1, 2, 3)) + LOSS_FLOOR).log().mean()
+        loss = self.loss(found, wanted)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
