@@ -29,6 +29,8 @@ from tests.certify.conftest import ALWAYS_RED, NEAREST_COLOUR, trainer_command, 
 
 SEED: dict[str, Any] = {"seed": 5, "seed_chosen_after_data": True}
 RUNS = 20
+# more than a test waits for
+MANY: dict[str, Any] = {"runs": 5000, "bound": "union", "alpha": "0.001"}
 # a few runs suffice for a claim where one in ten may be false
 FEW: dict[str, Any] = {"runs": 6, "bound": "union", "alpha": "0.1"}
 
@@ -136,11 +138,11 @@ def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple
             out,
             sigma="0.25",
             denoiser=denoiser,
-            runs=5000,
             workers=1,
             device="cpu",
             progress=stop,
             **SEED,
+            **MANY,
             **options,
         )
     staging = Staging(out)
@@ -295,6 +297,29 @@ def test_a_denoiser_that_saw_the_data_is_refused(raw: Path, tmp_path: Path, tran
     with pytest.raises(InputError) as refused:
         run(raw, tmp_path / "out", str(tainted), trainer=trainer)
     assert "1 of the images to be" in refused.value.message
+
+
+def test_a_process_that_would_do_other_runs_is_refused(
+    raw: Path, tmp_path: Path, transparent: str, trainer: str
+) -> None:
+    """Another library, another key: the runs would not be alike, and no vote is cast."""
+    store, job, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
+    before = store.units(job["terms"]).done()
+    key = Staging(tmp_path / "begun").key
+    right = key.read_bytes()
+    arguments = {"raw": raw, "out": tmp_path / "begun", "denoiser": transparent, "trainer": trainer}
+    key.write_bytes(b"00" * 32 + b"\n")
+    with pytest.raises(ConflictError) as refused:
+        run(**arguments, **MANY)
+    assert "key" in refused.value.message
+    key.write_bytes(right)
+    other = json.loads((store.work / "job.json").read_text())
+    other["terms"]["engine"]["versions"]["torch"] = "1.0"
+    (store.work / "job.json").write_text(json.dumps(other))
+    with pytest.raises(ConflictError) as refused:
+        run(**arguments, **MANY)
+    assert "'torch': '1.0'" in refused.value.message
+    assert store.units(job["terms"]).done() == before
 
 
 @pytest.mark.parametrize("how", ["trained on RAW's copy", "warm start"])

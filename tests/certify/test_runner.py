@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from dpclean.certify.method import make_method
 from dpclean.certify.options import Options
@@ -99,6 +100,23 @@ def test_noised_test_points_have_a_stream_of_their_own(raw: Path, tmp_path: Path
         pixels = np.array(seen[f"{place:06d}.png"])
         assert np.array_equal(pixels, noised(images[place], 6, place, test=True))
         assert not np.array_equal(pixels, noised(images[place], 6, place))
+
+
+def test_a_trainer_of_shards_gets_one_shard(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """Images and labels of the same rows with their class names, and nothing of what else was in the shard."""
+    images = read_images(raw)
+    train = np.array([name.startswith("train/") for name in images.names])
+    (tmp_path / "shards").mkdir()
+    tensors = {"images": np.stack(images.take(train).pixels), "labels": images.labels[train], "ids": np.arange(18)}
+    save_file(tensors, tmp_path / "shards/one.safetensors", {"class_names": json.dumps(["blue", "green", "red"])})
+    spy = 'ls "$1" > SPIED.names; cp "$1"/* SPIED'.replace("SPIED", str(tmp_path / "spied"))
+    trainer = trainer_command(tmp_path, spy + "\n" + ALWAYS_RED)
+    make_runner(tmp_path / "shards", tmp_path, transparent, trainer=trainer, test=raw / "test", dtype="fp32").run(6)
+    assert (tmp_path / "spied.names").read_text() == "data.safetensors\n"
+    seen = load_file(tmp_path / "spied")
+    assert set(seen) == {"images", "labels"} and seen["labels"].tolist() == images.labels[train].tolist()
+    for row in (0, 17):
+        assert np.array_equal(seen["images"][row], noised(tensors["images"][row], 6, row))
 
 
 def test_what_is_not_finite_becomes_grey_and_stays(raw: Path, tmp_path: Path, not_finite: str) -> None:
