@@ -189,7 +189,8 @@ def _tell(result: SanitizeResult) -> None:
         say(f"Note: {printable(warning)}.")
     for page in result.report:
         say(f"To look at: {printable(page)}")
-    say(f"Next: train on {out} as you would on the raw data; 'cd {out} && sha256sum -c SHA256SUMS' checks the copy.")
+    say(f"Check the copy: cd {out} && sha256sum -c SHA256SUMS")
+    say(f"Next: train on {out} as you would on the raw data, or 'dpclean train {out} --holdout 0.1 --out model'.")
 
 
 def _tell_plan(plan: Plan) -> None:
