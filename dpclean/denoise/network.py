@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpclean.denoise.convolution import convolved_onto
 from dpclean.denoise.group_norm import group_norm_silu
 
 if TYPE_CHECKING:
@@ -61,10 +62,9 @@ class FixedResnetBlock(nn.Module):
         h = self.norm1(x)
         if self.resample is not None:
             x, h = self.resample(x), self.resample(h)
-        h = self.conv2(self.norm2(self.conv1(h)))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
-        total: Tensor = h.add_(x)
+        total = convolved_onto(self.conv2, self.norm2(self.conv1(h)), x)
         return total if self.output_scale_factor == 1 else total.div_(self.output_scale_factor)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from dpclean.denoise import unet
+from dpclean.denoise import convolution, unet
 from dpclean.denoise.network import FixedLevelNetwork
 from tests.networks import SMALL
 
@@ -60,6 +60,26 @@ def test_our_own_network_computes_what_diffusers_computes(name: str) -> None:
     with torch.no_grad():
         found = FixedLevelNetwork(own, 123.4, torch.float32, torch.device("cpu"))(x)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_a_sum_in_one_pass_or_two_is_the_sum(
+    fused: bool, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        monkeypatch.setattr(convolution, "_FUSED", None)
+    torch.manual_seed(2)
+    conv = torch.nn.Conv2d(24, 16, 3, padding=1).to(dtype, memory_format=torch.channels_last)
+    x, other = torch.randn(3, 24, 9, 7).to(dtype), torch.randn(3, 16, 9, 7).to(dtype)
+    x, other = (t.contiguous(memory_format=torch.channels_last) for t in (x, other))
+    kept = other.clone()
+    with torch.no_grad():
+        expected = torch.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1) + other.double()
+        found = convolution.convolved_onto(conv, x, other)
+        assert torch.equal(convolution.convolved_onto(conv, x[1:2], other[1:2]), found[1:2])
+    assert torch.equal(other, kept) and found.is_contiguous(memory_format=torch.channels_last)
+    assert (found.double() - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def test_what_our_own_network_does_not_know_goes_through_diffusers() -> None:
