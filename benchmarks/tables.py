@@ -65,9 +65,10 @@ def speed() -> str:
     result = load("denoiser_speed")
     rows = [(name, ratio(value)) for name, value in result["ratios"].items()]
     return (
-        f"Images a second at 32 x 32, {result['dtype']}, batch {result['batch']}, medians and quartiles of pairwise "
-        f"ratios, on {where('denoiser_speed')} (`benchmarks/denoiser_speed.py`; `ddpm` is the 35.7 M DDPM-CIFAR "
-        "U-Net, `diffusers` eager and channels-last, `dpclean` this engine):\n\n" + table(("", "ratio"), rows)
+        f"Images a second of CPU time at 32 x 32 (photos: tiles of 512 x 512), {result['dtype']}, batch "
+        f"{result['batch']}, medians and quartiles of pairwise ratios, on {where('denoiser_speed')} "
+        "(`benchmarks/denoiser_speed.py`; `ddpm` is the 35.7 M DDPM-CIFAR U-Net, `diffusers` eager and channels-last, "
+        "`dpclean` this engine):\n\n" + table(("", "ratio"), rows)
     )
 
 
