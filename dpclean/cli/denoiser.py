@@ -71,7 +71,7 @@ def fit_denoiser(
         int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read images.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", envvar="DPCLEAN_OVERWRITE", help="Replace OUT, and start again.")
+        bool, typer.Option("--overwrite", envvar="DPCLEAN_OVERWRITE", help="Replace an OUT that this command made.")
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
@@ -108,10 +108,13 @@ def fit_denoiser(
 
 def _tell_fit(result: FitResult) -> None:
     out, left_out = printable(result.out), sum(result.quarantined.values())
-    typer.echo(
-        f"Fitted {out} to {result.images} images in {result.steps} steps, {result.seconds:.0f} s on {result.device}"
-        f" ({result.parameters / 1e6:.2f} M parameters, seed {result.seed}; {left_out} images could not be used)."
-    )
+    if result.already_complete:
+        typer.echo(f"{out} is already complete: {result.images} images, {result.steps} steps, seed {result.seed}.")
+    else:
+        typer.echo(
+            f"Fitted {out} to {result.images} images in {result.steps} steps, {result.seconds:.0f} s on {result.device}"
+            f" (seed {result.seed}; {left_out} images could not be used)."
+        )
     typer.echo(
         f"To look at: {out}/samples.png. Next: 'dpclean denoiser eval {out} IMAGES' with images not in the above."
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,52 +20,21 @@ from torch import Tensor
 from dpclean import __version__
 from dpclean.denoise.card import card
 from dpclean.denoise.denoiser import choose_device
-from dpclean.denoise.loading import (
-    WEIGHTS,
-    DenoiserFiles,
-    find_denoiser,
-    import_diffusers,
-    load_schedule,
-    load_through_diffusers,
-)
+from dpclean.denoise.loading import WEIGHTS, find_denoiser
 from dpclean.denoise.patches import Patches, read_ancestry, read_patches
 from dpclean.denoise.samples import samples_png
+from dpclean.denoise.start import Start
 from dpclean.denoise.training import Recipe, Training
 from dpclean.errors import ConflictError, DpcleanError, Interrupted, UsageError
 from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging, write_durably
 
-if TYPE_CHECKING:
-    import diffusers
-
 CHECKPOINT_SECONDS = 60.0
-JOB_NAME, CHECKPOINT_NAME = "job.json", "checkpoint.safetensors"
+JOB_NAME, CHECKPOINT_NAME = "dpclean.fit.json", "checkpoint.safetensors"
 PROBED = 8  # steps that are timed to find how many fit into the minutes
 SAMPLES = 4  # images in the picture
 RATE, RATE_FROM_INIT = 1e-3, 3e-4
-SCHEDULER: dict[str, Any] = {
-    "_class_name": "DDPMScheduler",
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "beta_start": 0.0001,
-    "clip_sample": True,
-    "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction",
-}
-PATCH_SIZE = 2
-# twice the images a second of a network on pixels; benchmarks/denoiser_shapes.py holds it against others
-NETWORK: dict[str, Any] = {
-    "sample_size": 16,
-    "in_channels": 3 * PATCH_SIZE**2,
-    "out_channels": 3 * PATCH_SIZE**2,
-    "block_out_channels": (64, 128),
-    "layers_per_block": 2,
-    "down_block_types": ("DownBlock2D",) * 2,
-    "up_block_types": ("UpBlock2D",) * 2,
-    "add_attention": False,
-    "norm_num_groups": 16,
-}
 
 
 class Diverged(DpcleanError):
@@ -94,7 +63,7 @@ class FitResult:
     steps: int
     seed: int
     device: str
-    parameters: int
+    already_complete: bool
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,12 +98,11 @@ def fit(
     if minutes <= 0 or batch_size < 1 or (steps is not None and steps < 1):
         raise UsageError("minutes, steps and batch size must be positive", "60 minutes is a good beginning")
     begun = time.monotonic()
-    start, where = _Start.of(init), choose_device(device)
+    start, where = Start.of(init), choose_device(device)
     rate = learning_rate or (RATE if init is None else RATE_FROM_INIT)
+    sources = [Path(path).expanduser().resolve() for path in data]
     with Staging(Path(out)) as staging:
-        if staging.out.exists() and (not staging.out.is_dir() or any(staging.out.iterdir())) and not overwrite:
-            raise ConflictError(f"{str(staging.out)!r} exists", "choose another --out, or --overwrite it")
-        sources = [Path(path).expanduser().resolve() for path in data]
+        _check_out(staging.out, overwrite)
         patches = read_patches(sources, seed=seed, workers=workers)
         fixed = {
             "images": hashlib.sha256(b"".join(sorted(patches.ancestry))).hexdigest(),
@@ -146,101 +114,74 @@ def fit(
             "seed": seed,
             "engine": [torch.__version__, torch.get_num_threads(), str(where), __version__],
         }
-        job = _job(staging, fixed, overwrite)
+        finished = None if overwrite else _job(staging.out, staging.out, fixed)
+        job = finished or (None if overwrite else _job(staging.partial, staging.out, fixed))
         if job is None:
             wanted = steps or _steps(start, patches, Recipe(PROBED, batch_size, rate, seed), where, minutes)
-            job = {"fixed": fixed, "steps": wanted}
+            job = {"format": 1, "fixed": fixed, "steps": wanted}
             staging.start()
-            write_durably(staging.partial / JOB_NAME, json.dumps(job).encode())
+            write_durably(staging.partial / JOB_NAME, as_json(job))
         recipe = Recipe(job["steps"], batch_size, rate, seed)
-        training = start.training(patches, recipe, where)
-        try:
-            with first_signal() as interrupted:
-                loss = _train(training, staging.partial / CHECKPOINT_NAME, interrupted, progress or (lambda _: None))
-        except Diverged:
-            staging.discard()
-            raise
-        _write(staging.partial, start, training, sources, loss, fixed)
-        for name in (JOB_NAME, CHECKPOINT_NAME):
-            (staging.partial / name).unlink(missing_ok=True)
-        staging.commit()
+        if finished is None:
+            _fit(staging, start.training(patches, recipe, where), start, sources, fixed, progress or (lambda _: None))
     return FitResult(
         out=str(staging.out),
         images=patches.images,
         quarantined=patches.quarantined,
         steps=recipe.steps,
         seed=seed,
-        device=training.device.type,
-        parameters=sum(tensor.numel() for tensor in training.average.values()),
+        device=where.type,
+        already_complete=finished is not None,
         seconds=round(time.monotonic() - begun, 3),
     )
 
 
-@dataclass(frozen=True)
-class _Start:
-    """What a fit begins from: a denoiser, or the bundled one's network with random weights."""
-
-    files: DenoiserFiles | None
-    network: dict[str, Any]
-    patch_size: int
-    alphas_cumprod: np.ndarray
-    scheduler: dict[str, Any]
-
-    @classmethod
-    def of(cls, init: str | None) -> _Start:
-        """Raises SetupError where init is missing, UsageError where it takes grey images only."""
-        if init is None:
-            betas = np.linspace(SCHEDULER["beta_start"], SCHEDULER["beta_end"], SCHEDULER["num_train_timesteps"])
-            return cls(None, NETWORK, PATCH_SIZE, np.cumprod(1 - betas), SCHEDULER)
-        files = find_denoiser(init)
-        alphas_cumprod, prediction_type = load_schedule(files)
-        network = json.loads(files.config.read_bytes())
-        patch_size = network.get("patch_size", 1)
-        if network.get("in_channels", 3) != 3 * patch_size**2:
-            raise UsageError(f"denoiser {init!r} takes grey images only", "begin from one that takes 3 channels")
-        scheduler = {**json.loads(files.scheduler.read_bytes()), "prediction_type": prediction_type}
-        return cls(files, network, patch_size, alphas_cumprod, scheduler)
-
-    def training(self, patches: Patches, recipe: Recipe, device: torch.device) -> Training:
-        """Nothing done yet. The random first weights depend on the seed."""
-        import_diffusers()
-        from diffusers.models.unets.unet_2d import UNet2DModel
-
-        network: diffusers.UNet2DModel
-        if self.files is not None:
-            network = load_through_diffusers(self.files)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(recipe.seed)
-                network = UNet2DModel(**self.network)
-        return Training(
-            network.requires_grad_(True),
-            patches,
-            recipe,
-            patch_size=self.patch_size,
-            alphas_cumprod=self.alphas_cumprod,
-            prediction_type=self.scheduler["prediction_type"],
-            device=device,
-        )
+def _fit(
+    staging: Staging,
+    training: Training,
+    start: Start,
+    sources: Sequence[Path],
+    fixed: dict[str, Any],
+    progress: Callable[[Progress], None],
+) -> None:
+    """Train to the end, write the denoiser, make it OUT."""
+    checkpoint = staging.partial / CHECKPOINT_NAME
+    try:
+        with first_signal() as interrupted:
+            loss = _train(training, checkpoint, interrupted, progress)
+    except Diverged:
+        staging.discard()
+        raise
+    _write(staging.partial, start, training, sources, loss, fixed)
+    checkpoint.unlink(missing_ok=True)
+    staging.commit()
 
 
-def _job(staging: Staging, fixed: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """What an interrupted fit left, None where there is none. Raises ConflictError for one of other parameters."""
-    path = staging.partial / JOB_NAME
-    if overwrite or not path.exists():
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Raise ConflictError for an OUT that is something else than a denoiser that was fitted here."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / JOB_NAME).is_file():
+        raise ConflictError(f"{str(out)!r} exists and was not made by 'denoiser fit'", "choose another --out")
+
+
+def _job(folder: Path, out: Path, fixed: dict[str, Any]) -> dict[str, Any] | None:
+    """The job that a folder belongs to, None where there is none. Raises ConflictError for one of other parameters."""
+    path = folder / JOB_NAME
+    if not path.exists():
         return None
     job: dict[str, Any] = json.loads(path.read_bytes())
     changed = sorted(name for name in fixed if job["fixed"].get(name) != fixed[name])
     if changed:
         told = ", ".join(f"{name.replace('_', '-')} was {job['fixed'].get(name)}" for name in changed)
         raise ConflictError(
-            f"{str(staging.out)!r} was begun with other parameters: {told}",
+            f"{str(out)!r} was begun with other parameters: {told}",
             "choose another --out, or --overwrite to start again",
         )
     return job
 
 
-def _steps(start: _Start, patches: Patches, recipe: Recipe, device: torch.device, minutes: float) -> int:
+def _steps(start: Start, patches: Patches, recipe: Recipe, device: torch.device, minutes: float) -> int:
     """How many steps fit into the minutes, by the time that those of the recipe take."""
     probe = start.training(patches, recipe, device)
     probe.step()  # pays for what is set up once
@@ -277,14 +218,14 @@ def _train(
 
 
 def _write(
-    folder: Path, start: _Start, training: Training, sources: Sequence[Path], loss: float, fixed: dict[str, Any]
+    folder: Path, start: Start, training: Training, sources: Sequence[Path], loss: float, fixed: dict[str, Any]
 ) -> None:
     """The diffusers layout with float16 weights, the ancestry where all of it is known, a picture and the card."""
     (folder / "scheduler").mkdir(exist_ok=True)
     config = {name: value for name, value in dict(training.network.config).items() if not name.startswith("_")}
     config |= {"_class_name": "UNet2DModel"} | ({"patch_size": start.patch_size} if start.patch_size > 1 else {})
-    write_durably(folder / "config.json", _json(config))
-    write_durably(folder / "scheduler" / "scheduler_config.json", _json(start.scheduler))
+    write_durably(folder / "config.json", as_json(config))
+    write_durably(folder / "scheduler" / "scheduler_config.json", as_json(start.scheduler))
     half: dict[str, Tensor] = {name: tensor.half().contiguous().cpu() for name, tensor in training.average.items()}
     write_durably(folder / WEIGHTS, save(half, {"format": "pt"}))
     ancestry = training.patches.ancestry
@@ -301,5 +242,5 @@ def _write(
     write_durably(folder / "README.md", text.encode())
 
 
-def _json(fields: dict[str, Any]) -> bytes:
+def as_json(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"

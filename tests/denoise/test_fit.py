@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dpclean.denoise import fit as module
+from dpclean.denoise import start
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.fit import Progress, fit
 from dpclean.denoise.loading import WEIGHTS, find_denoiser, load_schedule, load_through_diffusers
@@ -28,7 +29,7 @@ KEY = bytes(range(32))
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NETWORK", {**SMALL, "in_channels": 12, "out_channels": 12})
+    monkeypatch.setattr(start, "NETWORK", {**SMALL, "in_channels": 12, "out_channels": 12})
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,22 @@ def test_a_stopped_fit_refuses_other_parameters_and_other_images(images: Path, t
     with pytest.raises(ConflictError, match="images was"):
         run(fewer, tmp_path / "d")
     run(fewer, tmp_path / "d", overwrite=True)
-    with pytest.raises(ConflictError, match="exists"):
+    with pytest.raises(ConflictError, match="images was"):
         run(images, tmp_path / "d")
+
+
+def test_what_is_complete_is_left_alone_and_what_is_not_ours_too(images: Path, tmp_path: Path) -> None:
+    first = fit([images], tmp_path / "d", steps=2, batch_size=8, workers=1)
+    made = (tmp_path / "d" / WEIGHTS).stat().st_mtime_ns
+    again = fit([images], tmp_path / "d", steps=2, batch_size=8, workers=1)
+    assert (first.already_complete, again.already_complete, again.steps) == (False, True, 2)
+    assert (tmp_path / "d" / WEIGHTS).stat().st_mtime_ns == made
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ConflictError, match="not made by"):
+            run(images, tmp_path / "other", overwrite=overwrite)
+    assert (tmp_path / "other" / "thesis.txt").exists()
 
 
 def test_minutes_become_steps_that_are_fixed_at_the_start(images: Path, tmp_path: Path) -> None:
@@ -112,7 +127,7 @@ def test_the_folder_is_what_diffusers_and_a_reader_expect(images: Path, tmp_path
     assert "24 images" in card and "12 steps of 8 patches" in card and "random weights" in card
     with Image.open(out / "samples.png") as picture:
         assert np.ptp(np.asarray(picture)) > 0
-    assert not {module.JOB_NAME, module.CHECKPOINT_NAME} & {p.name for p in out.iterdir()}
+    assert not (out / module.CHECKPOINT_NAME).exists()
 
 
 def test_one_begun_from_another_keeps_its_network_and_adds_to_its_ancestry(images: Path, tmp_path: Path) -> None:

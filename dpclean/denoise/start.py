@@ -1,0 +1,95 @@
+"""What a fit begins from: another denoiser, or a network with random weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from dpclean.denoise.loading import (
+    DenoiserFiles,
+    find_denoiser,
+    import_diffusers,
+    load_schedule,
+    load_through_diffusers,
+)
+from dpclean.denoise.patches import Patches
+from dpclean.denoise.training import Recipe, Training
+from dpclean.errors import UsageError
+
+if TYPE_CHECKING:
+    import diffusers
+
+SCHEDULER: dict[str, Any] = {
+    "_class_name": "DDPMScheduler",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "clip_sample": True,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+}
+PATCH_SIZE = 2
+# twice the images a second of a network on pixels; benchmarks/denoiser_shapes.py holds it against others
+NETWORK: dict[str, Any] = {
+    "sample_size": 16,
+    "in_channels": 3 * PATCH_SIZE**2,
+    "out_channels": 3 * PATCH_SIZE**2,
+    "block_out_channels": (64, 128),
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D",) * 2,
+    "up_block_types": ("UpBlock2D",) * 2,
+    "add_attention": False,
+    "norm_num_groups": 16,
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a fit begins from: a denoiser, or the bundled one's network with random weights."""
+
+    files: DenoiserFiles | None
+    network: dict[str, Any]
+    patch_size: int
+    alphas_cumprod: np.ndarray
+    scheduler: dict[str, Any]
+
+    @classmethod
+    def of(cls, init: str | None) -> Start:
+        """Raises SetupError where init is missing, UsageError where it takes grey images only."""
+        if init is None:
+            betas = np.linspace(SCHEDULER["beta_start"], SCHEDULER["beta_end"], SCHEDULER["num_train_timesteps"])
+            return cls(None, NETWORK, PATCH_SIZE, np.cumprod(1 - betas), SCHEDULER)
+        files = find_denoiser(init)
+        alphas_cumprod, prediction_type = load_schedule(files)
+        network = json.loads(files.config.read_bytes())
+        patch_size = network.get("patch_size", 1)
+        if network.get("in_channels", 3) != 3 * patch_size**2:
+            raise UsageError(f"denoiser {init!r} takes grey images only", "begin from one that takes 3 channels")
+        scheduler = {**json.loads(files.scheduler.read_bytes()), "prediction_type": prediction_type}
+        return cls(files, network, patch_size, alphas_cumprod, scheduler)
+
+    def training(self, patches: Patches, recipe: Recipe, device: torch.device) -> Training:
+        """Nothing done yet. The random first weights depend on the seed."""
+        import_diffusers()
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        network: diffusers.UNet2DModel
+        if self.files is not None:
+            network = load_through_diffusers(self.files)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed)
+                network = UNet2DModel(**self.network)
+        return Training(
+            network.requires_grad_(True),
+            patches,
+            recipe,
+            patch_size=self.patch_size,
+            alphas_cumprod=self.alphas_cumprod,
+            prediction_type=self.scheduler["prediction_type"],
+            device=device,
+        )
