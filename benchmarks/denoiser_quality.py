@@ -1,23 +1,28 @@
-"""How good a denoiser is: PSNR on CIFAR-10 test, and what two CIFAR-10 classifiers make of its output.
+"""How good a denoiser is beside FFDNet: PSNR on CIFAR-10 test and on CBSD68, and what CIFAR-10 classifiers make of it.
 
     python benchmarks/denoiser_quality.py DATA [--denoiser ID|DIR] [--images 2000]
 
-PSNR: the first 256 images whose pixels are exact, mean of the per-image values, at four noise levels.
-Accuracy: ResNet-20 and ResNet-56 on the first N sanitized test images; both were trained on clean images.
-DATA is the folder that make_inputs.py reads too. Neither set was seen by the bundled denoiser.
+PSNR: the first 256 CIFAR-10 test images whose pixels are exact, and the 68 photos at 50 grey levels; means of the
+per-image values. Accuracy: ResNet-20 and ResNet-56 on the first N sanitized test images; both were trained on clean
+images. FFDNet gets the very same noised images, unclipped. DATA is the folder that make_inputs.py reads too. The
+bundled denoiser saw neither set, nor was anything chosen by them.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import time
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from machine_facts import write_results
 from make_inputs import load_unpack
-from networks import accuracy, load_classifier
+from networks import Ffdnet, accuracy, load_classifier, load_ffdnet
+from PIL import Image
 from safetensors.numpy import load_file
 
 from dpclean.denoise.denoiser import Denoiser
@@ -25,20 +30,46 @@ from dpclean.denoise.loading import find_denoiser
 from dpclean.noise import add_noise
 
 PSNR_SIGMAS = (0.05, 0.125, 0.25, 0.5)
-ACCURACY_SIGMAS = (0.0, 0.05, 0.1, 0.25)
+ACCURACY_SIGMAS = (0.0, 0.05, 0.1, 0.25, 0.5)
+PHOTO_SIGMA = 50 / 255
 KEY = b"dpclean benchmark: not a secret."
 
 
-def psnr(images: np.ndarray, clean: np.ndarray) -> float:
-    """Mean of per-image peak signal-to-noise ratios in dB; uint8 [N, H, W, C] each."""
-    error = ((images.astype(np.float64) - clean) ** 2).mean((1, 2, 3))
-    return float((10 * np.log10(255**2 / error)).mean())
+def psnr(images: Sequence[np.ndarray], clean: Sequence[np.ndarray]) -> float:
+    """Mean of per-image peak signal-to-noise ratios in dB; uint8 [H, W, C] each."""
+    errors = [((a.astype(np.float64) - b) ** 2).mean() for a, b in zip(images, clean, strict=True)]
+    return float(np.mean([10 * np.log10(255**2 / error) for error in errors]))
 
 
-def sanitized(name: str, images: np.ndarray, sigma: float) -> np.ndarray:
+def noised(images: Sequence[np.ndarray], sigma: float) -> list[np.ndarray]:
+    """int16 [H, W, C] each, not clipped: what `sanitized` denoises."""
+    return [
+        add_noise(image[None], sigma, key=KEY, run=0, indices=np.array([index]))[0]
+        for index, image in enumerate(images)
+    ]
+
+
+def sanitized(name: str, images: Sequence[np.ndarray], sigma: float) -> list[np.ndarray]:
     denoiser = Denoiser(find_denoiser(name), sigma)
-    results = sorted(denoiser.denoise(enumerate(images), key=KEY), key=lambda r: r.index)
-    return np.stack([r.pixels for r in results])
+    return [r.pixels for r in sorted(denoiser.denoise(enumerate(images), key=KEY), key=lambda r: r.index)]
+
+
+@torch.inference_mode()
+def by_ffdnet(network: Ffdnet, images: Sequence[np.ndarray], sigma: float, batch: int) -> list[np.ndarray]:
+    """The same images with the same noise through FFDNet in float32; images of a batch have one shape."""
+    inputs, found = noised(images, sigma), []
+    for start in range(0, len(inputs), batch):
+        x = torch.from_numpy(np.stack(inputs[start : start + batch])).permute(0, 3, 1, 2).float() / 255
+        y = (network(x, sigma).clamp(0, 1) * 255).round().byte()
+        found += list(y.permute(0, 2, 3, 1).numpy())
+    return found
+
+
+def read_photos(data: Path) -> list[np.ndarray]:
+    """CBSD68, uint8 [H, W, 3] each."""
+    with zipfile.ZipFile(data / "bsds_test_cbsd68.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".png")))
+        return [np.array(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
 
 
 def main() -> None:
@@ -50,31 +81,36 @@ def main() -> None:
     a = parser.parse_args()
     images, labels = load_unpack(a.data.resolve()).load_cifar10("test")
     inexact = load_file(a.data / "cifar10_labels.safetensors")["test_inexact_indices"]
-    exact = np.delete(np.arange(len(images)), inexact)[:256]
+    exact = list(images[np.delete(np.arange(len(images)), inexact)[:256]])
+    ffdnet, photos = load_ffdnet(a.data), read_photos(a.data)
 
     rows = []
-    print(f"{'sigma':>6} {'noised':>8} {'denoised':>9}  PSNR in dB, 256 images")
-    for sigma in PSNR_SIGMAS:
-        noisy = add_noise(images[exact], sigma, key=KEY, run=0, indices=np.arange(256)).clip(0, 255)
+    print(f"{'sigma':>6} {'noised':>8} {'denoised':>9} {'FFDNet':>8}  PSNR in dB")
+    for sigma, clean, batch in [(sigma, exact, 256) for sigma in PSNR_SIGMAS] + [(PHOTO_SIGMA, photos, 1)]:
         row = {
             "sigma": sigma,
-            "psnr_noised": psnr(noisy, images[exact]),
-            "psnr_denoised": psnr(sanitized(a.denoiser, images[exact], sigma), images[exact]),
+            "images": "CIFAR-10 test" if clean is exact else "CBSD68",
+            "psnr_noised": psnr([image.clip(0, 255) for image in noised(clean, sigma)], clean),
+            "psnr_denoised": psnr(sanitized(a.denoiser, clean, sigma), clean),
+            "psnr_ffdnet": psnr(by_ffdnet(ffdnet, clean, sigma, batch), clean),
         }
         rows.append(row)
-        print(f"{sigma:6g} {row['psnr_noised']:8.2f} {row['psnr_denoised']:9.2f}", flush=True)
+        values = f"{row['psnr_noised']:8.2f} {row['psnr_denoised']:9.2f} {row['psnr_ffdnet']:8.2f}"
+        print(f"{sigma:6.3g} {values}  {row['images']}", flush=True)
 
     classifiers = {layers: load_classifier(a.data, layers) for layers in (20, 56)}
-    truth = torch.from_numpy(labels[: a.images].astype(np.int64))
+    truth, first = torch.from_numpy(labels[: a.images].astype(np.int64)), list(images[: a.images])
     table = []
-    print(f"{'sigma':>6} {'ResNet-20':>10} {'ResNet-56':>10}  accuracy in %, first {a.images} test images")
+    print(f"{'sigma':>6} {'ResNet-20':>10} {'ResNet-56':>10} {'by FFDNet':>10}  accuracy in %, first {a.images} images")
     for sigma in ACCURACY_SIGMAS:
         begun = time.perf_counter()
-        output = torch.from_numpy(sanitized(a.denoiser, images[: a.images], sigma))
+        output = torch.from_numpy(np.stack(sanitized(a.denoiser, first, sigma)))
         seconds = time.perf_counter() - begun
+        rival = torch.from_numpy(np.stack(by_ffdnet(ffdnet, first, sigma, 200)))
         shares = {f"resnet{layers}": accuracy(network, output, truth) for layers, network in classifiers.items()}
+        shares["resnet56_ffdnet"] = accuracy(classifiers[56], rival, truth)
         table.append({"sigma": sigma, "images": a.images, "sanitize_seconds": seconds, **shares})
-        print(f"{sigma:6g} {100 * shares['resnet20']:10.2f} {100 * shares['resnet56']:10.2f}", flush=True)
+        print(f"{sigma:6g} " + " ".join(f"{100 * share:10.2f}" for share in shares.values()), flush=True)
     print(write_results(a.name, {"denoiser": a.denoiser, "psnr": rows, "accuracy": table}))
 
 

@@ -96,3 +96,30 @@ def accuracy(network: CifarResnet, images: Tensor, labels: Tensor) -> float:
         answers = network(x.permute(0, 3, 1, 2)).argmax(1)
         right += int((answers == labels[start : start + 500]).sum())
     return right / len(images)
+
+
+class Ffdnet(nn.Module):
+    """Zhang et al. 2018, colour: convolutions on patches of 2 x 2 pixels and a map of sigma; gives the clean image."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number in range(0, 23, 2):
+            weight = weights[f"model.{number}.weight"]
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+            conv.load_state_dict({"weight": weight, "bias": weights[f"model.{number}.bias"]})
+            layers += [conv, nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, noised: Tensor, sigma: float) -> Tensor:
+        """[N, 3, H, W] in [0, 1], not clipped."""
+        height, width = noised.shape[2:]
+        padded = functional.pad(noised, (0, width % 2, 0, height % 2), mode="replicate")
+        x = functional.pixel_unshuffle(padded, 2)
+        x = torch.cat([x, torch.full_like(x[:, :1], sigma)], 1)
+        return functional.pixel_shuffle(self.layers(x), 2)[:, :, :height, :width]
+
+
+def load_ffdnet(data: Path) -> Ffdnet:
+    """The colour FFDNet from the data folder, the published weights."""
+    return Ffdnet(load_file(data / "ffdnet_color.safetensors")).eval()

@@ -39,25 +39,28 @@ def ratio(value: dict[str, float]) -> str:
 
 def accuracy() -> str:
     result = load("denoiser_quality")
-    rows = [
-        (f"{row['sigma']:g}", f"{100 * row['resnet20']:.1f} %", f"{100 * row['resnet56']:.1f} %")
-        for row in result["accuracy"]
-    ]
+    names = ("resnet20", "resnet56", "resnet56_ffdnet")
+    rows = [(f"{row['sigma']:g}", *(f"{100 * row[name]:.1f} %" for name in names)) for row in result["accuracy"]]
     images = result["accuracy"][0]["images"]
     return (
-        f"Accuracy of two classifiers, trained on clean CIFAR-10, on {images:,} sanitized test images "
-        "(`benchmarks/denoiser_quality.py`):\n\n" + table(("sigma", "ResNet-20", "ResNet-56"), rows)
+        f"Accuracy of two classifiers, trained on clean CIFAR-10, on the first {images:,} test images, sanitized "
+        "(`benchmarks/denoiser_quality.py`):\n\n" + table(("sigma", "ResNet-20", "ResNet-56", "by FFDNet"), rows)
     )
 
 
 def psnr() -> str:
     rows = [
-        (f"{row['sigma']:g}", f"{row['psnr_noised']:.2f}", f"{row['psnr_denoised']:.2f}")
+        (
+            row["images"],
+            f"{row['sigma']:.3g}",
+            *(f"{row[f'psnr_{whose}']:.2f}" for whose in ("noised", "denoised", "ffdnet")),
+        )
         for row in load("denoiser_quality")["psnr"]
     ]
     return (
-        "PSNR in dB, CIFAR-10 test, first 256 exact images, mean of the per-image values "
-        "(`benchmarks/denoiser_quality.py`):\n\n" + table(("sigma", "noised", "denoised"), rows)
+        "PSNR in dB, mean of the per-image values: the first 256 exact images of CIFAR-10 test and the 68 of CBSD68 "
+        "(`benchmarks/denoiser_quality.py`; FFDNet, Zhang et al. 2018, on the very same noised images):\n\n"
+        + table(("images", "sigma", "noised", "denoised", "FFDNet"), rows)
     )
 
 
