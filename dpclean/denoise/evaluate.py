@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.digest import pixel_sha256
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import ReadOptions, Sample
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.denoise.denoiser import Denoiser
@@ -22,6 +22,9 @@ from dpclean.denoise.loading import find_denoiser
 from dpclean.denoise.patches import PREFIX_BYTES, read_ancestry
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import add_noise
+
+Pixels = NDArray[np.uint8]
+Metric = Callable[[Pixels, Pixels], float]
 
 KEY = b"dpclean evaluation: not a secret"  # the same noise every time
 HIGHEST_PSNR = 100.0  # dB, for an image that comes back exactly
@@ -90,22 +93,11 @@ def evaluate(
     with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for number, sigma in enumerate(sigmas):
             engine = Denoiser(files, sigma, device=device, dtype=dtype)
-            waiting: dict[int, NDArray[np.uint8]] = {}
-            values, seen = [], 0
-
-            def clean(waiting: dict[int, NDArray[np.uint8]] = waiting) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-                nonlocal seen
-                for sample in source.samples(entries, pool):
-                    if sample.pixels is not None:
-                        seen += pixel_sha256(sample.pixels)[:PREFIX_BYTES] in (ancestry or ())
-                        waiting[sample.entry.index] = sample.pixels
-                        yield sample.entry.index, sample.pixels
-
-            for result in engine.denoise(clean(), key=KEY):
-                original = waiting.pop(result.index)
-                noised = add_noise(original[None], sigma, key=KEY, run=0, indices=np.array([result.index]))[0]
-                pair = (noised.clip(0, 255).astype(np.uint8), result.pixels)
-                values.append([measure(original, found) for found in pair for measure in metrics])
+            values: list[list[float]] = []
+            for clean, noised, found in _restored(engine, source.samples(entries, pool)):
+                values.append([measure(clean, image) for image in (noised, found) for measure in metrics])
+                if number == 0 and ancestry is not None:
+                    seen += pixel_sha256(clean)[:PREFIX_BYTES] in ancestry
                 if progress:
                     done = number * len(entries) + len(values)
                     progress(Progress(done, len(sigmas) * len(entries), f"sigma {sigma:g}"))
@@ -117,7 +109,20 @@ def evaluate(
     return Evaluation(denoiser, images, seen if ancestry is not None else None, rows)
 
 
-Metric = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
+def _restored(engine: Denoiser, samples: Iterable[Sample]) -> Iterator[tuple[Pixels, Pixels, Pixels]]:
+    """(clean, noised and clipped, denoised), uint8 [H, W, C] each, as the denoiser's batches fill."""
+    waiting: dict[int, Pixels] = {}
+
+    def remembered() -> Iterator[tuple[int, Pixels]]:
+        for sample in samples:
+            if sample.pixels is not None:
+                waiting[sample.entry.index] = sample.pixels
+                yield sample.entry.index, sample.pixels
+
+    for result in engine.denoise(remembered(), key=KEY):
+        clean = waiting.pop(result.index)
+        noised = add_noise(clean[None], engine.level.sigma, key=KEY, run=0, indices=np.array([result.index]))[0]
+        yield clean, noised.clip(0, 255).astype(np.uint8), result.pixels
 
 
 def _metrics() -> tuple[Metric, Metric]:
@@ -127,12 +132,12 @@ def _metrics() -> tuple[Metric, Metric]:
     except ImportError as error:
         raise SetupError("scikit-image is not installed", "pip install 'dpclean[eval]'") from error
 
-    def psnr(clean: NDArray[np.uint8], found: NDArray[np.uint8]) -> float:
+    def psnr(clean: Pixels, found: Pixels) -> float:
         if np.array_equal(clean, found):
             return HIGHEST_PSNR
         return min(HIGHEST_PSNR, float(metrics.peak_signal_noise_ratio(clean, found, data_range=255)))
 
-    def ssim(clean: NDArray[np.uint8], found: NDArray[np.uint8]) -> float:
+    def ssim(clean: Pixels, found: Pixels) -> float:
         window = min(WINDOW, *clean.shape[:2])
         window -= window % 2 == 0
         return float(

@@ -97,9 +97,11 @@ def fit(
         raise UsageError("no images are given", "give folders of trusted images, or shards")
     if minutes <= 0 or batch_size < 1 or (steps is not None and steps < 1):
         raise UsageError("minutes, steps and batch size must be positive", "60 minutes is a good beginning")
+    if not 0 <= seed < 1 << 32 or (learning_rate is not None and not learning_rate > 0):
+        raise UsageError("the seed must be from 0 to 4294967295, and the learning rate positive", "leave them out")
     begun = time.monotonic()
     start, where = Start.of(init), choose_device(device)
-    rate = learning_rate or (RATE if init is None else RATE_FROM_INIT)
+    rate = learning_rate if learning_rate is not None else RATE if init is None else RATE_FROM_INIT
     sources = [Path(path).expanduser().resolve() for path in data]
     with Staging(Path(out)) as staging:
         _check_out(staging.out, overwrite)

@@ -148,8 +148,9 @@ def test_one_begun_from_another_keeps_its_network_and_adds_to_its_ancestry(image
 def test_what_cannot_be_fitted_is_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no images"):
         fit([], tmp_path / "d")
-    with pytest.raises(UsageError, match="positive"):
-        run(images, tmp_path / "d", minutes=0)
+    for option in ({"minutes": 0}, {"seed": -1}, {"learning_rate": 0.0}):
+        with pytest.raises(UsageError, match="positive"):
+            run(images, tmp_path / "d", **option)
     grey = make_denoiser(tmp_path / "grey", in_channels=1, out_channels=1)
     with pytest.raises(UsageError, match="grey"):
         run(images, tmp_path / "d", init=str(grey))
