@@ -197,7 +197,7 @@ class _Job:
         so_far = Votes(votes, self.subject.points.labels, records, {**terms, "runs": runs})
         claimed = [point for point in claimed_points(so_far, tally(so_far)) if point["class"] != ABSTAIN]
         right = sum(point["class"] == point["label"] for point in claimed)
-        return f"{len(claimed)} of {terms['points']} points certified, {right} of them with the right class"
+        return f"{len(claimed)} of {terms['points']} certified, {right} right"
 
     # -- publish
 
