@@ -44,7 +44,8 @@ def accuracy() -> str:
     images = result["accuracy"][0]["images"]
     return (
         f"Accuracy of two classifiers, trained on clean CIFAR-10, on the first {images:,} test images, sanitized "
-        "(`benchmarks/denoiser_quality.py`):\n\n" + table(("sigma", "ResNet-20", "ResNet-56", "by FFDNet"), rows)
+        "(`benchmarks/denoiser_quality.py`):\n\n"
+        + table(("sigma", "ResNet-20", "ResNet-56", "ResNet-56 after FFDNet"), rows)
     )
 
 
