@@ -1,6 +1,6 @@
 """Images a second of the bundled denoiser against the DDPM-CIFAR U-Net (35.7 M parameters), 32 x 32, one machine.
 
-    python benchmarks/denoiser_speed.py [--rounds 7]
+    python benchmarks/denoiser_speed.py [--rounds 7] [--compile]
 
 Four contenders take turns: each network as diffusers runs it (eager, channels-last) and through dpclean's engine
 (folded noise level, fused normalisation). Batch 64, the dtype that dpclean chooses, all cores; then photos, one tile of
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine_facts import spread, write_results
@@ -29,14 +30,20 @@ from dpclean.denoise.network import FixedLevelNetwork
 BATCH, TILE, TIMESTEP = 64, 512, 250.0
 
 
-def contenders(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
+def contenders(
+    name: str, dtype: torch.dtype, device: torch.device, compiled: bool
+) -> dict[str, Callable[[Tensor], Tensor]]:
     files = find_denoiser(name)
-    eager = load_through_diffusers(files).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    eager = load_through_diffusers(files).to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()
     timestep = torch.tensor(TIMESTEP, device=device)
-    return {
+    found: dict[str, Callable[[Tensor], Tensor]] = {
         "diffusers": lambda x: eager(x, timestep).sample,
         "dpclean": FixedLevelNetwork(load_network(files), TIMESTEP, dtype, device),
     }
+    if compiled:
+        program: Any = torch.compile(eager, dynamic=False, options={"freezing": True})
+        found["compiled"] = lambda x: program(x, timestep).sample
+    return found
 
 
 def take_turns(
@@ -45,7 +52,7 @@ def take_turns(
     """Seconds of each contender in each round; the first round is not counted."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in networks}
-    with torch.inference_mode():
+    with torch.no_grad():
         for number in range(rounds + 1):
             for key, run in networks.items():
                 begun = clock()
@@ -60,6 +67,7 @@ def take_turns(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile", action="store_true", help="also diffusers through torch.compile, weights frozen")
     a = parser.parse_args()
     device = choose_device("auto")
     keep_memory()  # for all four, as dpclean does
@@ -69,16 +77,19 @@ def main() -> None:
         networks = {
             (net, how): run
             for net, name in (("ddpm", str(ddpm)), ("natural", "natural"))
-            for how, run in contenders(name, DTYPES[dtype], device).items()
+            for how, run in contenders(name, DTYPES[dtype], device, a.compile).items()
         }
     x = torch.randn(BATCH, 3, 32, 32, device=device).to(DTYPES[dtype], memory_format=torch.channels_last)
-    outputs = {key: run(x).float() for key, run in networks.items()}
-    for net in ("ddpm", "natural"):  # the two ways must agree before their times mean anything
-        difference = (outputs[net, "diffusers"] - outputs[net, "dpclean"]).norm() / outputs[net, "diffusers"].norm()
-        assert difference < 0.05, (net, float(difference))
+    with torch.no_grad():
+        outputs = {key: run(x).float() for key, run in networks.items()}
+    for (net, how), output in outputs.items():  # all ways must agree before their times mean anything
+        difference = (output - outputs[net, "diffusers"]).norm() / outputs[net, "diffusers"].norm()
+        assert difference < 0.05, (net, how, float(difference))
     seconds = take_turns(networks, x, a.rounds, device)
     photo = torch.randn(1, 3, TILE, TILE, device=device).to(DTYPES[dtype], memory_format=torch.channels_last)
-    on_photos = take_turns({key: networks[key] for key in networks if key[0] == "natural"}, photo, a.rounds, device)
+    on_photos = take_turns(
+        {("natural", how): networks["natural", how] for how in ("diffusers", "dpclean")}, photo, a.rounds, device
+    )
     results = {"dtype": dtype, "batch": BATCH, "images_per_second": {}, "ratios": {}}
     for key, times in seconds.items():
         results["images_per_second"][" ".join(key)] = rate = spread([BATCH / t for t in times])  # type: ignore[index]
@@ -89,6 +100,7 @@ def main() -> None:
         (("natural", "diffusers"), ("ddpm", "diffusers")),
         (("natural", "dpclean"), ("natural", "diffusers")),
         (("ddpm", "dpclean"), ("ddpm", "diffusers")),
+        *([(("ddpm", "dpclean"), ("ddpm", "compiled")), (("natural", "dpclean"), ("natural", "compiled"))] * a.compile),
     ):
         ratio = spread([t / o for o, t in zip(seconds[ours], seconds[theirs], strict=True)])
         label = f"{' '.join(ours)} / {' '.join(theirs)}"

@@ -72,7 +72,7 @@ def speed() -> str:
         f"Images a second of CPU time at 32 x 32 (photos: tiles of 512 x 512), {result['dtype']}, batch "
         f"{result['batch']}, medians and quartiles of pairwise ratios, on {where('denoiser_speed')} "
         "(`benchmarks/denoiser_speed.py`; `ddpm` is the 35.7 M DDPM-CIFAR U-Net, `diffusers` eager and channels-last, "
-        "`dpclean` this engine):\n\n" + table(("", "ratio"), rows)
+        "`compiled` torch.compile with frozen weights, `dpclean` this engine):\n\n" + table(("", "ratio"), rows)
     )
 
 
