@@ -92,6 +92,20 @@ def test_a_refusal_is_two_sentences_an_exit_code_and_no_output(
     assert [p.name for p in raw.parent.iterdir()] == ["raw"]
 
 
+def test_without_a_command_the_help_is_shown() -> None:
+    done = subprocess.run([sys.executable, "-m", "dpclean"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: dpclean") and "  certify " in done.stdout
+
+
+def test_a_group_without_a_command_is_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["denoiser"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "dpclean: error: missing command\nhint: 'dpclean denoiser --help' shows what it takes\n"
+    )
+
+
 def test_with_json_a_refusal_is_an_object(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sanitize", str(raw), "--sigma", "5", "--out", str(raw.parent / "clean"), "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]

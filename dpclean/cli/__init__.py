@@ -18,7 +18,7 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this; the next file opened would take its number
             setattr(sys, name, open(os.devnull, "w"))
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:] or ["--help"]))
 
 
 def run(arguments: list[str]) -> int:
@@ -28,8 +28,8 @@ def run(arguments: list[str]) -> int:
     from dpclean.cli.app import command
 
     try:
-        own_options = not arguments or arguments[0].startswith("-") or "_DPCLEAN_COMPLETE" in os.environ
-        code = command(own_options).main(arguments, prog_name="dpclean", standalone_mode=False)
+        anything = arguments[0].startswith("-") or "_DPCLEAN_COMPLETE" in os.environ
+        code = command(None if anything else arguments[0]).main(arguments, prog_name="dpclean", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except DpcleanError as error:

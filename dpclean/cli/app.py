@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from dpclean import __version__
-from dpclean.cli import certify, denoiser, doctor, plan, predict, quarantine, sanitize, train, verify
 from dpclean.cli.command import Command
+
+# in the order of the help; each is a module of this package with a function, or an app of its own, to go with it
+COMMANDS = ("sanitize", "train", "predict", "certify", "verify", "plan", "quarantine", "denoiser", "doctor")
 
 HELP = """Sanitize training images that others made: noise of a known size, taken away by a diffusion model.
 
@@ -31,28 +34,25 @@ def _own_options(
     pass
 
 
-def command(own_options: bool) -> Any:
-    """The command tree, with or without the options that stand before a command.
+def command(first: str | None) -> Any:
+    """The command tree for a command line that begins with the word first, None where it may begin with anything.
 
-    They are left out where a command comes first: typer reads any option value, even one that was not given, with
-    a library that takes longer to import than all the rest.
+    Only a command that is named is imported. Where one comes first, the options that stand before commands are left
+    out: typer reads any option value, even one that was not given, with a library that takes longer to import than
+    all the rest.
     """
     helpful: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
     app = typer.Typer(
-        no_args_is_help=True,
-        add_completion=own_options,
+        add_completion=first is None,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings=helpful if own_options else {"help_option_names": []},
+        context_settings=helpful if first is None else {"help_option_names": []},
     )
-    app.callback(help=HELP)(_own_options if own_options else lambda: None)
-    app.command("sanitize", cls=Command, context_settings=helpful)(sanitize.sanitize)
-    app.command("train", cls=Command, context_settings=helpful)(train.train)
-    app.command("predict", cls=Command, context_settings=helpful)(predict.predict)
-    app.command("certify", cls=Command, context_settings=helpful)(certify.certify)
-    app.command("verify", cls=Command, context_settings=helpful)(verify.verify)
-    app.command("plan", cls=Command, context_settings=helpful)(plan.plan)
-    app.command("quarantine", cls=Command, context_settings=helpful)(quarantine.quarantine)
-    app.command("doctor", context_settings=helpful)(doctor.doctor)
-    app.add_typer(denoiser.app, name="denoiser", context_settings=helpful)
+    app.callback(help=HELP)(_own_options if first is None else lambda: None)
+    for name in (first,) if first in COMMANDS else COMMANDS:
+        module = import_module(f"dpclean.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, context_settings=helpful)
+        else:
+            app.command(name, cls=Command, context_settings=helpful)(getattr(module, str(name)))
     return typer.main.get_command(app)

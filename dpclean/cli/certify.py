@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpclean.cli import values
+from dpclean.cli.common import BatchSize, Config, Device, Dtype, Json, Overwrite, Quiet
 from dpclean.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -119,16 +119,9 @@ def certify(
         str | None,
         typer.Option(envvar="DPCLEAN_DENOISER", metavar="ID|DIR", help="Another denoiser than that of CLEAN."),
     ] = None,
-    device: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DTYPE", metavar="auto|bf16|fp16|fp32", help="Precision of the denoiser.")
-    ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Images of 32 px in a batch of the denoiser."),
-    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = None,
     workers: Annotated[
         int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Runs at once [one a core or GPU].")
     ] = None,
@@ -147,26 +140,13 @@ def certify(
             help="Nobody who made the data could know the seed.",
         ),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", envvar="DPCLEAN_OVERWRITE", help="Replace an OUT that dpclean made.")
-    ] = False,
+    overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="DPCLEAN_DRY_RUN", help="Do one run, time it, and write nothing.")
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="DPCLEAN_CONFIG",
-            callback=values.config,
-            is_eager=True,
-            metavar="FILE.toml",
-            help="Take options from a file.",
-        ),
-    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """Train many models on freshly noised and denoised copies, and prove from their votes what no poisoner can change.
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpclean.cli import values
+from dpclean.cli.common import Device, Dtype, Json, Overwrite, Quiet, Readers
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
     from dpclean.denoise.evaluate import Evaluation
     from dpclean.denoise.fit import FitResult
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback()
@@ -24,9 +25,7 @@ def denoiser() -> None:
 
 @app.command("list")
 def list_denoisers(
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """The bundled denoisers: name, folder, SHA-256 of the weights."""
     from dpclean.cli import print_json
@@ -64,19 +63,11 @@ def fit_denoiser(
         typer.Option(envvar="DPCLEAN_LEARNING_RATE", metavar="R", help="Highest rate; 1e-3, with --init 3e-4."),
     ] = None,
     seed: Annotated[int, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Same seed, same weights.")] = 0,
-    device: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-    ] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read images.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", envvar="DPCLEAN_OVERWRITE", help="Replace an OUT that this command made.")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
+    device: Device = "auto",
+    workers: Readers = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit a denoiser to images that you trust. The same command again goes on where it stopped.
 
@@ -130,19 +121,11 @@ def eval_denoiser(
     limit: Annotated[
         int | None, typer.Option(envvar="DPCLEAN_LIMIT", metavar="N", help="Only the first N inputs.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DTYPE", metavar="auto|bf16|fp16|fp32", help="Precision of the denoiser.")
-    ] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read images.")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    workers: Readers = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """PSNR and SSIM of a denoiser on clean images, beside those of the noised ones.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
+
+from dpclean.cli.common import Json
 
 
 def doctor(
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Tell what is installed and built, what will be used, and what to do about what is missing."""
     from dpclean.cli import print_json

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpclean.cli import values
+from dpclean.cli.common import Config, Json
 
 if TYPE_CHECKING:
     from dpclean.certify.plan import Plan
@@ -63,19 +63,8 @@ def plan(
             envvar="DPCLEAN_IMAGE_VALUES", metavar="N", help="Pixel values of one image, for the table of attacks."
         ),
     ] = 3072,
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="DPCLEAN_CONFIG",
-            callback=values.config,
-            is_eager=True,
-            metavar="FILE.toml",
-            help="Take options from a file.",
-        ),
-    ] = None,
+    json: Json = False,
+    config: Config = None,
 ) -> None:
     """Tell how many runs, how much time and disk a radius takes, and what it is worth.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dpclean.cli.common import Device, Json, Readers
 from dpclean.errors import printable
 
 
@@ -16,15 +17,9 @@ def predict(
         typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'.", envvar="DPCLEAN_MODEL"),
     ],
     images: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards.")],
-    device: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-    ] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read images.")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
+    device: Device = "auto",
+    workers: Readers = None,
+    json: Json = False,
 ) -> None:
     """Classify images: one line each, name, tab, class, tab, probability.
 

@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
+from dpclean.cli.common import Json
 from dpclean.errors import printable
 
 
 def quarantine(
     out: Annotated[Path, typer.Argument(help="A folder that 'dpclean sanitize' made.")],
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """List the inputs that were left out, and why: one line each, reason, tab, name."""
     from dpclean.cli import print_json

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpclean.cli import values
+from dpclean.cli.common import BatchSize, Config, Device, DryRun, Dtype, Json, Overwrite, Quiet
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
@@ -66,18 +67,9 @@ def sanitize(
     method: Annotated[
         str, typer.Option(envvar="DPCLEAN_METHOD", metavar="one-step", help="How the noise is taken away.")
     ] = "one-step",
-    device: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DTYPE", metavar="auto|bf16|fp16|fp32", help="Precision of the denoiser.")
-    ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Images of 32 px in a batch; others in proportion."
-        ),
-    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = None,
     workers: Annotated[
         int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read and write images.")
     ] = None,
@@ -106,26 +98,11 @@ def sanitize(
     report: Annotated[
         bool, typer.Option("--report", envvar="DPCLEAN_REPORT", help="Leave a page with examples beside OUT.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", envvar="DPCLEAN_OVERWRITE", help="Replace an OUT that dpclean made.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="DPCLEAN_DRY_RUN", help="Say what would happen and touch nothing.")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="DPCLEAN_CONFIG",
-            callback=values.config,
-            is_eager=True,
-            metavar="FILE.toml",
-            help="Take options from a file.",
-        ),
-    ] = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """Noise and denoise every image of RAW into OUT. The same command again goes on where it stopped.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpclean.cli import values
+from dpclean.cli.common import Config, Device, DryRun, Json, Overwrite, Quiet, Readers
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
@@ -53,32 +53,13 @@ def train(
         int, typer.Option(envvar="DPCLEAN_WARM_EPOCHS", metavar="N", help="Epochs on the raw data.")
     ] = 10,
     seed: Annotated[int, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Same seed, same weights.")] = 0,
-    device: Annotated[
-        str, typer.Option(envvar="DPCLEAN_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-    ] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read images.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", envvar="DPCLEAN_OVERWRITE", help="Replace an OUT that dpclean made.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="DPCLEAN_DRY_RUN", help="Say what would happen and touch nothing.")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar="DPCLEAN_QUIET", help="No progress.")] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="DPCLEAN_CONFIG",
-            callback=values.config,
-            is_eager=True,
-            metavar="FILE.toml",
-            help="Take options from a file.",
-        ),
-    ] = None,
+    device: Device = "auto",
+    workers: Readers = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """Train a classifier on sanitized images. The same command again goes on where it stopped.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dpclean.cli.common import Json
 from dpclean.errors import printable
 
 
@@ -14,9 +15,7 @@ def verify(
     certificate: Annotated[
         Path, typer.Argument(help="A folder that 'dpclean certify' made.", envvar="DPCLEAN_CERTIFICATE")
     ] = Path("certificate"),
-    json: Annotated[
-        bool, typer.Option("--json", envvar="DPCLEAN_JSON", help="One JSON object on standard output.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Recompute a certificate from its votes, in whole numbers; exit code 6 names the first difference.
 
