@@ -22,7 +22,6 @@ from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import ConflictError
 from dpclean.jobs.staging import write_durably
-from dpclean.noise import kernel_name
 from dpclean.noise.keys import run_seed
 from dpclean.train.images import prepare
 from dpclean.train.init import find_init
@@ -139,13 +138,7 @@ def recipe_of(fields: dict[str, Any]) -> Recipe:
 def engine(denoiser: Denoiser, threads: int) -> dict[str, Any]:
     """What runs must have in common to be identically distributed: device kind, type, shapes, threads, versions."""
     return {
-        "device": denoiser.device.type,
-        "device_kind": denoiser.device_kind,
-        "kernel": kernel_name(),
-        "dtype": denoiser.dtype,
-        "batch_pixels": denoiser.shapes.batch_pixels,
-        "tile": denoiser.shapes.tile,
-        "overlap": denoiser.shapes.overlap,
+        **denoiser.engine,
         "threads": threads if denoiser.device.type == "cpu" else None,
         "versions": {"dpclean": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Shapes, mirror_pad
 from dpclean.errors import InputError, SetupError, UsageError
-from dpclean.noise import to_model_input, to_uint8
+from dpclean.noise import kernel_name, to_model_input, to_uint8
 
 if TYPE_CHECKING:
     import diffusers
@@ -153,6 +153,19 @@ class Denoiser:
         if self.device.type == "cpu":
             return torch.backends.cpu.get_cpu_capability()
         return torch.cuda.get_device_name(self.device)
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What the bytes of a result depend on beside the image and its noise: device kind, kernel, type, shapes."""
+        return {
+            "device": self.device.type,
+            "device_kind": self.device_kind,
+            "kernel": kernel_name(),
+            "dtype": self.dtype,
+            "batch_pixels": self.shapes.batch_pixels,
+            "tile": self.shapes.tile,
+            "overlap": self.shapes.overlap,
+        }
 
     @cached_property
     def _exact(self) -> FixedLevelNetwork:

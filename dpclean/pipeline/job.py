@@ -20,7 +20,6 @@ from dpclean.jobs import manifest as manifests
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.ledger import DONE, Ledger, Listed
 from dpclean.jobs.staging import Staging
-from dpclean.noise import kernel_name
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
 from dpclean.pipeline.options import Options
@@ -327,13 +326,7 @@ def _check_places(raw: Path, out: Path) -> None:
 def _engine(denoiser: Denoiser) -> dict[str, Any]:
     """What decides the bytes beside the options: device kind, type, shapes and library versions."""
     return {
-        "device": denoiser.device.type,
-        "device_kind": denoiser.device_kind,
-        "kernel": kernel_name(),
-        "dtype": denoiser.dtype,
-        "batch_pixels": denoiser.shapes.batch_pixels,
-        "tile": denoiser.shapes.tile,
-        "overlap": denoiser.shapes.overlap,
+        **denoiser.engine,
         "versions": {"dpclean": __version__} | {name: metadata.version(name) for name in LIBRARIES},
     }
 
