@@ -15,13 +15,15 @@ from dpclean.denoise.schedule import NoiseLevel
 
 AREAS = (256, 128, 64, 32)  # edges in pixels, after the whole image
 STANDARD_ERRORS = 2.0
+AT_ONCE = 1 << 24  # values; of larger images one channel at a time
 
 
 def without_drift(noised: Tensor, prediction: Tensor, level: NoiseLevel, prediction_type: str) -> Tensor:
     """The prediction, float32 [N, C, H, W], whose areas' means differ from the noised ones by what noise explains.
 
-    noised: the model's input [N, C, H, W]; prediction: of its size, or [N, 3, H, W] for grey, of which the mean is
-    taken first, since its channels got one noise. Samples do not influence each other.
+    noised: the model's input [N, C, H, W]; prediction: of its size, changed in place where it is float32; for grey
+    also [N, 3, H, W], of which the mean is taken first, since its channels got one noise. Samples do not influence each
+    other.
     """
     prediction = prediction.float()
     if noised.shape[1] == 1:
@@ -31,18 +33,29 @@ def without_drift(noised: Tensor, prediction: Tensor, level: NoiseLevel, predict
     signal, noise = level.alphas_cumprod**0.5, (1 - level.alphas_cumprod) ** 0.5
     # what one unit of the image, on [-1, 1], is in the prediction
     unit = {"epsilon": -signal / noise, "v_prediction": -1 / noise, "sample": 1.0}[prediction_type]
-    noised = noised.float()
-    away = (noised / signal - _image(noised, prediction, signal, noise, prediction_type)).contiguous()
+    channels = prediction.shape[1]
+    step = channels if prediction.numel() <= AT_ONCE else 1
+    for part in (slice(first, first + step) for first in range(0, channels, step)):
+        x = noised[:, part].float()
+        image = _image(x, prediction[:, part], signal, noise, prediction_type)
+        drift = _drift((x / signal).sub_(image).contiguous(), level.sigma)
+        if drift.any():
+            height, width = x.shape[2:]
+            prediction[:, part] += _stretched(_stretched(drift, height, 2), width, 3).mul_(unit)
+    return prediction
+
+
+def _drift(away: Tensor, sigma: float) -> Tensor:
+    """What is to be added to an image, by areas of the smallest size, given how far the noised one is away from it."""
     height, width = away.shape[2:]
+    shapes = [(max(1, round(height / area)), max(1, round(width / area))) for area in (1 << 62, *AREAS)]
+    away = _area_means(away, shapes[-1])
     total = torch.zeros_like(away)
-    shapes = dict.fromkeys((max(1, round(height / area)), max(1, round(width / area))) for area in (1 << 62, *AREAS))
-    for shape in shapes:
-        means = _area_means(away - total, shape)
-        error = 2 * level.sigma * (shape[0] * shape[1] / (height * width)) ** 0.5
-        beyond = functional.softshrink(means, STANDARD_ERRORS * error)
-        total += _stretched(_stretched(beyond, height, 2), width, 3)
-    settled: Tensor = prediction + unit * total
-    return settled
+    for rows, columns in dict.fromkeys(shapes):
+        error = 2 * sigma * (rows * columns / (height * width)) ** 0.5
+        beyond = functional.softshrink(_area_means(away - total, (rows, columns)), STANDARD_ERRORS * error)
+        total += _stretched(_stretched(beyond, away.shape[2], 2), away.shape[3], 3)
+    return total
 
 
 def _area_means(away: Tensor, shape: tuple[int, int]) -> Tensor:
