@@ -25,6 +25,7 @@ class ShardSource:
     """
 
     kind: Literal["shards"] = "shards"
+    has_splits = False
 
     def __init__(self, root: Path, names: tuple[str, ...], options: ReadOptions, hidden: int) -> None:
         self.root = root

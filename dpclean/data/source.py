@@ -34,6 +34,11 @@ class Source(Protocol):
     def classes(self) -> tuple[str, ...]: ...
 
     @property
+    def has_splits(self) -> bool:
+        """Every top folder is one of train, val, valid, validation, test."""
+        ...
+
+    @property
     def hidden(self) -> int:
         """Entries skipped because their name begins with a dot (a hidden folder counts once)."""
         ...

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.digest import PixelDigest, pixel_sha256
-from dpclean.data.folder import FolderSource
 from dpclean.data.records import ReadOptions, Sample
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
@@ -87,7 +86,7 @@ def read_images(
         listed=len(samples),
         quarantined=_reasons(samples),
         kind=source.kind,
-        has_splits=isinstance(source, FolderSource) and source.has_splits,
+        has_splits=source.has_splits,
     )
 
 
