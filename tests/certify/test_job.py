@@ -395,3 +395,13 @@ def test_kept_models_vote_on_new_images(raw: Path, tmp_path: Path, transparent: 
         (None if p["class"] < 0 else classes[p["class"]], p["certified_radius"], p["k_a"]) for p in points
     ]
     assert len(points) == 9
+
+
+def test_overwrite_replaces_a_certificate_by_a_job_of_its_own(
+    tmp_path: Path, transparent: str, finished: dict[str, Any]
+) -> None:
+    shutil.copytree(finished["out"], tmp_path / "out")
+    result = run(**{**finished, "out": tmp_path / "out"}, alpha="0.2", overwrite=True)
+    assert (result.runs_done_now, result.already_complete) == (6, False)
+    assert json.loads((tmp_path / "out/certificate.json").read_text())["terms"]["alpha"] == "0.2"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.dpclean-key"}
