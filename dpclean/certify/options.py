@@ -9,6 +9,7 @@ from pathlib import Path
 from dpclean.certify.bounds import exact_decimal
 from dpclean.certify.votes import MOST_RUNS
 from dpclean.errors import UsageError
+from dpclean.noise import SIGMA_MAX
 
 CHOICES = {
     "threat": ("clean-test", "noised-test"),
@@ -62,6 +63,11 @@ class Options:
             )
         if not 1 <= self.runs <= MOST_RUNS:
             raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {self.runs}", "1000 is a common choice")
+        if self.sigma is not None and not 0 <= exact_decimal("sigma", self.sigma) <= SIGMA_MAX:
+            raise UsageError(
+                f"sigma must be from 0 to {SIGMA_MAX:g} on the [0, 1] pixel scale, got {self.sigma}",
+                "0.25 is a common choice",
+            )
         for name in ("batch_size", "workers", "limit", "run_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -339,6 +339,11 @@ def test_weights_that_saw_the_data_are_refused(raw: Path, tmp_path: Path, transp
     ("options", "error", "word"),
     [
         ({"sigma": "0"}, UsageError, "sigma"),
+        ({"sigma": "0,25"}, UsageError, "decimal"),
+        ({"sigma": "nan"}, UsageError, "decimal"),
+        ({"sigma": "-1"}, UsageError, "from 0 to 4"),
+        ({"sigma": "25"}, UsageError, "from 0 to 4"),
+        ({"sigma": "0.0001"}, UsageError, "between"),
         ({"alpha": "0.95"}, UsageError, "alpha"),
         ({"alpha": "99"}, UsageError, "alpha"),
         ({"alpha": "nan"}, UsageError, "alpha"),
