@@ -44,7 +44,8 @@ class Runner:
         self.models = models
         self.seconds: dict[str, float] = {}  # spent in the parts of the runs so far
         self.denoiser = load_denoiser(method)
-        self._points = data.points
+        # raw pixels stay on the device from run to run; on a CPU these are views
+        self._train, self._points = self._on_device(data.train), self._on_device(data.points)
         self._trainer: Trainer | None = None
         self._command: CommandTrainer | None = None
         if method.trainer is not None:
@@ -58,14 +59,14 @@ class Runner:
     def run(self, number: int) -> NDArray[np.int32]:
         """The votes of run 1, 2, ...: int32 [points]. Raises Diverged or RunFailed where there are none."""
         begun = time.perf_counter()
-        train = self._sanitized(self.data.indices, self.data.train, number, test=False)
+        train = self._sanitized(self.data.indices, self._train, number, test=False)
         begun = self._spent("noise and denoise", begun)
         noised_test = self.method.threat == "noised-test"
         if noised_test:
             points = self._sanitized(self.data.point_indices, self._points, number, test=True)
             begun = self._spent("noise and denoise the test points", begun)
         else:
-            points = self._points
+            points = self.data.points
         if self._command is not None:
             row = self._command.run(number, train, self.data.labels, points)
             self._spent("train and predict", begun)
@@ -85,13 +86,16 @@ class Runner:
         return now
 
     def _sanitized(
-        self, indices: NDArray[np.int64], images: Sequence[NDArray[np.uint8]], run: int, *, test: bool
+        self, indices: NDArray[np.int64], images: Sequence[Tensor], run: int, *, test: bool
     ) -> list[NDArray[np.uint8]]:
         """The images after noise and denoising, in their order."""
-        pairs: Iterable[tuple[int, NDArray[np.uint8]]] = zip(indices.tolist(), images, strict=True)
+        pairs: Iterable[tuple[int, Tensor]] = zip(indices.tolist(), images, strict=True)
         results = {r.index: r for r in self.denoiser.denoise(pairs, key=self.key, run=run, test=test)}
         ordered = [results[index] for index in indices.tolist()]
         return [r.pixels if r.finite else np.full_like(r.pixels, MID_GREY) for r in ordered]
+
+    def _on_device(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        return [torch.from_numpy(image).to(self.denoiser.device) for image in images]
 
     def _tensor(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         return prepare(images, self.method.size).to(self.denoiser.device)
