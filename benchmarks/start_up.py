@@ -24,6 +24,7 @@ COMMANDS = {  # name: (command, exit code)
     "dpclean --version": ([DPCLEAN, "--version"], 0),
     "dpclean sanitize --sgima (no such option)": ([DPCLEAN, "sanitize", "raw", "--sgima", "0.25"], 2),
     "dpclean sanitize --sigma 0,25 (no number)": ([DPCLEAN, "sanitize", "raw", "--out", "clean", "--sigma", "0,25"], 2),
+    "dpclean certify --bound best (no such choice)": ([DPCLEAN, "certify", "clean", "--bound", "best"], 2),
 }
 
 

@@ -194,7 +194,8 @@ def test_help_version_and_usual_mistakes_need_no_large_import() -> None:
     told = (["--help"], ["--version"], ["sanitize", "--help"], ["sanitize", "--help", "--sigma", "x"])
     mistakes = (["sanitise"], ["sanitize"], ["sanitize", "--sgima", "1"], ["sanitize", "raw", "--sigma", "0,25"])
     number = ["sanitize", "raw", "--out", "clean", "--sigma", "0.25", "--limit", "all"]
-    for expected, commands in ((0, told), (2, (*mistakes, number))):
+    choice = ["certify", "clean", "--bound", "best"]
+    for expected, commands in ((0, told), (2, (*mistakes, number, choice))):
         for arguments in commands:
             command = [sys.executable, "-c", code.format(arguments, expected)]
             done = subprocess.run(command, capture_output=True, text=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args, get_type_hints
 
 from typer.core import TyperCommand
 
 from dpclean.errors import UsageError
+
+_WORD = re.compile("[a-z0-9-]+")
 
 
 class Command(TyperCommand):
@@ -37,8 +40,12 @@ class Command(TyperCommand):
 
 def _parse(hint: Any, shown: str, value: str) -> None:
     kind, (declared,) = hint.__origin__, hint.__metadata__
+    choices = (declared.metavar or "").split("|")
     if declared.parser is not None:
         declared.parser(value)
+    elif len(choices) > 1 and all(map(_WORD.fullmatch, choices)):  # as in --format png|webp|same
+        if value not in choices:
+            raise UsageError(f"{shown} {value!r} is not known", f"give one of: {', '.join(choices)}")
     elif {int, float} & set(get_args(kind) or (kind,)):
         try:
             float(value)
