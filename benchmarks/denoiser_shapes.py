@@ -71,6 +71,8 @@ CONTENDERS = {
     "patches 64-128": Contender((64, 128), 2, 2),
     "patches 64-128, squared": Contender((64, 128), 2, 2, "squared"),
     "patches 64-128, batch 32": Contender((64, 128), 2, 2, batch_size=32),
+    "patches 64-128, batch 16": Contender((64, 128), 2, 2, batch_size=16),
+    "pixels 32-64-128, batch 16": Contender((32, 64, 128), 2, 1, batch_size=16),
     "patches 64-96-128": Contender((64, 96, 128), 2, 2),
     "patches 96-192": Contender((96, 192), 2, 2),
     "patches of 4, 128-256": Contender((128, 256), 2, 4),

@@ -65,6 +65,29 @@ def psnr() -> str:
     )
 
 
+def shapes() -> str:
+    result = load("denoiser_shapes")
+    sigmas = ("0.05", "0.125", "0.25", "0.5")
+    rows = [
+        (
+            name,
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['images_per_second_and_core']:.0f}",
+            f"{row['steps']}",
+            *(f"{row[size][sigma]:.2f}" for size in ("small", "large") for sigma in sigmas),
+        )
+        for name, row in result["rows"].items()
+    ]
+    head = ("network", "weights", "images/s", "steps")
+    return (
+        f"PSNR in dB after {result['seconds']:g} CPU seconds of training each, from random weights, on photos held out "
+        f"from the {result['images']:,} that they were trained on, at 32 and 64 pixels; images of 32 pixels a second "
+        f"on one core ({where('denoiser_shapes')}, `benchmarks/denoiser_shapes.py`; widths by level, on pixels or on "
+        "patches of 2 x 2; batch 64 and the logarithmic loss unless it says otherwise):\n\n"
+        + table((*head, *(f"{edge} px, {sigma}" for edge in (32, 64) for sigma in sigmas)), rows)
+    )
+
+
 def speed() -> str:
     result = load("denoiser_speed")
     rows = [(name, ratio(value)) for name, value in result["ratios"].items()]
@@ -173,6 +196,7 @@ def certification() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "psnr": psnr,
+    "shapes": shapes,
     "speed": speed,
     "whole": whole,
     "kernels": kernels,

@@ -78,7 +78,7 @@ def fit(
     init: str | None = None,
     minutes: float = 60.0,
     steps: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = 16,
     learning_rate: float | None = None,
     seed: int = 0,
     device: str = "auto",

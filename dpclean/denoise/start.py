@@ -32,16 +32,15 @@ SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "prediction_type": "v_prediction",
 }
-PATCH_SIZE = 2
-# twice the images a second of a network on pixels; benchmarks/denoiser_shapes.py holds it against others
+# the bundled one's: of those that benchmarks/denoiser_shapes.py compares it learns fastest
 NETWORK: dict[str, Any] = {
-    "sample_size": 16,
-    "in_channels": 3 * PATCH_SIZE**2,
-    "out_channels": 3 * PATCH_SIZE**2,
-    "block_out_channels": (64, 128),
+    "sample_size": 32,
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (32, 64, 128),
     "layers_per_block": 2,
-    "down_block_types": ("DownBlock2D",) * 2,
-    "up_block_types": ("UpBlock2D",) * 2,
+    "down_block_types": ("DownBlock2D",) * 3,
+    "up_block_types": ("UpBlock2D",) * 3,
     "add_attention": False,
     "norm_num_groups": 16,
 }
@@ -62,7 +61,7 @@ class Start:
         """Raises SetupError where init is missing, UsageError where it takes grey images only."""
         if init is None:
             betas = np.linspace(SCHEDULER["beta_start"], SCHEDULER["beta_end"], SCHEDULER["num_train_timesteps"])
-            return cls(None, NETWORK, PATCH_SIZE, np.cumprod(1 - betas), SCHEDULER)
+            return cls(None, NETWORK, NETWORK.get("patch_size", 1), np.cumprod(1 - betas), SCHEDULER)
         files = find_denoiser(init)
         alphas_cumprod, prediction_type = load_schedule(files)
         network = json.loads(files.config.read_bytes())
@@ -83,7 +82,7 @@ class Start:
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
-                network = UNet2DModel(**self.network)
+                network = UNet2DModel(**{key: value for key, value in self.network.items() if key != "patch_size"})
         return Training(
             network.requires_grad_(True),
             patches,

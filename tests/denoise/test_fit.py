@@ -22,14 +22,14 @@ from dpclean.denoise.fit import Progress, fit
 from dpclean.denoise.loading import WEIGHTS, find_denoiser, load_schedule, load_through_diffusers
 from dpclean.denoise.training import as_velocity
 from dpclean.errors import ConflictError, Interrupted, UsageError
-from tests.networks import SMALL, make_denoiser
+from tests.networks import PATCHES, SMALL, make_denoiser
 
 KEY = bytes(range(32))
 
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "NETWORK", {**SMALL, "in_channels": 12, "out_channels": 12})
+    monkeypatch.setattr(start, "NETWORK", {**SMALL, **PATCHES})
 
 
 @pytest.fixture(scope="module")
