@@ -1,8 +1,8 @@
 """Make a small data set of real photographs to certify: 6 classes, 20 training and 5 test crops of 24 x 24 pixels each.
 
 The photographs are some of those of make_demo_photos.py, with the same sources and terms. A class is one photograph:
-its training crops come from the left two thirds, its test crops from the right third, so no test image shares a pixel
-with a training image. That makes an easy task for a small data set, and shows how a certificate is made, not how
+its training crops come from the left two thirds, its test crops from the right third, so the pieces do not overlap
+(making one smaller looks a few pixels past its edges). That makes an easy task for a small data set, and shows how a certificate is made, not how
 good a classifier can be.
 
     python examples/make_certify_photos.py small
