@@ -2,8 +2,8 @@
 
 The photographs are some of those of make_demo_photos.py, with the same sources and terms. A class is one photograph:
 its training crops come from the left two thirds, its test crops from the right third, so the pieces do not overlap
-(making one smaller looks a few pixels past its edges). That makes an easy task for a small data set, and shows how a certificate is made, not how
-good a classifier can be.
+(making one smaller looks a few pixels past its edges). That makes an easy task for a small data set, and shows how a
+certificate is made, not how good a classifier can be.
 
     python examples/make_certify_photos.py small
     dpclean certify ./small --sigma 0.25 --runs 100
