@@ -113,18 +113,34 @@ void invert_on_cpu(const std::string& kernel, size_t threads, const InverseJob& 
     });
 }
 
-void group_norm_on_cpu(const std::string& kernel, size_t threads, const GroupNormJob& job, size_t count) {
-    const Kernel& chosen = kernel_named(kernel);
-    py::gil_scoped_release release;
+// Whole samples to each thread, or a share of the groups of each where there are few samples.
+template <class Work>
+void over_groups(size_t threads, const GroupNormJob& job, size_t count, const Work& work) {
     if (count * job.pixels * job.channels < 1 << 15) threads = 1;
-    // Whole samples to each thread, or a share of the groups of each where there are few samples.
     const size_t shares = count >= threads ? 1 : std::min(threads, job.groups);
     in_parallel(threads, count * shares, 1, [&](size_t first, size_t last) {
         for (size_t i = first; i < last; i++) {
             const size_t share = i % shares;
-            chosen.group_norm(job, i / shares, job.groups * share / shares, job.groups * (share + 1) / shares);
+            work(i / shares, job.groups * share / shares, job.groups * (share + 1) / shares);
         }
     });
+}
+
+void group_norm_on_cpu(const std::string& kernel, size_t threads, const GroupNormJob& job, size_t count) {
+    const Kernel& chosen = kernel_named(kernel);
+    py::gil_scoped_release release;
+    over_groups(threads, job, count,
+                [&](size_t sample, size_t first, size_t last) { chosen.group_norm(job, sample, first, last); });
+}
+
+void group_norm_gradient_on_cpu(const std::string& kernel, size_t threads, const GroupNormJob& norm, uintptr_t gradient,
+                                uintptr_t weight_gradient, uintptr_t bias_gradient, size_t count) {
+    require(gradient && weight_gradient && bias_gradient, "null address");
+    const Kernel& chosen = kernel_named(kernel);
+    const GroupNormGradientJob job{norm, at<void>(gradient), at<float>(weight_gradient), at<float>(bias_gradient)};
+    py::gil_scoped_release release;
+    over_groups(threads, norm, count,
+                [&](size_t sample, size_t first, size_t last) { chosen.group_norm_gradient(job, sample, first, last); });
 }
 
 GroupNormJob group_norm_job(uintptr_t input, uintptr_t out, const std::string& type, uintptr_t weight, uintptr_t bias,
@@ -174,6 +190,9 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("invert", &invert_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"), py::arg("count"),
                py::arg("finite"));
     module.def("group_norm_silu", &group_norm_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"),
+               py::arg("count"));
+    module.def("group_norm_silu_gradient", &group_norm_gradient_on_cpu, py::arg("kernel"), py::arg("threads"),
+               py::arg("norm"), py::arg("gradient"), py::arg("weight_gradient"), py::arg("bias_gradient"),
                py::arg("count"));
     module.def("chacha20", &chacha20, py::arg("key"), py::arg("counter"), py::arg("run"), py::arg("low"),
                py::arg("high"), "The 16 words of one block.");

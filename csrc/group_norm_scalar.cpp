@@ -20,7 +20,8 @@ struct Wide {
         for (size_t i = 0; i < lanes; i++) to[i].value = static_cast<uint16_t>(u[i]);
     }
     static F multiply_add(F a, F b, F c) { return a * b + c; }
-    static F silu(F x) { return silu_of<Wide>(x); }
+    static F silu(F x) { return x / one_plus_exp<Wide>(x); }
+    static F sigmoid(F x) { return 1.0f / one_plus_exp<Wide>(x); }
     static F clamp(F x, float low, float high) {
         x = x > low ? x : F{} + low;
         return x < high ? x : F{} + high;
@@ -31,6 +32,10 @@ struct Wide {
 
 void group_norm_scalar(const GroupNormJob& job, size_t sample, size_t first_group, size_t last_group) {
     group_norm<Wide>(job, sample, first_group, last_group);
+}
+
+void group_norm_gradient_scalar(const GroupNormGradientJob& job, size_t sample, size_t first_group, size_t last_group) {
+    group_norm_gradient<Wide>(job, sample, first_group, last_group);
 }
 
 }  // namespace dpclean

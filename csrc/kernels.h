@@ -50,6 +50,13 @@ struct GroupNormJob {
     bool silu;
 };
 
+// Its gradients, from that of its result; `norm` is the job whose result it was, but `out` is the gradient of its input.
+struct GroupNormGradientJob {
+    GroupNormJob norm;
+    const void* gradient;                    // [N, pixels, channels]
+    float *weight_gradient, *bias_gradient;  // [N, channels], of each sample
+};
+
 struct Kernel {
     const char* name;
     // Blocks [first, last) of the batch, as blocks_per_image numbers them.
@@ -58,11 +65,15 @@ struct Kernel {
     bool (*invert)(const InverseJob& job, size_t image, size_t first, size_t last);
     // Groups [first, last) of one sample.
     void (*group_norm)(const GroupNormJob& job, size_t sample, size_t first, size_t last);
+    void (*group_norm_gradient)(const GroupNormGradientJob& job, size_t sample, size_t first, size_t last);
 };
 
 void group_norm_scalar(const GroupNormJob& job, size_t sample, size_t first, size_t last);
+void group_norm_gradient_scalar(const GroupNormGradientJob& job, size_t sample, size_t first, size_t last);
 void group_norm_avx2(const GroupNormJob& job, size_t sample, size_t first, size_t last);
+void group_norm_gradient_avx2(const GroupNormGradientJob& job, size_t sample, size_t first, size_t last);
 void group_norm_avx512(const GroupNormJob& job, size_t sample, size_t first, size_t last);
+void group_norm_gradient_avx512(const GroupNormGradientJob& job, size_t sample, size_t first, size_t last);
 
 // ChaCha20 blocks that a job spends on an image. Planar output wants whole pixels in a run of blocks.
 static inline size_t blocks_per_image(const NoiseJob& job) {

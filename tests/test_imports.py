@@ -34,7 +34,7 @@ STATISTICS = (
 )
 FLOORS = (
     {"errors"},
-    {"noise", "jobs", "statistics"},
+    {"noise", "jobs", "muon", "statistics"},
     {"data"},
     {"denoise"},
     {"contact_sheet", "doctor"},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpclean.denoise.loading import WEIGHTS, DenoiserFiles
-from dpclean.denoise.training import LARGE_EVERY, LOSS_FLOOR, SIGMA_RANGE, Training
+from dpclean.denoise.training import LARGE_EVERY, LOSS_FLOOR, MUON_FACTOR, SIGMA_RANGE, Training
 from dpclean.errors import printable
 
 
@@ -56,8 +56,9 @@ as {len(patches.large):,} patches of 64 x 64 and {len(patches.small):,} of 32 x 
 
 Written by `dpclean denoiser fit` {version}, from {begun}:
 {recipe.steps:,} steps of {recipe.batch_size} patches of 32 x 32,
-every {LARGE_EVERY}th step a quarter as many of 64 x 64; AdamW, peak rate {recipe.learning_rate:g}, cosine,
-gradient norm clipped at 1, exponential average, bfloat16;
+every {LARGE_EVERY}th step a quarter as many of 64 x 64;
+Muon for the inner filters (peak rate {MUON_FACTOR * recipe.learning_rate:g}), AdamW for the rest
+({recipe.learning_rate:g}), cosine, gradient norm clipped at 1, exponential average, bfloat16;
 loss log(MSE of v + {LOSS_FLOOR:g}) an image, sigma log-uniform, seed {recipe.seed};
 torch {torch_version} on {device}, {threads} threads. Mean loss at the end: {loss:.4f}. Weights stored in float16.
 

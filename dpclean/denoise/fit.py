@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dpclean import __version__
+from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.card import card
 from dpclean.denoise.denoiser import choose_device
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
@@ -101,6 +102,8 @@ def fit(
         raise UsageError("the seed must be from 0 to 4294967295, and the learning rate positive", "leave them out")
     begun = time.monotonic()
     start, where = Start.of(init), choose_device(device)
+    if where.type == "cpu":
+        keep_memory()
     rate = learning_rate if learning_rate is not None else RATE if init is None else RATE_FROM_INIT
     sources = [Path(path).expanduser().resolve() for path in data]
     with Staging(Path(out)) as staging:
@@ -224,8 +227,8 @@ def _write(
 ) -> None:
     """The diffusers layout with float16 weights, the ancestry where all of it is known, a picture and the card."""
     (folder / "scheduler").mkdir(exist_ok=True)
-    config = {name: value for name, value in dict(training.network.config).items() if not name.startswith("_")}
-    config |= {"_class_name": "UNet2DModel"} | ({"patch_size": start.patch_size} if start.patch_size > 1 else {})
+    config = {name: value for name, value in start.network.items() if not name.startswith("_")}
+    config["_class_name"] = "UNet2DModel"
     write_durably(folder / "config.json", as_json(config))
     write_durably(folder / "scheduler" / "scheduler_config.json", as_json(start.scheduler))
     half: dict[str, Tensor] = {name: tensor.half().contiguous().cpu() for name, tensor in training.average.items()}

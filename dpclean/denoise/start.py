@@ -12,12 +12,12 @@ import torch
 from dpclean.denoise.loading import (
     DenoiserFiles,
     find_denoiser,
-    import_diffusers,
+    load_network,
     load_schedule,
-    load_through_diffusers,
 )
 from dpclean.denoise.patches import Patches
 from dpclean.denoise.training import Recipe, Training
+from dpclean.denoise.unet import UNet2DModel
 from dpclean.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,16 +73,13 @@ class Start:
 
     def training(self, patches: Patches, recipe: Recipe, device: torch.device) -> Training:
         """Nothing done yet. The random first weights depend on the seed."""
-        import_diffusers()
-        from diffusers.models.unets.unet_2d import UNet2DModel
-
-        network: diffusers.UNet2DModel
+        network: UNet2DModel | diffusers.UNet2DModel
         if self.files is not None:
-            network = load_through_diffusers(self.files)
+            network = load_network(self.files)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
-                network = UNet2DModel(**{key: value for key, value in self.network.items() if key != "patch_size"})
+                network = UNet2DModel(self.network)
         return Training(
             network.requires_grad_(True),
             patches,

@@ -13,14 +13,18 @@ from torch.nn import functional
 
 from dpclean.denoise import schedule
 from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey
+from dpclean.muon import orthogonalized
 
 if TYPE_CHECKING:
     import diffusers
+
+    from dpclean.denoise.unet import UNet2DModel
 
 SIGMA_RANGE = (0.018, 1.1)  # a little beyond what is promised, 0.02 to 1.0
 LEVELS = 4096
 LARGE_EVERY = 4  # one step in so many is of large patches, and of a quarter as many
 WARM_UP = 100  # steps
+MUON_FACTOR, MOMENTUM, WEIGHT_DECAY = 20.0, 0.95, 0.01  # filters learn by Muon, at a factor of the learning rate
 AVERAGED = 0.03  # of all steps, the time constant of the exponential average
 LOSS_FLOOR = 1e-3
 LEAST_RATE = 1e-3  # of the learning rate, at the end
@@ -76,7 +80,7 @@ class Training:
 
     def __init__(
         self,
-        network: diffusers.UNet2DModel,
+        network: UNet2DModel | diffusers.UNet2DModel,
         patches: Patches,
         recipe: Recipe,
         *,
@@ -85,15 +89,19 @@ class Training:
         prediction_type: str,
         device: torch.device,
     ) -> None:
-        self.network: Any = network.to(device).train()
+        self.network: Any = network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.patches, self.recipe, self.device = patches.to(device), recipe, device
         self.patch_size, self.prediction_type = patch_size, prediction_type
         self.levels = Levels.of(alphas_cumprod, device)
         self.done = 0
         self._parameters: dict[str, Tensor] = dict(self.network.named_parameters())
         self.average = {name: p.detach().clone() for name, p in self._parameters.items()}
+        ends = {id(parameter) for conv in (network.conv_in, network.conv_out) for parameter in conv.parameters()}
+        inner = {name: p for name, p in self._parameters.items() if p.ndim == 4 and id(p) not in ends}
+        self._momentum = {name: torch.zeros_like(parameter) for name, parameter in inner.items()}
+        self._others = {name: p for name, p in self._parameters.items() if name not in inner}
         self._optimizer = torch.optim.AdamW(
-            self._parameters.values(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+            self._others.values(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
         )
 
     def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
@@ -107,11 +115,10 @@ class Training:
     def step(self) -> float:
         """One step; its loss."""
         generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.done)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.done)
         clean, noised, abar, timesteps = self._batch(generator)
         with torch.autocast(self.device.type, torch.bfloat16):
-            prediction = self.network(functional.pixel_unshuffle(noised, self.patch_size), timesteps).sample
+            prediction = self.network(self._input(noised), timesteps)
+        prediction = getattr(prediction, "sample", prediction)  # diffusers wraps it
         prediction = functional.pixel_shuffle(prediction.float(), self.patch_size)[:, : clean.shape[1]]
         found = as_velocity(prediction, noised, abar, self.prediction_type)
         wanted = (abar.sqrt() * noised - clean) / (1 - abar).sqrt()
@@ -119,10 +126,30 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
-        self._optimizer.step()
+        self._learn()
         self.done += 1
         self._follow()
         return float(loss.detach())
+
+    def _input(self, noised: Tensor) -> Tensor:
+        return functional.pixel_unshuffle(noised, self.patch_size).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def _learn(self) -> None:
+        """Muon (Jordan et al. 2024) for the inner filters, AdamW for the rest."""
+        rate = self.recipe.rate(self.done)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        rate *= MUON_FACTOR
+        for name, momentum in self._momentum.items():
+            parameter = self._parameters[name]
+            assert parameter.grad is not None
+            momentum.lerp_(parameter.grad, 1 - MOMENTUM)
+            update = orthogonalized(parameter.grad.lerp(momentum, MOMENTUM).flatten(1))
+            rows, columns = update.shape
+            parameter.mul_(1 - rate * WEIGHT_DECAY)
+            parameter.add_(update.view_as(parameter), alpha=-rate * max(1.0, rows / columns) ** 0.5)
 
     def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(clean, noised, abar [N, 1, 1, 1], timesteps [N]), one noise level an image."""
@@ -147,7 +174,10 @@ class Training:
         tensors = {"done": torch.tensor(self.done)}
         for name, parameter in self._parameters.items():
             tensors |= {f"weight/{name}": parameter.detach(), f"average/{name}": self.average[name]}
-            tensors |= {f"{key}/{name}": value for key, value in self._optimizer.state[parameter].items()}
+            if name in self._momentum:
+                tensors[f"momentum/{name}"] = self._momentum[name]
+            else:
+                tensors |= {f"{key}/{name}": value for key, value in self._optimizer.state[parameter].items()}
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
     @torch.no_grad()
@@ -157,5 +187,8 @@ class Training:
         for name, parameter in self._parameters.items():
             parameter.copy_(state[f"weight/{name}"])
             self.average[name].copy_(state[f"average/{name}"])
+            if name in self._momentum:
+                self._momentum[name].copy_(state[f"momentum/{name}"])
+                continue
             kept = {key: state[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             self._optimizer.state[parameter] = {key: value.to(self.device) for key, value in kept.items()}

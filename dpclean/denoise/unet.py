@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpclean.denoise.group_norm import group_norm_silu
+
 DEFAULTS: dict[str, Any] = {
     "patch_size": 1,  # ours, not diffusers': network.py
     "in_channels": 3,
@@ -68,7 +70,7 @@ def supports(config: Mapping[str, Any]) -> bool:
 
 
 class ResnetBlock2D(nn.Module):
-    """Two normalised convolutions; the parameters only: what runs is network.FixedResnetBlock."""
+    """Two normalised convolutions beside a shortcut. As it stands for training; network.FixedResnetBlock sanitizes."""
 
     upsample = downsample = None
     skip_time_act = False
@@ -84,6 +86,21 @@ class ResnetBlock2D(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
         self.nonlinearity = nn.SiLU()
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        projected = self.time_emb_proj(functional.silu(temb))[:, :, None, None]
+        h = self.conv1(_normed(self.norm1, x))
+        if self.time_embedding_norm == "scale_shift":
+            scale, shift = projected.chunk(2, 1)
+            h = functional.silu(_normed(self.norm2, h, silu=False) * (1 + scale) + shift)
+        else:
+            h = _normed(self.norm2, h + projected)
+        total: Tensor = (x if self.conv_shortcut is None else self.conv_shortcut(x)) + self.conv2(h)
+        return total if self.output_scale_factor == 1 else total / self.output_scale_factor
+
+
+def _normed(norm: nn.GroupNorm, x: Tensor, silu: bool = True) -> Tensor:
+    return group_norm_silu(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu=silu)
 
 
 class Attention(nn.Module):
@@ -210,7 +227,8 @@ class Timesteps(nn.Module):
 
     def forward(self, timesteps: Tensor) -> Tensor:
         half = self.size // 2
-        exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32) / (half - self.frequency_shift)
+        count = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+        exponents = -math.log(10000) * count / (half - self.frequency_shift)
         angles = timesteps[:, None].float() * exponents.exp()
         parts = [angles.cos(), angles.sin()] if self.cosine_first else [angles.sin(), angles.cos()]
         return functional.pad(torch.cat(parts, 1), (0, self.size % 2))
@@ -229,7 +247,7 @@ class TimestepEmbedding(nn.Module):
 
 
 class UNet2DModel(nn.Module):
-    """The parameters of a diffusers UNet2DModel under the same names; `network.FixedLevelNetwork` runs them."""
+    """A diffusers UNet2DModel with the same parameter names; `network.FixedLevelNetwork` runs it at one level."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -253,6 +271,21 @@ class UNet2DModel(nn.Module):
             self.up_blocks.append(UpBlock2D(shapes, kind.startswith("Attn"), i == final, c))
         self.conv_norm_out = nn.GroupNorm(c.norm_num_groups, widths[0], c.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], c.out_channels, 3, padding=1)
+
+    def forward(self, sample: Tensor, timesteps: Tensor) -> Tensor:
+        """The prediction [N, C, H, W] for samples of that shape, channels_last, at timesteps [N]."""
+        temb = self.time_embedding(self.time_proj(timesteps))
+        h = self.conv_in(2 * sample - 1 if self.config.center_input_sample else sample)
+        skips: tuple[Tensor, ...] = (h,)
+        for down in self.down_blocks:
+            h, residuals = down(h, temb)
+            skips += residuals
+        h = self.mid_block(h, temb)
+        for up in self.up_blocks:
+            count = len(up.resnets)  # type: ignore[arg-type]
+            h, skips = up(h, skips[-count:], temb), skips[:-count]
+        out: Tensor = self.conv_out(_normed(self.conv_norm_out, h))
+        return out
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> UNet2DModel:

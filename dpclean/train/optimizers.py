@@ -6,28 +6,12 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from dpclean.muon import orthogonalized
 from dpclean.train.recipes import Recipe
 
 HEAD_LR, BIAS_LR, SGD_MOMENTUM, HEAD_DECAY = 0.67, 0.053, 0.85, 0.001  # of what Muon does not take, by Jordan 2024
-_A, _B, _C = 3.4445, -4.7750, 2.0315
-
-
-def orthogonalized(gradient: Tensor, steps: int = 3) -> Tensor:
-    """The nearest semi-orthogonal matrix to [M,N], roughly, by a quintic Newton-Schulz iteration in half precision.
-
-    Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
-    """
-    matrix = gradient.bfloat16()
-    matrix = matrix / (matrix.norm() + 1e-7)
-    tall = matrix.shape[0] > matrix.shape[1]
-    matrix = matrix.T if tall else matrix
-    for _ in range(steps):
-        square = matrix @ matrix.T
-        matrix = _A * matrix + (_B * square + _C * square @ square) @ matrix
-    found: Tensor = (matrix.T if tall else matrix).to(gradient.dtype)
-    return found
 
 
 class Muon(torch.optim.Optimizer):

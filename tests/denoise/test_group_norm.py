@@ -85,3 +85,40 @@ def test_a_nan_stays_within_its_sample_and_group() -> None:
     x[0, 1, 2, 3] = float("nan")
     got = group_norm_silu(x, weight, bias, 2, 1e-5)
     assert got[0, :4].isnan().all() and not got[0, 4:].isnan().any() and not got[1].isnan().any()
+
+
+@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.bfloat16, 1e-2)])
+@settings(max_examples=25)
+@given(
+    count=st.integers(1, 4), groups=st.integers(1, 4), each=st.integers(1, 13), height=st.integers(2, 20),
+    width=st.integers(1, 12), silu=st.booleans(),
+)  # fmt: skip
+def test_gradients_agree_with_torch_in_float64(
+    name: str, dtype: torch.dtype, tolerance: float, count: int, groups: int, each: int, height: int, width: int,
+    silu: bool,
+) -> None:  # fmt: skip
+    x, weight, bias = (t.requires_grad_() for t in inputs((count, groups * each, height, width), dtype))
+    gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    exact = defined(x, weight, bias, groups, 1e-3)
+    expected = torch.autograd.grad(F.silu(exact) if silu else exact, (x, weight, bias), gradient.double())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPCLEAN_KERNEL", name)
+        y = group_norm_silu(x, weight, bias, groups, 1e-3, silu=silu)
+        found = torch.autograd.grad(y, (x, weight, bias), gradient)
+    for got, wanted in zip(found, expected, strict=True):
+        assert (got - wanted).abs().max() <= tolerance * (wanted.abs().max() + 1)
+
+
+def test_gradients_are_the_same_with_any_threads() -> None:
+    x, weight, bias = (t.requires_grad_() for t in inputs((5, 48, 33, 31), torch.bfloat16))
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 7):
+            torch.set_num_threads(threads)
+            y = group_norm_silu(x, weight, bias, 6, 1e-5)
+            found.append(torch.autograd.grad(y.float().square().sum(), (x, weight, bias)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

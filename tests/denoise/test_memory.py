@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def limited(folder: Path, room: int, batch_pixels: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", LIMITED, str(folder), str(room), str(batch_pixels)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    # every thread's own heap would take address space that it does not use
+    one_thread = {**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, env=one_thread)
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_job_runs(folder: Path) -> None:

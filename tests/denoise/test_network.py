@@ -62,6 +62,23 @@ def test_our_own_network_computes_what_diffusers_computes(name: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_our_own_network_is_trained_as_diffusers_would(name: str) -> None:
+    """The same predictions at a timestep each, and the same gradients."""
+    model, x, _ = expected_of(VARIANTS[name])
+    own = unet.UNet2DModel.from_state(dict(model.config), model.state_dict())
+    timesteps = torch.tensor([7.5, 432.1])
+    expected, found = model.requires_grad_(True)(x, timesteps).sample, own.requires_grad_(True)(x, timesteps)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    for result in (expected, found):
+        result.square().mean().backward()
+    of_own = dict(own.named_parameters())
+    for parameter_name, parameter in model.named_parameters():
+        found, expected = of_own[parameter_name].grad, parameter.grad
+        assert found is not None and expected is not None
+        assert (found - expected).norm() <= 2e-3 * expected.norm() + 1e-7, parameter_name
+
+
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
 def test_a_sum_in_one_pass_or_two_is_the_sum(

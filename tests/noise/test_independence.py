@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +104,18 @@ def test_strided_images_are_read_where_they_lie() -> None:
     model_input = to_model_input(tensor, 0.25, 0.8, key=KEY, run=1, indices=[0, 1, 2])
     contiguous = to_model_input(tensor.contiguous(), 0.25, 0.8, key=KEY, run=1, indices=[0, 1, 2])
     assert torch.equal(model_input, contiguous)
+
+
+def test_a_process_that_was_forked_off_has_threads_of_its_own() -> None:
+    x = random_images((7, 61, 67, 3))  # NumPy's: torch itself would wait in the child
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        expected = add_noise(x, 1.0, key=KEY, run=1, indices=range(7))
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # threads that stayed behind would be waited for without end
+            os._exit(not np.array_equal(add_noise(x, 1.0, key=KEY, run=1, indices=range(7)), expected))
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)

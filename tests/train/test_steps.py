@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from dpclean.muon import orthogonalized
 from dpclean.train.augment import augmented, first_flips, flips
 from dpclean.train.networks import Residual, build
-from dpclean.train.optimizers import orthogonalized, scale
+from dpclean.train.optimizers import scale
 from dpclean.train.recipes import find_recipe
 from tests.train.pictures import tensors
 
