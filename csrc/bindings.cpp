@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "areas.h"
 #include "cuda.h"
 #include "threads.h"
 
@@ -113,6 +114,18 @@ void invert_on_cpu(const std::string& kernel, size_t threads, const InverseJob& 
     });
 }
 
+void area_means_on_cpu(size_t threads, const View& view, size_t count, size_t height, size_t width, size_t rows,
+                       size_t columns, uintptr_t out) {
+    require(view.data && out, "null address");
+    require(rows >= 1 && rows <= height && columns >= 1 && columns <= width, "an area has at least one pixel");
+    require(view.type != Type::i16, "model tensors are f32, bf16 or f16");
+    const AreaJob job{view, height, width, rows, columns, at<float>(out)};
+    py::gil_scoped_release release;
+    in_parallel(count * height * width < 1 << 16 ? 1 : threads, count, 1, [&](size_t first, size_t last) {
+        for (size_t image = first; image < last; image++) area_means(job, image);
+    });
+}
+
 // Whole samples to each thread, or a share of the groups of each where there are few samples.
 template <class Work>
 void over_groups(size_t threads, const GroupNormJob& job, size_t count, const Work& work) {
@@ -189,6 +202,8 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("noise", &noise_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"));
     module.def("invert", &invert_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"), py::arg("count"),
                py::arg("finite"));
+    module.def("area_means", &area_means_on_cpu, py::arg("threads"), py::arg("view"), py::arg("count"),
+               py::arg("height"), py::arg("width"), py::arg("rows"), py::arg("columns"), py::arg("out"));
     module.def("group_norm_silu", &group_norm_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"),
                py::arg("count"));
     module.def("group_norm_silu_gradient", &group_norm_gradient_on_cpu, py::arg("kernel"), py::arg("threads"),

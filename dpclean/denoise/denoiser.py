@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpclean.denoise import schedule
 from dpclean.denoise.allocator import give_back_memory, keep_memory
-from dpclean.denoise.drift import without_drift
+from dpclean.denoise.drift import drift_of, without
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Shapes, mirror_pad
@@ -257,8 +257,15 @@ class Denoiser:
 
     def _finish(self, noised: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """(uint8 [N, H, W, C], finite bool [N]) of model inputs and predictions of the same size."""
-        prediction = without_drift(noised, prediction[:, : self._network.in_channels], self.level, self.prediction_type)
-        return to_uint8(noised, prediction, self.level.alphas_cumprod, prediction_type=self.prediction_type)
+        level, kind = self.level, self.prediction_type
+        prediction = prediction[:, : self._network.in_channels]
+        pixels, finite = to_uint8(noised, prediction, level.alphas_cumprod, prediction_type=kind)
+        drift = drift_of(noised, prediction, level, kind)
+        some = drift.flatten(1).any(1).nonzero()[:, 0]
+        if len(some) > 0:
+            taken_back = without(drift[some], prediction[some], level, kind)
+            pixels[some], finite[some] = to_uint8(noised[some], taken_back, level.alphas_cumprod, prediction_type=kind)
+        return pixels, finite
 
     def _run_whole(self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw) -> Iterator[Denoised]:
         """One batch of images that fit into a tile, grouped by their exact shape."""

@@ -123,7 +123,7 @@ class Training:
         found = as_velocity(prediction, noised, abar, self.prediction_type)
         wanted = (abar.sqrt() * noised - clean) / (1 - abar).sqrt()
         loss = self.loss(found, wanted)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._learn()
@@ -190,5 +190,6 @@ class Training:
             if name in self._momentum:
                 self._momentum[name].copy_(state[f"momentum/{name}"])
                 continue
-            kept = {key: state[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            self._optimizer.state[parameter] = {key: value.to(self.device) for key, value in kept.items()}
+            kept = {key: torch.empty_like(parameter) for key in ("exp_avg", "exp_avg_sq")}  # of its memory layout too
+            kept["step"] = torch.zeros((), device=self.device)
+            self._optimizer.state[parameter] = {key: value.copy_(state[f"{key}/{name}"]) for key, value in kept.items()}

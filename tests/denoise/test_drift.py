@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dpclean.denoise.denoiser import Denoiser
-from dpclean.denoise.drift import STANDARD_ERRORS, without_drift
+from dpclean.denoise.drift import STANDARD_ERRORS, area_means, drift_of, without
 from dpclean.denoise.loading import find_denoiser
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.noise import add_noise
@@ -28,6 +28,26 @@ def model_input(clean: torch.Tensor, level: NoiseLevel, seed: int = 0) -> tuple[
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
     abar = level.alphas_cumprod
     return abar**0.5 * clean + (1 - abar) ** 0.5 * noise, noise
+
+
+def without_drift(noised: torch.Tensor, prediction: torch.Tensor, level: NoiseLevel, kind: str) -> torch.Tensor:
+    drift = drift_of(noised, prediction, level, kind)
+    return without(drift, prediction.clone(), level, kind)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_area_means_are_those_of_adaptive_pooling(dtype: torch.dtype) -> None:
+    images = torch.randn(3, 3, 70, 131, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for laid_out in (images, images.contiguous(memory_format=torch.channels_last), images[:, 1:, :69], images[:, :1]):
+        for shape in ((1, 1), (2, 4), (9, 7)):
+            expected = torch.nn.functional.adaptive_avg_pool2d(laid_out.double(), shape)
+            assert (area_means(laid_out, *shape) - expected).abs().max() < 1e-6
+    whole, before = area_means(images, 2, 4), torch.get_num_threads()
+    try:
+        torch.set_num_threads(5)
+        assert torch.equal(area_means(images[1:2], 2, 4), whole[1:2])
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])

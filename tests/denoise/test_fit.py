@@ -55,7 +55,7 @@ def error_of(denoiser: Path, images: Path, sigma: float) -> float:
 
 
 def test_it_learns_to_denoise(images: Path, tmp_path: Path) -> None:
-    out = run(images, tmp_path / "d", steps=150)
+    out = run(images, tmp_path / "d", steps=150, learning_rate=1e-2)
     before = run(images, tmp_path / "begun", steps=1)
     for sigma in (0.1, 0.25, 0.5):
         assert error_of(out, images, sigma) < 0.85 * error_of(before, images, sigma)
