@@ -5,7 +5,7 @@
 IMAGES: folders of photos, none of them a test set; every twentieth, by the hash of its name, is held out. Each
 contender trains for the given CPU seconds of this process (one thread: OMP_NUM_THREADS=1), the learning rate's cosine
 fitted to as many steps as its first ones foretell. Results are added to benchmarks/results/denoiser_shapes.json one by
-one; what is there for the same seconds is not done again. `dpclean.denoise.fit.NETWORK` is what `fit` begins with.
+one; what is there for the same seconds is not done again. `dpclean.denoise.start.NETWORK` is what `fit` begins with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DModel
 from machine_facts import RESULTS, write_results
 from torch import Tensor
 from torch.nn import functional
@@ -48,7 +47,8 @@ class Contender:
     layers: int
     patch_size: int
     loss: str = "log"  # log: of each image's error; squared: the plain mean
-    batch_size: int = 64
+    batch_size: int = 32
+    attends: bool = False  # at the lowest resolution
 
     def config(self) -> dict[str, Any]:
         levels, channels = len(self.widths), 3 * self.patch_size**2
@@ -60,7 +60,7 @@ class Contender:
             "layers_per_block": self.layers,
             "down_block_types": ("DownBlock2D",) * levels,
             "up_block_types": ("UpBlock2D",) * levels,
-            "add_attention": False,
+            "add_attention": self.attends,
             "norm_num_groups": 16,
         }
 
@@ -68,12 +68,12 @@ class Contender:
 CONTENDERS = {
     "pixels 32-64-128": Contender((32, 64, 128), 2, 1),
     "pixels 32-64-128, squared": Contender((32, 64, 128), 2, 1, "squared"),
-    "patches 64-128": Contender((64, 128), 2, 2),
-    "patches 64-128, squared": Contender((64, 128), 2, 2, "squared"),
-    "patches 64-128, batch 32": Contender((64, 128), 2, 2, batch_size=32),
-    "patches 64-128, batch 16": Contender((64, 128), 2, 2, batch_size=16),
     "pixels 32-64-128, batch 16": Contender((32, 64, 128), 2, 1, batch_size=16),
-    "patches 64-96-128": Contender((64, 96, 128), 2, 2),
+    "pixels 32-64-128, batch 64": Contender((32, 64, 128), 2, 1, batch_size=64),
+    "pixels 32-64-128, attention": Contender((32, 64, 128), 2, 1, attends=True),
+    "pixels 32-64-128, 3 blocks": Contender((32, 64, 128), 3, 1),
+    "pixels 48-96-160": Contender((48, 96, 160), 2, 1),
+    "patches 64-128": Contender((64, 128), 2, 2),
     "patches 96-192": Contender((96, 192), 2, 2),
     "patches of 4, 128-256": Contender((128, 256), 2, 4),
 }
@@ -91,7 +91,7 @@ class Fitted(Training):
 def begin(contender: Contender, patches: Patches, steps: int) -> Fitted:
     torch.manual_seed(0)
     training = Fitted(
-        UNet2DModel(**contender.config()),
+        unet.UNet2DModel(contender.config()),
         patches,
         Recipe(steps, contender.batch_size, 1e-3, 0),
         patch_size=contender.patch_size,

@@ -57,7 +57,7 @@ def fit_denoiser(
     ] = None,
     batch_size: Annotated[
         int, typer.Option(envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Patches of 32 px in a step.")
-    ] = 16,
+    ] = 32,
     learning_rate: Annotated[
         float | None,
         typer.Option(envvar="DPCLEAN_LEARNING_RATE", metavar="R", help="Highest rate; 1e-3, with --init 3e-4."),

@@ -79,7 +79,7 @@ def fit(
     init: str | None = None,
     minutes: float = 60.0,
     steps: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = 32,
     learning_rate: float | None = None,
     seed: int = 0,
     device: str = "auto",
