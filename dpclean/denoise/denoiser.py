@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,22 @@ def choose_dtype(name: str, device: torch.device) -> str:
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 
 
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Too little memory in the middle of a job, for which each library has its own words, is a refusal."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        raise SetupError(
+            f"the denoiser failed: {_first_line(error)}",
+            "free some memory, then give the same command again; or run 'dpclean doctor'",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 class Denoiser:
     """A denoiser at one noise level on one device.
 
@@ -188,7 +205,7 @@ class Denoiser:
             except (MemoryError, RuntimeError) as error:  # each library has its own words for too little memory
                 if asked or pixels <= 1024:
                     raise SetupError(
-                        f"the denoiser does not run on {self.device}: {str(error).splitlines()[0]}",
+                        f"the denoiser does not run on {self.device}: {_first_line(error)}",
                         "free some memory, or give a smaller --batch-size, or run 'dpclean doctor'",
                     ) from error
                 failed = True
@@ -267,7 +284,8 @@ class Denoiser:
             pixels[some], finite[some] = to_uint8(noised[some], taken_back, level.alphas_cumprod, prediction_type=kind)
         return pixels, finite
 
-    def _run_whole(self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw) -> Iterator[Denoised]:
+    @_refusing()
+    def _run_whole(self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw) -> list[Denoised]:
         """One batch of images that fit into a tile, grouped by their exact shape."""
         batch = self._blank(self.shapes.batch(*shape), *shape)
         groups: list[tuple[slice, list[int], Tensor, Tensor]] = []
@@ -286,10 +304,12 @@ class Denoiser:
             groups.append((place, indices, images, noised))
             start = place.stop
         prediction = self._predict(batch)
+        results: list[Denoised] = []
         for place, indices, images, noised in groups:
             height, width = noised.shape[2:]
             pixels, finite = self._finish(noised, prediction[place, :, :height, :width])
-            yield from self._results(indices, images, pixels, finite, draw)
+            results.extend(self._results(indices, images, pixels, finite, draw))
+        return results
 
     def _results(
         self, indices: list[int], images: Tensor, pixels: Tensor, finite: Tensor, draw: _Draw
@@ -301,6 +321,7 @@ class Denoiser:
             else:
                 yield self._retry(index, images[position : position + 1], draw)
 
+    @_refusing()
     def _tiles(self, index: int, image: Tensor, draw: _Draw, dtype: str | None = None) -> list[_Tile]:
         """The tiles of one image, noised as a whole."""
         pixels = image[None].to(self.device)
@@ -317,15 +338,18 @@ class Denoiser:
             batch[position] = mirror_pad(window, height, width)
         return batch
 
-    def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> Iterator[Denoised]:
-        """One batch of tiles; yields the images that it completes."""
+    @_refusing()
+    def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> list[Denoised]:
+        """One batch of tiles; gives the images that it completes."""
+        results: list[Denoised] = []
         prediction = self._predict(self._fill(self._blank(self.shapes.batch(*shape), *shape), tiles))
         for tile, predicted in zip(tiles, prediction, strict=False):
             whole = tile.image.blend.add(predicted, tile.top, tile.left)
             if whole is not None:
                 image = tile.image
                 pixels, finite = self._finish(image.noised, whole[None])
-                yield from self._results([image.index], image.pixels, pixels, finite, draw)
+                results.extend(self._results([image.index], image.pixels, pixels, finite, draw))
+        return results
 
     def _retry(self, index: int, images: Tensor, draw: _Draw) -> Denoised:
         """One image again in float32, tile by tile, with the same noise."""

@@ -42,26 +42,53 @@ except DpcleanError as error:
 """
 
 
+SHORT_OF_MEMORY = """
+import resource, sys
+import numpy as np
+import torch
+from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.loading import find_denoiser
+from dpclean.errors import DpcleanError
+
+torch.backends.mkldnn.set_flags(False)
+denoiser = Denoiser(find_denoiser(sys.argv[1]), 0.25, dtype="fp32")
+images = np.zeros((int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[3]), 3), np.uint8)
+(size,) = (int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20),) * 2)
+try:
+    list(denoiser.denoise(enumerate(images), key=bytes(32)))
+except DpcleanError as error:
+    print(error.message, "/", error.remedy)
+    sys.exit(error.exit)
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that needs more than 400 MiB for the preferred batch."""
     return make_denoiser(tmp_path_factory.mktemp("denoiser") / "wide", block_out_channels=(64, 64))
 
 
-def limited(folder: Path, room: int, batch_pixels: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", LIMITED, str(folder), str(room), str(batch_pixels)]
+def limited(program: str, folder: Path, *arguments: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, str(folder), *map(str, arguments)]
     # every thread's own heap would take address space that it does not use
     one_thread = {**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, env=one_thread)
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_job_runs(folder: Path) -> None:
-    done = limited(folder, 300, 0)
+    done = limited(LIMITED, folder, 300, 0)
     assert done.returncode == 0, done.stdout
     batch, difference = map(int, done.stdout.split())
     assert batch < 128 and difference <= 1
 
 
 def test_a_batch_that_was_asked_for_and_does_not_fit_is_refused(folder: Path) -> None:
-    done = limited(folder, 300, 128 * 1024)
+    done = limited(LIMITED, folder, 300, 128 * 1024)
     assert done.returncode == 4 and "--batch-size" in done.stdout
+
+
+@pytest.mark.parametrize(("images", "edge"), [(64, 64), (1, 2000)], ids=["whole images", "tiles"])
+def test_memory_that_ends_in_the_middle_is_a_refusal_and_no_traceback(folder: Path, images: int, edge: int) -> None:
+    done = limited(SHORT_OF_MEMORY, folder, images, edge)
+    assert done.returncode == 4 and "same command again" in done.stdout, done.stdout
