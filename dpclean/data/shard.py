@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,11 @@ class Shard:
         """Names of the tensors that are neither images nor labels."""
         return tuple(name for name in self.header.tensors if name not in (IMAGES, LABELS))
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return self.images.shape[0]
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         return self.images.size // self.rows
 

@@ -220,7 +220,6 @@ class Denoiser:
     def _predict(self, noised: Tensor, network: FixedLevelNetwork | None = None) -> Tensor:
         return METHODS[self.method](noised, network or self._network)
 
-    @torch.inference_mode()
     def denoise(
         self, images: Iterable[tuple[int, np.ndarray | Tensor]], *, key: bytes, run: int = 0, test: bool = False
     ) -> Iterator[Denoised]:
@@ -285,6 +284,7 @@ class Denoiser:
         return pixels, finite
 
     @_refusing()
+    @torch.inference_mode()
     def _run_whole(self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw) -> list[Denoised]:
         """One batch of images that fit into a tile, grouped by their exact shape."""
         batch = self._blank(self.shapes.batch(*shape), *shape)
@@ -322,6 +322,7 @@ class Denoiser:
                 yield self._retry(index, images[position : position + 1], draw)
 
     @_refusing()
+    @torch.inference_mode()
     def _tiles(self, index: int, image: Tensor, draw: _Draw, dtype: str | None = None) -> list[_Tile]:
         """The tiles of one image, noised as a whole."""
         pixels = image[None].to(self.device)
@@ -339,6 +340,7 @@ class Denoiser:
         return batch
 
     @_refusing()
+    @torch.inference_mode()
     def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> list[Denoised]:
         """One batch of tiles; gives the images that it completes."""
         results: list[Denoised] = []

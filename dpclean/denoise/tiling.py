@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,7 +26,7 @@ class Shapes:
 
     def edge(self, size: int) -> int:
         """The edge of the tile for an image edge: the next of EDGES, `tile` beyond."""
-        return next(edge for edge in EDGES if edge >= min(size, self.tile))
+        return EDGES[bisect_left(EDGES, min(size, self.tile))]
 
     def batch(self, height: int, width: int) -> int:
         """How many tiles [height, width] one batch holds."""
