@@ -35,6 +35,7 @@ from dpclean.denoise.training import Recipe, Training
 NAME = "denoiser_shapes"
 SIGMAS = (0.05, 0.125, 0.25, 0.5)
 PROBED = 4  # steps, timed to find how many fit; a multiple of the steps between large patches
+DEFAULTS = "Muon for the inner filters, two residual blocks a level, no attention, batch 32"
 HELD_OUT = 256  # patches of each size
 ALPHAS_CUMPROD = np.cumprod(1 - np.linspace(0.0001, 0.02, 1000))
 
@@ -176,7 +177,8 @@ def main() -> None:
     keep_memory()
     path = RESULTS / f"{NAME}.json"
     before = json.loads(path.read_text()) if path.exists() else {}
-    rows: dict[str, Any] = before.get("rows", {}) if before.get("seconds") == a.seconds else {}
+    same = (before.get("seconds"), before.get("defaults")) == (a.seconds, DEFAULTS)
+    rows: dict[str, Any] = before["rows"] if same else {}
     with tempfile.TemporaryDirectory() as work:
         training, held_out = (read_patches(folders, seed=0) for folders in split(a.images, Path(work)))
     for name in (name for name in a.only if name not in rows):
@@ -184,7 +186,8 @@ def main() -> None:
         done = fitted(contender, training, a.seconds)
         rows[name] = {"steps": done.recipe.steps, **measure(done, contender, held_out)}
         tell(name, rows[name])
-        write_results(NAME, {"seconds": a.seconds, "images": training.images, "rows": rows})
+        facts = {"seconds": a.seconds, "images": training.images, "defaults": DEFAULTS}
+        write_results(NAME, {**facts, "rows": rows})
     print(path)
 
 

@@ -83,8 +83,10 @@ def shapes() -> str:
         f"PSNR in dB after {result['seconds']:g} CPU seconds of training each, from random weights, on photos held out "
         f"from the {result['images']:,} that they were trained on, at 32 and 64 pixels; images of 32 pixels a second "
         f"on one core ({where('denoiser_shapes')}, `benchmarks/denoiser_shapes.py`; widths by level, on pixels or on "
-        "patches of 2 x 2; two residual blocks a level, no attention, batch 32 and the logarithmic loss unless it says "
-        "otherwise):\n\n" + table((*head, *(f"{edge} px, {sigma}" for edge in (32, 64) for sigma in sigmas)), rows)
+        "patches of 2 x 2; "
+        # results of the first version of that program do not name them
+        f"{result.get('defaults', 'AdamW, batch 64')} and the logarithmic loss unless it says otherwise):\n\n"
+        + table((*head, *(f"{edge} px, {sigma}" for edge in (32, 64) for sigma in sigmas)), rows)
     )
 
 

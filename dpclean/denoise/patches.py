@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,13 @@ MOST_CROPS = 100  # of one image
 PREFIX_BYTES = 8  # of a pixel hash, in an ancestry file
 GREY_SHARE = 1 / 16
 
+# Small images were made by all kinds of programs, some of them sharper than others.
+REDUCTIONS: tuple[Callable[[Tensor, tuple[int, int]], Tensor], ...] = (
+    functional.adaptive_avg_pool2d,
+    partial(functional.interpolate, mode="bilinear", antialias=True),
+    partial(functional.interpolate, mode="bicubic", antialias=True),
+)
+
 
 @dataclass(frozen=True)
 class Patches:
@@ -49,7 +57,7 @@ class Patches:
         """float32 [count, 3, edge, edge] in [-1, 1]: patches whole, cropped or reduced, flipped, some of them grey.
 
         edge: SMALL, or LARGE where there are large patches. Half of the reductions are of whole patches: small images
-        are mostly whole objects made small.
+        are mostly whole objects made small. A batch has one of REDUCTIONS.
         """
         device = self.large.device
 
@@ -63,11 +71,11 @@ class Patches:
         top, left = integer(0, chosen.shape[-1] - crop + 1), integer(0, chosen.shape[-1] - crop + 1)
         x = chosen[:, :, top : top + crop, left : left + crop].float()
         if crop != edge:
-            x = functional.interpolate(x, (edge, edge), mode="bilinear", antialias=True)
+            x = REDUCTIONS[integer(0, len(REDUCTIONS))](x, (edge, edge))
         flip, grey = torch.rand((2, count), generator=generator, device=device)
         x[flip < 0.5] = x[flip < 0.5].flip(3)
         x[grey < GREY_SHARE] = x[grey < GREY_SHARE].mean(1, keepdim=True)
-        return x.round() / 127.5 - 1
+        return x.clamp(0, 255).round() / 127.5 - 1
 
 
 def is_grey(images: Tensor) -> Tensor:
