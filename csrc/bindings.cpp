@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "areas.h"
 #include "cuda.h"
@@ -126,34 +127,42 @@ void area_means_on_cpu(size_t threads, const View& view, size_t count, size_t he
     });
 }
 
-// Whole samples to each thread, or a share of the groups of each where there are few samples.
-template <class Work>
-void over_groups(size_t threads, const GroupNormJob& job, size_t count, const Work& work) {
-    if (count * job.pixels * job.channels < 1 << 15) threads = 1;
-    const size_t shares = count >= threads ? 1 : std::min(threads, job.groups);
-    in_parallel(threads, count * shares, 1, [&](size_t first, size_t last) {
-        for (size_t i = first; i < last; i++) {
-            const size_t share = i % shares;
-            work(i / shares, job.groups * share / shares, job.groups * (share + 1) / shares);
-        }
-    });
-}
-
+// All of `sums` of group_norm, then the rest: whole samples to each thread while they last in the cache, else the blocks
+// of all samples.
 void group_norm_on_cpu(const std::string& kernel, size_t threads, const GroupNormJob& job, size_t count) {
-    const Kernel& chosen = kernel_named(kernel);
+    const GroupNorm& norm = *kernel_named(kernel).group_norm;
     py::gil_scoped_release release;
-    over_groups(threads, job, count,
-                [&](size_t sample, size_t first, size_t last) { chosen.group_norm(job, sample, first, last); });
+    if (count * job.pixels * job.channels < 1 << 15) threads = 1;
+    const size_t blocks = blocks_per_sample(job), each = 2 * blocks * job.channels;
+    std::vector<double> sums(count * each);
+    const auto over = [&](auto function, size_t first, size_t last) {
+        for (size_t i = first; i < last; i++) function(job, i / blocks, i % blocks, &sums[i / blocks * each]);
+    };
+    if (blocks == 1 || count >= 4 * threads)
+        return in_parallel(threads, count, 1, [&](size_t first, size_t last) {
+            for (size_t sample = first; sample < last; sample++) {
+                over(norm.sums, sample * blocks, (sample + 1) * blocks);
+                over(norm.apply, sample * blocks, (sample + 1) * blocks);
+            }
+        });
+    in_parallel(threads, count * blocks, 1, [&](size_t first, size_t last) { over(norm.sums, first, last); });
+    in_parallel(threads, count * blocks, 1, [&](size_t first, size_t last) { over(norm.apply, first, last); });
 }
 
 void group_norm_gradient_on_cpu(const std::string& kernel, size_t threads, const GroupNormJob& norm, uintptr_t gradient,
                                 uintptr_t weight_gradient, uintptr_t bias_gradient, size_t count) {
     require(gradient && weight_gradient && bias_gradient, "null address");
-    const Kernel& chosen = kernel_named(kernel);
+    const GroupNorm& chosen = *kernel_named(kernel).group_norm;
     const GroupNormGradientJob job{norm, at<void>(gradient), at<float>(weight_gradient), at<float>(bias_gradient)};
     py::gil_scoped_release release;
-    over_groups(threads, norm, count,
-                [&](size_t sample, size_t first, size_t last) { chosen.group_norm_gradient(job, sample, first, last); });
+    const size_t blocks = blocks_per_sample(norm), each = 2 * blocks * norm.channels;
+    in_parallel(threads, count, 1, [&](size_t first, size_t last) {
+        std::vector<double> sums(each);
+        for (size_t sample = first; sample < last; sample++) {
+            for (size_t block = 0; block < blocks; block++) chosen.sums(norm, sample, block, sums.data());
+            chosen.gradient(job, sample, sums.data());
+        }
+    });
 }
 
 GroupNormJob group_norm_job(uintptr_t input, uintptr_t out, const std::string& type, uintptr_t weight, uintptr_t bias,

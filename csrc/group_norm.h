@@ -1,8 +1,8 @@
 // GroupNorm and SiLU of channels-last activations, and their gradients, for any vector width: each file that includes
 // this has a `Wide` with the lanes, the loads and the stores; other arithmetic is the compiler's own on its vectors.
 //
-// Lanes are channels and every channel is summed down its pixels in one order, so a kernel's result depends on the
-// sample and on (pixels, channels, groups) only: not on the batch, or which groups a thread was given.
+// Lanes are channels. Every channel is summed down the pixels of a block, then over the blocks, in one order, so a kernel's
+// result depends on the sample and on (pixels, channels, groups) only: not on the batch, or which blocks a thread got.
 #pragma once
 
 #include <math.h>
@@ -62,18 +62,14 @@ inline typename Wide::U bfloat16_bits(typename Wide::F x) {
     return (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 
-struct Sums {
-    alignas(64) double sum[MAX_CHANNELS], square[MAX_CHANNELS];
-};
-
-// Over `pixels` pixels, of x - shift and of its square, channels [first, last).
+// Over `pixels` pixels, of x - shift and of its square: float64 [channels] each.
 template <class Wide, class T>
-void sum_channels(const T* x, size_t channels, size_t first, size_t last, const float* shift, Sums& sums, size_t pixels) {
-    for (size_t c = first; c < last; c++) sums.sum[c] = sums.square[c] = 0.0;
+void sum_channels(const T* x, size_t channels, const float* shift, double* sums, double* squares, size_t pixels) {
+    for (size_t c = 0; c < channels; c++) sums[c] = squares[c] = 0.0;
     for (size_t start = 0; start < pixels; start += ROWS) {
         const size_t end = start + ROWS < pixels ? start + ROWS : pixels;
-        for (size_t c = first; c < last; c += Wide::lanes) {
-            const size_t count = last - c;
+        for (size_t c = 0; c < channels; c += Wide::lanes) {
+            const size_t count = channels - c;
             const typename Wide::F away = load_some<Wide>(reinterpret_cast<const F32*>(shift + c), count);
             typename Wide::F sum = {}, square = {}, other_sum = {}, other_square = {};
             size_t p = start;
@@ -93,17 +89,42 @@ void sum_channels(const T* x, size_t channels, size_t first, size_t last, const 
             sum += other_sum;
             square += other_square;
             for (size_t i = 0; i < Wide::lanes && i < count; i++) {
-                sums.sum[c + i] += static_cast<double>(sum[i]);
-                sums.square[c + i] += static_cast<double>(square[i]);
+                sums[c + i] += static_cast<double>(sum[i]);
+                squares[c + i] += static_cast<double>(square[i]);
             }
         }
     }
 }
 
-inline double total(const double* of, size_t first, size_t count) {
-    double sum = 0.0;
-    for (size_t i = first; i < first + count; i++) sum += of[i];
-    return sum;
+template <class T>
+inline T* of_sample(const GroupNormJob& job, const void* all, size_t sample) {
+    return static_cast<T*>(const_cast<void*>(all)) + sample * job.pixels * job.channels;
+}
+
+// What is subtracted from every channel before it is squared: its group's mean over the first pixels, since a shift near
+// the mean keeps the difference of squares from cancelling.
+template <class Wide, class T>
+void find_shift(const GroupNormJob& job, const T* x, float* shift) {
+    static thread_local double sums[2 * MAX_CHANNELS];
+    const size_t each = job.channels / job.groups, rows = SHIFT_ROWS < job.pixels ? SHIFT_ROWS : job.pixels;
+    for (size_t c = 0; c < job.channels; c++) shift[c] = 0.0f;
+    sum_channels<Wide>(x, job.channels, shift, sums, sums + job.channels, rows);
+    for (size_t c = 0; c < job.channels; c += each) {
+        double total = 0.0;
+        for (size_t i = c; i < c + each; i++) total += sums[i];
+        for (size_t i = c; i < c + each; i++) shift[i] = static_cast<float>(total / static_cast<double>(rows * each));
+    }
+}
+
+template <class Wide, class T>
+void sums_of(const GroupNormJob& job, size_t sample, size_t block, double* sums) {
+    static thread_local float shift[MAX_CHANNELS];
+    const T* x = of_sample<const T>(job, job.input, sample);
+    find_shift<Wide>(job, x, shift);
+    const Pixels pixels = pixels_of(job, block);
+    double* own = sums + block * 2 * job.channels;
+    sum_channels<Wide>(x + pixels.first * job.channels, job.channels, shift, own, own + job.channels,
+                       pixels.last - pixels.first);
 }
 
 // What is subtracted from every channel and what it is multiplied with, and both with weight and bias in them:
@@ -113,22 +134,19 @@ struct Affine {
 };
 
 template <class Wide, class T>
-void find_affine(const GroupNormJob& job, const T* x, size_t first_group, size_t last_group, Affine& affine) {
-    static thread_local Sums sums;
-    const size_t each = job.channels / job.groups, first = first_group * each, last = last_group * each;
-    // A shift near the mean, that of the first pixels, keeps the squares' difference from cancelling.
+void find_affine(const GroupNormJob& job, size_t sample, const double* sums, Affine& affine) {
+    const size_t channels = job.channels, each = channels / job.groups, blocks = blocks_per_sample(job);
     float* shift = affine.offset;
-    for (size_t c = first; c < last; c++) shift[c] = 0.0f;
-    const size_t rows = SHIFT_ROWS < job.pixels ? SHIFT_ROWS : job.pixels;
-    sum_channels<Wide>(x, job.channels, first, last, shift, sums, rows);
-    for (size_t c = first; c < last; c += each) {
-        const float mean = static_cast<float>(total(sums.sum, c, each) / static_cast<double>(rows * each));
-        for (size_t i = c; i < c + each; i++) shift[i] = mean;
-    }
-    sum_channels<Wide>(x, job.channels, first, last, shift, sums, job.pixels);
-    for (size_t c = first; c < last; c += each) {
-        const double number = static_cast<double>(job.pixels * each), away = total(sums.sum, c, each) / number;
-        double variance = total(sums.square, c, each) / number - away * away;
+    find_shift<Wide>(job, of_sample<const T>(job, job.input, sample), shift);
+    for (size_t c = 0; c < channels; c += each) {
+        double sum = 0.0, square = 0.0;
+        for (size_t block = 0; block < blocks; block++)
+            for (size_t i = c; i < c + each; i++) {
+                sum += sums[2 * block * channels + i];
+                square += sums[(2 * block + 1) * channels + i];
+            }
+        const double number = static_cast<double>(job.pixels * each), away = sum / number;
+        double variance = square / number - away * away;
         if (variance < 0.0) variance = 0.0;  // NaN stays
         const double mean = static_cast<double>(shift[c]) + away, inverse = 1.0 / sqrt(variance + job.eps);
         for (size_t i = c; i < c + each; i++) {
@@ -142,29 +160,21 @@ void find_affine(const GroupNormJob& job, const T* x, size_t first_group, size_t
 }
 
 template <class Wide, class T, bool SILU>
-void apply(const GroupNormJob& job, const T* x, size_t first, size_t last, const Affine& affine, T* out) {
+void apply_to(const GroupNormJob& job, size_t sample, size_t block, const double* sums) {
+    static thread_local Affine affine;
+    find_affine<Wide, T>(job, sample, sums, affine);
+    const T* x = of_sample<const T>(job, job.input, sample);
+    T* out = of_sample<T>(job, job.out, sample);
     const size_t channels = job.channels;
-    for (size_t p = 0; p < job.pixels; p++)
-        for (size_t c = first; c < last; c += Wide::lanes) {
-            const size_t i = p * channels + c, count = last - c;
+    const Pixels pixels = pixels_of(job, block);
+    for (size_t p = pixels.first; p < pixels.last; p++)
+        for (size_t c = 0; c < channels; c += Wide::lanes) {
+            const size_t i = p * channels + c, count = channels - c;
             const auto slope = load_some<Wide>(reinterpret_cast<const F32*>(affine.slope + c), count);
             const auto offset = load_some<Wide>(reinterpret_cast<const F32*>(affine.offset + c), count);
             const auto y = Wide::multiply_add(load_some<Wide>(x + i, count), slope, offset);
             store_some<Wide>(out + i, SILU ? Wide::silu(y) : y, count);
         }
-}
-
-template <class Wide, class T>
-void group_norm_of(const GroupNormJob& job, size_t sample, size_t first_group, size_t last_group) {
-    static thread_local Affine affine;
-    const size_t each = job.channels / job.groups, first = first_group * each, last = last_group * each;
-    const T* x = static_cast<const T*>(job.input) + sample * job.pixels * job.channels;
-    T* out = static_cast<T*>(job.out) + sample * job.pixels * job.channels;
-    find_affine<Wide>(job, x, first_group, last_group, affine);
-    if (job.silu)
-        apply<Wide, T, true>(job, x, first, last, affine, out);
-    else
-        apply<Wide, T, false>(job, x, first, last, affine, out);
 }
 
 // The gradient at z, before SiLU, from that at SiLU(z).
@@ -175,11 +185,11 @@ inline typename Wide::F through_silu(typename Wide::F gradient, typename Wide::F
     return gradient * s * Wide::multiply_add(z, 1.0f - s, typename Wide::F{} + 1.0f);
 }
 
-// Gradients of one sample, groups [first_group, last_group): with x' = (x - mean) inverse and dz = through_silu,
+// Gradients of one sample: with x' = (x - mean) inverse and dz = through_silu,
 // of the bias sum dz, of the weight sum dz x', of x inverse (weight dz - m0 - x' m1), where m0 and m1 are the group's
 // means of weight dz and of weight dz x'.
 template <class Wide, class T, bool SILU>
-void group_norm_gradient_of(const GroupNormGradientJob& job, size_t sample, size_t first_group, size_t last_group) {
+void gradient_of(const GroupNormGradientJob& job, size_t sample, const double* of_pixels) {
     static thread_local Affine affine;
     static thread_local struct {
         alignas(64) float factor[MAX_CHANNELS], constant[MAX_CHANNELS];  // of x in its gradient
@@ -188,16 +198,15 @@ void group_norm_gradient_of(const GroupNormGradientJob& job, size_t sample, size
     using F = typename Wide::F;
     const GroupNormJob& norm = job.norm;
     const size_t channels = norm.channels, each = channels / norm.groups;
-    const size_t first = first_group * each, last = last_group * each, start_of = sample * norm.pixels * channels;
-    const T* x = static_cast<const T*>(norm.input) + start_of;
-    const T* gradient = static_cast<const T*>(job.gradient) + start_of;
-    T* out = static_cast<T*>(norm.out) + start_of;
-    find_affine<Wide>(norm, x, first_group, last_group, affine);
+    const T* x = of_sample<const T>(norm, norm.input, sample);
+    const T* gradient = of_sample<const T>(norm, job.gradient, sample);
+    T* out = of_sample<T>(norm, norm.out, sample);
+    find_affine<Wide, T>(norm, sample, of_pixels, affine);
     const auto of = [](const float* all, size_t c, size_t count) {
         return load_some<Wide>(reinterpret_cast<const F32*>(all + c), count);
     };
-    for (size_t c = first; c < last; c += Wide::lanes) {
-        const size_t count = last - c, lanes = count < Wide::lanes ? count : Wide::lanes;
+    for (size_t c = 0; c < channels; c += Wide::lanes) {
+        const size_t count = channels - c, lanes = count < Wide::lanes ? count : Wide::lanes;
         const F slope = of(affine.slope, c, count), offset = of(affine.offset, c, count);
         const F mean = of(affine.mean, c, count);
         for (size_t i = 0; i < lanes; i++) sums.bias[c + i] = sums.weight[c + i] = 0.0;
@@ -223,7 +232,7 @@ void group_norm_gradient_of(const GroupNormGradientJob& job, size_t sample, size
             job.bias_gradient[sample * channels + c + i] = static_cast<float>(sums.bias[c + i]);
         }
     }
-    for (size_t c = first; c < last; c += each) {
+    for (size_t c = 0; c < channels; c += each) {
         double m0 = 0.0, m1 = 0.0;
         for (size_t i = c; i < c + each; i++) {
             m0 += static_cast<double>(norm.weight[i]) * sums.bias[i];
@@ -237,8 +246,8 @@ void group_norm_gradient_of(const GroupNormGradientJob& job, size_t sample, size
         }
     }
     for (size_t p = 0; p < norm.pixels; p++)
-        for (size_t c = first; c < last; c += Wide::lanes) {
-            const size_t i = p * channels + c, count = last - c;
+        for (size_t c = 0; c < channels; c += Wide::lanes) {
+            const size_t i = p * channels + c, count = channels - c;
             const F v = load_some<Wide>(x + i, count), slope = of(affine.slope, c, count);
             const F z = Wide::multiply_add(v, slope, of(affine.offset, c, count));
             const F dz = through_silu<Wide, SILU>(load_some<Wide>(gradient + i, count), z);
@@ -248,19 +257,27 @@ void group_norm_gradient_of(const GroupNormGradientJob& job, size_t sample, size
 }
 
 template <class Wide>
-void group_norm_gradient(const GroupNormGradientJob& job, size_t sample, size_t first_group, size_t last_group) {
-    const bool half = job.norm.type == Type::bf16;
-    (half ? job.norm.silu ? group_norm_gradient_of<Wide, BF16, true> : group_norm_gradient_of<Wide, BF16, false>
-          : job.norm.silu ? group_norm_gradient_of<Wide, F32, true> : group_norm_gradient_of<Wide, F32, false>)(
-        job, sample, first_group, last_group);
+void any_sums(const GroupNormJob& job, size_t sample, size_t block, double* sums) {
+    (job.type == Type::bf16 ? sums_of<Wide, BF16> : sums_of<Wide, F32>)(job, sample, block, sums);
 }
 
 template <class Wide>
-void group_norm(const GroupNormJob& job, size_t sample, size_t first_group, size_t last_group) {
-    if (job.type == Type::bf16)
-        group_norm_of<Wide, BF16>(job, sample, first_group, last_group);
-    else
-        group_norm_of<Wide, F32>(job, sample, first_group, last_group);
+void any_apply(const GroupNormJob& job, size_t sample, size_t block, const double* sums) {
+    const bool half = job.type == Type::bf16;
+    (half ? job.silu ? apply_to<Wide, BF16, true> : apply_to<Wide, BF16, false>
+          : job.silu ? apply_to<Wide, F32, true> : apply_to<Wide, F32, false>)(job, sample, block, sums);
+}
+
+template <class Wide>
+void any_gradient(const GroupNormGradientJob& job, size_t sample, const double* sums) {
+    const bool half = job.norm.type == Type::bf16;
+    (half ? job.norm.silu ? gradient_of<Wide, BF16, true> : gradient_of<Wide, BF16, false>
+          : job.norm.silu ? gradient_of<Wide, F32, true> : gradient_of<Wide, F32, false>)(job, sample, sums);
+}
+
+template <class Wide>
+constexpr GroupNorm group_norm_by() {
+    return {any_sums<Wide>, any_apply<Wide>, any_gradient<Wide>};
 }
 
 }  // namespace

@@ -30,12 +30,6 @@ struct Wide {
 
 }  // namespace
 
-void group_norm_scalar(const GroupNormJob& job, size_t sample, size_t first_group, size_t last_group) {
-    group_norm<Wide>(job, sample, first_group, last_group);
-}
-
-void group_norm_gradient_scalar(const GroupNormGradientJob& job, size_t sample, size_t first_group, size_t last_group) {
-    group_norm_gradient<Wide>(job, sample, first_group, last_group);
-}
+extern const GroupNorm GROUP_NORM_SCALAR = group_norm_by<Wide>();
 
 }  // namespace dpclean

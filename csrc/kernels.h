@@ -57,23 +57,47 @@ struct GroupNormGradientJob {
     float *weight_gradient, *bias_gradient;  // [N, channels], of each sample
 };
 
+// A sample is read in blocks of pixels, which threads may share. `sums`, float64 [blocks, 2, channels] for each sample,
+// is what the first function leaves for the others: all blocks of a sample come before any of these.
+struct GroupNorm {
+    void (*sums)(const GroupNormJob& job, size_t sample, size_t block, double* sums);
+    void (*apply)(const GroupNormJob& job, size_t sample, size_t block, const double* sums);
+    void (*gradient)(const GroupNormGradientJob& job, size_t sample, const double* sums);
+};
+
+// Blocks of 1,024 pixels, or 64 larger ones.
+static inline size_t pixels_per_block(const GroupNormJob& job) {
+    const size_t least = (job.pixels + 63) / 64;
+    return least < 1024 ? 1024 : least;
+}
+
+static inline size_t blocks_per_sample(const GroupNormJob& job) {
+    return (job.pixels + pixels_per_block(job) - 1) / pixels_per_block(job);
+}
+
+struct Pixels {
+    size_t first, last;
+};
+
+static inline Pixels pixels_of(const GroupNormJob& job, size_t block) {
+    const size_t first = block * pixels_per_block(job), last = first + pixels_per_block(job);
+    return {first, last < job.pixels ? last : job.pixels};
+}
+
 struct Kernel {
     const char* name;
     // Blocks [first, last) of the batch, as blocks_per_image numbers them.
     void (*noise)(const NoiseJob& job, size_t first, size_t last);
     // Pixels [first, last) of one image; returns whether every prediction read was finite.
     bool (*invert)(const InverseJob& job, size_t image, size_t first, size_t last);
-    // Groups [first, last) of one sample.
-    void (*group_norm)(const GroupNormJob& job, size_t sample, size_t first, size_t last);
-    void (*group_norm_gradient)(const GroupNormGradientJob& job, size_t sample, size_t first, size_t last);
+    const GroupNorm* group_norm;
 };
 
-void group_norm_scalar(const GroupNormJob& job, size_t sample, size_t first, size_t last);
-void group_norm_gradient_scalar(const GroupNormGradientJob& job, size_t sample, size_t first, size_t last);
-void group_norm_avx2(const GroupNormJob& job, size_t sample, size_t first, size_t last);
-void group_norm_gradient_avx2(const GroupNormGradientJob& job, size_t sample, size_t first, size_t last);
-void group_norm_avx512(const GroupNormJob& job, size_t sample, size_t first, size_t last);
-void group_norm_gradient_avx512(const GroupNormGradientJob& job, size_t sample, size_t first, size_t last);
+extern const GroupNorm GROUP_NORM_SCALAR;
+#if defined(__x86_64__)
+extern const GroupNorm GROUP_NORM_AVX2;
+extern const GroupNorm GROUP_NORM_AVX512;
+#endif
 
 // ChaCha20 blocks that a job spends on an image. Planar output wants whole pixels in a run of blocks.
 static inline size_t blocks_per_image(const NoiseJob& job) {

@@ -382,7 +382,7 @@ struct Avx2 {
 
 }  // namespace
 
-extern const Kernel AVX2 = {"avx2", noise<Avx2>, invert<Avx2>, group_norm_avx2, group_norm_gradient_avx2};
+extern const Kernel AVX2 = {"avx2", noise<Avx2>, invert<Avx2>, &GROUP_NORM_AVX2};
 
 }  // namespace dpclean
 #endif

@@ -356,7 +356,7 @@ struct Avx512 {
 
 }  // namespace
 
-extern const Kernel AVX512 = {"avx512", noise<Avx512>, invert<Avx512>, group_norm_avx512, group_norm_gradient_avx512};
+extern const Kernel AVX512 = {"avx512", noise<Avx512>, invert<Avx512>, &GROUP_NORM_AVX512};
 
 }  // namespace dpclean
 #endif

@@ -153,6 +153,6 @@ struct Portable {
 
 }  // namespace
 
-const Kernel SCALAR = {"scalar", noise<Portable>, invert<Portable>, group_norm_scalar, group_norm_gradient_scalar};
+const Kernel SCALAR = {"scalar", noise<Portable>, invert<Portable>, &GROUP_NORM_SCALAR};
 
 }  // namespace dpclean

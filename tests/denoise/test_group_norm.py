@@ -55,7 +55,7 @@ def test_a_sample_is_the_same_in_any_batch_with_any_threads(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DPCLEAN_KERNEL", name)
-    x, weight, bias = inputs((5, 48, 33, 31), dtype)
+    x, weight, bias = inputs((5, 48, 65, 33), dtype)  # three blocks of pixels each
     whole = group_norm_silu(x, weight, bias, 6, 1e-5)
     before = torch.get_num_threads()
     try:
@@ -67,8 +67,9 @@ def test_a_sample_is_the_same_in_any_batch_with_any_threads(
         torch.set_num_threads(before)
 
 
-def test_a_large_mean_does_not_cancel_the_variance() -> None:
-    x, weight, bias = inputs((2, 32, 16, 16), torch.float32)
+@pytest.mark.parametrize("size", [16, 50, 300])  # one block of pixels, three, sixty-four
+def test_a_large_mean_does_not_cancel_the_variance(size: int) -> None:
+    x, weight, bias = inputs((2, 32, size, size), torch.float32)
     expected = defined(x + 1e3, weight, bias, 4, 1e-5)
     assert (group_norm_silu(x + 1e3, weight, bias, 4, 1e-5, silu=False) - expected).abs().max() < 5e-4
 
@@ -111,7 +112,7 @@ def test_gradients_agree_with_torch_in_float64(
 
 
 def test_gradients_are_the_same_with_any_threads() -> None:
-    x, weight, bias = (t.requires_grad_() for t in inputs((5, 48, 33, 31), torch.bfloat16))
+    x, weight, bias = (t.requires_grad_() for t in inputs((5, 48, 65, 33), torch.bfloat16))
     found = []
     before = torch.get_num_threads()
     try:
