@@ -47,7 +47,7 @@ class Contender:
     widths: tuple[int, ...]
     layers: int
     patch_size: int
-    loss: str = "log"  # log: of each image's error; squared: the plain mean
+    loss: str = "relative"  # to what is usual at the noise level; log: of each image's error; squared: the plain mean
     batch_size: int = 32
     attends: bool = False  # at the lowest resolution
 
@@ -68,6 +68,7 @@ class Contender:
 
 CONTENDERS = {
     "pixels 32-64-128": Contender((32, 64, 128), 2, 1),
+    "pixels 32-64-128, log": Contender((32, 64, 128), 2, 1, "log"),
     "pixels 32-64-128, squared": Contender((32, 64, 128), 2, 1, "squared"),
     "pixels 32-64-128, batch 16": Contender((32, 64, 128), 2, 1, batch_size=16),
     "pixels 32-64-128, batch 64": Contender((32, 64, 128), 2, 1, batch_size=64),
@@ -83,10 +84,13 @@ CONTENDERS = {
 class Fitted(Training):
     """A training with the loss of a contender."""
 
-    kind = "log"
+    kind = "relative"
 
-    def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
-        return super().loss(found, wanted) if self.kind == "log" else (found - wanted).square().mean()
+    def loss(self, found: Tensor, wanted: Tensor, abar: Tensor) -> Tensor:
+        if self.kind == "relative":
+            return super().loss(found, wanted, abar)
+        errors = (found - wanted).square().mean((1, 2, 3))
+        return (errors + 1e-3).log().mean() if self.kind == "log" else errors.mean()
 
 
 def begin(contender: Contender, patches: Patches, steps: int) -> Fitted:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpclean.denoise.loading import WEIGHTS, DenoiserFiles
-from dpclean.denoise.training import LARGE_EVERY, LOSS_FLOOR, MUON_FACTOR, SIGMA_RANGE, Training
+from dpclean.denoise.training import LARGE_EVERY, MUON_FACTOR, SIGMA_RANGE, USUAL_GAIN, Training
 from dpclean.errors import printable
 
 
@@ -59,7 +59,7 @@ Written by `dpclean denoiser fit` {version}, from {begun}:
 every {LARGE_EVERY}th step a quarter as many of 64 x 64;
 Muon for the inner filters (peak rate {MUON_FACTOR * recipe.learning_rate:g}), AdamW for the rest
 ({recipe.learning_rate:g}), cosine, gradient norm clipped at 1, exponential average, bfloat16;
-loss log(MSE of v + {LOSS_FLOOR:g}) an image, sigma log-uniform, seed {recipe.seed};
+loss: squared error of the image over sigma^2 / (1 + {USUAL_GAIN:g} sigma), sigma log-uniform, seed {recipe.seed};
 torch {torch_version} on {device}, {threads} threads. Mean loss at the end: {loss:.4f}. Weights stored in float16.
 
 ## Quality

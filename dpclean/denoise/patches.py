@@ -6,7 +6,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ MOST_PATCHES = 100_000  # 1.2 GB of the large ones; of more images, evenly space
 MOST_CROPS = 100  # of one image
 PREFIX_BYTES = 8  # of a pixel hash, in an ancestry file
 GREY_SHARE = 1 / 16
+WHOLE_SHARE = 3 / 4  # of small patches made from large ones
 
 # Small images were made by all kinds of programs, some of them sharper than others.
 REDUCTIONS: tuple[Callable[[Tensor, tuple[int, int]], Tensor], ...] = (
@@ -45,30 +46,36 @@ class Patches:
 
     small: Tensor  # uint8 [N, 3, SMALL, SMALL]
     large: Tensor  # uint8 [N, 3, LARGE, LARGE]
+    squares: int  # how many of `large`, the first ones, are the largest squares of their images
     images: int
     quarantined: dict[str, int]  # samples left out, by reason
     ancestry: frozenset[bytes]  # the first 8 bytes of the pixel hash of every image, and of those it was made from
 
     def to(self, device: torch.device) -> Patches:
         """The same on a device."""
-        return Patches(self.small.to(device), self.large.to(device), self.images, self.quarantined, self.ancestry)
+        return replace(self, small=self.small.to(device), large=self.large.to(device))
 
     def draw(self, generator: torch.Generator, count: int, edge: int) -> Tensor:
         """float32 [count, 3, edge, edge] in [-1, 1]: patches whole, cropped or reduced, flipped, some of them grey.
 
-        edge: SMALL, or LARGE where there are large patches. Half of the reductions are of whole patches: small images
-        are mostly whole objects made small. A batch has one of REDUCTIONS.
+        edge: SMALL, or LARGE where there are large patches. Of the small ones most are whole images made small, as
+        users' small images are; the rest crops at any scale. A batch has one of REDUCTIONS.
         """
         device = self.large.device
 
         def integer(low: int, high: int) -> int:
             return int(torch.randint(low, high, (1,), generator=generator, device=device))
 
-        whole = edge == SMALL and integer(0, len(self.small) + len(self.large)) < len(self.small)
-        source = self.small if whole else self.large
+        if edge == LARGE:
+            source, crop = self.large, LARGE
+        elif integer(0, len(self.small) + self.squares) < len(self.small):
+            source, crop = self.small, SMALL
+        elif torch.rand((), generator=generator, device=device) < WHOLE_SHARE:
+            source, crop = self.large[: self.squares], LARGE
+        else:
+            source, crop = self.large, integer(SMALL, LARGE + 1)
         chosen = source[torch.randint(len(source), (count,), generator=generator, device=device)]
-        crop = chosen.shape[-1] if integer(0, 2) else integer(edge, chosen.shape[-1] + 1)
-        top, left = integer(0, chosen.shape[-1] - crop + 1), integer(0, chosen.shape[-1] - crop + 1)
+        top, left = (integer(0, source.shape[-1] - crop + 1) for _ in range(2))
         x = chosen[:, :, top : top + crop, left : left + crop].float()
         if crop != edge:
             x = REDUCTIONS[integer(0, len(REDUCTIONS))](x, (edge, edge))
@@ -93,7 +100,8 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
     listed = sum(1 for source in opened for _ in source.entries())
     every = max(1, -(-listed // MOST_PATCHES))
     room = MOST_PATCHES - listed // every  # for further crops of what is larger than a patch
-    found: dict[int, list[NDArray[np.uint8]]] = {SMALL: [], LARGE: []}
+    firsts: dict[int, list[NDArray[np.uint8]]] = {SMALL: [], LARGE: []}
+    others: dict[int, list[NDArray[np.uint8]]] = {SMALL: [], LARGE: []}
     ancestry: set[bytes] = set()
     reasons: Counter[str] = Counter()
     images = 0
@@ -105,17 +113,18 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
                     reasons.update([sample.reason.value] if sample.reason is not None else [])
                     continue
                 rng = np.random.default_rng([seed, number, sample.entry.index])
-                for patch in _patches(sample.pixels, 1 + min(room, MOST_CROPS - 1), rng):
-                    found[len(patch)].append(patch)
-                    room -= 1
-                room += 1
+                first, *rest = _patches(sample.pixels, 1 + min(room, MOST_CROPS - 1), rng)
+                firsts[len(first)].append(first)
+                others[len(first)] += rest
+                room -= len(rest)
                 ancestry.add(pixel_sha256(sample.pixels)[:PREFIX_BYTES])
                 images += 1
             if images == before:
                 raise InputError(f"{str(sources[number])!r} has no image that can be used", "look at it")
             ancestry |= _inherited(source.root)
-    small, large = (_stacked(found[edge], edge) for edge in (SMALL, LARGE))
-    return Patches(small, large, images, dict(sorted(reasons.items())), frozenset(ancestry))
+    squares = len(firsts[LARGE])
+    small, large = (_stacked(firsts[edge], others[edge], edge) for edge in (SMALL, LARGE))
+    return Patches(small, large, squares, images, dict(sorted(reasons.items())), frozenset(ancestry))
 
 
 def _patches(pixels: NDArray[np.uint8], most: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
@@ -137,9 +146,10 @@ def _patches(pixels: NDArray[np.uint8], most: int, rng: np.random.Generator) -> 
         yield np.asarray(image.resize((edge, edge), Image.Resampling.LANCZOS, box=box))
 
 
-def _stacked(patches: list[NDArray[np.uint8]], edge: int) -> Tensor:
-    stacked = np.stack(patches) if patches else np.empty((0, edge, edge, 3), np.uint8)
-    patches.clear()
+def _stacked(firsts: list[NDArray[np.uint8]], others: list[NDArray[np.uint8]], edge: int) -> Tensor:
+    stacked = np.stack(firsts + others) if firsts else np.empty((0, edge, edge, 3), np.uint8)
+    firsts.clear()
+    others.clear()
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
 
 

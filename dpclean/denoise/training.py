@@ -26,7 +26,7 @@ LARGE_EVERY = 4  # one step in so many is of large patches, and of a quarter as 
 WARM_UP = 100  # steps
 MUON_FACTOR, MOMENTUM, WEIGHT_DECAY = 20.0, 0.95, 0.01  # filters learn by Muon, at a factor of the learning rate
 AVERAGED = 0.03  # of all steps, the time constant of the exponential average
-LOSS_FLOOR = 1e-3
+USUAL_GAIN = 65.0  # a denoiser of natural images leaves about sigma^2 / (1 + USUAL_GAIN sigma) of squared error
 LEAST_RATE = 1e-3  # of the learning rate, at the end
 
 
@@ -104,13 +104,14 @@ class Training:
             self._others.values(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
         )
 
-    def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
-        """The mean of log(mean squared error + LOSS_FLOOR) over the images [N, C, H, W] of v.
+    def loss(self, found: Tensor, wanted: Tensor, abar: Tensor) -> Tensor:
+        """The mean squared error of v [N, C, H, W], relative to what is usual at each image's noise level.
 
-        The logarithm makes every decibel count alike, whatever the noise level and the image: the squared error itself
-        would be nearly all about low noise and busy images.
+        So all levels count alike, and within a level busy images count more than smooth ones: they are what a
+        classifier needs. v is off by 1 / sigma^2 of the image's error and 1 + 4 sigma^2 = 1 / abar.
         """
-        return ((found - wanted).square().mean((1, 2, 3)) + LOSS_FLOOR).log().mean()
+        sigma = ((1 - abar) / abar).sqrt() / 2
+        return ((found - wanted).square() * abar * (1 + USUAL_GAIN * sigma)).mean()
 
     def step(self) -> float:
         """One step; its loss."""
@@ -122,7 +123,7 @@ class Training:
         prediction = functional.pixel_shuffle(prediction.float(), self.patch_size)[:, : clean.shape[1]]
         found = as_velocity(prediction, noised, abar, self.prediction_type)
         wanted = (abar.sqrt() * noised - clean) / (1 - abar).sqrt()
-        loss = self.loss(found, wanted)
+        loss = self.loss(found, wanted, abar)
         self.network.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)

@@ -42,9 +42,20 @@ def test_images_of_any_size_become_patches_and_ancestry(tmp_path: Path) -> None:
     assert found.small.shape[1:] == (3, SMALL, SMALL) and found.large.shape[1:] == (3, LARGE, LARGE)
     assert found.ancestry == {pixel_sha256(pixels)[:8] for pixels in images.values()}
     photo = found.large[0].permute(1, 2, 0).numpy()  # its first patch is the largest square, made smaller
-    assert len(found.large) == 2 * 90 * 150 // LARGE**2 - 1
+    assert len(found.large) == 2 * 90 * 150 // LARGE**2 - 1 and found.squares == 1
     assert abs(float(photo.mean()) - images["b/photo.png"].mean()) < 4
     assert is_grey(found.small).sum() == 1
+
+
+def test_whole_images_made_small_do_not_come_from_the_many_crops_of_photos(tmp_path: Path) -> None:
+    for name, size, level in (("a", 640, 255), *((f"b{i}", 64, 0) for i in range(3))):
+        Image.new("RGB", (size, size), (level,) * 3).save(tmp_path / f"{name}.png")
+    found = read_patches([tmp_path], seed=0, workers=1)
+    assert len(found.large) == 103 and found.squares == 4
+    white = torch.stack(
+        [(found.draw(torch.Generator().manual_seed(s), 64, SMALL) > 0).float().mean() for s in range(60)]
+    )
+    assert 0.3 < white.mean() < 0.6  # a quarter of the whole ones, nearly all of the crops; 0.97 if all counted alike
 
 
 def test_small_images_keep_their_pixels(tmp_path: Path) -> None:
