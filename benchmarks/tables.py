@@ -94,7 +94,7 @@ def speed() -> str:
     result = load("denoiser_speed")
     rows = [(name, ratio(value)) for name, value in result["ratios"].items()]
     return (
-        f"Images a second of CPU time at 32 x 32 (photos: tiles of 512 x 512), {result['dtype']}, batch "
+        f"Images a second of CPU time at 32 x 32 (photos: of 481 x 321, uint8 to uint8), {result['dtype']}, batch "
         f"{result['batch']}, medians and quartiles of pairwise ratios, on {where('denoiser_speed')} "
         "(`benchmarks/denoiser_speed.py`; `ddpm` is the 35.7 M DDPM-CIFAR U-Net, `diffusers` eager and channels-last, "
         "`compiled` torch.compile with frozen weights, `dpclean` this engine):\n\n" + table(("", "ratio"), rows)

@@ -20,7 +20,8 @@ struct Wide {
         for (size_t i = 0; i < lanes; i++) to[i].value = static_cast<uint16_t>(u[i]);
     }
     static F multiply_add(F a, F b, F c) { return a * b + c; }
-    static F silu(F x) { return x / one_plus_exp<Wide>(x); }
+    static F silu(F x, F32) { return x / one_plus_exp<Wide>(x); }
+    static F silu(F x, BF16) { return x / one_plus_exp<Wide, true>(x); }
     static F sigmoid(F x) { return 1.0f / one_plus_exp<Wide>(x); }
     static F clamp(F x, float low, float high) {
         x = x > low ? x : F{} + low;

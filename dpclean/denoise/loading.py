@@ -198,6 +198,9 @@ def _check_config(name: str, config: dict[str, Any]) -> None:
     patch_size = config.get("patch_size", 1)
     if not (isinstance(patch_size, int) and patch_size in PATCH_SIZES):
         raise SetupError(f"denoiser {name!r} has patch_size {patch_size!r}", "it must be 1, 2, 4 or 8")
+    sizes = config.get("sample_size") or 1
+    if not all(isinstance(size, int) and size > 0 for size in (sizes if isinstance(sizes, list) else [sizes])):
+        raise SetupError(f"denoiser {name!r} has sample_size {sizes!r}", "it must be an edge in pixels, or two")
     if config.get("in_channels", 3) not in (patch_size**2, 3 * patch_size**2):
         raise SetupError(
             f"denoiser {name!r} takes {config.get('in_channels', 3)} channels in patches of {patch_size}",

@@ -84,7 +84,8 @@ class FixedLevelNetwork(nn.Module):
     """The network at one timestep, ready for inference; model, of unet.py or diffusers, is used up.
 
     forward: x [B, C, H, W] of the given dtype, channels_last -> prediction of the same height and width.
-    H and W are multiples of `stride`. Each sample's result is independent of the others in the batch.
+    H and W are multiples of `stride`, and best not much larger than `sample_size`, the edge of the images that it was
+    fitted on (0 where the configuration does not say). Each sample's result is independent of the others in the batch.
 
     A configuration with patch_size p > 1 is of a network that sees each p x p pixels of a channel as p^2 channels
     (Shi et al. 2016, the inverse of sub-pixel shuffling): torch's pixel_unshuffle before it, pixel_shuffle after it.
@@ -104,6 +105,8 @@ class FixedLevelNetwork(nn.Module):
         self.norm_out = FusedNorm(model.conv_norm_out, silu=True)
         self.patch_size = int(getattr(model.config, "patch_size", 1))
         self.in_channels = int(model.config.in_channels) // self.patch_size**2
+        sizes = getattr(model.config, "sample_size", None) or 0  # one edge, or both
+        self.sample_size = self.patch_size * (sizes if isinstance(sizes, int) else max(sizes))
         self.stride = self.patch_size * 2 ** (len(model.config.down_block_types) - 1)
         self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.embedding = self.embedding.to(device=device, dtype=dtype)

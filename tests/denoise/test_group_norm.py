@@ -74,11 +74,14 @@ def test_a_large_mean_does_not_cancel_the_variance(size: int) -> None:
     assert (group_norm_silu(x + 1e3, weight, bias, 4, 1e-5, silu=False) - expected).abs().max() < 5e-4
 
 
-def test_extremes_of_silu() -> None:
-    x = torch.tensor([-3e4, -90.0, -20.0, 0.0, 20.0, 90.0, 3e4]).view(1, 7, 1, 1)
-    # One pixel and one channel a group: the normed value is 0, so the bias is what SiLU gets.
-    got = group_norm_silu(torch.ones_like(x), torch.ones(7), x.view(-1), 7, 1e-5)
-    torch.testing.assert_close(got, F.silu(x), rtol=1e-6, atol=1e-30)
+@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4.5e-3)])
+def test_silu_from_end_to_end(name: str, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DPCLEAN_KERNEL", name)
+    x = torch.cat([torch.tensor([-3e4, -90.0, 90.0, 3e4]), torch.linspace(-20, 20, 4001)])
+    ones, zeros = torch.ones(1, len(x), 1, 1, dtype=dtype), torch.zeros(len(x))  # no weight: SiLU gets the bias
+    got = group_norm_silu(ones, zeros, x, len(x), 1e-5).flatten()
+    torch.testing.assert_close(got.double(), F.silu(x.double()), rtol=tolerance, atol=1e-30)
 
 
 def test_a_nan_stays_within_its_sample_and_group() -> None:

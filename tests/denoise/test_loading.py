@@ -59,6 +59,8 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     [
         ("config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
         ("config.json", {"in_channels": 4}, "4 channels"),
+        ("config.json", {"sample_size": "64"}, "sample_size '64'"),
+        ("config.json", {"sample_size": [64, 0]}, "sample_size"),
         ("config.json", {"patch_size": 2}, "3 channels in patches of 2"),
         ("config.json", {"in_channels": 12}, "12 channels in patches of 1"),
         ("config.json", {"patch_size": 3, "in_channels": 27}, "patch_size 3"),
