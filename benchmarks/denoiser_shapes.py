@@ -35,7 +35,7 @@ from dpclean.denoise.training import Recipe, Training
 NAME = "denoiser_shapes"
 SIGMAS = (0.05, 0.125, 0.25, 0.5)
 PROBED = 4  # steps, timed to find how many fit; a multiple of the steps between large patches
-DEFAULTS = "Muon for the inner filters, two residual blocks a level, no attention, batch 32"
+DEFAULTS = "Muon for the inner filters, two residual blocks a level, no attention, batch 32, relative squared error"
 HELD_OUT = 256  # patches of each size
 ALPHAS_CUMPROD = np.cumprod(1 - np.linspace(0.0001, 0.02, 1000))
 
@@ -74,6 +74,7 @@ CONTENDERS = {
     "pixels 32-64-128, batch 64": Contender((32, 64, 128), 2, 1, batch_size=64),
     "pixels 32-64-128, attention": Contender((32, 64, 128), 2, 1, attends=True),
     "pixels 32-64-128, 3 blocks": Contender((32, 64, 128), 3, 1),
+    "pixels 32-64-128-128": Contender((32, 64, 128, 128), 2, 1),
     "pixels 48-96-160": Contender((48, 96, 160), 2, 1),
     "patches 64-128": Contender((64, 128), 2, 2),
     "patches 96-192": Contender((96, 192), 2, 2),

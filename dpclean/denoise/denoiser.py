@@ -18,7 +18,7 @@ from dpclean.denoise.allocator import give_back_memory, keep_memory
 from dpclean.denoise.drift import drift_of, without
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.network import FixedLevelNetwork
-from dpclean.denoise.tiling import Blend, Shapes, mirror_pad, tile_for
+from dpclean.denoise.tiling import LEAST_STRIDE, Blend, Shapes, mirror_pad, tile_for
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import kernel_name, to_model_input, to_uint8
 
@@ -159,7 +159,8 @@ class Denoiser:
         self.level = schedule.match(alphas_cumprod, sigma)
         self._model: UNet2DModel | diffusers.UNet2DModel = load_network(files)
         self._network = self._at_level(DTYPES[self.dtype])
-        self.shapes = Shapes(self._find_batch_pixels(batch_pixels), tile_for(self._network.sample_size))
+        tile, stride = tile_for(self._network.sample_size), max(LEAST_STRIDE, self._network.stride)
+        self.shapes = Shapes(self._find_batch_pixels(batch_pixels), tile, stride)
 
     def _at_level(self, dtype: torch.dtype) -> FixedLevelNetwork:
         return FixedLevelNetwork(copy.deepcopy(self._model), self.level.timestep, dtype, self.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 EDGES = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
-LEAST_TILE = 128
+LEAST_TILE, LEAST_STRIDE = 128, 8
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,28 @@ class Shapes:
     """The shapes of a job: fixed before the first image is seen.
 
     batch_pixels: pixels in one batch, so that a batch of [h, w] tiles holds batch_pixels // (h w), at least one.
-    tile: the longest edge that is taken whole.
+    tile: the longest edge that is taken whole. stride: what edges of tiles are multiples of; it divides `tile`.
     """
 
     batch_pixels: int
     tile: int = LEAST_TILE
+    stride: int = LEAST_STRIDE
 
     @property
     def overlap(self) -> int:
         """The least number of pixels that neighbouring tiles share."""
         return self.tile // 16
 
+    def count(self, size: int) -> int:
+        """How many tiles an image edge takes."""
+        return 1 if size <= self.tile else -(-(size - self.overlap) // (self.tile - self.overlap))
+
     def edge(self, size: int) -> int:
-        """The edge of the tile for an image edge: the next of EDGES, `tile` beyond."""
-        return EDGES[bisect_left(EDGES, min(size, self.tile))]
+        """The edge of the tiles for an image edge: of one tile the next of EDGES, of more the least that covers it."""
+        count = self.count(size)
+        if count == 1:
+            return EDGES[bisect_left(EDGES, size)]
+        return -(-(size + (count - 1) * self.overlap) // (count * self.stride)) * self.stride
 
     def batch(self, height: int, width: int) -> int:
         """How many tiles [height, width] one batch holds."""
@@ -39,16 +47,14 @@ class Shapes:
 
     def starts(self, size: int) -> list[int]:
         """Where the tiles of an edge begin: one tile, or evenly spread ones that share at least `overlap`."""
-        if size <= self.tile:
-            return [0]
-        count = -(-(size - self.overlap) // (self.tile - self.overlap))
-        return [round(i * (size - self.tile) / (count - 1)) for i in range(count)]
+        last = self.count(size) - 1
+        return [round(i * (size - self.edge(size)) / last) for i in range(last + 1)] if last > 0 else [0]
 
     def ramp(self, size: int) -> Tensor:
-        """float32 [tile]: a tile's weight along one edge, rising over the overlap at both ends."""
-        if size <= self.tile:
+        """float32 [edge]: a tile's weight along one edge, rising over the overlap at both ends."""
+        if self.count(size) == 1:
             return torch.ones(self.edge(size))
-        rise = (torch.arange(self.tile, dtype=torch.float32) + 0.5) / self.overlap
+        rise = (torch.arange(self.edge(size), dtype=torch.float32) + 0.5) / self.overlap
         return torch.minimum(rise, rise.flip(0)).clamp(max=1.0)
 
 

@@ -147,7 +147,7 @@ def test_tiles_leave_no_seams(sigma: float) -> None:
         jumps = np.abs(np.diff(profile))
         shared = np.zeros(len(jumps), bool)  # where two tiles meet
         for start, before in zip(starts[1:], starts, strict=False):
-            shared[start - 1 : before + shapes.tile + 1] = True
+            shared[start - 1 : before + shapes.edge(size) + 1] = True
         assert shared.any() and not shared.all()
         assert jumps[shared].max() <= 1.3 * jumps[~shared].max() + 0.1
 
