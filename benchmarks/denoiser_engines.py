@@ -4,7 +4,7 @@
     python benchmarks/denoiser_engines.py [--rounds 7]
 
 The network as diffusers has it, converted with its timestep fixed, bf16 where OpenVINO takes the hint, one thread each;
-64 images of 32 x 32 and one tile of 512 x 512. The time is the process's own; the two take turns.
+64 images of 32 x 32 and a batch of tiles of photos. The time is the process's own; the two take turns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dpclean.denoise.loading import find_denoiser, load_network, load_through_di
 from dpclean.denoise.network import FixedLevelNetwork
 
 TIMESTEP = 250.0
-SHAPES = {"64 images of 32 px": (64, 3, 32, 32), "a tile of 512 px": (1, 3, 512, 512)}
+SHAPES = {"64 images of 32 px": (64, 3, 32, 32), "8 tiles of 128 px": (8, 3, 128, 128)}
 
 
 class AtTimestep(nn.Module):

@@ -121,7 +121,7 @@ def main() -> None:
     whole = photo_contenders(DTYPES[dtype], device)
     with torch.no_grad():
         for run in whole.values():
-            assert (run(photos).float() - photos.float()).square().mean().sqrt() < 5
+            assert (run(photos).float() - photos.float()).square().mean().sqrt() < 10  # noised they are off by 50
     on_photos = take_turns({("photos", how): run for how, run in whole.items()}, photos, a.rounds, device)
     results = {"dtype": dtype, "batch": BATCH, "images_per_second": {}, "ratios": {}}
     for key, times in seconds.items():
