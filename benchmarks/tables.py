@@ -84,8 +84,7 @@ def shapes() -> str:
         f"from the {result['images']:,} that they were trained on, at 32 and 64 pixels; images of 32 pixels a second "
         f"on one core ({where('denoiser_shapes')}, `benchmarks/denoiser_shapes.py`; widths by level, on pixels or on "
         "patches of 2 x 2; "
-        # results of the first version of that program do not name them
-        f"{result.get('defaults', 'AdamW, batch 64')} and the logarithmic loss unless it says otherwise):\n\n"
+        f"{result['defaults']}, unless it says otherwise):\n\n"
         + table((*head, *(f"{edge} px, {sigma}" for edge in (32, 64) for sigma in sigmas)), rows)
     )
 
@@ -140,6 +139,17 @@ def kernels() -> str:
         "Kernels on one core against torch (noise: `normal_` in place and a cast; back: the unfused chain), "
         f"{result['images']:,} images of 32 x 32, on {where('noise_kernels')} (`benchmarks/noise_kernels.py`):\n\n"
         + table(("job, sigma, layout", "kernel", "ratio", "a sample"), rows)
+    )
+
+
+def in_domain() -> str:
+    result = load("in_domain")
+    rows = [(f"{row['sigma']:g}", f"{row['natural']:.2f}", f"{row['own']:.2f}") for row in result["rows"]]
+    return (
+        f"PSNR in dB on {result['held_out']:,} images held out, before and after {result['minutes']:g} minutes of "
+        f"`denoiser fit --init natural` on {result['trusted']:,} others of their kind (CIFAR-10 test and train, as if "
+        f"the latter were trusted), on {where('in_domain')} (`benchmarks/in_domain.py`):\n\n"
+        + table(("sigma", "natural", "fitted further"), rows)
     )
 
 
@@ -200,6 +210,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "psnr": psnr,
     "shapes": shapes,
     "speed": speed,
+    "in_domain": in_domain,
     "whole": whole,
     "kernels": kernels,
     "training": training,
