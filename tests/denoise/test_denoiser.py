@@ -139,6 +139,12 @@ def test_what_float32_cannot_hold_either_is_told(tmp_path: Path) -> None:
     assert not result.finite
 
 
+@pytest.mark.parametrize(("sample_size", "tile"), [(32, 128), (200, 256), ([64, 320], 320), (None, 128)])
+def test_tiles_are_of_the_size_that_the_network_was_fitted_on(tmp_path: Path, sample_size: Any, tile: int) -> None:
+    shapes = load(make_transparent(tmp_path / "d", sample_size=sample_size), dtype="fp32").shapes
+    assert shapes.tile == tile and shapes.edge(5 * tile) <= tile
+
+
 def test_colour_is_refused_by_a_grey_denoiser_and_grey_is_not(tmp_path: Path) -> None:
     denoiser = load(make_transparent(tmp_path / "d", in_channels=1, out_channels=1), dtype="fp32")
     assert run(denoiser, {0: image((28, 28, 1))})[0].pixels.shape == (28, 28, 1)

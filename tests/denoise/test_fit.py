@@ -20,7 +20,7 @@ from dpclean.denoise import start
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.fit import Progress, fit
 from dpclean.denoise.loading import WEIGHTS, find_denoiser, load_schedule, load_through_diffusers
-from dpclean.denoise.training import as_velocity
+from dpclean.denoise.training import USUAL_GAIN, Training, as_velocity
 from dpclean.errors import ConflictError, Interrupted, UsageError
 from tests.networks import PATCHES, SMALL, make_denoiser
 
@@ -165,3 +165,12 @@ def test_every_kind_of_prediction_means_the_same_velocity() -> None:
     velocity = abar.sqrt() * noise - (1 - abar).sqrt() * clean
     for kind, prediction in (("epsilon", noise), ("sample", clean), ("v_prediction", velocity)):
         torch.testing.assert_close(as_velocity(prediction, noised, abar, kind), velocity, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.25, 1.0])
+def test_a_usual_error_costs_the_same_at_every_noise_level(sigma: float) -> None:
+    abar = torch.tensor(1 / (1 + 4 * sigma**2)).view(1, 1, 1, 1)
+    error = 2 * (sigma**2 / (1 + USUAL_GAIN * sigma)) ** 0.5  # of the image on [-1, 1]
+    v = torch.zeros(1, 3, 8, 8)
+    loss = Training.loss(None, v + error / (1 - abar).sqrt(), v, abar)  # type: ignore[arg-type]
+    assert abs(float(loss) - 1) < 1e-4
