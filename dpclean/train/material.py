@@ -89,8 +89,10 @@ class Material:
             "seed": o.seed,
         }
 
-    def ancestry(self) -> frozenset[bytes]:
-        """8 bytes of the pixel hash of each raw image that goes in, as far as it is known."""
+    def ancestry(self) -> frozenset[bytes] | None:
+        """8 bytes of the pixel hash of each raw image that goes in; None where the weights begun from do not tell."""
+        if self.init is not None and self.init.ancestry is None:
+            return None
         of_warm = self.warm.ancestry if self.warm else frozenset()
         of_init = data.read_ancestry(self.init.ancestry) if self.init and self.init.ancestry else frozenset()
         return self.inputs.ancestry | of_warm | of_init

@@ -54,7 +54,9 @@ def seal(
         host=host,
     )
     write_durably(folder / models.WEIGHTS_NAME, weights)
-    write_durably(folder / ANCESTRY_NAME, b"".join(sorted(material.ancestry())))
+    ancestry = material.ancestry()
+    if ancestry is not None:
+        write_durably(folder / ANCESTRY_NAME, b"".join(sorted(ancestry)))
     write_durably(folder / TABLE_NAME, curve_tsv(curve).encode())
     write_durably(folder / DRAWING_NAME, curve_svg(curve).encode())
     write_durably(folder / models.NAME, models.dump(description))

@@ -68,6 +68,7 @@ def test_init_from_a_file_and_a_frozen_body(material: Path, model: Path, tmp_pat
     out = tmp_path / "model"
     result = train(material / "clean", out, init=str(weights), freeze=True)
     assert any("what the weights begun from were made of" in warning for warning in result.warnings)
+    assert not (out / "dpclean.ancestry").exists()  # part of one would pass for all of it
     first, second = load_file(weights), load_file(out / "model.safetensors")
     assert [name for name in first if not torch.equal(first[name], second[name])] == ["head.weight"]
 
