@@ -16,6 +16,7 @@ from torch import Tensor
 from dpclean.denoise import schedule
 from dpclean.denoise.allocator import give_back_memory, keep_memory
 from dpclean.denoise.drift import drift_of, without
+from dpclean.denoise.graphs import Replayed
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import LEAST_STRIDE, Blend, Shapes, mirror_pad, tile_for
@@ -31,13 +32,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # pixels in a batch that keep the device busy; found to be too many, they are halved
 PREFERRED_BATCH_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 1024 * 32 * 32}
 
-Method = Callable[[Tensor, FixedLevelNetwork], Tensor]
+Network = Callable[[Tensor], Tensor]
+Method = Callable[[Tensor, Network], Tensor]
 
 
-def one_step(noised: Tensor, network: FixedLevelNetwork) -> Tensor:
+def one_step(noised: Tensor, network: Network) -> Tensor:
     """The network's prediction for a batch of model inputs: Carlini et al. 2022, Algorithm 1."""
-    prediction: Tensor = network(noised)
-    return prediction
+    return network(noised)
 
 
 METHODS: dict[str, Method] = {"one-step": one_step}
@@ -159,6 +160,7 @@ class Denoiser:
         self.level = schedule.match(alphas_cumprod, sigma)
         self._model: UNet2DModel | diffusers.UNet2DModel = load_network(files)
         self._network = self._at_level(DTYPES[self.dtype])
+        self._launched = Replayed(self._network, self.device) if self.device.type == "cuda" else self._network
         tile, stride = tile_for(self._network.sample_size), max(LEAST_STRIDE, self._network.stride)
         self.shapes = Shapes(self._find_batch_pixels(batch_pixels), tile, stride)
 
@@ -218,8 +220,9 @@ class Denoiser:
         return torch.zeros(shape, dtype=dtype or DTYPES[self.dtype], device=self.device).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
-    def _predict(self, noised: Tensor, network: FixedLevelNetwork | None = None) -> Tensor:
-        return METHODS[self.method](noised, network or self._network)
+    def _predict(self, noised: Tensor, network: Network | None = None) -> Tensor:
+        """Overwritten by the next prediction where the device is a GPU."""
+        return METHODS[self.method](noised, network or self._launched)
 
     def denoise(
         self, images: Iterable[tuple[int, np.ndarray | Tensor]], *, key: bytes, run: int = 0, test: bool = False
