@@ -49,6 +49,14 @@ def fit_denoiser(
         str | None,
         typer.Option(envvar="DPCLEAN_INIT", metavar="ID|DIR", help="Begin from this denoiser, e.g. natural."),
     ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DPCLEAN_CLASSIFIER",
+            metavar="MODEL",
+            help="Keep what this classifier sees too: what 'dpclean train' made of trusted images.",
+        ),
+    ] = None,
     minutes: Annotated[
         float, typer.Option(envvar="DPCLEAN_MINUTES", metavar="M", help="As many steps as fit into this time.")
     ] = 60.0,
@@ -78,12 +86,14 @@ def fit_denoiser(
     from dpclean.cli import print_json
     from dpclean.cli.progress import shown
     from dpclean.denoise.fit import fit
+    from dpclean.train.model import read_model
 
     with shown(quiet) as progress:
         result = fit(
             data,
             out,
             init=init,
+            classifier=read_model(classifier).classifier() if classifier else None,
             minutes=minutes,
             steps=steps,
             batch_size=batch_size,

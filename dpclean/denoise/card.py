@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpclean.denoise.loading import WEIGHTS, DenoiserFiles
-from dpclean.denoise.training import LARGE_EVERY, MUON_FACTOR, SIGMA_RANGE, USUAL_GAIN, Training
+from dpclean.denoise.training import (
+    LARGE_EVERY,
+    MUON_FACTOR,
+    PERCEPTUAL_WEIGHT,
+    SIGMA_RANGE,
+    USUAL_GAIN,
+    Training,
+)
 from dpclean.errors import printable
 
 
@@ -32,11 +39,19 @@ def card(
         else f"It works on patches of {training.patch_size} x {training.patch_size} pixels: in diffusers, wrap it in"
         f" `pixel_unshuffle` and `pixel_shuffle` of {training.patch_size}.\n"
     )
+    classifier = training.classifier
+    perceptual = (
+        ""
+        if classifier is None
+        else f" plus {PERCEPTUAL_WEIGHT:g} times the logarithm\nof the distance in the features of the classifier"
+        f" `{printable(Path(classifier.name).name)}` (weights\n{classifier.weights_sha256}),"
+        f" for patches of up to {classifier.size} pixels,"
+    )
     ancestry = (
         "`dpclean.ancestry` has 8 bytes of the pixel hash of every image that went in,\n"
         "so that `certify` can refuse to certify those images with it."
         if complete_ancestry
-        else "What the weights that it began from were made of is not known: they came without an ancestry,\n"
+        else "What all weights that went in were made of is not known: some came without an ancestry,\n"
         "so this has none either, and `certify` can say nothing about images that it may have seen."
     )
     return f"""# A denoiser for dpclean
@@ -59,7 +74,8 @@ Written by `dpclean denoiser fit` {version}, from {begun}:
 every {LARGE_EVERY}th step a quarter as many of 64 x 64;
 Muon for the inner filters (peak rate {MUON_FACTOR * recipe.learning_rate:g}), AdamW for the rest
 ({recipe.learning_rate:g}), cosine, gradient norm clipped at 1, exponential average, bfloat16;
-loss: squared error of the image over sigma^2 / (1 + {USUAL_GAIN:g} sigma), sigma log-uniform, seed {recipe.seed};
+loss: squared error of the image over sigma^2 / (1 + {USUAL_GAIN:g} sigma), sigma log-uniform,{perceptual}
+seed {recipe.seed};
 torch {torch_version} on {device}, {threads} threads. Mean loss at the end: {loss:.4f}. Weights stored in float16.
 
 ## Quality

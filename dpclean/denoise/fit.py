@@ -22,7 +22,8 @@ from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.card import card
 from dpclean.denoise.denoiser import choose_device
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
-from dpclean.denoise.patches import Patches, read_ancestry, read_patches
+from dpclean.denoise.patches import read_ancestry, read_patches
+from dpclean.denoise.perceptual import Classifier
 from dpclean.denoise.samples import samples_png
 from dpclean.denoise.start import Start
 from dpclean.denoise.training import Recipe, Training
@@ -77,6 +78,7 @@ def fit(
     out: str | os.PathLike[str],
     *,
     init: str | None = None,
+    classifier: Classifier | None = None,
     minutes: float = 60.0,
     steps: int | None = None,
     batch_size: int = 32,
@@ -90,6 +92,7 @@ def fit(
     """Fit a denoiser to the images of folders or shards; the same call again goes on where the last one stopped.
 
     init: a denoiser whose network and weights to begin from, else the bundled one's network and random weights.
+    classifier: one trained on trusted images, in whose features too the results shall be near (perceptual.py).
     steps: how many, else as many as fit into the minutes by the speed of the first few. The same steps and seed give
     the same weights on the same machine with the same number of threads, whether or not it was interrupted.
     Raises UsageError, InputError, SetupError, ConflictError, Diverged, or Interrupted after a signal.
@@ -112,6 +115,7 @@ def fit(
         fixed = {
             "images": hashlib.sha256(b"".join(sorted(patches.ancestry))).hexdigest(),
             "init": start.files.digests() if start.files else None,
+            "classifier": classifier.weights_sha256 if classifier else None,
             "minutes": None if steps else minutes,
             "asked_steps": steps,
             "batch_size": batch_size,
@@ -122,13 +126,15 @@ def fit(
         finished = None if overwrite else _job(staging.out, staging.out, fixed)
         job = finished or (None if overwrite else _job(staging.partial, staging.out, fixed))
         if job is None:
-            wanted = steps or _steps(start, patches, Recipe(PROBED, batch_size, rate, seed), where, minutes)
+            probe = Recipe(PROBED, batch_size, rate, seed)
+            wanted = steps or _steps(start.training(patches, probe, where, classifier), minutes)
             job = {"format": 1, "fixed": fixed, "steps": wanted}
             staging.start()
             write_durably(staging.partial / JOB_NAME, as_json(job))
         recipe = Recipe(job["steps"], batch_size, rate, seed)
         if finished is None:
-            _fit(staging, start.training(patches, recipe, where), start, sources, fixed, progress or (lambda _: None))
+            training = start.training(patches, recipe, where, classifier)
+            _fit(staging, training, start, sources, fixed, progress or (lambda _: None))
     return FitResult(
         out=str(staging.out),
         images=patches.images,
@@ -186,14 +192,13 @@ def _job(folder: Path, out: Path, fixed: dict[str, Any]) -> dict[str, Any] | Non
     return job
 
 
-def _steps(start: Start, patches: Patches, recipe: Recipe, device: torch.device, minutes: float) -> int:
-    """How many steps fit into the minutes, by the time that those of the recipe take."""
-    probe = start.training(patches, recipe, device)
+def _steps(probe: Training, minutes: float) -> int:
+    """How many steps fit into the minutes, by the time that those of the probe take."""
     probe.step()  # pays for what is set up once
     begun = time.monotonic()
-    for _ in range(recipe.steps):
+    for _ in range(PROBED):
         probe.step()
-    return max(1, int(minutes * 60 * recipe.steps / (time.monotonic() - begun)))
+    return max(1, int(minutes * 60 * PROBED / (time.monotonic() - begun)))
 
 
 def _train(
@@ -233,17 +238,17 @@ def _write(
     write_durably(folder / "scheduler" / "scheduler_config.json", as_json(start.scheduler))
     half: dict[str, Tensor] = {name: tensor.half().contiguous().cpu() for name, tensor in training.average.items()}
     write_durably(folder / WEIGHTS, save(half, {"format": "pt"}))
-    ancestry = training.patches.ancestry
-    known = start.files is None or start.files.ancestry is not None
-    if start.files is not None and start.files.ancestry is not None:
-        ancestry |= read_ancestry(start.files.ancestry)
-    if known:
+    inherited = [origin.ancestry for origin in (start.files, training.classifier) if origin is not None]
+    known = [path for path in inherited if path is not None]
+    complete = len(known) == len(inherited)
+    if complete:
+        ancestry = training.patches.ancestry.union(*map(read_ancestry, known))
         write_durably(folder / ANCESTRY_NAME, b"".join(sorted(ancestry)))
     source = training.patches.large if len(training.patches.large) else training.patches.small
     shown = source[:: max(1, len(source) // SAMPLES)][:SAMPLES].permute(0, 2, 3, 1).cpu().contiguous().numpy()
     files = find_denoiser(str(folder))
     write_durably(folder / "samples.png", samples_png(files, shown, device=str(training.device)))
-    text = card(sources, training, init=start.files, complete_ancestry=known, loss=loss, engine=fixed["engine"])
+    text = card(sources, training, init=start.files, complete_ancestry=complete, loss=loss, engine=fixed["engine"])
     write_durably(folder / "README.md", text.encode())
 
 

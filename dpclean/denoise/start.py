@@ -16,6 +16,7 @@ from dpclean.denoise.loading import (
     load_schedule,
 )
 from dpclean.denoise.patches import Patches
+from dpclean.denoise.perceptual import Classifier
 from dpclean.denoise.training import Recipe, Training
 from dpclean.denoise.unet import UNet2DModel
 from dpclean.errors import UsageError
@@ -71,7 +72,9 @@ class Start:
         scheduler = {**json.loads(files.scheduler.read_bytes()), "prediction_type": prediction_type}
         return cls(files, network, patch_size, alphas_cumprod, scheduler)
 
-    def training(self, patches: Patches, recipe: Recipe, device: torch.device) -> Training:
+    def training(
+        self, patches: Patches, recipe: Recipe, device: torch.device, classifier: Classifier | None = None
+    ) -> Training:
         """Nothing done yet. The random first weights depend on the seed."""
         network: UNet2DModel | diffusers.UNet2DModel
         if self.files is not None:
@@ -88,4 +91,5 @@ class Start:
             alphas_cumprod=self.alphas_cumprod,
             prediction_type=self.scheduler["prediction_type"],
             device=device,
+            classifier=classifier,
         )

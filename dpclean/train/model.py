@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dpclean.denoise.perceptual import Classifier
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.train.recipes import Recipe
@@ -86,6 +87,13 @@ class Model:
         """The file with 8 bytes of the pixel hash of each raw image that went in."""
         path = self.folder / ANCESTRY_NAME
         return path if path.is_file() else None
+
+    def classifier(self) -> Classifier:
+        """What `denoiser fit` takes."""
+        trainer, told = self.trainer(torch.device("cpu")), self.description
+        return Classifier(
+            str(self.folder), trainer.network, told.size, trainer.mean, trainer.std, told.weights_sha256, self.ancestry
+        )
 
     def trainer(self, device: torch.device) -> Trainer:
         """Ready to predict."""

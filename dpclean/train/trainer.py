@@ -96,8 +96,8 @@ class Trainer:
         self.network = build(recipe, classes, 0).to(device).to(memory_format=torch.channels_last)
         self._head = head(self.network)
         self._init = None if init is None else _fitting(init, self.network, self._head)
-        self._mean = torch.tensor(recipe.mean, device=device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(recipe.std, device=device).view(1, 3, 1, 1) * 255
+        self.mean = torch.tensor(recipe.mean, device=device).view(1, 3, 1, 1) * 255
+        self.std = torch.tensor(recipe.std, device=device).view(1, 3, 1, 1) * 255
         if isinstance(self.network, Residual):
             self.network.whiten.weight.requires_grad_(False)
         if recipe.freeze:
@@ -294,7 +294,7 @@ class Trainer:
 
     def _normalized(self, images: Tensor) -> Tensor:
         """float32 [N,3,S,S] from uint8 [N,S,S,3]."""
-        return (images.permute(0, 3, 1, 2).float() - self._mean) / self._std
+        return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
 
 def _fitting(init: Mapping[str, Tensor], network: nn.Module, head: nn.Module) -> dict[str, Tensor]:
