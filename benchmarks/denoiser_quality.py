@@ -1,18 +1,17 @@
-"""How good a denoiser is beside FFDNet: PSNR on CIFAR-10 test and on CBSD68, and what CIFAR-10 classifiers make of it.
+"""How good denoisers are beside FFDNet: PSNR on CIFAR-10 test and on CBSD68, and what classifiers make of them.
 
-    python benchmarks/denoiser_quality.py DATA [--denoiser ID|DIR] [--images 2000]
+    python benchmarks/denoiser_quality.py DATA [--denoisers ID|DIR ...] [--images 2000]
 
 PSNR: the first 256 CIFAR-10 test images whose pixels are exact, and the 68 photos at 50 grey levels; means of the
 per-image values. Accuracy: ResNet-20 and ResNet-56 on the first N sanitized test images; both were trained on clean
 images. FFDNet gets the very same noised images, unclipped. DATA is the folder that make_inputs.py reads too. The
-bundled denoiser saw neither set, nor was anything chosen by them.
+bundled denoisers saw neither set, nor was anything chosen by them.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from dpclean.denoise.denoiser import Denoiser
-from dpclean.denoise.loading import find_denoiser
+from dpclean.denoise.loading import BUNDLED, find_denoiser
 from dpclean.noise import add_noise
 
 PSNR_SIGMAS = (0.05, 0.125, 0.25, 0.5)
@@ -75,7 +74,7 @@ def read_photos(data: Path) -> list[np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--denoiser", default="natural")
+    parser.add_argument("--denoisers", nargs="+", default=list(BUNDLED))
     parser.add_argument("--images", type=int, default=2000, help="test images for the classifiers")
     parser.add_argument("--name", default="denoiser_quality", help="name of the result file")
     a = parser.parse_args()
@@ -84,34 +83,37 @@ def main() -> None:
     exact = list(images[np.delete(np.arange(len(images)), inexact)[:256]])
     ffdnet, photos = load_ffdnet(a.data), read_photos(a.data)
 
-    rows = []
-    print(f"{'sigma':>6} {'noised':>8} {'denoised':>9} {'FFDNet':>8}  PSNR in dB")
-    for sigma, clean, batch in [(sigma, exact, 256) for sigma in PSNR_SIGMAS] + [(PHOTO_SIGMA, photos, 1)]:
-        row = {
-            "sigma": sigma,
-            "images": "CIFAR-10 test" if clean is exact else "CBSD68",
-            "psnr_noised": psnr([image.clip(0, 255) for image in noised(clean, sigma)], clean),
-            "psnr_denoised": psnr(sanitized(a.denoiser, clean, sigma), clean),
-            "psnr_ffdnet": psnr(by_ffdnet(ffdnet, clean, sigma, batch), clean),
-        }
-        rows.append(row)
-        values = f"{row['psnr_noised']:8.2f} {row['psnr_denoised']:9.2f} {row['psnr_ffdnet']:8.2f}"
-        print(f"{sigma:6.3g} {values}  {row['images']}", flush=True)
+    head = " ".join(f"{Path(name).name:>10}" for name in ("noised", *a.denoisers, "ffdnet"))
 
-    classifiers = {layers: load_classifier(a.data, layers) for layers in (20, 56)}
+    rows = []
+    print(f"{'sigma':>6} {head}  PSNR in dB")
+    for sigma, clean, batch in [(sigma, exact, 256) for sigma in PSNR_SIGMAS] + [(PHOTO_SIGMA, photos, 1)]:
+        found = {
+            "noised": psnr([image.clip(0, 255) for image in noised(clean, sigma)], clean),
+            **{name: psnr(sanitized(name, clean, sigma), clean) for name in a.denoisers},
+            "ffdnet": psnr(by_ffdnet(ffdnet, clean, sigma, batch), clean),
+        }
+        rows.append({"sigma": sigma, "images": "CIFAR-10 test" if clean is exact else "CBSD68", "psnr": found})
+        print(f"{sigma:6.3g} " + " ".join(f"{value:10.2f}" for value in found.values()), rows[-1]["images"], flush=True)
+
+    classifiers = {f"ResNet-{layers}": load_classifier(a.data, layers) for layers in (20, 56)}
     truth, first = torch.from_numpy(labels[: a.images].astype(np.int64)), list(images[: a.images])
     table = []
-    print(f"{'sigma':>6} {'ResNet-20':>10} {'ResNet-56':>10} {'by FFDNet':>10}  accuracy in %, first {a.images} images")
+    print(f"accuracy in % on the first {a.images} images; columns: {', '.join((*a.denoisers, 'ffdnet'))}")
     for sigma in ACCURACY_SIGMAS:
-        begun = time.perf_counter()
-        output = torch.from_numpy(np.stack(sanitized(a.denoiser, first, sigma)))
-        seconds = time.perf_counter() - begun
-        rival = torch.from_numpy(np.stack(by_ffdnet(ffdnet, first, sigma, 200)))
-        shares = {f"resnet{layers}": accuracy(network, output, truth) for layers, network in classifiers.items()}
-        shares["resnet56_ffdnet"] = accuracy(classifiers[56], rival, truth)
-        table.append({"sigma": sigma, "images": a.images, "sanitize_seconds": seconds, **shares})
-        print(f"{sigma:6g} " + " ".join(f"{100 * share:10.2f}" for share in shares.values()), flush=True)
-    print(write_results(a.name, {"denoiser": a.denoiser, "psnr": rows, "accuracy": table}))
+        outputs = {name: np.stack(sanitized(name, first, sigma)) for name in a.denoisers}
+        outputs["ffdnet"] = np.stack(by_ffdnet(ffdnet, first, sigma, 200))
+        shares = {
+            kind: {name: accuracy(network, torch.from_numpy(output), truth) for name, output in outputs.items()}
+            for kind, network in classifiers.items()
+        }
+        table.append({"sigma": sigma, "images": a.images, "accuracy": shares})
+        for kind, by_denoiser in shares.items():
+            print(
+                f"{sigma:6g} {kind:>10} " + " ".join(f"{100 * share:7.2f}" for share in by_denoiser.values()),
+                flush=True,
+            )
+    print(write_results(a.name, {"denoisers": a.denoisers, "psnr": rows, "accuracy": table}))
 
 
 if __name__ == "__main__":

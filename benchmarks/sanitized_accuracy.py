@@ -1,16 +1,17 @@
 """Accuracy of models trained on sanitized CIFAR-10, beside what the paper reports for all 50,000 images.
 
-    python benchmarks/sanitized_accuracy.py TRAIN TEST [--images 50000] [--sigmas 0.1 0.25 0.5] [--work DIR]
+    python benchmarks/sanitized_accuracy.py TRAIN TEST [--images 50000] [--sigmas 0.1 0.25 0.5] [--denoisers ID ...]
 
-TRAIN and TEST: what make_inputs.py makes of CIFAR-10 (shards, or a folder by classes). For each sigma the first
-images of TRAIN are sanitized once with the bundled denoiser (which never saw CIFAR-10), one model is trained on them
-with the recipe, and all test images are classified clean, and again noised and denoised at the same sigma. Paper: the
-figures of arXiv 2403.11981. A killed run goes on; what is done is written after each sigma.
+TRAIN and TEST: what make_inputs.py makes of CIFAR-10 (shards, or a folder by classes). For each sigma and
+bundled denoiser (none of which ever saw CIFAR-10) the first images of TRAIN are sanitized once, one model is trained on
+them with the recipe, and all test images are classified clean, and again noised and denoised at the same sigma.
+Paper: the figures of arXiv 2403.11981. A killed run goes on; what is done is written after each row.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from dpclean.denoise.denoiser import Denoiser
-from dpclean.denoise.loading import find_denoiser
+from dpclean.denoise.loading import BUNDLED, find_denoiser
 from dpclean.train.dataset import match_labels, read_images
 from dpclean.train.recipes import find_recipe
 from dpclean.train.trainer import Epoch, Trainer
@@ -35,10 +36,10 @@ PAPER = {0.1: 0.865, 0.25: 0.724, 0.5: 0.465}
 KEY = b"dpclean benchmark: not a secret."
 
 
-def sanitized(pixels: Sequence[NDArray[np.uint8]], sigma: float, *, test: bool, kept: Path) -> Tensor:
+def sanitized(name: str, pixels: Sequence[NDArray[np.uint8]], sigma: float, *, test: bool, kept: Path) -> Tensor:
     """uint8 [N,32,32,3] after noise and denoising; kept in a file."""
     if not kept.exists():
-        denoiser = Denoiser(find_denoiser("natural"), sigma)
+        denoiser = Denoiser(find_denoiser(name), sigma)
         done = sorted(denoiser.denoise(enumerate(pixels), key=KEY, test=test), key=lambda r: r.index)
         temporary = kept.with_suffix(".new")
         save_file({"images": np.stack([result.pixels for result in done])}, temporary)
@@ -63,21 +64,22 @@ def fitted(trainer: Trainer, images: Tensor, labels: Tensor, seed: int, kept: Pa
     return spent
 
 
-def measure(sigma: float, a: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, sigma: float, a: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
     known, held = read_images(a.train, limit=a.images), read_images(a.test)
     labels = torch.from_numpy(known.labels)
     truth = torch.from_numpy(match_labels(held, known.classes))
     begun = perf_counter()
-    name = f"{len(known)}-{sigma:g}"
-    images = sanitized(known.pixels, sigma, test=False, kept=a.work / f"train-{name}.safetensors")
+    kept = f"{name}-{len(known)}-{sigma:g}"
+    images = sanitized(name, known.pixels, sigma, test=False, kept=a.work / f"train-{kept}.safetensors")
     sanitize_seconds = perf_counter() - begun
     recipe = replace(find_recipe(a.recipe), epochs=a.epochs or find_recipe(a.recipe).epochs)
     trainer = Trainer(recipe, len(known.classes), size=images.shape[1], device=torch.device("cpu"))
-    seconds = fitted(trainer, images, labels, a.seed, a.work / f"fit-{name}.pt")
-    noised = sanitized(held.pixels, sigma, test=True, kept=a.work / f"test-{len(held)}-{sigma:g}.safetensors")
+    seconds = fitted(trainer, images, labels, a.seed, a.work / f"fit-{kept}.pt")
+    noised = sanitized(name, held.pixels, sigma, test=True, kept=a.work / f"test-{kept}.safetensors")
     clean = torch.from_numpy(np.stack(held.pixels))
     return {
+        "denoiser": name,
         "sigma": sigma,
         "images": len(known),
         "test_images": len(held),
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("test", type=Path, metavar="TEST")
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--sigmas", type=float, nargs="+", default=sorted(PAPER))
+    parser.add_argument("--denoisers", nargs="+", default=list(BUNDLED))
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, default=1)
@@ -104,17 +107,17 @@ def main() -> None:
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    print(f"{'sigma':>6} {'images':>7} {'clean test':>11} {'noised test':>12} {'paper':>7}  accuracy in %")
-    for sigma in a.sigmas:
-        kept = a.work / f"row-{a.images}-{sigma:g}-{a.recipe}-{a.epochs}-{a.seed}.json"
+    print(f"{'sigma':>6} {'denoiser':>12} {'images':>7} {'clean test':>11} {'noised test':>12} {'paper':>7}  in %")
+    for sigma, name in itertools.product(a.sigmas, a.denoisers):
+        kept = a.work / f"row-{name}-{a.images}-{sigma:g}-{a.recipe}-{a.epochs}-{a.seed}.json"
         if not kept.exists():
-            kept.write_text(json.dumps(measure(sigma, a)))
+            kept.write_text(json.dumps(measure(name, sigma, a)))
         row = json.loads(kept.read_text())
         rows.append(row)
         paper = f"{100 * row['paper_50000']:7.1f}" if row["paper_50000"] else "      -"
         shares = f"{100 * row['clean_test']:11.2f} {100 * row['noised_test']:12.2f}"
-        print(f"{sigma:6g} {row['images']:7} {shares} {paper}", flush=True)
-        write_results("sanitized_accuracy", {"denoiser": "natural", "rows": rows})
+        print(f"{sigma:6g} {name:>12} {row['images']:7} {shares} {paper}", flush=True)
+        write_results("sanitized_accuracy", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Put the measured figures into the documentation: README.md and the model card of `natural`.
+"""Put the measured figures into the documentation: README.md and the cards of the bundled denoisers.
 
     python benchmarks/tables.py
 
@@ -15,7 +15,8 @@ from typing import Any
 
 from machine_facts import REPOSITORY, RESULTS
 
-DOCUMENTS = ("README.md", "dpclean/denoise/natural/README.md")
+DOCUMENTS = ("README.md", *(f"dpclean/denoise/{name}/README.md" for name in ("natural", "perceptual")))
+TITLES = {"noised": "noised", "natural": "`natural`", "perceptual": "`perceptual`", "ffdnet": "FFDNet"}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -38,30 +39,28 @@ def ratio(value: dict[str, float]) -> str:
 
 
 def accuracy() -> str:
-    result = load("denoiser_quality")
-    names = ("resnet20", "resnet56", "resnet56_ffdnet")
-    rows = [(f"{row['sigma']:g}", *(f"{100 * row[name]:.1f} %" for name in names)) for row in result["accuracy"]]
-    images = result["accuracy"][0]["images"]
+    rows = load("denoiser_quality")["accuracy"]
+    names = list(rows[0]["accuracy"]["ResNet-56"])
+    lines = [
+        (f"{row['sigma']:g}", kind, *(f"{100 * row['accuracy'][kind][name]:.1f} %" for name in names))
+        for kind in rows[0]["accuracy"]
+        for row in rows
+    ]
     return (
-        f"Accuracy of two classifiers, trained on clean CIFAR-10, on the first {images:,} test images, sanitized "
-        "(`benchmarks/denoiser_quality.py`):\n\n"
-        + table(("sigma", "ResNet-20", "ResNet-56", "ResNet-56 after FFDNet"), rows)
+        f"Accuracy of two classifiers, trained on clean CIFAR-10, on the first {rows[0]['images']:,} test images, "
+        "sanitized (`benchmarks/denoiser_quality.py`):\n\n"
+        + table(("sigma", "classifier", *[TITLES[name] for name in names]), lines)
     )
 
 
 def psnr() -> str:
-    rows = [
-        (
-            row["images"],
-            f"{row['sigma']:.3g}",
-            *(f"{row[f'psnr_{whose}']:.2f}" for whose in ("noised", "denoised", "ffdnet")),
-        )
-        for row in load("denoiser_quality")["psnr"]
-    ]
+    rows = load("denoiser_quality")["psnr"]
+    names = list(rows[0]["psnr"])
+    lines = [(row["images"], f"{row['sigma']:.3g}", *(f"{row['psnr'][name]:.2f}" for name in names)) for row in rows]
     return (
         "PSNR in dB, mean of the per-image values: the first 256 exact images of CIFAR-10 test and the 68 of CBSD68 "
         "(`benchmarks/denoiser_quality.py`; FFDNet, Zhang et al. 2018, on the very same noised images):\n\n"
-        + table(("images", "sigma", "noised", "denoised", "FFDNet"), rows)
+        + table(("images", "sigma", *[TITLES[name] for name in names]), lines)
     )
 
 
@@ -177,6 +176,7 @@ def sanitized() -> str:
     rows = [
         (
             f"{row['sigma']:g}",
+            TITLES[row["denoiser"]],
             f"{row['images']:,}",
             percent(row["clean_test"]),
             percent(row["noised_test"]),
@@ -184,7 +184,14 @@ def sanitized() -> str:
         )
         for row in load("sanitized_accuracy")["rows"]
     ]
-    head = ("sigma", "training images", "clean test images", "test images noised and denoised", "paper, 50,000 images")
+    head = (
+        "sigma",
+        "denoiser",
+        "training images",
+        "clean test images",
+        "test images noised and denoised",
+        "paper, 50,000 images",
+    )
     return (
         "Accuracy of one model trained on sanitized CIFAR-10 with the recipe `fast`, 10,000 test images, beside the "
         "figures of the paper (`benchmarks/sanitized_accuracy.py`):\n\n" + table(head, rows)

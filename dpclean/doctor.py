@@ -94,7 +94,7 @@ def _findings() -> Iterator[Finding]:
     yield from _kernels()
     yield from _libraries()
     yield _gpus()
-    yield _denoiser()
+    yield from _denoisers()
     yield _space("temporary files", Path(tempfile.gettempdir()))
     yield _space("this folder", Path.cwd())
 
@@ -174,24 +174,32 @@ def _gpus() -> Finding:
     return Finding("GPU", "warn", found, "update the driver, or install a torch that fits it")
 
 
-def _denoiser() -> Finding:
-    name = "denoiser natural"
+def _denoisers() -> Iterator[Finding]:
     try:
-        from safetensors import SafetensorError, safe_open
-
-        from dpclean.denoise.loading import find_denoiser
+        from dpclean.denoise.loading import BUNDLED
     except ImportError as error:
-        return Finding(name, "fail", f"cannot be looked at: {_first_line(error)}", "see the libraries above")
+        yield Finding("denoisers", "fail", f"cannot be looked at: {_first_line(error)}", "see the libraries above")
+        return
+    for name in BUNDLED:
+        yield _denoiser(name)
+
+
+def _denoiser(name: str) -> Finding:
+    from safetensors import SafetensorError, safe_open
+
+    from dpclean.denoise.loading import find_denoiser
+
+    title = f"denoiser {name}"
     try:
-        files = find_denoiser("natural")
+        files = find_denoiser(name)
         with safe_open(files.weights, framework="numpy") as weights:
             count = len(weights.keys())
     except DpcleanError as error:
-        return Finding(name, "fail", error.message, error.remedy)
+        return Finding(title, "fail", error.message, error.remedy)
     except (OSError, SafetensorError) as error:
-        return Finding(name, "fail", f"its weights cannot be read: {_first_line(error)}", REINSTALL)
+        return Finding(title, "fail", f"its weights cannot be read: {_first_line(error)}", REINSTALL)
     size = files.weights.stat().st_size / 2**20
-    return Finding(name, "ok", f"{count} tensors, {size:.1f} MiB, SHA-256 {files.digests()['weights'][:16]}...")
+    return Finding(title, "ok", f"{count} tensors, {size:.1f} MiB, SHA-256 {files.digests()['weights'][:16]}...")
 
 
 def _space(name: str, folder: Path) -> Finding:

@@ -251,4 +251,5 @@ def test_doctor_and_denoiser_list_tell_what_is_there() -> None:
     examined = json.loads(shell("doctor", "--json").stdout)
     assert examined["command"] == "doctor" and examined["status"] in ("ok", "warn", "fail")
     listed = json.loads(shell("denoiser", "list", "--json").stdout)["denoisers"]
-    assert [row["id"] for row in listed] == ["natural"] and len(listed[0]["weights"]) == 64
+    assert [row["id"] for row in listed] == ["natural", "perceptual"]
+    assert len({row["weights"] for row in listed}) == 2 and len(listed[0]["weights"]) == 64

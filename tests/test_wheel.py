@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dpclean.denoise.loading import BUNDLED
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -34,11 +36,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_wheel_has_the_denoiser_the_hints_and_the_licences(wheel: Path) -> None:
+def test_wheel_has_the_denoisers_the_hints_and_the_licences(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    sources = [ROOT / "dpclean" / "py.typed", *ROOT.glob("dpclean/**/*.py"), *ROOT.glob("dpclean/denoise/natural/**/*")]
-    assert {str(path.relative_to(ROOT)) for path in sources if path.is_file()} <= names
-    assert "dpclean/denoise/natural/diffusion_pytorch_model.safetensors" in names
+    sources = [ROOT / "dpclean" / "py.typed", *ROOT.glob("dpclean/**/*.py"), *ROOT.glob("dpclean/denoise/*/**/*")]
+    wanted = {str(path.relative_to(ROOT)) for path in sources if path.is_file() and "__pycache__" not in path.parts}
+    assert wanted <= names
+    for denoiser in BUNDLED:
+        assert f"dpclean/denoise/{denoiser}/diffusion_pytorch_model.safetensors" in names
+    assert sum(file.compress_size for file in zipfile.ZipFile(wheel).infolist()) < 20e6
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"dpclean"}
     assert not [name for name in names if name.endswith((".cpp", ".cu", ".h"))]

@@ -123,7 +123,9 @@ def _tell_fit(result: FitResult) -> None:
 
 @app.command("eval")
 def eval_denoiser(
-    denoiser: Annotated[str, typer.Argument(help="Bundled name, diffusers folder, or hub id.", metavar="ID|DIR")],
+    denoiser: Annotated[
+        str, typer.Argument(help="natural, perceptual, diffusers folder, or hub id.", metavar="ID|DIR")
+    ],
     data: Annotated[Path, typer.Argument(help="Folder of clean images, or of *.safetensors shards.")],
     sigmas: Annotated[
         str, typer.Option(envvar="DPCLEAN_SIGMAS", metavar="S,S,...", help="Noise levels on the [0, 1] pixel scale.")

@@ -62,7 +62,9 @@ def sanitize(
     ] = None,
     denoiser: Annotated[
         str,
-        typer.Option(envvar="DPCLEAN_DENOISER", metavar="ID|DIR", help="Bundled name, diffusers folder, or hub id."),
+        typer.Option(
+            envvar="DPCLEAN_DENOISER", metavar="ID|DIR", help="natural, perceptual, diffusers folder, or hub id."
+        ),
     ] = "natural",
     method: Annotated[
         str, typer.Option(envvar="DPCLEAN_METHOD", metavar="one-step", help="How the noise is taken away.")

@@ -23,7 +23,7 @@ from dpclean.denoise.card import card
 from dpclean.denoise.denoiser import choose_device
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
 from dpclean.denoise.patches import read_ancestry, read_patches
-from dpclean.denoise.perceptual import Classifier
+from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.denoise.samples import samples_png
 from dpclean.denoise.start import Start
 from dpclean.denoise.training import Recipe, Training
@@ -92,7 +92,7 @@ def fit(
     """Fit a denoiser to the images of folders or shards; the same call again goes on where the last one stopped.
 
     init: a denoiser whose network and weights to begin from, else the bundled one's network and random weights.
-    classifier: one trained on trusted images, in whose features too the results shall be near (perceptual.py).
+    classifier: one trained on trusted images, in whose features too the results shall be near (perceptual_loss.py).
     steps: how many, else as many as fit into the minutes by the speed of the first few. The same steps and seed give
     the same weights on the same machine with the same number of threads, whether or not it was interrupted.
     Raises UsageError, InputError, SetupError, ConflictError, Diverged, or Interrupted after a signal.

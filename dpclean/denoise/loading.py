@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dpclean.denoise.unet import UNet2DModel
 
-BUNDLED = {"natural": Path(__file__).with_name("natural")}
+BUNDLED = {name: Path(__file__).with_name(name) for name in ("natural", "perceptual")}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
@@ -78,7 +78,7 @@ def find_denoiser(name: str) -> DenoiserFiles:
         return _find_on_hub(name)
     raise SetupError(
         f"denoiser {name!r} is neither bundled ({', '.join(BUNDLED)}) nor a folder nor a hub id",
-        "check --denoiser, or leave it out for the bundled one",
+        "check --denoiser, or leave it out for natural",
     )
 
 

@@ -16,7 +16,7 @@ from dpclean.denoise.loading import (
     load_schedule,
 )
 from dpclean.denoise.patches import Patches
-from dpclean.denoise.perceptual import Classifier
+from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.denoise.training import Recipe, Training
 from dpclean.denoise.unet import UNet2DModel
 from dpclean.errors import UsageError

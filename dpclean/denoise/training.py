@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from dpclean.denoise import schedule
 from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey
-from dpclean.denoise.perceptual import Classifier, Perceptual
+from dpclean.denoise.perceptual_loss import Classifier, Perceptual
 from dpclean.muon import orthogonalized
 
 if TYPE_CHECKING:

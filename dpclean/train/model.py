@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dpclean.denoise.perceptual import Classifier
+from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.train.recipes import Recipe

@@ -10,7 +10,7 @@ import torch
 
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.drift import STANDARD_ERRORS, area_means, drift_of, without
-from dpclean.denoise.loading import find_denoiser
+from dpclean.denoise.loading import BUNDLED, find_denoiser
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.noise import add_noise
 
@@ -106,41 +106,47 @@ def test_a_sample_does_not_depend_on_its_neighbours_or_on_threads() -> None:
         torch.set_num_threads(before)
 
 
+each_bundled = pytest.mark.parametrize("name", list(BUNDLED))
+
+
 @cache
-def natural(sigma: float) -> Denoiser:
-    return Denoiser(find_denoiser("natural"), sigma)
+def bundled(name: str, sigma: float) -> Denoiser:
+    return Denoiser(find_denoiser(name), sigma)
 
 
-def denoised(sigma: float, images: list[np.ndarray]) -> list[np.ndarray]:
-    results = natural(sigma).denoise(enumerate(images), key=KEY)
+def denoised(name: str, sigma: float, images: list[np.ndarray]) -> list[np.ndarray]:
+    results = bundled(name, sigma).denoise(enumerate(images), key=KEY)
     return [r.pixels.astype(float) for r in sorted(results, key=lambda r: r.index)]
 
 
+@each_bundled
 @pytest.mark.parametrize("sigma", [0.02, 0.1, 0.25, 0.5, 1.0])
-def test_flat_images_keep_their_colour(sigma: float) -> None:
+def test_flat_images_keep_their_colour(name: str, sigma: float) -> None:
     images = [np.full((EDGE, EDGE, 3), colour, np.uint8) for colour in COLOURS]
     error = 255 * sigma / EDGE
-    for image, found in zip(images, denoised(sigma, images), strict=True):
+    for image, found in zip(images, denoised(name, sigma, images), strict=True):
         assert np.abs(found.mean((0, 1)) - image[0, 0]).max() < 1 + (STANDARD_ERRORS + 3) * error
 
 
+@each_bundled
 @pytest.mark.parametrize("sigma", [0.1, 0.5])
-def test_slopes_keep_their_course(sigma: float) -> None:
+def test_slopes_keep_their_course(name: str, sigma: float) -> None:
     y, x = np.mgrid[0 : 1 : EDGE * 1j, 0 : 1 : EDGE * 1j]
     image = np.stack([40 + 160 * x, 60 + 120 * y, 200 - 160 * x], -1).round().astype(np.uint8)
-    (found,) = denoised(sigma, [image])
+    (found,) = denoised(name, sigma, [image])
     away = found - image
     assert np.abs(away.mean((0, 1))).max() < 1 + 4 * 255 * sigma / EDGE
     quarters = away.reshape(2, EDGE // 2, 2, EDGE // 2, 3).mean((1, 3))
     assert np.abs(quarters).max() < 1 + 6 * 255 * sigma / (EDGE / 2)
 
 
+@each_bundled
 @pytest.mark.parametrize("sigma", [0.5, 1.0])
-def test_tiles_leave_no_seams(sigma: float) -> None:
+def test_tiles_leave_no_seams(name: str, sigma: float) -> None:
     width, height = 700, 200
     image = np.repeat(np.linspace(40, 210, width)[None, :, None].repeat(height, 0), 3, 2).round().astype(np.uint8)
-    (found,) = denoised(sigma, [image])
-    shapes = natural(sigma).shapes
+    (found,) = denoised(name, sigma, [image])
+    shapes = bundled(name, sigma).shapes
     columns, rows = (found - image).mean((0, 2)), (found - image).mean((1, 2))
     for profile, size in ((columns, width), (rows, height)):
         starts = shapes.starts(size)
@@ -152,11 +158,12 @@ def test_tiles_leave_no_seams(sigma: float) -> None:
         assert jumps[shared].max() <= 1.3 * jumps[~shared].max() + 0.1
 
 
+@each_bundled
 @pytest.mark.parametrize("sigma", [0.01, 2.0, 4.0])
-def test_beyond_the_range_it_was_fitted_for_the_result_is_still_better_than_the_noise(sigma: float) -> None:
+def test_beyond_the_range_it_was_fitted_for_the_result_is_still_better_than_the_noise(name: str, sigma: float) -> None:
     y, x = np.mgrid[0 : 1 : EDGE * 1j, 0 : 1 : EDGE * 1j]
     image = np.stack([60 + 120 * x, 60 + 120 * y, 180 - 120 * x], -1).round().astype(np.uint8)
-    (found,) = denoised(sigma, [image])
+    (found,) = denoised(name, sigma, [image])
     noised = add_noise(image[None], sigma, key=KEY, run=0, indices=np.array([0]))[0].clip(0, 255)
     rms = [np.sqrt(np.mean((result - image.astype(float)) ** 2)) for result in (found, noised)]
     assert rms[0] < max(1.5, 0.8 * rms[1])

@@ -21,7 +21,7 @@ from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.fit import fit
 from dpclean.denoise.loading import find_denoiser
 from dpclean.denoise.patches import read_ancestry
-from dpclean.denoise.perceptual import Classifier, Perceptual
+from dpclean.denoise.perceptual_loss import Classifier, Perceptual
 from dpclean.errors import ConflictError, InputError
 from dpclean.train.model import read_model
 from dpclean.train.recipes import find_recipe
