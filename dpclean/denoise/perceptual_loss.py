@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,42 +47,35 @@ class Perceptual:
         self._network.eval().requires_grad_(False)
         self.size = classifier.size
         self._mean, self._std = classifier.mean.to(device), classifier.std.to(device)
-        self._found: dict[nn.Module, Tensor] = {}
-        last = self._last_at_each_resolution(device)
-        if not last:
+        self._blocks = self._last_at_each_resolution(device)
+        if not self._blocks:
             raise InputError(
                 f"the classifier {classifier.name!r} has no convolutional features",
                 "train one of recipe fast or resnet18",
             )
-        for module in last:
-            module.register_forward_hook(self._keep)
-
-    def _keep(self, module: nn.Module, _: object, output: Tensor) -> None:
-        self._found[module] = output
 
     def _last_at_each_resolution(self, device: torch.device) -> list[nn.Module]:
         last: dict[int, nn.Module] = {}
 
-        def note(module: nn.Module, _: object, output: object) -> None:
+        def note(module: nn.Module, _: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and 1 < output.shape[2] <= self.size // 2:
                 last[output.shape[2]] = module
 
         blocks = [module for module in self._network.modules() if next(module.children(), None) is not None]
-        hooks = [module.register_forward_hook(note) for module in blocks]
-        with torch.no_grad():
+        with torch.no_grad(), _hooked(blocks, note):
             self._network(torch.zeros(1, 3, self.size, self.size, device=device))
-        for hook in hooks:
-            hook.remove()
         return list(last.values())
 
     def _features(self, images: Tensor) -> list[Tensor]:
         if images.shape[-1] != self.size:
             images = functional.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         inputs = ((images + 1) * 127.5 - self._mean) / self._std
-        with torch.autocast(images.device.type, torch.bfloat16):
+        features: list[Tensor] = []
+        with (
+            torch.autocast(images.device.type, torch.bfloat16),
+            _hooked(self._blocks, lambda _, __, output: features.append(output.float())),
+        ):
             self._network(inputs.contiguous(memory_format=torch.channels_last))
-        features = [feature.float() for feature in self._found.values()]
-        self._found.clear()
         return features
 
     def distance(self, found: Tensor, wanted: Tensor) -> Tensor:
@@ -95,3 +91,13 @@ class Perceptual:
             for feature, aim in zip(self._features(found), aims, strict=True)
         ]
         return torch.stack(terms).mean()
+
+
+@contextmanager
+def _hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -20,8 +20,9 @@ from dpclean.denoise import start
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.fit import fit
 from dpclean.denoise.loading import find_denoiser
-from dpclean.denoise.patches import read_ancestry
+from dpclean.denoise.patches import read_ancestry, read_patches
 from dpclean.denoise.perceptual_loss import Classifier, Perceptual
+from dpclean.denoise.training import LARGE_EVERY, Recipe
 from dpclean.errors import ConflictError, InputError
 from dpclean.train.model import read_model
 from dpclean.train.recipes import find_recipe
@@ -129,6 +130,21 @@ def test_a_fit_with_a_classifier_comes_nearer_in_its_features(
     assert distance(seeing) < distance(plain) - 0.1
     assert known.weights_sha256 in (seeing / "README.md").read_text()
     assert "classifier" not in (plain / "README.md").read_text()
+
+
+def test_patches_larger_than_what_the_classifier_knows_teach_by_squared_error_alone(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "NETWORK", SMALL)
+    patches = read_patches([make_folder(tmp_path, 8, size=64)], seed=0, workers=1)
+
+    def loss(step: int, classifier: Classifier | None) -> float:
+        training = start.Start.of(None).training(patches, Recipe(8, 4, 1e-3, 0), CPU, classifier)
+        training.done = step
+        return training.step()
+
+    assert loss(LARGE_EVERY - 1, classifier) == loss(LARGE_EVERY - 1, None)
+    assert loss(0, classifier) != loss(0, None)
 
 
 def test_the_command_takes_a_model_and_goes_on_with_no_other(
