@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,9 +25,20 @@ def _find() -> Any:
 _FUSED = _find()
 
 
+@cache
+def _fused_takes(dtype: torch.dtype) -> bool:
+    """Half precision only where the processor has instructions for it; a plain convolution does without."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return dtype == torch.float32
+
+
 def convolved_onto(conv: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
     """conv(x) + other, channels_last; rounded once where it is one pass, twice elsewhere."""
-    if _FUSED is None or x.device.type != "cpu" or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+    fits = x.device.type == "cpu" and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    if _FUSED is None or not fits or not _fused_takes(x.dtype):
         return conv(x).add_(other)  # type: ignore[no-any-return]
     fused: Tensor = _FUSED(
         x, other, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, "add", None, None, [],

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ from diffusers import UNet2DModel
 
 from dpclean.denoise import convolution, unet
 from dpclean.denoise.network import FixedLevelNetwork
-from tests.networks import SMALL
+from tests.networks import SMALL, make_denoiser
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -145,3 +149,20 @@ def test_patches_are_the_network_between_unshuffle_and_shuffle(own: bool, dtype:
         expected = torch.pixel_shuffle(plain(torch.pixel_unshuffle(x, 2)), 2)
     assert found.shape == (3, 6, 16, 24)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_a_processor_without_instructions_for_half_precision_runs_it_all_the_same(dtype: str, tmp_path: Path) -> None:
+    """oneDNN is told to use no more than AVX2, as on most desktop processors."""
+    folder = make_denoiser(tmp_path / "d")
+    program = f"""
+import numpy as np
+from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.loading import find_denoiser
+(result,) = Denoiser(find_denoiser({str(folder)!r}), 0.25, dtype={dtype!r}, device="cpu").denoise(
+    [(0, np.full((32, 32, 3), 99, np.uint8))], key=bytes(32))
+print(result.finite, result.retried)
+"""
+    narrow = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", program], env=narrow, capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
