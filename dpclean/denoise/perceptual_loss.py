@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpclean.denoise.denoiser import has_bf16
 from dpclean.errors import InputError
 
 FLOOR = 1e-5  # of a distance: what half precision leaves
@@ -72,7 +73,7 @@ class Perceptual:
         inputs = ((images + 1) * 127.5 - self._mean) / self._std
         features: list[Tensor] = []
         with (
-            torch.autocast(images.device.type, torch.bfloat16),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=has_bf16(images.device)),
             _hooked(self._blocks, lambda _, __, output: features.append(output.float())),
         ):
             self._network(inputs.contiguous(memory_format=torch.channels_last))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean.denoise import schedule
+from dpclean.denoise.denoiser import has_bf16
 from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey
 from dpclean.denoise.perceptual_loss import Classifier, Perceptual
 from dpclean.muon import orthogonalized
@@ -122,7 +123,7 @@ class Training:
         """One step; its loss."""
         generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.done)
         clean, noised, abar, timesteps = self._batch(generator)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16(self.device)):
             prediction = self.network(self._input(noised), timesteps)
         prediction = getattr(prediction, "sample", prediction)  # diffusers wraps it
         prediction = functional.pixel_shuffle(prediction.float(), self.patch_size)[:, : clean.shape[1]]

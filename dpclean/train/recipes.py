@@ -42,7 +42,7 @@ class Recipe:
     flip: str = "alternate"  # "alternate": every second epoch, "random", or "none"
     translate: int = 2  # pixels, at most, in each direction; the border is mirrored
     mirror: bool = True  # predictions average an image and its mirror image
-    precision: str = "bf16"  # "bf16": matrix products and convolutions in half precision, or "fp32"
+    precision: str = "bf16"  # "bf16": products and convolutions in it where the device has it, or "fp32"
     freeze: bool = False  # only the last layer learns
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from dpclean.denoise.allocator import keep_memory
+from dpclean.denoise.denoiser import has_bf16
 from dpclean.errors import DpcleanError, InputError
 from dpclean.train import augment
 from dpclean.train.networks import Residual, build, head
@@ -287,7 +288,8 @@ class Trainer:
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """float32 [B,classes]."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        half = self.recipe.precision == "bf16" and has_bf16(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             output = self.network(inputs)
         logits: Tensor = output if isinstance(output, Tensor) else output[0]  # some have auxiliary outputs in training
         return logits.float()

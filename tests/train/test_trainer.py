@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -222,3 +225,18 @@ def test_a_frozen_network_learns_its_head_only() -> None:
     first = fitted(make(), images, labels)
     after = fitted(make(replace(SHORT, freeze=True), init=first), images, labels, seed=2)
     assert [name for name in first if not torch.equal(first[name], after[name])] == ["head.weight"]
+
+
+def test_half_precision_is_left_out_where_the_processor_has_no_instructions_for_it() -> None:
+    """There it would take ten times as long. oneDNN is told to use no more than AVX2."""
+    program = """
+import torch
+from dpclean.train.recipes import find_recipe
+from dpclean.train.trainer import Trainer
+trainer = Trainer(find_recipe("tiny"), 2, size=32, device=torch.device("cpu"))
+trainer.network.register_forward_hook(lambda _, __, output: print(output.dtype))
+trainer.predict(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+"""
+    narrow = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", program], env=narrow, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"torch.float32"}
