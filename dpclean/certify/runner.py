@@ -18,7 +18,7 @@ from dpclean import __version__
 from dpclean.certify.method import Method
 from dpclean.certify.store import Data
 from dpclean.certify.trainer_command import CommandTrainer
-from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.denoiser import Denoiser, has_bf16
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import ConflictError
 from dpclean.jobs.staging import write_durably
@@ -143,6 +143,7 @@ def engine(denoiser: Denoiser, threads: int) -> dict[str, Any]:
     """What runs must have in common to be identically distributed: device kind, type, shapes, threads, versions."""
     return {
         **denoiser.engine,
+        "bf16": has_bf16(denoiser.device),  # else training is in float32
         "threads": threads if denoiser.device.type == "cpu" else None,
         "versions": {"dpclean": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dpclean import __version__
-from dpclean.denoise.denoiser import choose_device
+from dpclean.denoise.denoiser import choose_device, has_bf16
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging, write_durably
@@ -138,6 +138,7 @@ class _Job:
         cpu = self.device.type == "cpu"
         return {
             "device": torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(self.device),
+            "bf16": has_bf16(self.device),
             "threads": torch.get_num_threads() if cpu else None,
             "torch": torch.__version__,
             "dpclean": __version__,
