@@ -33,7 +33,7 @@ STATISTICS = (
     "report",
 )
 FLOORS = (
-    {"errors"},
+    {"errors", "small_files"},
     {"noise", "jobs", "muon", "statistics"},
     {"data"},
     {"denoise"},

@@ -16,6 +16,7 @@ from dpclean.certify.bounds import exact_decimal, setting_of, text
 from dpclean.certify.exact import BOUNDS, Setting
 from dpclean.certify.votes import ABSTAIN, FAMILIES, MOST_RUNS, THREATS, Tally, Votes, job_id, tally
 from dpclean.errors import ConflictError, InputError, UsageError, printable
+from dpclean.small_files import LARGE_LIMIT, read_small_file
 
 FORMAT = 1
 NO_RADIUS = "0.000000"
@@ -157,7 +158,7 @@ def read(path: Path) -> Json:
     """A certificate as it was dumped. Raises InputError for one that is none, ConflictError for a newer format."""
     remedy = "restore the file, or certify again"
     try:
-        certificate = json.loads(path.read_bytes())
+        certificate = json.loads(read_small_file(path, LARGE_LIMIT))
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}", "give a folder that certify made") from error
     except (ValueError, RecursionError) as error:

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from dpclean.data.encode import encode
 from dpclean.errors import DpcleanError
+from dpclean.small_files import read_small_file
 
 PREDICTIONS = "predictions.tsv"
 
@@ -99,7 +100,7 @@ class CommandTrainer:
         numbers = {name: number for number, name in enumerate(self.classes)}
         votes = np.full(count, -1, np.int32)
         try:
-            lines = path.read_text("utf-8", "surrogateescape").splitlines()
+            lines = read_small_file(path).decode("utf-8", "surrogateescape").splitlines()
         except OSError as error:
             raise RunFailed(f"the trainer wrote no {PREDICTIONS}: {error.strerror}", "mend it") from error
         for line in lines:

@@ -24,6 +24,7 @@ from dpclean.certify.certificate import NO_RADIUS, assemble, check_terms, known_
 from dpclean.certify.exact import Setting
 from dpclean.certify.votes import ABSTAIN, VOTES_NAME, Tally, Votes, job_id, read_votes, record, tally
 from dpclean.errors import DifferenceError, InputError, UsageError
+from dpclean.small_files import LARGE_LIMIT, read_small_file
 
 CERTIFICATE_NAME = "certificate.json"
 TSV_NAME = "certified.tsv"
@@ -216,7 +217,7 @@ def _check_rest(certificate: Mapping[str, Any], expected: dict[str, Any]) -> lis
 
 def _check_tsv(path: Path, certificate: Mapping[str, Any]) -> None:
     try:
-        found = path.read_bytes()
+        found = read_small_file(path, LARGE_LIMIT)
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}", "give a folder that certify made") from error
     expected = tsv(certificate).encode("utf-8", "surrogateescape")

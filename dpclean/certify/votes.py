@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from dpclean.certify.exact import BOUNDS
 from dpclean.errors import ConflictError, InputError
+from dpclean.small_files import check_regular_file
 
 VOTES_NAME = "votes.safetensors"
 ABSTAIN = -1
@@ -127,6 +128,7 @@ def read_plain_votes(path: Path, classes: int) -> tuple[NDArray[np.int32], NDArr
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        check_regular_file(path)
         with safe_open(path, framework="numpy") as file:
             yield file
     except OSError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dpclean.errors import ConflictError
 from dpclean.jobs.staging import write_durably
+from dpclean.small_files import read_small_file
 
 
 def write_key(path: Path, key: bytes) -> None:
@@ -22,9 +23,11 @@ def read_key(path: Path) -> bytes:
                 f"the key file {str(path)!r} can be read by others",
                 "chmod 600 it if it stayed secret, or start again with --overwrite",
             )
-        key = bytes.fromhex(path.read_text("ascii").strip())
+        key = bytes.fromhex(read_small_file(path).decode("ascii").strip())
     except FileNotFoundError as error:
         raise ConflictError(f"the key file {str(path)!r} is missing", remedy) from error
+    except OSError as error:
+        raise ConflictError(f"the key file {str(path)!r} cannot be read: {error.strerror}", remedy) from error
     except ValueError as error:
         raise ConflictError(f"the key file {str(path)!r} is damaged", remedy) from error
     if len(key) != 32:

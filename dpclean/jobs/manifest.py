@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from dpclean.errors import ConflictError, InputError
+from dpclean.small_files import read_small_file
 
 NAME = "dpclean.json"
 LEDGER_NAME = "dpclean.ledger.sqlite"
@@ -99,9 +100,11 @@ def read(folder: Path) -> Manifest | None:
     """
     path = folder / NAME
     try:
-        raw = path.read_bytes()
+        raw = read_small_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "restore the file") from error
     try:
         fields = msgspec.json.decode(raw)
         found = fields.get("format") if isinstance(fields, dict) else None

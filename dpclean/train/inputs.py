@@ -14,6 +14,7 @@ from dpclean.data.records import ReadOptions
 from dpclean.errors import InputError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.manifest import ANCESTRY_NAME, Manifest
+from dpclean.small_files import LARGE_LIMIT, read_small_file
 from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
 from dpclean.train.options import Options
 
@@ -123,7 +124,7 @@ def prefixes(hashes: Sequence[bytes]) -> frozenset[bytes]:
 def read_ancestry(path: Path) -> frozenset[bytes]:
     """The entries of an ancestry file. Raises InputError where it is missing or damaged."""
     try:
-        data = path.read_bytes()
+        data = read_small_file(path, LARGE_LIMIT)
     except OSError as error:
         raise InputError(f"the ancestry {str(path)!r} cannot be read: {error.strerror}", "restore it") from error
     if len(data) % PREFIX_BYTES:

@@ -17,6 +17,7 @@ from torch import Tensor
 from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.manifest import ANCESTRY_NAME
+from dpclean.small_files import check_regular_file, read_small_file
 from dpclean.train.recipes import Recipe
 from dpclean.train.trainer import Trainer
 
@@ -112,9 +113,11 @@ def read_description(folder: Path) -> Description | None:
     """What model.json in a folder says, None where there is none. Raises ConflictError, InputError."""
     path = folder / NAME
     try:
-        raw = path.read_bytes()
+        raw = read_small_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "restore the file") from error
     try:
         fields = msgspec.json.decode(raw)
         found = fields.get("format") if isinstance(fields, dict) else None
@@ -144,6 +147,7 @@ def read_model(folder: Path) -> Model:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises InputError."""
     try:
+        check_regular_file(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}", "give a safetensors file of weights") from error
