@@ -62,7 +62,7 @@ def bare_loop(shards: Path, images: int) -> None:
     begun = time.perf_counter()
     with torch.inference_mode():
         for start in range(0, len(data), batch):
-            rows = torch.from_numpy(data[start : start + batch])
+            rows = torch.from_numpy(data[start : start + batch]).to(denoiser.device)
             indices = np.arange(start, start + len(rows))
             x = to_model_input(
                 rows,
@@ -73,8 +73,8 @@ def bare_loop(shards: Path, images: int) -> None:
                 indices=indices,
                 dtype=DTYPES[denoiser.dtype],
             )
-            e = denoiser._network(x)
-            to_uint8(x, e, level.alphas_cumprod, prediction_type=denoiser.prediction_type)
+            e = denoiser._predict(x)
+            to_uint8(x, e, level.alphas_cumprod, prediction_type=denoiser.prediction_type)[0].cpu()
     print(time.perf_counter() - begun)
 
 

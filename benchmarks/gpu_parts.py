@@ -1,0 +1,429 @@
+"""What gpu_check.py runs: `python gpu_parts.py PART RESULT SCRATCH`. A part is a function that gives back its figures.
+
+Ratios are against a rival on the same card, in turns, in one process. On the CPU (--rehearse) sizes are tiny.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from machine_facts import REPOSITORY
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+SIGMA, KEY = 0.25, bytes(range(32))
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Where and how large."""
+
+    rehearse: bool
+    scratch: Path
+    data: Path | None
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.rehearse else "cuda"
+
+    def size(self, whole: int, tiny: int) -> int:
+        return tiny if self.rehearse else whole
+
+    def wait(self) -> None:
+        import torch
+
+        if not self.rehearse:
+            torch.cuda.synchronize()
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Of one call, with everything that it started."""
+        self.wait()
+        begun = time.perf_counter()
+        work()
+        self.wait()
+        return time.perf_counter() - begun
+
+    def turns(self, rivals: dict[str, Callable[[], object]], rounds: int, warm: int = 2) -> dict[str, list[float]]:
+        """Seconds of each rival, in turns."""
+        found: dict[str, list[float]] = {name: [] for name in rivals}
+        for number in range(warm + rounds):
+            for name, work in rivals.items():
+                spent = self.seconds(work)
+                if number >= warm:
+                    found[name].append(spent)
+        return found
+
+    def pictures(self, split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """uint8 [count,32,32,3] and labels: CIFAR-10's, repeated as needed, where INPUTS has them, else made up."""
+        from safetensors.numpy import load_file
+
+        paths = sorted((self.data / f"cifar10_{split}").glob("*.safetensors")) if self.data else []
+        if paths:
+            shards = [load_file(path) for path in paths]
+            images = np.concatenate([shard["images"] for shard in shards])
+            labels = np.concatenate([shard["labels"] for shard in shards])
+        else:
+            number = np.random.default_rng(0 if split == "train" else 1)
+            labels = number.integers(0, 10, count)
+            small = number.integers(0, 256, (count, 4, 4, 3)) // 2 + labels[:, None, None, None] * 12
+            images = small.astype(np.uint8).repeat(8, 1).repeat(8, 2)
+        places = np.arange(count) % len(images)
+        return images[places], labels[places].astype(np.int64)
+
+    def shard(self, split: str, count: int) -> Path:
+        """A folder with one shard of these pictures."""
+        from safetensors.numpy import save_file
+
+        folder = self.scratch / f"{split}-{count}"
+        folder.mkdir()
+        images, labels = self.pictures(split, count)
+        tensors: dict[str, NDArray[Any]] = {"images": images, "labels": labels}
+        save_file(tensors, folder / "all.safetensors", {"class_names": json.dumps(CLASSES)})
+        return folder
+
+    @cached_property
+    def bandwidth(self) -> float:
+        """Bytes a second of a large copy on the device, read and written."""
+        import torch
+
+        source = torch.ones(self.size(1 << 30, 1 << 20), dtype=torch.uint8, device=self.device)
+        target = torch.empty_like(source)
+        spent = self.turns({"copy": lambda: target.copy_(source)}, 5)["copy"]
+        return 2 * source.numel() / statistics.median(spent)
+
+
+def ran(command: list[str], **environment: str) -> str:
+    """Runs a command, shows what it printed, and ends the part if it failed."""
+    print("$", *command, flush=True)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    print(done.stdout, flush=True)
+    if done.returncode:
+        sys.exit(f"{command[0]} ended with {done.returncode}")
+    return done.stdout
+
+
+def last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+# -- is it right
+
+
+def facts(check: Check) -> Result:
+    """Driver, compiler, torch, card."""
+    import torch
+
+    nvcc = shutil.which("nvcc")
+    found: Result = {"torch": torch.__version__, "cuda of torch": torch.version.cuda}
+    found["nvcc"] = ran([nvcc, "--version"]).splitlines()[-2] if nvcc else None
+    if not check.rehearse:
+        card = torch.cuda.get_device_properties(0)
+        found["card"] = f"{card.name}, {card.multi_processor_count} multiprocessors, {card.total_memory >> 20} MiB"
+        found["driver"] = ran(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]).strip()
+    found["copy GB/s"] = round(check.bandwidth / 1e9)
+    return found
+
+
+def build(check: Check) -> Result:
+    """The extension, in place; a rehearsal builds it aside."""
+    command = [sys.executable, "setup.py", "-q", "build_ext"]
+    aside = ["--build-lib", str(check.scratch / "lib"), "--build-temp", str(check.scratch / "temp")]
+    if check.rehearse:
+        ran([*command, *aside], DPCLEAN_BUILD_CUDA="0", CXX=os.environ.get("CXX", "g++"))
+        return {}
+    ran([*command, "--inplace"])
+    built = ran([sys.executable, "-c", "from dpclean.noise import cuda_built; print(cuda_built())"]).strip()
+    if built != "True":
+        sys.exit("built without CUDA: is nvcc on the PATH?")
+    return {"cuda": built}
+
+
+def tests(check: Check) -> Result:
+    """Everything that is marked gpu; known answers first among them."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["tests/noise/test_cuda.py", "tests/denoise/test_graphs.py"]
+    return {"pytest": last_line(ran(command))}
+
+
+def once(check: Check) -> Result:
+    """Every kernel on a few odd shapes, for the tools that watch one: nothing else of torch runs on the card."""
+    import torch
+
+    from dpclean.noise import add_noise, to_model_input, to_uint8
+
+    for shape in ((3, 5, 7, 3), (2, 9, 3, 1), (40, 32, 32, 3)):
+        images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8))
+        there = images.to(check.device)
+        kwargs: dict[str, Any] = {"key": KEY, "run": 1, "indices": range(len(images))}
+        for sigma in (0.0, 0.25, 4.0):
+            assert torch.equal(add_noise(there, sigma, **kwargs).cpu(), add_noise(images, sigma, **kwargs))
+        for dtype in (torch.bfloat16, torch.float16, torch.float32):
+            for channels_last in (False, True):
+                layout: dict[str, Any] = {"dtype": dtype, "channels_last": channels_last, **kwargs}
+                noised = to_model_input(images, SIGMA, 0.5, **layout)
+                on_card = to_model_input(there, SIGMA, 0.5, **layout)
+                assert torch.equal(on_card.cpu(), noised)
+                expected, _ = to_uint8(noised, noised, 0.5, prediction_type="v_prediction")
+                found, finite = to_uint8(on_card, on_card, 0.5, prediction_type="v_prediction")
+                assert torch.equal(found.cpu(), expected) and finite.cpu().all()
+    return {}
+
+
+def watched(check: Check, tool: str) -> Result:
+    arguments = [sys.executable, __file__, "once", str(check.scratch / "once.json"), str(check.scratch)]
+    if check.rehearse:
+        ran([*arguments, "--rehearse"])
+        return {}
+    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    printed = ran([sanitizer, "--tool", tool, "--error-exitcode", "9", *arguments], PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+    return {tool: last_line(printed)}
+
+
+def memcheck(check: Check) -> Result:
+    return watched(check, "memcheck")
+
+
+def racecheck(check: Check) -> Result:
+    return watched(check, "racecheck")
+
+
+def commands(check: Check) -> Result:
+    """The commands as users give them: shards and photographs sanitized, a model trained, a certificate checked."""
+    dpclean, at = [sys.executable, "-m", "dpclean"], check.scratch
+    there = ["--device", check.device, "--quiet"]
+    raw, test = check.shard("train", check.size(2000, 40)), check.shard("test", check.size(500, 20))
+    seconds: Result = {}
+
+    def step(name: str, *arguments: object) -> None:
+        begun = time.perf_counter()
+        ran([*dpclean, *map(str, arguments)])
+        seconds[f"{name}, s"] = round(time.perf_counter() - begun, 1)
+
+    step("sanitize shards", "sanitize", raw, "--sigma", SIGMA, "--out", at / "clean", *there)
+    photos(at / "photos", check.size(24, 2))
+    step("sanitize photos", "sanitize", at / "photos", "--sigma", SIGMA, "--out", at / "clean-photos", *there)
+    step("train", "train", at / "clean", "--test", test, "--recipe", "tiny", "--out", at / "model", *there)
+    step("predict", "predict", at / "model", at / "photos", "--device", check.device)
+    step(
+        "certify", "certify", at / "clean", "--test", test, "--runs", check.size(20, 3), "--recipe", "tiny",
+        "--alpha", check.size(1, 500) / 1000, "--out", at / "certificate", *there,
+    )  # fmt: skip
+    step("verify", "verify", at / "certificate")
+    return seconds
+
+
+def photos(folder: Path, count: int) -> None:
+    """Smooth pictures of 481 x 321 in two classes."""
+    from PIL import Image
+
+    number = np.random.default_rng(2)
+    for place in range(count):
+        (folder / f"class{place % 2}").mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(number.integers(0, 256, (9, 13, 3), dtype=np.uint8))
+        small.resize((481, 321), Image.Resampling.BICUBIC).save(folder / f"class{place % 2}" / f"{place}.png")
+
+
+# -- is it fast
+
+
+def noise(check: Check) -> Result:
+    """Both kernels against torch on the same device, and the share of memory bandwidth that must be moved."""
+    import noise_kernels
+    import torch
+
+    from dpclean.noise import to_model_input, to_uint8
+
+    count, abar = check.size(16384, 16), 0.5
+    images = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, device=check.device)
+    samples, indices, found = images.numel(), np.arange(count), {}
+    for layout, memory_format in noise_kernels.LAYOUTS.items():
+        x = torch.empty(count, 3, 32, 32, dtype=torch.bfloat16, device=check.device, memory_format=memory_format)
+        drawn, cast = torch.zeros(samples, device=check.device), torch.zeros_like(x)
+        e = torch.randn(x.shape, device=check.device).to(torch.bfloat16, memory_format=memory_format)
+        out = torch.empty_like(images)
+
+        def by_torch(drawn: torch.Tensor = drawn, cast: torch.Tensor = cast) -> None:
+            drawn.normal_(0.0, SIGMA)
+            (cast if cast.is_contiguous() else cast.permute(0, 2, 3, 1)).view(-1).copy_(drawn)
+
+        def forward(x: torch.Tensor = x) -> None:
+            to_model_input(images, SIGMA, abar, key=KEY, run=1, indices=indices, out=x)
+
+        def back(x: torch.Tensor = x, e: torch.Tensor = e, out: torch.Tensor = out) -> None:
+            to_uint8(x, e, abar, prediction_type="epsilon", out=out)
+
+        def chain(x: torch.Tensor = x, e: torch.Tensor = e) -> None:
+            noise_kernels.chain(x, e)
+
+        jobs: list[tuple[str, dict[str, Callable[[], object]], int]] = [
+            ("noise to bf16", {"torch": by_torch, "dpclean": forward}, 3 * samples),
+            ("prediction to uint8", {"torch": chain, "dpclean": back}, 5 * samples),
+        ]
+        for what, rivals, moved in jobs:
+            spent = check.turns(rivals, check.size(25, 2))
+            ratio = statistics.median(t / o for t, o in zip(spent["torch"], spent["dpclean"], strict=True))
+            own = statistics.median(spent["dpclean"])
+            found[f"{what}, {layout}"] = {
+                "ratio": round(ratio, 2), "microseconds": round(own * 1e6, 1), "images": count,
+                "share of bandwidth": round(moved / own / check.bandwidth, 3),
+            }  # fmt: skip
+    return found
+
+
+def contenders(check: Check, compiled: tuple[str, ...]) -> Result:
+    """Images a second at 32 pixels and megapixels a second at 224: the engine against the same network in diffusers."""
+    import torch
+
+    from dpclean.denoise.denoiser import DTYPES, Denoiser
+    from dpclean.denoise.loading import find_denoiser, load_through_diffusers
+
+    denoiser = Denoiser(find_denoiser("natural"), SIGMA, device=check.device)
+    dtype, level = DTYPES[denoiser.dtype], denoiser.level
+    eager = load_through_diffusers(find_denoiser("natural")).to(check.device, dtype, memory_format=torch.channels_last)
+    timestep = torch.tensor(level.timestep, device=check.device)
+    found: Result = {"dtype": denoiser.dtype}
+    for edge, batches in ((32, (check.size(1024, 2), check.size(4096, 4))), (224, (check.size(64, 1),))):
+        for batch in batches:
+            x = torch.randn(batch, 3, edge, edge, device=check.device).to(dtype, memory_format=torch.channels_last)
+            rivals: dict[str, Callable[[], torch.Tensor]] = {
+                "dpclean": lambda x=x: denoiser._predict(x),  # type: ignore[misc]
+                "dpclean eager": lambda x=x: denoiser._network(x),  # type: ignore[misc]
+                "diffusers": lambda x=x: eager(x, timestep).sample,  # type: ignore[misc]
+            }
+            for mode in compiled:
+                program: Any = torch.compile(eager, dynamic=False, mode=None if check.rehearse else mode)
+                rivals[f"compiled {mode}"] = lambda x=x, program=program: program(x, timestep).sample  # type: ignore[misc]
+                own: Any = torch.compile(denoiser._network, dynamic=False, mode=None if check.rehearse else mode)
+                rivals[f"dpclean compiled {mode}"] = lambda x=x, own=own: own(x)  # type: ignore[misc]
+            with torch.inference_mode():
+                reference = eager(x, timestep).sample.float()
+                for name, run in rivals.items():
+                    off = float((run().float() - reference).norm() / reference.norm())
+                    assert off < 0.05, (name, off)
+                spent = check.turns(dict(rivals), check.size(7, 1))
+            for name in rivals:
+                rate = batch / statistics.median(spent[name])
+                shown = {"images/s": round(rate, 1)} if edge == 32 else {"megapixels/s": round(rate * edge**2 / 1e6, 2)}
+                found[f"{name}, {batch} of {edge}"] = shown
+    return found
+
+
+def denoiser(check: Check) -> Result:
+    return contenders(check, ()) | where_time_goes(check)
+
+
+def compiled(check: Check) -> Result:
+    return contenders(check, ("default",) if check.rehearse else ("max-autotune",))
+
+
+def where_time_goes(check: Check) -> Result:
+    """The kernels of one prediction that take longest, for the log."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from dpclean.denoise.denoiser import Denoiser
+    from dpclean.denoise.loading import find_denoiser
+
+    denoiser = Denoiser(find_denoiser("natural"), SIGMA, device=check.device)
+    images, _ = check.pictures("test", check.size(8192, 8))
+    there = [torch.from_numpy(image).to(check.device) for image in images]
+    list(denoiser.denoise(enumerate(there), key=KEY))
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (not check.rehearse)
+    with profile(activities=activities) as seen:
+        spent = check.seconds(lambda: list(denoiser.denoise(enumerate(there), key=KEY)))
+    by = "self_cpu_time_total" if check.rehearse else "self_cuda_time_total"
+    print(seen.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=60))
+    print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=60))
+    plain = check.seconds(lambda: list(denoiser.denoise(enumerate(there), key=KEY)))
+    return {"uint8 to uint8, images/s": round(len(images) / plain), "under the profiler, s": round(spent, 3)}
+
+
+def certify(check: Check) -> Result:
+    """Seconds of a run, noise to votes, on as many images as CIFAR-10 has."""
+    from dpclean.certify.method import make_method
+    from dpclean.certify.options import Options
+    from dpclean.certify.runner import Runner
+    from dpclean.certify.store import Data
+    from dpclean.certify.subject import find_origin, read_subject
+    from dpclean.certify.terms import make_terms
+
+    count = check.size(50_000, 40)
+    raw, test = check.shard("train", count), check.shard("test", check.size(10_000, 20))
+    recipe = "tiny" if check.rehearse else "fast"
+    asked = Options(sigma=str(SIGMA), test=test, device=check.device, runs=100, recipe=recipe)
+    subject = read_subject(find_origin(raw, asked), asked)
+    method = make_method(subject, asked, make_terms(subject, asked))
+    train, points = subject.train, subject.points
+    data = Data(train.pixels, train.labels, train.indices, points.pixels, np.arange(len(points)))
+    runner = Runner(method, data, subject.classes, KEY, check.scratch, check.scratch)
+    runner.run(1)
+    runner.seconds.clear()
+    spent, right = [], []
+    for number in range(2, 2 + check.size(2, 1)):
+        begun = time.perf_counter()
+        votes = runner.run(number)
+        spent.append(round(time.perf_counter() - begun, 2))
+        right.append(round(float((votes == points.labels).mean()), 4))
+        print(spent, right, runner.seconds, flush=True)
+    parts = {part: round(seconds / len(spent), 3) for part, seconds in runner.seconds.items()}
+    return {"images": len(train.pixels), "seconds a run": spent, "accuracy": right, "seconds by part": parts}
+
+
+def shards(check: Check) -> Result:
+    """sanitize, shards to shards, against a bare loop over the same denoiser with the data in memory."""
+    import sanitize_whole
+
+    count = check.size(50_000, 40)
+    raw = check.shard("train", count)
+    own, loop, whole = [], [], []
+    for _ in range(check.size(2, 1)):
+        own.append(sanitize_whole.sanitize(raw, check.scratch / "out", count)[0])
+        process, printed = sanitize_whole.rival("bare-loop", str(raw), "--images", str(count))
+        loop.append(float(printed))
+        whole.append(process)
+        print(own, loop, whole, flush=True)
+    return {
+        "sanitize, s": [round(s, 2) for s in own], "loop alone, s": [round(s, 2) for s in loop],
+        "rival's process, s": [round(s, 2) for s in whole],
+        "loop over command": round(statistics.median(t / o for t, o in zip(loop, own, strict=True)), 3),
+        "process over command": round(statistics.median(t / o for t, o in zip(whole, own, strict=True)), 3),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part")
+    parser.add_argument("result", type=Path)
+    parser.add_argument("scratch", type=Path)
+    parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--data", type=Path)
+    a = parser.parse_args()
+    if a.rehearse:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    result = globals()[a.part](Check(a.rehearse, a.scratch, a.data))
+    a.result.write_text(json.dumps(result))
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
