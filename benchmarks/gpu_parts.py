@@ -225,7 +225,7 @@ def commands(check: Check) -> Result:
     step("train", "train", at / "clean", "--test", test, "--recipe", "tiny", "--out", at / "model", *there)
     step("predict", "predict", at / "model", at / "photos", "--device", check.device)
     step(
-        "certify", "certify", at / "clean", "--test", test, "--runs", check.size(20, 3), "--recipe", "tiny",
+        "certify", "certify", at / "clean", "--test", test, "--runs", check.size(20, 8), "--recipe", "tiny",
         "--alpha", check.size(1, 500) / 1000, "--out", at / "certificate", *there,
     )  # fmt: skip
     step("verify", "verify", at / "certificate")
