@@ -68,6 +68,10 @@ class DifferenceError(DpcleanError):
     exit = 6
 
 
+class InternalError(DpcleanError):
+    """A check within dpclean failed: a bug of ours that was stopped before it could make anything wrong."""
+
+
 class Interrupted(DpcleanError):
     """Stopped by a signal after everything that was finished had been committed."""
 

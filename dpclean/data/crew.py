@@ -7,8 +7,9 @@ import queue
 import threading
 from typing import Protocol
 
-from dpclean.data.process import WorkerProcess
+from dpclean.data.process import WorkerDied, WorkerProcess
 from dpclean.data.records import ReadOptions
+from dpclean.errors import InternalError
 
 
 class Job(Protocol):
@@ -19,7 +20,11 @@ class Job(Protocol):
         ...
 
     def fail(self, error: Exception) -> None:
-        """Takes note that run raised error."""
+        """Takes note that run raised error, or that the job is dropped."""
+        ...
+
+    def end(self) -> None:
+        """Comes last, whatever happened: nothing more will come of this job."""
         ...
 
 
@@ -33,13 +38,14 @@ class Slot:
         self.process: WorkerProcess | None = None
 
     def worker(self) -> WorkerProcess:
-        """The worker, a new one after discard. Raises SetupError."""
+        """The worker, a new one after discard. Raises SetupError, and WorkerDied after close."""
         if self.process is None:
             started = WorkerProcess(self._options)
             with self._lock:
+                if self._closed:  # its pipes are closed, and their numbers may be another file's by now
+                    started.kill()
+                    raise WorkerDied
                 self.process = started
-                if self._closed:
-                    self.process.kill()
         return self.process
 
     def discard(self) -> None:
@@ -79,13 +85,14 @@ class Crew:
 
     def pids(self) -> list[int]:
         """Processes of the workers that were started and not discarded."""
-        return [slot.process.pid for slot in self._slots if slot.process is not None]
+        return [process.pid for process in [slot.process for slot in self._slots] if process is not None]
 
     def close(self) -> None:
         """Ends threads and workers; jobs not done are dropped."""
         with contextlib.suppress(queue.Empty):
-            while True:
-                self._jobs.get_nowait()
+            while (job := self._jobs.get_nowait()) is not None:
+                job.fail(RuntimeError("the worker pool was closed"))
+                job.end()
         for _ in self._threads:
             self._jobs.put(None)
         for slot in self._slots:
@@ -98,6 +105,11 @@ class Crew:
             try:
                 job.run(slot)
             except Exception as error:  # handed to whoever waits for the job
-                slot.discard()
                 job.fail(error)
+                slot.discard()
+            except BaseException as error:  # a thread that ends would leave its part of the queue to nobody
+                job.fail(InternalError(f"a worker's thread was ended by {type(error).__name__}", "please report it"))
+                slot.discard()
+            finally:
+                job.end()
         slot.discard()

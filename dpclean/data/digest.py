@@ -19,6 +19,14 @@ def pixel_sha256(pixels: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(pixels.data if pixels.flags.c_contiguous else pixels.tobytes()).digest()
 
 
+def identity_of(index: int, name: str, planes: bytes = b"") -> bytes:
+    """What a worker echoes of what it was asked, so that no answer can pass for another's; 16 bytes."""
+    encoded = name.encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(_NAME.pack(index, len(encoded)) + encoded, digest_size=16)
+    digest.update(planes)
+    return digest.digest()
+
+
 class PixelDigest:
     """SHA-256 over index u64, length of the name u32, name, label i64, H, W, C u32 (all LE), SHA-256 of the pixels."""
 

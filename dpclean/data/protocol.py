@@ -1,7 +1,8 @@
 """What a worker and its parent say to each other over two pipes: fixed structs, JSON and raw bytes, never pickle.
 
 A request is REQUEST followed by JSON (its length is in the header) and, for encoding, the planes of
-each image. An answer comes for each image by itself: RESULT and the planes, or WRITTEN.
+each image. An answer comes for each image by itself: RESULT and the planes, or WRITTEN. It says what it
+answers: the number that the request gave the image, and a digest that the worker makes of what it was asked.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dpclean.errors import Reason
 HELLO = b"dpclean worker 1\n"
 
 REQUEST = struct.Struct("<cI")  # DECODE or ENCODE, length of the JSON
-DECODE = b"D"  # {"root": ..., "names": [...]}
-ENCODE = b"E"  # {"root": ..., "replace": bool, "images": [[target, format, H, W, C, has alpha], ...]}
+DECODE = b"D"  # {"root": ..., "files": [[number, index, name], ...]}
+ENCODE = b"E"  # {"root": ..., "replace": bool, "images": [[number, target, format, H, W, C, has alpha], ...]}
 
-RESULT = struct.Struct("<BBBBII")  # outcome, place in FORMATS, C, has alpha, H, W; then the planes
-WRITTEN = struct.Struct("<i")  # errno, 0 when the file is written
+# number, identity_of(index, name), outcome, place in FORMATS, C, has alpha, H, W; then the planes
+RESULT = struct.Struct("<Q16sBBBBII")
+WRITTEN = struct.Struct("<Q16si")  # number, identity_of(number, target) and planes, errno (0 when the file is written)
 
 FORMATS = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "ppm")
 REASONS = tuple(Reason)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from dpclean.errors import Reason
+from dpclean.data.digest import identity_of
+from dpclean.errors import InternalError, Reason
 
 if TYPE_CHECKING:  # listing and encoding need no numpy
     import numpy as np
@@ -22,10 +23,18 @@ class Entry:
     target: str  # folders: relative output name; shards: name of the output shard
     reason: Reason | None  # why it is left out, as far as the listing alone tells
 
+    @property
+    def identity(self) -> bytes:
+        """What whoever reads this entry echoes."""
+        return identity_of(self.index, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One entry after reading: pixels, or the reason why there are none."""
+    """One entry after reading: pixels, or the reason why there are none. The answer to another entry makes none.
+
+    Raises InternalError where identity is not that of the entry.
+    """
 
     entry: Entry
     pixels: NDArray[np.uint8] | None  # [H,W,C], C 1 or 3, C-contiguous; None when left out
@@ -33,6 +42,19 @@ class Sample:
     format: str  # "png", "jpeg", ... or "shard"; empty when left out
     reason: Reason | None
     left_behind: bool  # no image, and its ending claims none: counted, not quarantined
+    identity: bytes  # of what was read, as its reader knows it
+
+    def __post_init__(self) -> None:
+        if self.identity != self.entry.identity:
+            raise InternalError(
+                f"the answer for {self.entry.name!r} is that for another file",
+                "nothing of it was used; please report it",
+            )
+
+    @classmethod
+    def left_out(cls, entry: Entry, reason: Reason | None) -> Self:
+        """An entry that was not read, for a reason."""
+        return cls(entry, None, None, "", reason, False, entry.identity)
 
 
 @dataclass(frozen=True)

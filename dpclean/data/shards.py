@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from dpclean.data.digest import identity_of
 from dpclean.data.files import Unusable
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.shard import Shard, open_shard
@@ -156,8 +157,9 @@ class ShardSource:
             except Unusable as problem:
                 reason = problem.reason
             else:
-                for entry, pixels in zip(run, rows, strict=False):
-                    yield Sample(entry, pixels, None, "shard", None, False)
+                for row, (entry, pixels) in enumerate(zip(run, rows, strict=False), run[0].index - shard.first):
+                    identity = identity_of(shard.first + row, f"{shard.name}#{row}")
+                    yield Sample(entry, pixels, None, "shard", None, False, identity)
                 reason, run = Reason.TRUNCATED, run[len(rows) :]
         for entry in run:
-            yield Sample(entry, None, None, "", reason, False)
+            yield Sample.left_out(entry, reason)

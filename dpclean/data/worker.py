@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from dpclean.data.decode import Decoded, decode
+from dpclean.data.digest import identity_of
 from dpclean.data.encode import encode
 from dpclean.data.files import Unusable, open_regular
 from dpclean.data.formats import PREFIX_BYTES, claims_image, claims_other_image, sniff
@@ -76,19 +77,20 @@ def _memory() -> int:
 
 def _decode_all(request: dict[str, Any], options: ReadOptions, answers: IO[bytes]) -> None:
     root = os.fsencode(request["root"])
-    for name in request["names"]:
-        _answer(read(root, name, options), answers)
+    for number, index, name in request["files"]:
+        _answer((number, identity_of(index, name)), read(root, name, options), answers)
 
 
-def _answer(outcome: Decoded | Reason | None, answers: IO[bytes]) -> None:
+def _answer(asked: tuple[int, bytes], outcome: Decoded | Reason | None, answers: IO[bytes]) -> None:
     if isinstance(outcome, Decoded):
         (height, width, channels), has_alpha = outcome.pixels.shape, outcome.alpha is not None
-        answers.write(RESULT.pack(READ, FORMATS.index(outcome.format), channels, has_alpha, height, width))
+        answers.write(RESULT.pack(*asked, READ, FORMATS.index(outcome.format), channels, has_alpha, height, width))
         answers.write(outcome.pixels.data)
         if outcome.alpha is not None:
             answers.write(outcome.alpha.data)
     else:
-        answers.write(RESULT.pack(LEFT_BEHIND if outcome is None else 1 + REASONS.index(outcome), 0, 0, 0, 0, 0))
+        code = LEFT_BEHIND if outcome is None else 1 + REASONS.index(outcome)
+        answers.write(RESULT.pack(*asked, code, 0, 0, 0, 0, 0))
     answers.flush()
 
 
@@ -120,13 +122,15 @@ def _read_file(root: bytes, name: bytes, follow_links: bool) -> bytes:
 
 
 def _encode_all(request: dict[str, Any], requests: IO[bytes], answers: IO[bytes]) -> None:
-    for target, format, height, width, channels, has_alpha in request["images"]:
-        pixels = np.frombuffer(requests.read(height * width * channels), np.uint8).reshape(height, width, channels)
+    for number, target, format, height, width, channels, has_alpha in request["images"]:
+        planes = requests.read(height * width * (channels + has_alpha))
+        pixels = np.frombuffer(planes, np.uint8, height * width * channels).reshape(height, width, channels)
         alpha = None
         if has_alpha:
-            alpha = np.frombuffer(requests.read(height * width), np.uint8).reshape(height, width)
+            alpha = np.frombuffer(planes, np.uint8, offset=pixels.size).reshape(height, width)
         path = os.path.join(os.fsencode(request["root"]), target.encode("utf-8", "surrogateescape"))
-        answers.write(WRITTEN.pack(_write(path, encode(pixels, alpha, format), request["replace"])))
+        error = _write(path, encode(pixels, alpha, format), request["replace"])
+        answers.write(WRITTEN.pack(number, identity_of(number, target, planes), error))
         answers.flush()
 
 

@@ -2,7 +2,8 @@
 
 Decoders see hostile bytes and encoders never do: they are different processes. Chunks of images keep
 the cost of an image low; since every answer comes by itself, a decoder that dies or hangs costs the
-one image it was busy with.
+one image it was busy with. What is handed to a thread is a tuple that nobody changes any more, and every
+answer says what it answers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -26,7 +27,7 @@ from dpclean.data.process import WorkerDied, WorkerLate, WorkerProcess
 from dpclean.data.protocol import DECODE, FORMATS, LEFT_BEHIND, READ, REASONS, REQUEST, RESULT
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.writer import Writer
-from dpclean.errors import Reason
+from dpclean.errors import InternalError, Reason
 
 FIRST_CHUNK, LARGEST_CHUNK = 8, 64  # images a request
 CHUNK_BYTES = 4 << 20  # pixels a request, as far as they can be foreseen
@@ -42,7 +43,7 @@ class WorkerPool:
         self.options = options
         self._decoders = Crew(count, options)
         self._encoders = Crew(count, options)
-        self._streams: set[_Stream] = set()
+        self._stream: _Stream | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,8 +55,8 @@ class WorkerPool:
 
     def close(self) -> None:
         """Ends all workers at once; what was not waited for is lost."""
-        for stream in self._streams:
-            stream.close()
+        if self._stream is not None:
+            self._stream.close()
         self._decoders.close()
         self._encoders.close()
 
@@ -64,14 +65,18 @@ class WorkerPool:
         return self._decoders.pids()
 
     def decode(self, root: Path, entries: Iterable[Entry]) -> Iterator[Sample]:
-        """The samples of entries below root, in the same order. Raises SetupError when no worker starts."""
-        stream = _Stream(root, self.options)
-        self._streams.add(stream)
+        """The samples of entries below root, in the same order. Raises SetupError when no worker starts.
+
+        One call at a time: two would wait for each other's read-ahead.
+        """
+        if self._stream is not None:
+            raise RuntimeError("the samples asked for before have not all been taken")
+        self._stream = stream = _Stream(root, self.options)
         try:
             yield from self._decode(stream, iter(entries))
         finally:
             stream.close()
-            self._streams.discard(stream)
+            self._stream = None
 
     def writer(self, root: Path, replace: bool) -> Writer:
         """A writer of images below root; with replace, in the place of what an interrupted process left."""
@@ -82,18 +87,19 @@ class WorkerPool:
         asked = 0
         while True:
             chunk = stream.chunk()
-            while len(waiting) <= 2 * self.count * chunk and (ahead := list(itertools.islice(entries, chunk))):
+            while len(waiting) <= 2 * self.count * chunk and (ahead := tuple(itertools.islice(entries, chunk))):
                 waiting.extend(ahead)
-                if names := [entry.name for entry in ahead if entry.reason is None]:
-                    self._decoders.submit(_Decoding(stream, asked, names))
-                    asked += len(names)
+                if readable := tuple(entry for entry in ahead if entry.reason is None):
+                    job = _Decoding(stream, asked, readable)
+                    asked += len(readable)
+                    self._decoders.submit(job)
             if not waiting:
                 return
             entry = waiting.popleft()
             if entry.reason is None:
                 yield Sample(entry, *stream.take())
             else:
-                yield Sample(entry, None, None, "", entry.reason, False)
+                yield Sample.left_out(entry, entry.reason)
 
 
 class _Result(NamedTuple):
@@ -104,6 +110,7 @@ class _Result(NamedTuple):
     format: str = ""
     reason: Reason | None = None
     left_behind: bool = False
+    identity: bytes = b""
 
 
 class _Stream:
@@ -114,6 +121,7 @@ class _Stream:
         self.options = options
         self._changed = threading.Condition()
         self._results: dict[int, tuple[_Result, int]] = {}
+        self._jobs = 0  # that may still bring results
         self._wanted = 0  # place of the next result to be taken
         self._held = 0
         self._mean = CHUNK_BYTES / FIRST_CHUNK
@@ -131,23 +139,48 @@ class _Stream:
                 self._changed.wait()
             self._held += size
 
-    def put(self, place: int, results: list[tuple[_Result, int]]) -> None:
+    def release(self, size: int) -> None:
+        """Takes back what admit let in and did not come."""
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
+
+    def begin(self) -> None:
+        """A job will bring results."""
+        with self._changed:
+            self._jobs += 1
+
+    def end(self) -> None:
+        """A job that began will bring no more."""
+        with self._changed:
+            self._jobs -= 1
+            self._changed.notify_all()
+
+    def put(self, place: int, results: Sequence[tuple[_Result, int]]) -> None:
         """Adds results for place and the places after it, each with the bytes that were admitted for it."""
         with self._changed:
             if self._closed:
                 return
-            self._results.update(enumerate(results, place))
+            for number, result in enumerate(results, place):
+                if number < self._wanted or number in self._results:
+                    raise InternalError(f"image {number} was answered twice", "please report it")
+                self._results[number] = result
             if self._wanted in self._results:
                 self._changed.notify_all()
 
     def take(self) -> _Result:
-        """The next result in order."""
+        """The next result in order. Raises InternalError where nobody is left who could bring it."""
         with self._changed:
             while self._wanted not in self._results:
                 if self._error is not None:
                     raise self._error
                 if self._closed:
                     raise RuntimeError("the worker pool was closed")
+                if not self._jobs:
+                    raise InternalError(
+                        f"image {self._wanted} has no answer, and no decoder is at work",
+                        "please report it; the same command goes on",
+                    )
                 self._changed.wait()
             result, size = self._results.pop(self._wanted)
             self._wanted += 1
@@ -172,54 +205,70 @@ class _Stream:
 
 
 class _Decoding:
-    """A chunk of a stream: names of files, answered one by one."""
+    """A chunk of a stream, answered one by one: entries for the places from first on. Once queued, its thread's own."""
 
-    def __init__(self, stream: _Stream, place: int, names: list[str]) -> None:
+    def __init__(self, stream: _Stream, first: int, entries: tuple[Entry, ...]) -> None:
         self._stream = stream
-        self._place = place
-        self._names = names
-        self._done: list[tuple[_Result, int]] = []  # answers not yet handed to the stream
+        self._first = first
+        self._entries = entries
+        self._handed_over = 0  # answers that the stream has
+        self._done: list[tuple[_Result, int]] = []  # the answers after these
+        stream.begin()
+
+    @property
+    def _next(self) -> int:
+        """The entry that is to be answered next."""
+        return self._handed_over + len(self._done)
 
     def run(self, slot: Slot) -> None:
-        """Every name gets its answer; a decoder that dies has a second try, one that is late has none."""
+        """Every entry gets its answer; a decoder that dies has a second try, one that is late has none."""
         second_try: int | None = None
-        while self._names and not slot.closed:
+        while self._next < len(self._entries) and not slot.closed:
             try:
                 self._run_on(slot.worker())
                 return
             except WorkerLate:
                 slot.discard()
-                self._answer(_Result(reason=Reason.TIMEOUT))
+                self._give_up(Reason.TIMEOUT)
             except WorkerDied:
                 slot.discard()
-                if second_try == len(self._names):
-                    self._answer(_Result(reason=Reason.DECODER_DIED))
+                if second_try == self._next:
+                    self._give_up(Reason.DECODER_DIED)
                 else:
-                    second_try = len(self._names)
+                    second_try = self._next
             self._hand_over()
 
     def fail(self, error: Exception) -> None:
         """The stream passes it on."""
         self._stream.fail(error)
 
+    def end(self) -> None:
+        """The stream waits for this job no more."""
+        self._stream.end()
+
     def _run_on(self, worker: WorkerProcess) -> None:
         seconds = self._stream.options.decode_timeout
-        request = json.dumps({"root": os.fspath(self._stream.root), "names": self._names}).encode()
+        left = enumerate(self._entries[self._next :], self._first + self._next)
+        files = [(place, entry.index, entry.name) for place, entry in left]
+        request = json.dumps({"root": os.fspath(self._stream.root), "files": files}).encode()
         worker.send(REQUEST.pack(DECODE, len(request)) + request, time.monotonic() + seconds)
-        while self._names:
+        while self._next < len(self._entries):
             result, size = self._receive(worker, time.monotonic() + seconds)
-            self._answer(result, size)
+            self._done.append((result, size))
             if size or worker.buffered < RESULT.size:
                 self._hand_over()
 
     def _receive(self, worker: WorkerProcess, deadline: float) -> tuple[_Result, int]:
-        outcome, format, channels, has_alpha, height, width = RESULT.unpack(worker.read(RESULT.size, deadline))
+        place, identity, *answer = RESULT.unpack(worker.read(RESULT.size, deadline))
+        if place != self._first + self._next or identity != self._entries[self._next].identity:
+            raise WorkerDied  # it answers something else
+        outcome, format, channels, has_alpha, height, width = answer
         if outcome != READ:
             if outcome == LEFT_BEHIND:
-                return _Result(left_behind=True), 0
+                return _Result(left_behind=True, identity=identity), 0
             if outcome > len(REASONS):
                 raise WorkerDied
-            return _Result(reason=REASONS[outcome - 1]), 0
+            return _Result(reason=REASONS[outcome - 1], identity=identity), 0
         plausible = format < len(FORMATS) and channels in (1, 3) and has_alpha in (0, 1)
         if not plausible or not 0 < height * width <= self._stream.options.max_pixels:
             raise WorkerDied
@@ -228,20 +277,23 @@ class _Decoding:
             size = 0
         else:
             self._hand_over()
-            self._stream.admit(self._place, size)
+            self._stream.admit(place, size)
             deadline = time.monotonic() + self._stream.options.decode_timeout
         pixels, alpha = np.empty((height, width, channels), np.uint8), None
-        worker.read_into(pixels.data.cast("B"), deadline)
-        if has_alpha:
-            alpha = np.empty((height, width), np.uint8)
-            worker.read_into(alpha.data.cast("B"), deadline)
-        return _Result(pixels, alpha, FORMATS[format]), size
+        try:
+            worker.read_into(pixels.data.cast("B"), deadline)
+            if has_alpha:
+                alpha = np.empty((height, width), np.uint8)
+                worker.read_into(alpha.data.cast("B"), deadline)
+        except BaseException:
+            self._stream.release(size)
+            raise
+        return _Result(pixels, alpha, FORMATS[format], identity=identity), size
 
-    def _answer(self, result: _Result, size: int = 0) -> None:
-        self._names.pop(0)
-        self._done.append((result, size))
+    def _give_up(self, reason: Reason) -> None:
+        self._done.append((_Result(reason=reason, identity=self._entries[self._next].identity), 0))
 
     def _hand_over(self) -> None:
-        self._stream.put(self._place, self._done)
-        self._place += len(self._done)
-        self._done = []
+        done, self._done = tuple(self._done), []
+        first, self._handed_over = self._first + self._handed_over, self._handed_over + len(done)
+        self._stream.put(first, done)

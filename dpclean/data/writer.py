@@ -7,19 +7,31 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.crew import Crew, Slot
+from dpclean.data.digest import identity_of
 from dpclean.data.process import WorkerDied, WorkerProcess
 from dpclean.data.protocol import ENCODE, REQUEST, WRITTEN
-from dpclean.errors import DpcleanError, SetupError
+from dpclean.errors import DpcleanError, InternalError, SetupError
 
 LARGEST_CHUNK = 64  # images a request
 CHUNK_BYTES = 2 << 20
 BACKLOG_BYTES = 128 << 20  # given to be encoded and not yet written
+
+
+class _Given(NamedTuple):
+    """One image to write."""
+
+    number: int  # from 0, in the order in which they were given
+    target: str
+    format: str
+    shape: tuple[int, ...]  # H, W, C
+    has_alpha: bool
+    planes: bytes
 
 
 class Writer:
@@ -29,30 +41,40 @@ class Writer:
         self.root = root
         self.replace = replace
         self._crew = crew
-        self._changed = threading.Condition()
-        self._backlog = 0
+        self._next: list[_Given] = []  # not handed over yet
+        self._next_bytes = 0
+        self._given = 0
+        self._changed = threading.Condition()  # guards the rest
+        self._awaited: dict[int, int] = {}  # bytes of what is given and not written, by number
+        self._backlog = 0  # their sum
+        self._jobs = 0  # that may still write something
         self._error: Exception | None = None
-        self._next = _Encoding(self)
 
     def put(self, target: str, format: str, pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> None:
         """Queues one image, copied; waits while the backlog is full. Raises what went wrong earlier."""
         planes = pixels.tobytes() + (b"" if alpha is None else alpha.tobytes())
-        self._take_room(len(planes))
-        self._next.add((target, format, *pixels.shape, alpha is not None), planes)
-        if self._next.full:
+        self._take_room(self._given, len(planes))
+        self._next.append(_Given(self._given, target, format, pixels.shape, alpha is not None, planes))
+        self._given += 1
+        self._next_bytes += len(planes)
+        if len(self._next) >= LARGEST_CHUNK or self._next_bytes >= CHUNK_BYTES:
             self._submit()
 
     def wait(self) -> None:
-        """Returns when everything given is written. Raises SetupError."""
+        """Returns when everything given is written. Raises SetupError, and InternalError where nobody writes it."""
         self._submit()
         with self._changed:
-            while self._backlog and self._error is None:
+            while self._awaited and self._error is None:
+                self._check_somebody_writes()
                 self._changed.wait()
             self._raise()
 
-    def written(self, size: int) -> None:
-        """Takes size bytes off the backlog."""
+    def written(self, number: int) -> None:
+        """Takes an image off the backlog. Raises InternalError where it is not awaited."""
         with self._changed:
+            size = self._awaited.pop(number, None)
+            if size is None:
+                raise InternalError(f"image {number} was written without being awaited", "please report it")
             self._backlog -= size
             self._changed.notify_all()
 
@@ -62,19 +84,37 @@ class Writer:
             self._error = error
             self._changed.notify_all()
 
-    def _take_room(self, size: int) -> None:
-        if self._backlog + size > BACKLOG_BYTES:
+    def end(self) -> None:
+        """A job that was handed over will write no more."""
+        with self._changed:
+            self._jobs -= 1
+            self._changed.notify_all()
+
+    def _take_room(self, number: int, size: int) -> None:
+        with self._changed:
+            full = self._backlog + size > BACKLOG_BYTES
+        if full:
             self._submit()
         with self._changed:
             while self._backlog and self._backlog + size > BACKLOG_BYTES and self._error is None:
+                self._check_somebody_writes()
                 self._changed.wait()
             self._raise()
+            self._awaited[number] = size
             self._backlog += size
 
     def _submit(self) -> None:
-        if self._next.images:
-            self._crew.submit(self._next)
-            self._next = _Encoding(self)
+        if self._next:
+            job = _Encoding(self, tuple(self._next))
+            self._next, self._next_bytes = [], 0
+            with self._changed:
+                self._jobs += 1
+            self._crew.submit(job)
+
+    def _check_somebody_writes(self) -> None:
+        if not self._jobs:
+            message = f"{len(self._awaited)} images are not written, and no encoder is at work"
+            raise InternalError(message, "please report it; the same command goes on")
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -82,52 +122,49 @@ class Writer:
 
 
 class _Encoding:
-    """A chunk of images for one encoder."""
+    """A chunk of images for one encoder; once queued, its thread's own."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, images: tuple[_Given, ...]) -> None:
         self._writer = writer
-        self.images: list[tuple[Any, ...]] = []  # target, format, H, W, C, has alpha
-        self._planes: list[bytes] = []
-        self._bytes = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self.images) >= LARGEST_CHUNK or self._bytes >= CHUNK_BYTES
-
-    def add(self, image: tuple[Any, ...], planes: bytes) -> None:
-        """Adds one image: what the request says of it, and its bytes."""
-        self.images.append(image)
-        self._planes.append(planes)
-        self._bytes += len(planes)
+        self._images = images
+        self._written = 0
 
     def run(self, slot: Slot) -> None:
         """Writes all images; an encoder that dies has a second try."""
         second_try: int | None = None
-        while self.images and not slot.closed:
+        while self._written < len(self._images) and not slot.closed:
             try:
                 self._run_on(slot.worker(), self._writer.replace or second_try is not None)
                 return
             except WorkerDied as error:
                 slot.discard()
-                if second_try == len(self.images) and not slot.closed:
+                if second_try == self._written and not slot.closed:
                     remedy = "give it more memory or fewer workers, then the same command again"
                     raise SetupError("an encoding worker died twice at the same image", remedy) from error
-                second_try = len(self.images)
+                second_try = self._written
 
     def fail(self, error: Exception) -> None:
         """The writer passes it on."""
         self._writer.fail(error)
 
+    def end(self) -> None:
+        """The writer waits for this job no more."""
+        self._writer.end()
+
     def _run_on(self, worker: WorkerProcess, replace: bool) -> None:
-        root = os.fspath(self._writer.root)
-        request = json.dumps({"root": root, "replace": replace, "images": self.images}).encode()
-        worker.send(b"".join((REQUEST.pack(ENCODE, len(request)), request, *self._planes)), None)
-        while self.images:
-            (error,) = WRITTEN.unpack(worker.read(WRITTEN.size, None))
+        left = self._images[self._written :]
+        images = [(image.number, image.target, image.format, *image.shape, image.has_alpha) for image in left]
+        request = json.dumps({"root": os.fspath(self._writer.root), "replace": replace, "images": images}).encode()
+        planes = (image.planes for image in left)
+        worker.send(b"".join((REQUEST.pack(ENCODE, len(request)), request, *planes)), None)
+        for image in left:
+            number, identity, error = WRITTEN.unpack(worker.read(WRITTEN.size, None))
+            if number != image.number or identity != identity_of(image.number, image.target, image.planes):
+                raise WorkerDied  # it answers something else
             if error:
                 raise write_error(self._writer.root, OSError(error, os.strerror(error)))
-            self._writer.written(len(self._planes[0]))
-            del self.images[0], self._planes[0]
+            self._writer.written(image.number)
+            self._written += 1
 
 
 def write_error(root: Path, error: OSError) -> DpcleanError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dpclean.errors import ConflictError, SetupError
+from dpclean.errors import ConflictError, InternalError, SetupError
 
 FORMAT = 1
 PENDING, DONE, QUARANTINED, LEFT_BEHIND = "pending", "done", "quarantined", "left-behind"
@@ -44,9 +44,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one sample."""
+    """What became of one sample of the listing."""
 
     position: int
+    name: bytes
     status: str
     reason: str | None = None
     shape: tuple[int, int, int] | tuple[None, None, None] = (None, None, None)
@@ -141,15 +142,25 @@ class Ledger:
         return (Listed(*row) for row in cursor)
 
     def record(self, outcomes: Iterable[Outcome], targets: Mapping[int, bytes] = MappingProxyType({})) -> None:
-        """What became of samples, and under which name where it is not the listing's; inside a transaction."""
-        self._db.executemany(
+        """What became of samples, and under which name where it is not the listing's; inside a transaction.
+
+        Raises InternalError where one is not in the listing under its position and name, or is not pending any more.
+        """
+        outcomes = list(outcomes)
+        recorded = self._db.executemany(
             "UPDATE samples SET status = ?, reason = ?, height = ?, width = ?, channels = ?, raw_sha256 = ?,"
-            " clean_sha256 = ?, target = coalesce(?, target) WHERE position = ?",
+            " clean_sha256 = ?, target = coalesce(?, target) WHERE position = ? AND name = ? AND status = ?",
             (
-                (o.status, o.reason, *o.shape, o.raw_sha256, o.clean_sha256, targets.get(o.position), o.position)
+                (o.status, o.reason, *o.shape, o.raw_sha256, o.clean_sha256, targets.get(o.position))
+                + (o.position, o.name, PENDING)
                 for o in outcomes
             ),
-        )
+        ).rowcount
+        if recorded != len(outcomes) and outcomes:
+            raise InternalError(
+                f"{len(outcomes) - recorded} of {len(outcomes)} samples are not those that the listing awaits",
+                "nothing of them was recorded; please report it",
+            )
 
     def first_pending(self) -> int | None:
         """The position that comes next, None when nothing is left."""

@@ -15,10 +15,10 @@ from dpclean import __version__
 from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Source, open_source
 from dpclean.data.workers import WorkerPool
-from dpclean.errors import ConflictError, InputError
+from dpclean.errors import ConflictError, InputError, InternalError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.key_file import read_key, write_key
-from dpclean.jobs.ledger import DONE, Ledger, Listed
+from dpclean.jobs.ledger import DONE, PENDING, Ledger, Listed
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
@@ -234,6 +234,8 @@ class _Job:
             raise InputError(
                 f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used", "look at RAW"
             )
+        if (pending := ledger.count(PENDING)) > 0:
+            raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
         sink.finish()
         manifest = seal(self.staging.partial, self.out, self.raw, ledger, source, denoiser, self.options, key)
         pages: list[str] = []

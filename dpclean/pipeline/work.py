@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.sink import Sink
 from dpclean.data.source import Sample
-from dpclean.errors import InputError, Interrupted, Reason
+from dpclean.errors import InputError, InternalError, Interrupted, Reason
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, QUARANTINED, Ledger, Outcome
 from dpclean.jobs.signals import first_signal
 from dpclean.pipeline.options import Options
@@ -91,18 +91,19 @@ def _denoised(chunk: list[Sample], denoiser: Denoiser, key: bytes) -> dict[int, 
 
 def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
     """What became of a sample; a usable one goes to the sink."""
-    position = sample.entry.index
+    position, name = sample.entry.index, os.fsencode(sample.entry.name)
     if sample.left_behind:
-        return Outcome(position, LEFT_BEHIND)
-    if sample.pixels is None or result is None:
-        return Outcome(position, QUARANTINED, sample.reason)
+        return Outcome(position, name, LEFT_BEHIND)
+    if sample.pixels is None:
+        return Outcome(position, name, QUARANTINED, sample.reason)
+    if result is None or result.pixels.shape != sample.pixels.shape:
+        raise InternalError(f"{sample.entry.name!r} went to the denoiser and did not come back", "please report it")
     if not result.finite:
-        return Outcome(position, QUARANTINED, Reason.NOT_FINITE)
+        return Outcome(position, name, QUARANTINED, Reason.NOT_FINITE)
     sink.put(sample, result.pixels)
     height, width, channels = sample.pixels.shape
-    return Outcome(
-        position, DONE, None, (height, width, channels), pixel_sha256(sample.pixels), pixel_sha256(result.pixels)
-    )
+    shape = (height, width, channels)
+    return Outcome(position, name, DONE, None, shape, pixel_sha256(sample.pixels), pixel_sha256(result.pixels))
 
 
 def _commit(ledger: Ledger, sink: Sink, outcomes: list[Outcome], retried: int) -> None:

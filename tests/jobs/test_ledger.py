@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dpclean.errors import ConflictError
+from dpclean.errors import ConflictError, InternalError
 from dpclean.jobs.ledger import DONE, QUARANTINED, Ledger, Listed, Outcome
 
 
@@ -26,7 +26,7 @@ def test_the_listing_comes_back_byte_for_byte_in_order(tmp_path: Path) -> None:
 def test_an_interrupted_transaction_leaves_no_trace(tmp_path: Path) -> None:
     ledger = filled(tmp_path / "l")
     with pytest.raises(KeyboardInterrupt), ledger.transaction():
-        ledger.record([Outcome(0, DONE)])
+        ledger.record([Outcome(0, b"class/\xff 0.png", DONE)])
         raise KeyboardInterrupt
     ledger.close()
     assert Ledger(tmp_path / "l").first_pending() == 0
@@ -35,7 +35,12 @@ def test_an_interrupted_transaction_leaves_no_trace(tmp_path: Path) -> None:
 def test_resume_starts_after_what_was_recorded(tmp_path: Path) -> None:
     ledger = filled(tmp_path / "l", 5)
     with ledger.transaction():
-        ledger.record([Outcome(0, DONE, None, (2, 3, 1), b"r" * 32, b"c" * 32), Outcome(1, QUARANTINED, "empty")])
+        ledger.record(
+            [
+                Outcome(0, b"class/\xff 0.png", DONE, None, (2, 3, 1), b"r" * 32, b"c" * 32),
+                Outcome(1, b"class/\xff 1.png", QUARANTINED, "empty"),
+            ]
+        )
     ledger.close()
     again = Ledger(tmp_path / "l")
     assert again.first_pending() == 2
@@ -43,6 +48,19 @@ def test_resume_starts_after_what_was_recorded(tmp_path: Path) -> None:
     (done,) = again.done()
     assert done.position == 0 and done.shape == (2, 3, 1) and done.clean_sha256 == b"c" * 32
     assert again.labels_done() == {0: 1} and again.reasons() == {"empty": 1}
+
+
+def test_an_outcome_of_another_name_or_of_what_is_done_already_is_refused(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "l", 5)
+    first = Outcome(0, b"class/\xff 0.png", DONE)
+    for wrong in (Outcome(1, b"class/\xff 2.png", DONE), Outcome(9, b"class/\xff 9.png", DONE)):
+        with pytest.raises(InternalError, match="1 of 2"), ledger.transaction():
+            ledger.record([first, wrong])
+    assert ledger.count(DONE) == 0
+    with ledger.transaction():
+        ledger.record([first])
+    with pytest.raises(InternalError, match="1 of 1"), ledger.transaction():
+        ledger.record([first])
 
 
 @pytest.mark.parametrize("damage", ["zeroed page", "cut off", "not a ledger"])

@@ -1,0 +1,228 @@
+"""Hand-overs between threads and processes: every answer belongs to what was asked, whatever the schedule."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from dpclean.data import crew, shards, workers
+from dpclean.data.crew import Crew
+from dpclean.data.process import WorkerProcess
+from dpclean.data.protocol import RESULT, WRITTEN
+from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.sink import open_sink
+from dpclean.data.source import open_source
+from dpclean.data.workers import WorkerPool
+from dpclean.errors import InternalError, Reason, SetupError
+from tests.data.pictures import write
+
+OPTIONS = ReadOptions(output_format="same")
+
+
+def picture(index: int) -> NDArray[np.uint8]:
+    """[2, 2, 3]: its own number."""
+    return np.full((2, 2, 3), (index >> 16, index >> 8 & 255, index & 255), np.uint8)
+
+
+def number_of(pixels: NDArray[np.uint8] | None) -> int:
+    assert pixels is not None
+    return int.from_bytes(pixels[0, 0].tobytes(), "big")
+
+
+def make_folder(root: Path, count: int) -> None:
+    for index in range(count):
+        write(root / f"{index % 3}" / f"{index:05d}.ppm", b"P6 2 2 255\n" + picture(index).tobytes())
+
+
+def number_in(name: str) -> int:
+    return int(name[-9:-4])
+
+
+@contextmanager
+def restless() -> Iterator[None]:
+    """Threads take turns all the time, and two of them do nothing else."""
+    interval, stop = sys.getswitchinterval(), threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            pass
+
+    spinning = [threading.Thread(target=spin) for _ in range(2)]
+    sys.setswitchinterval(1e-6)
+    for thread in spinning:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in spinning:
+            thread.join()
+        sys.setswitchinterval(interval)
+
+
+def through(raw: Path, out: Path) -> None:
+    """Reads all of raw and writes it to out."""
+    out.mkdir()
+    source = open_source(raw, OPTIONS)
+    with WorkerPool(2, OPTIONS) as pool:
+        sink = open_sink(source, out, OPTIONS, pool)
+        for sample in source.samples(source.entries(), pool):
+            assert sample.pixels is not None
+            sink.put(sample, sample.pixels)
+        sink.sync()
+        sink.finish()
+
+
+def test_no_image_gets_the_pixels_of_another_while_threads_take_turns(tmp_path: Path) -> None:
+    make_folder(tmp_path / "raw", 1000)
+    with restless():
+        through(tmp_path / "raw", tmp_path / "out")
+    written = sorted((tmp_path / "out").glob("*/*.ppm"))
+    assert len(written) == 1000
+    for path in written:
+        assert path.read_bytes().endswith(picture(number_in(path.name)).tobytes())
+
+
+def test_no_row_gets_the_pixels_of_another_while_threads_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SLICE_BYTES", 1 << 8)
+    rows = np.stack([picture(index) for index in range(500)])
+    for first in (0, 500):
+        save_file({"images": rows, "labels": np.arange(500)}, _shard(tmp_path, first))
+    with restless():
+        through(tmp_path / "raw", tmp_path / "out")
+    for first in (0, 500):
+        assert _shard(tmp_path, first).stat().st_size <= (tmp_path / "out" / f"{first}.safetensors").stat().st_size
+        found = open_source(tmp_path / "out" / f"{first}.safetensors", OPTIONS)
+        with WorkerPool(1, OPTIONS) as pool:
+            numbers = [(number_of(s.pixels), s.entry.label) for s in found.samples(found.entries(), pool)]
+        assert numbers == [(index, index) for index in range(500)]
+
+
+def _shard(folder: Path, first: int) -> Path:
+    (folder / "raw").mkdir(exist_ok=True)
+    return folder / "raw" / f"{first}.safetensors"
+
+
+def test_a_chunk_that_is_done_before_its_hand_over_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path, 300)
+    ended = threading.Event()
+    submit, end = Crew.submit, workers._Decoding.end
+
+    def submit_and_wait(self: Crew, job: crew.Job) -> None:
+        ended.clear()
+        submit(self, job)
+        assert ended.wait(60)
+
+    def end_and_tell(self: workers._Decoding) -> None:
+        end(self)
+        ended.set()
+
+    monkeypatch.setattr(Crew, "submit", submit_and_wait)
+    monkeypatch.setattr(workers._Decoding, "end", end_and_tell)
+    source = open_source(tmp_path, OPTIONS)
+    with WorkerPool(2, OPTIONS) as pool:
+        samples = list(source.samples(source.entries(), pool))
+    assert [number_of(sample.pixels) for sample in samples] == [number_in(sample.entry.name) for sample in samples]
+    assert len(samples) == 300
+
+
+def test_a_sample_of_another_entry_cannot_be_made() -> None:
+    asked, other = (Entry(index, "a.png", -1, "a.png", None) for index in (3, 4))
+    with pytest.raises(InternalError, match=r"a\.png"):
+        Sample(asked, None, None, "", Reason.CORRUPT, False, other.identity)
+    with pytest.raises(InternalError):
+        Sample(asked, None, None, "", Reason.CORRUPT, False, Entry(3, "b.png", -1, "b.png", None).identity)
+
+
+def shifted(monkeypatch: pytest.MonkeyPatch, size: int, place: int) -> None:
+    """From the answer number `place` of that size on, each worker's answer bears the next one's number."""
+    read = WorkerProcess.read
+
+    def read_shifted(self: WorkerProcess, count: int, deadline: float | None) -> bytes:
+        data = read(self, count, deadline)
+        number = int.from_bytes(data[:8], "little")
+        return (number + 1).to_bytes(8, "little") + data[8:] if count == size and number >= place else data
+
+    monkeypatch.setattr(WorkerProcess, "read", read_shifted)
+
+
+def test_the_answer_to_another_file_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path, 10)
+    shifted(monkeypatch, RESULT.size, 8)
+    source = open_source(tmp_path, OPTIONS)
+    with WorkerPool(1, OPTIONS) as pool:
+        samples = list(source.samples(source.entries(), pool))
+    assert [sample.reason for sample in samples] == [None] * 8 + [Reason.DECODER_DIED] * 2
+
+
+def test_an_encoder_that_wrote_something_else_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "raw", 10)
+    shifted(monkeypatch, WRITTEN.size, 8)
+    with pytest.raises(SetupError, match="died twice"):
+        through(tmp_path / "raw", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+def test_a_job_in_which_nothing_moves_is_named(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path / "raw", 30)
+    crews: list[Crew] = []
+    serve = Crew._serve
+
+    def serve_without_work(self: Crew, slot: crew.Slot) -> None:
+        if self is not crews[0 if kind == "decoder" else 1]:
+            return serve(self, slot)
+        while (job := self._jobs.get()) is not None:
+            job.end()
+
+    create = Crew.__init__
+
+    def create_known(self: Crew, count: int, options: ReadOptions) -> None:
+        create(self, count, options)
+        crews.append(self)
+
+    monkeypatch.setattr(Crew, "__init__", create_known)
+    monkeypatch.setattr(Crew, "_serve", serve_without_work)
+    with pytest.raises(InternalError, match=f"no {kind} is at work"):
+        through(tmp_path / "raw", tmp_path / "out")
+
+
+def test_what_would_end_a_thread_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path, 30)
+
+    def leave(self: workers._Decoding, slot: crew.Slot) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(workers._Decoding, "run", leave)
+    source = open_source(tmp_path, OPTIONS)
+    with WorkerPool(2, OPTIONS) as pool, pytest.raises(InternalError, match="ended by SystemExit"):
+        list(source.samples(source.entries(), pool))
+
+
+def test_room_that_an_image_did_not_use_is_given_back(tmp_path: Path) -> None:
+    """A decoder that dies between an image's size and its pixels."""
+    make_folder(tmp_path, 1)
+    stream = workers._Stream(tmp_path, OPTIONS)
+    stream.admit(0, 1000)
+    stream.release(1000)
+    assert stream._held == 0
+
+
+def test_two_streams_at_once_are_refused_instead_of_waiting_for_each_other(tmp_path: Path) -> None:
+    make_folder(tmp_path, 30)
+    source = open_source(tmp_path, OPTIONS)
+    with WorkerPool(1, OPTIONS) as pool:
+        first = source.samples(source.entries(), pool)
+        next(first)
+        with pytest.raises(RuntimeError, match="have not all been taken"):
+            next(source.samples(source.entries(), pool))
+        assert len(list(first)) == 29
