@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# said aloud it does not follow the load of the machine; weights that tests compare depend on it
+os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 settings.register_profile("dpclean", deadline=None)
 settings.load_profile("dpclean")

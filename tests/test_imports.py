@@ -34,7 +34,7 @@ STATISTICS = (
 )
 FLOORS = (
     {"errors", "small_files"},
-    {"noise", "jobs", "muon", "statistics"},
+    {"noise", "jobs", "muon", "threads", "statistics"},
     {"data"},
     {"denoise"},
     {"contact_sheet", "doctor"},

@@ -78,7 +78,11 @@ class Crew:
         self._processes[process.pid] = (process, device)
 
     def _environment(self) -> dict[str, str]:
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
+        environment = (
+            {"OMP_WAIT_POLICY": "passive"}
+            | os.environ
+            | {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
+        )
         if _PACKAGE_PARENT not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
         return environment

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from dpclean.errors import DpcleanError, Interrupted, SetupError, UsageError, printable
+from dpclean.threads import wait_passively
 
 READER_GONE = 141  # what a shell calls a program that ended because nobody reads its output: 128 + SIGPIPE
 
@@ -18,6 +19,7 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this; the next file opened would take its number
             setattr(sys, name, open(os.devnull, "w"))
+    wait_passively()
     sys.exit(run(sys.argv[1:] or ["--help"]))
 
 

@@ -36,3 +36,9 @@ BatchSize = Annotated[
     typer.Option(envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Images of 32 px in a batch; others in proportion."),
 ]
 Readers = Annotated[int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read images.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        envvar="DPCLEAN_THREADS", metavar="N", help="Threads that compute; as many as cores are idle, if left out."
+    ),
+]

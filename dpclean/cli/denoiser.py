@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpclean.cli import values
-from dpclean.cli.common import Device, Dtype, Json, Overwrite, Quiet, Readers
+from dpclean.cli.common import Device, Dtype, Json, Overwrite, Quiet, Readers, Threads
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def fit_denoiser(
     seed: Annotated[int, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Same seed, same weights.")] = 0,
     device: Device = "auto",
     workers: Readers = None,
+    threads: Threads = None,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -101,6 +102,7 @@ def fit_denoiser(
             seed=seed,
             device=device,
             workers=workers,
+            threads=threads,
             overwrite=overwrite,
             progress=progress,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpclean.cli import values
-from dpclean.cli.common import BatchSize, Config, Device, DryRun, Dtype, Json, Overwrite, Quiet
+from dpclean.cli.common import BatchSize, Config, Device, DryRun, Dtype, Json, Overwrite, Quiet, Threads
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def sanitize(
     workers: Annotated[
         int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read and write images.")
     ] = None,
+    threads: Threads = None,
     decode_timeout: Annotated[
         float,
         typer.Option(envvar="DPCLEAN_DECODE_TIMEOUT", metavar="SECONDS", help="Leave out what takes longer to read."),
@@ -123,6 +124,7 @@ def sanitize(
         "dtype": dtype,
         "batch_size": batch_size,
         "workers": workers,
+        "threads": threads,
         "seed": seed,
         "reveal_key": reveal_key,
         "format": format,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpclean.cli.common import Config, Device, DryRun, Json, Overwrite, Quiet, Readers
+from dpclean.cli.common import Config, Device, DryRun, Json, Overwrite, Quiet, Readers, Threads
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def train(
     seed: Annotated[int, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Same seed, same weights.")] = 0,
     device: Device = "auto",
     workers: Readers = None,
+    threads: Threads = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -82,6 +83,7 @@ def train(
         "seed": seed,
         "device": device,
         "workers": workers,
+        "threads": threads,
         "overwrite": overwrite,
     }
     if dry_run:

@@ -232,15 +232,31 @@ class Denoiser:
         return METHODS[self.method](noised, network or self._launched)
 
     def denoise(
-        self, images: Iterable[tuple[int, np.ndarray | Tensor]], *, key: bytes, run: int = 0, test: bool = False
+        self,
+        images: Iterable[tuple[int, np.ndarray | Tensor]],
+        *,
+        key: bytes,
+        run: int = 0,
+        test: bool = False,
+        on_batch: Callable[[float], None] = lambda pixels: None,
     ) -> Iterator[Denoised]:
         """Noise and denoise (index, uint8 [H, W, C]) pairs, C 1 or 3; results come as their batches fill.
 
         Batches mix images and tiles of one padded shape; what is left at the end runs in padded batches. An index's
         noise is that of `dpclean.noise.add_noise` with the same key, run, index and test.
+        on_batch is called after every batch, also in the middle of a large image, with how many of the images' pixels
+        it has done (of a tile its share of the image). What it raises ends the work there: to stop, raise.
         Raises InputError for a colour image where the denoiser takes grey ones only.
         """
-        queues, draw = _Queues(), _Draw(key, run, test)
+        for pixels, results in self._batches(images, _Draw(key, run, test)):
+            yield from results
+            on_batch(pixels)
+
+    def _batches(
+        self, images: Iterable[tuple[int, np.ndarray | Tensor]], draw: _Draw
+    ) -> Iterator[tuple[float, list[Denoised]]]:
+        """(pixels of images that a batch has done, what it completes), as they fill."""
+        queues = _Queues()
         for index, pixels in images:
             image = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
             height, width, channels = image.shape
@@ -255,18 +271,18 @@ class Denoiser:
                 queue = queues.whole.setdefault(shape, [])
                 queue.append((index, image))
                 if len(queue) == size:
-                    yield from self._run_whole(queues.whole.pop(shape), shape, draw)
+                    yield self._run_whole(queues.whole.pop(shape), shape, draw)
                 continue
             waiting = queues.tiles.setdefault(shape, [])
             waiting.extend(self._tiles(index, image, draw))
             while len(waiting) >= size:
                 batch, waiting[:size] = waiting[:size], []
-                yield from self._run_tiles(batch, shape, draw)
+                yield self._run_tiles(batch, shape, draw)
         for shape, whole in queues.whole.items():
-            yield from self._run_whole(whole, shape, draw)
+            yield self._run_whole(whole, shape, draw)
         for shape, tiles in queues.tiles.items():
             for start in range(0, len(tiles), self.shapes.batch(*shape)):
-                yield from self._run_tiles(tiles[start : start + self.shapes.batch(*shape)], shape, draw)
+                yield self._run_tiles(tiles[start : start + self.shapes.batch(*shape)], shape, draw)
 
     def _noised(self, images: Tensor, indices: list[int], draw: _Draw, dtype: str, out: Tensor | None = None) -> Tensor:
         """uint8 [N, H, W, C] to the model's input [N, C, H, W], in one fused pass."""
@@ -296,7 +312,9 @@ class Denoiser:
 
     @_refusing()
     @torch.inference_mode()
-    def _run_whole(self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw) -> list[Denoised]:
+    def _run_whole(
+        self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw
+    ) -> tuple[float, list[Denoised]]:
         """One batch of images that fit into a tile, grouped by their exact shape."""
         batch = self._blank(self.shapes.batch(*shape), *shape)
         groups: list[tuple[slice, list[int], Tensor, Tensor]] = []
@@ -320,7 +338,7 @@ class Denoiser:
             height, width = noised.shape[2:]
             pixels, finite = self._finish(noised, prediction[place, :, :height, :width])
             results.extend(self._results(indices, images, pixels, finite, draw))
-        return results
+        return float(sum(image.shape[0] * image.shape[1] for _, image in queue)), results
 
     def _results(
         self, indices: list[int], images: Tensor, pixels: Tensor, finite: Tensor, draw: _Draw
@@ -352,7 +370,7 @@ class Denoiser:
 
     @_refusing()
     @torch.inference_mode()
-    def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> list[Denoised]:
+    def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> tuple[float, list[Denoised]]:
         """One batch of tiles; gives the images that it completes."""
         results: list[Denoised] = []
         prediction = self._predict(self._fill(self._blank(self.shapes.batch(*shape), *shape), tiles))
@@ -362,7 +380,7 @@ class Denoiser:
                 image = tile.image
                 pixels, finite = self._finish(image.noised, whole[None])
                 results.extend(self._results([image.index], image.pixels, pixels, finite, draw))
-        return results
+        return sum(tile.image.blend.share for tile in tiles), results
 
     def _retry(self, index: int, images: Tensor, draw: _Draw) -> Denoised:
         """One image again in float32, tile by tile, with the same noise."""

@@ -31,6 +31,7 @@ from dpclean.errors import ConflictError, DpcleanError, Interrupted, UsageError
 from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging, write_durably
+from dpclean.threads import check_threads, choose_threads, computing_with
 
 CHECKPOINT_SECONDS = 60.0
 JOB_NAME, CHECKPOINT_NAME = "dpclean.fit.json", "checkpoint.safetensors"
@@ -86,6 +87,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     workers: int | None = None,
+    threads: int | None = None,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> FitResult:
@@ -101,6 +103,7 @@ def fit(
         raise UsageError("no images are given", "give folders of trusted images, or shards")
     if minutes <= 0 or batch_size < 1 or (steps is not None and steps < 1):
         raise UsageError("minutes, steps and batch size must be positive", "60 minutes is a good beginning")
+    check_threads(threads)
     if not 0 <= seed < 1 << 32 or (learning_rate is not None and not learning_rate > 0):
         raise UsageError("the seed must be from 0 to 4294967295, and the learning rate positive", "leave them out")
     begun = time.monotonic()
@@ -109,7 +112,7 @@ def fit(
         keep_memory()
     rate = learning_rate if learning_rate is not None else RATE if init is None else RATE_FROM_INIT
     sources = [Path(path).expanduser().resolve() for path in data]
-    with Staging(Path(out)) as staging:
+    with Staging(Path(out)) as staging, computing_with(_threads(staging.partial, threads, overwrite)):
         _check_out(staging.out, overwrite)
         patches = read_patches(sources, seed=seed, workers=workers)
         fixed = {
@@ -190,6 +193,14 @@ def _job(folder: Path, out: Path, fixed: dict[str, Any]) -> dict[str, Any] | Non
             "choose another --out, or --overwrite to start again",
         )
     return job
+
+
+def _threads(partial: Path, asked: int | None, overwrite: bool) -> int | None:
+    """With how many threads; those that an interrupted job was begun with, as the weights depend on their number."""
+    if asked is None and not overwrite and (partial / JOB_NAME).exists():
+        recorded: int = json.loads((partial / JOB_NAME).read_bytes())["fixed"]["engine"][1]
+        return recorded
+    return choose_threads(asked)
 
 
 def _steps(probe: Training, minutes: float) -> int:

@@ -94,6 +94,7 @@ class Blend:
         self._starts = tuple(shapes.starts(size) for size in self.size)
         self._sum: Tensor | None = None
         self._todo = len(self._starts[0]) * len(self._starts[1])
+        self.share = height * width / self._todo  # of the image's pixels, a tile's
 
     def positions(self) -> list[tuple[int, int]]:
         """(top, left) of every tile, row by row."""

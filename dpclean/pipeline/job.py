@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from dpclean.pipeline.options import Options
 from dpclean.pipeline.results import Plan, Progress, SanitizeResult
 from dpclean.pipeline.seal import seal, write_with_sums
 from dpclean.pipeline.work import work_off
+from dpclean.threads import choose_threads, computing_with
 
 if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoiser
@@ -84,8 +85,11 @@ class _Job:
         resuming = ledger_path.exists() and self._check_begun(ledger_path, parameters)
         workers = self.options.workers or len(os.sched_getaffinity(0))
         try:
-            with WorkerPool(workers, self.options.read_options()) as pool:
-                denoiser = self._load(files)
+            threads = choose_threads(self.options.threads)
+            with (
+                WorkerPool(workers, self.options.read_options()) as pool,
+                self._loaded(files, threads) as denoiser,
+            ):
                 if not resuming:
                     self._begin(ledger_path, source, parameters, _engine(denoiser))
                 with closing(Ledger(ledger_path)) as ledger:
@@ -187,20 +191,25 @@ class _Job:
         files = find_denoiser(self.options.denoiser)
         return files, {**self.options.identity(), "denoiser": files.id, "denoiser_digests": files.digests()}
 
-    def _load(self, files: DenoiserFiles) -> Denoiser:
+    @contextmanager
+    def _loaded(self, files: DenoiserFiles, threads: int | None) -> Iterator[Denoiser]:
+        """The denoiser, while so many threads compute; the bytes do not depend on their number."""
         o = self.options
-        try:
-            from dpclean.denoise.denoiser import Denoiser
+        with ExitStack() as stack:
+            try:
+                from dpclean.denoise.denoiser import Denoiser
 
-            return Denoiser(
-                files, o.sigma, device=o.device, dtype=o.dtype, method=o.method, batch_pixels=o.batch_pixels
-            )
-        except (ImportError, OSError, RuntimeError):
-            # libraries that do not belong together fail in many ways; the doctor knows what to say
-            from dpclean.doctor import check_libraries
+                stack.enter_context(computing_with(threads))
+                denoiser = Denoiser(
+                    files, o.sigma, device=o.device, dtype=o.dtype, method=o.method, batch_pixels=o.batch_pixels
+                )
+            except (ImportError, OSError, RuntimeError):
+                # libraries that do not belong together fail in many ways; the doctor knows what to say
+                from dpclean.doctor import check_libraries
 
-            check_libraries()
-            raise
+                check_libraries()
+                raise
+            yield denoiser
 
     def _begin(self, ledger_path: Path, source: Source, parameters: dict[str, Any], engine: dict[str, Any]) -> None:
         """Freeze the listing, then draw the key: the noise must not be known before the data are fixed."""
@@ -293,15 +302,19 @@ class _Job:
     def plan(self) -> Plan:
         source = self._source()
         listed = sum(1 for _ in self._entries(source))
-        with WorkerPool(1, self.options.read_options()) as pool:
-            denoiser = self._load(self._parameters()[0])
+        threads = choose_threads(self.options.threads)
+        with (
+            WorkerPool(1, self.options.read_options()) as pool,
+            self._loaded(self._parameters()[0], threads) as denoiser,
+        ):
             first = itertools.islice(self._entries(source), SAMPLED_BY_PLAN)
             samples = list(source.samples(first, pool))
-        pairs = [(sample.entry.index, sample.pixels) for sample in samples if sample.pixels is not None]
-        key = draw_key()
-        list(denoiser.denoise(pairs, key=key))  # the first pass pays for what is set up once
-        begun = time.monotonic()
-        list(denoiser.denoise(pairs, key=key))
+            pairs = [(sample.entry.index, sample.pixels) for sample in samples if sample.pixels is not None]
+            key = draw_key()
+            list(denoiser.denoise(pairs, key=key))  # the first pass pays for what is set up once
+            begun = time.monotonic()
+            list(denoiser.denoise(pairs, key=key))
+            seconds = time.monotonic() - begun
         share = listed / max(1, len(samples))
         return Plan(
             out=str(self.out),
@@ -311,7 +324,7 @@ class _Job:
             sampled=len(samples),
             unusable_in_sample=len(samples) - len(pairs),
             megapixels=round(sum(p.shape[0] * p.shape[1] for _, p in pairs) * share / 1e6, 3),
-            seconds=round((time.monotonic() - begun) * share, 1),
+            seconds=round(seconds * share, 1),
             bytes=int(sum(p.size for _, p in pairs) * share),
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 from dpclean.data.source import ReadOptions
 from dpclean.errors import UsageError
 from dpclean.noise import SIGMA_MAX
+from dpclean.threads import check_threads
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "format": ("png", "webp", "same"),
@@ -48,6 +49,7 @@ class Options:
     dtype: str = "auto"
     batch_size: int | None = None
     workers: int | None = None
+    threads: int | None = None
     seed: int | None = None
     reveal_key: bool = False
     format: str = "png"
@@ -81,6 +83,7 @@ class Options:
                 raise UsageError(f"{name.replace('_', '-')} must be above 0, got {value}", "give a larger number")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number, or no seed")
+        check_threads(self.threads)
         self.bad_limit(1)
 
     def read_options(self) -> ReadOptions:

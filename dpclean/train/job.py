@@ -23,6 +23,7 @@ from dpclean.denoise.denoiser import choose_device, has_bf16
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging, write_durably
+from dpclean.threads import choose_threads, computing_with
 from dpclean.train import model as models
 from dpclean.train.images import prepare
 from dpclean.train.material import Material
@@ -34,6 +35,11 @@ from dpclean.train.trainer import Diverged, Epoch, Trainer
 CHECKPOINT_SECONDS = 10.0
 STEPS_SAMPLED_BY_PLAN = 4
 JOB_NAME, CHECKPOINT_NAME, WARM_NAME = "job.json", "checkpoint.pt", "warm.safetensors"
+
+_BUSY = (
+    "fewer threads than cores, as other programs kept cores busy; weights depend on the number, which model.json has;"
+    " --threads fixes it"
+)
 
 
 def train(
@@ -50,13 +56,15 @@ def train(
     after a signal, each with a remedy.
     """
     job = _Job(Path(clean), Path(out), Options(**options), progress or (lambda _: None))
-    with job.staging:
+    with job.staging, computing_with(job.choose_threads()):
         return job.run()
 
 
 def plan(clean: str | os.PathLike[str], out: str | os.PathLike[str], **options: Any) -> Plan:
     """What `train` with the same arguments would do, from a few steps; writes nothing."""
-    return _Job(Path(clean), Path(out), Options(**options), lambda _: None).plan()
+    job = _Job(Path(clean), Path(out), Options(**options), lambda _: None)
+    with computing_with(job.choose_threads()):
+        return job.plan()
 
 
 class _Job:
@@ -69,10 +77,21 @@ class _Job:
         self.out = self.staging.out
         self.device = choose_device(options.device)
         self.begun = time.monotonic()
+        self.busy = False
         clean = clean.expanduser().resolve()
         self.material = Material(clean, self.options)
         if clean == self.out or clean in self.out.parents or self.out in clean.parents:
             raise ConflictError(f"OUT {str(self.out)!r} and the training data overlap", "choose another --out")
+
+    def choose_threads(self) -> int | None:
+        """Of how many threads; those that an interrupted job was begun with, as the weights depend on their number."""
+        begun = self.staging.partial / JOB_NAME
+        if self.options.threads is None and not self.options.overwrite and begun.exists():
+            recorded: int | None = json.loads(begun.read_bytes())["engine"]["threads"]
+            return recorded
+        threads = choose_threads(self.options.threads)
+        self.busy = threads is not None and self.options.threads is None
+        return threads
 
     def run(self) -> TrainResult:
         """The result, whether the work is done now, was begun earlier, or had been finished before."""
@@ -231,7 +250,7 @@ class _Job:
             certifiable=told.certifiable,
             already_complete=already_complete,
             seconds=round(time.monotonic() - self.begun, 3),
-            warnings=self.material.warnings(),
+            warnings=self.material.warnings() + [_BUSY] * (self.busy and not already_complete),
         )
 
     # -- the look ahead

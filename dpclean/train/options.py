@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpclean.errors import UsageError
+from dpclean.threads import check_threads
 from dpclean.train.recipes import find_recipe
 
 
@@ -23,9 +24,11 @@ class Options:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    threads: int | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_threads(self.threads)
         if self.recipe is not None:
             find_recipe(self.recipe)
         if self.holdout is not None and not 0 < self.holdout < 1:

@@ -80,6 +80,27 @@ def test_no_image_changes_another_ones_output_by_a_bit(tmp_path: Path, config: d
         np.testing.assert_array_equal(alone, shuffled[index].pixels)
 
 
+def test_every_batch_is_told_and_can_stop_the_work(tmp_path: Path) -> None:
+    denoiser = load(make_transparent(tmp_path / "d"), dtype="fp32", batch_pixels=128 * 128)
+    images = {0: image((300, 400, 3)), 1: image((32, 32, 3)), 2: image((28, 30, 1))}
+    done: list[float] = []
+    assert len(list(denoiser.denoise(images.items(), key=KEY, on_batch=done.append))) == 3
+    assert len(done) > 6 and sum(done) == pytest.approx(300 * 400 + 32 * 32 + 28 * 30)
+
+    class Enough(Exception):
+        pass
+
+    def stop(pixels: float) -> None:
+        done.append(pixels)
+        if len(done) == 3:
+            raise Enough
+
+    done.clear()
+    with pytest.raises(Enough):  # in the middle of the first image
+        list(denoiser.denoise(images.items(), key=KEY, on_batch=stop))
+    assert sum(done) < 300 * 400
+
+
 def test_threads_change_nothing(tmp_path: Path) -> None:
     folder = make_denoiser(tmp_path / "d", block_out_channels=(32, 64))
     images = {i: image(shape, i) for i, shape in enumerate(ODD_SHAPES)}
