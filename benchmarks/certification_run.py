@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from dpclean.certify.method import make_method
+from dpclean.certify.method import make_method, recipe_of
 from dpclean.certify.options import Options
-from dpclean.certify.runner import Runner, recipe_of
+from dpclean.certify.runner import Runner
 from dpclean.certify.store import Data
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_terms

@@ -134,7 +134,7 @@ class _Job:
         write_key(self.staging.key, key)
         found = engine(denoiser, THREADS)
         terms = with_found(asked, found, commitment(key))
-        self.store.begin(terms, settled(method, found), data_sha256)
+        self.store.begin(terms, settled(method, found), data_sha256, self.subject)
         return {"terms": terms}
 
     def _reopen(self, published: Votes, asked: dict[str, Any]) -> bool:
@@ -154,7 +154,7 @@ class _Job:
             if (self.out / MODELS).exists():
                 shutil.copytree(self.out / MODELS, self.store.models, copy_function=os.link, dirs_exist_ok=True)
             method = settled(make_method(self.subject, self.options, asked), published.terms["engine"])
-            self.store.begin(published.terms, method, data_sha256)
+            self.store.begin(published.terms, method, data_sha256, self.subject)
         return False
 
     # -- work

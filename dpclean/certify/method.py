@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dpclean.certify.options import Options
-from dpclean.certify.subject import Subject, check_ancestry
+from dpclean.certify.subject import Subject, check_ancestry, known_of
+from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
 from dpclean.train.images import prepare
-from dpclean.train.init import find_init
-from dpclean.train.model import read_description
+from dpclean.train.init import described_init, find_init
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
 
 THREADS = 1  # of a worker on a CPU: fixed, so that the number of workers changes no result
@@ -41,7 +43,7 @@ class Method:
 
 def choose_recipe(subject: Subject, options: Options) -> Recipe:
     """The recipe asked for, that of the model begun from, or the one that fits the number and size of the images."""
-    known = None if options.init is None else read_description(Path(options.init).expanduser())
+    known = None if options.init is None else described_init(options.init)
     if options.recipe is not None:
         recipe = find_recipe(options.recipe)
     else:
@@ -57,13 +59,26 @@ def choose_init(subject: Subject, options: Options, recipe: Recipe) -> dict[str,
     if options.init is None:
         return None
     init = find_init(options.init, recipe)
-    if init.model is not None and init.model.description.not_certifiable:
+    if init.not_certifiable:
         raise InputError(
-            f"{options.init!r} is not certifiable: {init.model.description.not_certifiable[0]}",
+            f"{options.init!r} is not certifiable: {init.not_certifiable[0]}",
             "use weights that depend on no raw data",
         )
-    check_ancestry(f"the weights {options.init!r}", init.ancestry, subject.prefixes)
-    return {"source": init.source, "digest": init.digest, "ancestry_known": init.ancestry is not None}
+    check_ancestry(f"the weights {options.init!r}", init.ancestry, subject)
+    return {"source": init.source, "digest": init.digest, "ancestry": known_of(init.ancestry, subject)}
+
+
+def made_of(subject: Subject, method: Method) -> Ancestry:
+    """What the models of the runs are made of, as far as it is known."""
+    parts = [subject.ancestry, subject.denoiser.ancestry()]
+    if method.init is not None:
+        parts.append(find_init(method.init, recipe_of(method.recipe)).ancestry)
+    return united(parts)
+
+
+def recipe_of(fields: dict[str, Any] | None) -> Recipe:
+    """A recipe from its JSON form."""
+    return msgspec.convert(fields, Recipe)
 
 
 def image_size(subject: Subject, recipe: Recipe) -> int:

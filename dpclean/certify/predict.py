@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from dpclean.certify.certificate import build
+from dpclean.certify.method import recipe_of
 from dpclean.certify.publish import CERTIFICATE_NAME, holds_certificate
 from dpclean.certify.results import VotedImage
-from dpclean.certify.runner import recipe_of
 from dpclean.certify.store import MODELS
 from dpclean.certify.votes import VOTES_NAME, Votes, read_votes
 from dpclean.denoise.denoiser import choose_device

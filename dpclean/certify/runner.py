@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dpclean import __version__
-from dpclean.certify.method import Method
+from dpclean.certify.method import Method, recipe_of
 from dpclean.certify.store import Data
 from dpclean.certify.trainer_command import CommandTrainer
 from dpclean.denoise.denoiser import Denoiser, has_bf16
@@ -132,11 +131,6 @@ def _init(method: Method, recipe: Recipe) -> dict[str, Tensor] | None:
     if init.digest != method.init_digest:
         raise ConflictError(f"the weights {method.init!r} are not those that the job was begun with", "restore them")
     return init.weights
-
-
-def recipe_of(fields: dict[str, Any]) -> Recipe:
-    """A recipe from its JSON form."""
-    return msgspec.convert(fields, Recipe)
 
 
 def engine(denoiser: Denoiser, threads: int) -> dict[str, Any]:

@@ -21,6 +21,8 @@ def warnings(terms: Mapping[str, Any]) -> list[str]:
         said.append("the noise key comes from a seed: trying several seeds voids the certificate")
     if shared := terms.get("points_in_training"):
         said.append(f"{shared} test points are training images too: the accuracy flatters")
+    if seen := _points_seen(terms):
+        said.append(f"{seen} test points went into the denoiser or the initial weights: the accuracy flatters")
     return said
 
 
@@ -114,11 +116,8 @@ def _origin(terms: Mapping[str, Any]) -> Iterator[str]:
     )
     denoiser = terms["denoiser"]
     if denoiser is not None:
-        known = denoiser.get("ancestry_known")
-        yield (
-            "The denoiser is a constant: it was not made from, or chosen by, the training data."
-            + (" Its recorded ancestry shows none of them," if known else " Where its weights come from is not known,")
-            + " but copies that were re-encoded or cropped cannot be recognised."
+        yield "The denoiser is a constant: it was not made from, or chosen by, " + _not_from(
+            terms, "the denoiser", denoiser
         )
     if terms["trainer"] is not None:
         yield (
@@ -126,7 +125,22 @@ def _origin(terms: Mapping[str, Any]) -> Iterator[str]:
             " is given, and predicts each point without regard to the others."
         )
     if terms.get("init"):
-        yield "The initial weights are constants: they were not made from, or chosen by, the training data."
+        yield "The initial weights are constants: they were not made from, or chosen by, " + _not_from(
+            terms, "them", terms["init"]
+        )
+
+
+def _not_from(terms: Mapping[str, Any], what: str, part: Mapping[str, Any]) -> str:
+    """What weights must not be made of, and what is recorded of what they were made of."""
+    data = "the training data" if terms["threat"] == "clean-test" else "the training data or the test points"
+    known = part.get("ancestry", {"images": 0, "gaps": ["nothing is recorded"]})
+    because = "; ".join(known["gaps"])
+    if because and not known["images"]:
+        return f"{data}. None of this could be checked: what went into {what} is not known, because {because}."
+    checked = f"None of the {known['images']:,} images that are recorded to have gone into {what} is among these"
+    if because:
+        checked += f", but the record is incomplete, because {because}"
+    return f"{data}. {checked}; copies that were re-encoded or cropped cannot be recognised."
 
 
 def _points(terms: Mapping[str, Any]) -> Iterator[str]:
@@ -146,6 +160,17 @@ def _points(terms: Mapping[str, Any]) -> Iterator[str]:
         )
     if shared := terms.get("points_in_training"):
         yield f"{shared} of the test points are training images too: their radii hold, but the accuracy flatters."
+    if seen := _points_seen(terms):
+        yield (
+            f"{seen} of the test points went into the denoiser or the initial weights: their radii hold, but the"
+            " accuracy flatters."
+        )
+
+
+def _points_seen(terms: Mapping[str, Any]) -> int:
+    """How many test points went into weights that the runs begin with, at least."""
+    parts = [part for part in (terms["denoiser"], terms.get("init")) if part is not None]
+    return max((part["ancestry"]["points"] for part in parts if "ancestry" in part), default=0)
 
 
 def _changes(terms: Mapping[str, Any]) -> Iterator[str]:

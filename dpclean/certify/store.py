@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from dpclean.certify.method import Method
+from dpclean.certify.method import Method, made_of
 from dpclean.certify.subject import Subject, digest_of
 from dpclean.certify.units import Units
 from dpclean.certify.votes import job_id
 from dpclean.errors import InputError
+from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.jobs.staging import write_durably
 from dpclean.train.dataset import Images
 
@@ -67,11 +68,12 @@ class Store:
         assert isinstance(job, dict)
         return job
 
-    def begin(self, terms: dict[str, Any], method: Method, data_sha256: str) -> None:
+    def begin(self, terms: dict[str, Any], method: Method, data_sha256: str, subject: Subject) -> None:
         """Write job.json: from here on the job is begun."""
         self.units(terms).make_folders()
         if method.keep_models:
             self.models.mkdir(exist_ok=True)
+            write_durably(self.models / ANCESTRY_NAME, made_of(subject, method).dump())
         job = {"terms": terms, "method": asdict(method), "data_sha256": data_sha256}
         write_durably(self.work / JOB, json.dumps(job).encode() + b"\n")
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.certify.options import Options
+from dpclean.data.ancestry import Ancestry
 from dpclean.data.records import ReadOptions
 from dpclean.denoise.loading import DenoiserFiles, find_denoiser
 from dpclean.errors import InputError, Reason, UsageError
@@ -23,7 +24,6 @@ from dpclean.jobs.manifest import Manifest
 from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
 
 DEFAULT_HOLDOUT = 0.1
-PREFIX_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Subject:
     raw_digest: str  # of everything readable in RAW
     train_digest: str
     points_digest: str
-    prefixes: frozenset[bytes]  # first 8 bytes of the pixel hashes of everything readable in RAW
+    ancestry: Ancestry  # what no weights may be made of: everything readable in RAW, points that are noised
+    point_images: Ancestry
     points_in_training: int
 
     @property
@@ -144,22 +145,29 @@ def read_subject(origin: Origin, options: Options) -> Subject:
     _check_digest(origin, whole, hashes, digest)
     train, points, point_source = _divide(whole, options)
     _check_classes(train)
-    prefixes = frozenset(hash[:PREFIX_BYTES] for hash in hashes)
     files = _denoiser(origin)
-    check_ancestry(f"the denoiser {files.id!r}", files.ancestry, prefixes)
     train_hashes, point_hashes = pixel_hashes(train), pixel_hashes(points)
-    return Subject(
+    train_digest, point_images = pixel_digest(train, train_hashes), Ancestry.of(point_hashes)
+    ancestry = Ancestry.of(hashes, digest, train_digest)
+    if origin.manifest is not None:
+        ancestry |= Ancestry.of((), origin.manifest.raw.pixel_digest)
+    if options.threat == "noised-test":  # a claim covers changes of the point too
+        ancestry |= point_images
+    subject = Subject(
         origin=origin,
         denoiser=files,
         train=train,
         points=points,
         point_source=point_source,
         raw_digest=digest,
-        train_digest=pixel_digest(train, train_hashes),
+        train_digest=train_digest,
         points_digest=pixel_digest(points, point_hashes),
-        prefixes=prefixes,
+        ancestry=ancestry,
+        point_images=point_images,
         points_in_training=len(set(train_hashes).intersection(point_hashes)),
     )
+    check_ancestry(f"the denoiser {files.id!r}", files.ancestry(), subject)
+    return subject
 
 
 def _check_digest(origin: Origin, whole: Images, hashes: Sequence[bytes], digest: str) -> None:
@@ -217,17 +225,24 @@ def _denoiser(origin: Origin) -> DenoiserFiles:
     return files
 
 
-def check_ancestry(what: str, ancestry: Path | None, prefixes: frozenset[bytes]) -> None:
-    """Refuse weights that were made from images of RAW, as far as an ancestry file tells."""
-    if ancestry is None:
-        return
-    data = ancestry.read_bytes()
-    theirs = {data[start : start + PREFIX_BYTES] for start in range(0, len(data), PREFIX_BYTES)}
-    if shared := len(theirs & prefixes):
+def check_ancestry(what: str, theirs: Ancestry, subject: Subject) -> None:
+    """Refuse weights that were made from what is certified, as far as anything tells. Raises InputError."""
+    shared = theirs.shared_images(subject.ancestry)
+    if shared or theirs.raw_pixel_digests & subject.ancestry.raw_pixel_digests:
+        named = f"{shared} of the images" if shared else "the data"
         raise InputError(
-            f"{shared} of the images to be certified went into {what}, which then is not fixed while they change",
+            f"{named} to be certified went into {what}, which then is not fixed while they change",
             "use weights that never saw these images",
         )
+
+
+def known_of(ancestry: Ancestry, subject: Subject) -> dict[str, Any]:
+    """What is recorded of where weights come from, for the terms; points: how many of the test points went in."""
+    return {
+        "images": len(ancestry.images),
+        "gaps": sorted(ancestry.gaps),
+        "points": ancestry.shared_images(subject.point_images),
+    }
 
 
 def described(images: Images) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dpclean import __version__
 from dpclean.certify.certificate import selecting
 from dpclean.certify.method import choose_init, choose_recipe, image_size
 from dpclean.certify.options import Options
-from dpclean.certify.subject import Subject, described
+from dpclean.certify.subject import Subject, described, known_of
 from dpclean.noise.table import table
 
 TAU_DIGITS = 20
@@ -63,7 +63,7 @@ def make_terms(subject: Subject, options: Options) -> dict[str, Any]:
             "id": subject.denoiser.id,
             "digests": subject.denoiser.digests(),
             "method": origin.method,
-            "ancestry_known": subject.denoiser.ancestry is not None,
+            "ancestry": known_of(subject.denoiser.ancestry(), subject),
         },
         "recipe": None if recipe is None else recipe.as_dict(),
         "size": None if recipe is None else image_size(subject, recipe),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dpclean.data.ancestry import Ancestry
 from dpclean.denoise.loading import WEIGHTS, DenoiserFiles
 from dpclean.denoise.training import (
     LARGE_EVERY,
@@ -22,7 +23,7 @@ def card(
     training: Training,
     *,
     init: DenoiserFiles | None,
-    complete_ancestry: bool,
+    ancestry: Ancestry,
     loss: float,
     engine: Sequence[object],
 ) -> str:
@@ -47,13 +48,12 @@ def card(
         f" `{printable(Path(classifier.name).name)}` (weights\n{classifier.weights_sha256}),"
         f" for patches of up to {classifier.size} pixels,"
     )
-    ancestry = (
+    known = (
         "`dpclean.ancestry` has 8 bytes of the pixel hash of every image that went in,\n"
         "so that `certify` can refuse to certify those images with it."
-        if complete_ancestry
-        else "What all weights that went in were made of is not known: some came without an ancestry,\n"
-        "so this has none either, and `certify` can say nothing about images that it may have seen."
     )
+    if not ancestry.complete:
+        known += f"\nIt is incomplete, because {ancestry.because()}."
     return f"""# A denoiser for dpclean
 
 `UNet2DModel` in the diffusers layout, {size / 1e6:.2f} million parameters, {training.prediction_type},
@@ -65,7 +65,7 @@ for noise of sigma {SIGMA_RANGE[0]:g} to {SIGMA_RANGE[1]:g} on the [0, 1] pixel 
 
 {patches.images:,} images from {named} ({left_out} left out),
 as {len(patches.large):,} patches of 64 x 64 and {len(patches.small):,} of 32 x 32.
-{ancestry}
+{known}
 
 ## Recipe
 

@@ -19,7 +19,6 @@ from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
-from dpclean.denoise.patches import PREFIX_BYTES, read_ancestry
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import add_noise
 
@@ -54,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `denoiser eval` found. seen: how many of the images the denoiser was fitted on; None: not known."""
+    """What `denoiser eval` found. seen: how many images, at least, the denoiser was fitted on; None: not known."""
 
     denoiser: str
     images: int
@@ -88,7 +87,7 @@ def evaluate(
     files, options = find_denoiser(denoiser), ReadOptions()
     source = open_source(Path(data), options)
     entries = list(itertools.islice(source.entries(), limit))
-    ancestry = read_ancestry(files.ancestry) if files.ancestry else None
+    ancestry = files.ancestry()
     rows, seen, images = [], 0, 0
     with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for number, sigma in enumerate(sigmas):
@@ -96,8 +95,8 @@ def evaluate(
             values: list[list[float]] = []
             for clean, noised, found in _restored(engine, source.samples(entries, pool)):
                 values.append([measure(clean, image) for image in (noised, found) for measure in metrics])
-                if number == 0 and ancestry is not None:
-                    seen += pixel_sha256(clean)[:PREFIX_BYTES] in ancestry
+                if number == 0:
+                    seen += pixel_sha256(clean) in ancestry
                 if progress:
                     done = number * len(entries) + len(values)
                     progress(Progress(done, len(sigmas) * len(entries), f"sigma {sigma:g}"))
@@ -106,7 +105,7 @@ def evaluate(
             psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(values, axis=0).tolist()
             rows.append(Row(sigma, psnr_noised, psnr_denoised, ssim_noised, ssim_denoised))
             images = len(values)
-    return Evaluation(denoiser, images, seen if ancestry is not None else None, rows)
+    return Evaluation(denoiser, images, seen if seen or ancestry.complete else None, rows)
 
 
 def _restored(engine: Denoiser, samples: Iterable[Sample]) -> Iterator[tuple[Pixels, Pixels, Pixels]]:

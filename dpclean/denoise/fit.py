@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dpclean import __version__
+from dpclean.data.ancestry import united
 from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.card import card
 from dpclean.denoise.denoiser import choose_device
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
-from dpclean.denoise.patches import read_ancestry, read_patches
+from dpclean.denoise.patches import read_patches
 from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.denoise.samples import samples_png
 from dpclean.denoise.start import Start
@@ -116,7 +117,7 @@ def fit(
         _check_out(staging.out, overwrite)
         patches = read_patches(sources, seed=seed, workers=workers)
         fixed = {
-            "images": hashlib.sha256(b"".join(sorted(patches.ancestry))).hexdigest(),
+            "images": hashlib.sha256(patches.ancestry.images.tobytes()).hexdigest(),
             "init": start.files.digests() if start.files else None,
             "classifier": classifier.weights_sha256 if classifier else None,
             "minutes": None if steps else minutes,
@@ -241,7 +242,7 @@ def _train(
 def _write(
     folder: Path, start: Start, training: Training, sources: Sequence[Path], loss: float, fixed: dict[str, Any]
 ) -> None:
-    """The diffusers layout with float16 weights, the ancestry where all of it is known, a picture and the card."""
+    """The diffusers layout with float16 weights, the ancestry as far as it is known, a picture and the card."""
     (folder / "scheduler").mkdir(exist_ok=True)
     config = {name: value for name, value in start.network.items() if not name.startswith("_")}
     config["_class_name"] = "UNet2DModel"
@@ -249,17 +250,14 @@ def _write(
     write_durably(folder / "scheduler" / "scheduler_config.json", as_json(start.scheduler))
     half: dict[str, Tensor] = {name: tensor.half().contiguous().cpu() for name, tensor in training.average.items()}
     write_durably(folder / WEIGHTS, save(half, {"format": "pt"}))
-    inherited = [origin.ancestry for origin in (start.files, training.classifier) if origin is not None]
-    known = [path for path in inherited if path is not None]
-    complete = len(known) == len(inherited)
-    if complete:
-        ancestry = training.patches.ancestry.union(*map(read_ancestry, known))
-        write_durably(folder / ANCESTRY_NAME, b"".join(sorted(ancestry)))
+    inherited = [start.ancestry] + ([training.classifier.ancestry] if training.classifier is not None else [])
+    ancestry = united([training.patches.ancestry, *inherited])
+    write_durably(folder / ANCESTRY_NAME, ancestry.dump())
     source = training.patches.large if len(training.patches.large) else training.patches.small
     shown = source[:: max(1, len(source) // SAMPLES)][:SAMPLES].permute(0, 2, 3, 1).cpu().contiguous().numpy()
     files = find_denoiser(str(folder))
     write_durably(folder / "samples.png", samples_png(files, shown, device=str(training.device)))
-    text = card(sources, training, init=start.files, complete_ancestry=complete, loss=loss, engine=fixed["engine"])
+    text = card(sources, training, init=start.files, ancestry=ancestry, loss=loss, engine=fixed["engine"])
     write_durably(folder / "README.md", text.encode())
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dpclean.data.ancestry import Ancestry, ancestry_in
 from dpclean.denoise import hub
 from dpclean.errors import SetupError
 from dpclean.jobs.manifest import ANCESTRY_NAME
@@ -46,11 +47,9 @@ class DenoiserFiles:
         """SHA-256 of each file, by role."""
         return {role: _sha256(path) for role, path in self._roles().items()}
 
-    @property
-    def ancestry(self) -> Path | None:
-        """The file with the first 8 bytes of the pixel hash of each image it was fitted on, where it has one."""
-        path = self.config.with_name(ANCESTRY_NAME)
-        return path if path.is_file() else None
+    def ancestry(self) -> Ancestry:
+        """What it was made of, as far as its folder tells. Raises InputError where that is damaged."""
+        return ancestry_in(self.config.parent, f"nothing tells what the denoiser {self.id!r} was made of")
 
     def _roles(self) -> dict[str, Path]:
         return {"config": self.config, "weights": self.weights, "scheduler": self.scheduler}

@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from dpclean.data.digest import pixel_sha256
+from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
+from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.records import ReadOptions
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.denoise.tiling import mirror_pad
 from dpclean.errors import InputError
-from dpclean.jobs.manifest import ANCESTRY_NAME
-from dpclean.jobs.manifest import NAME as MANIFEST_NAME
 
 SMALL, LARGE = 32, 64  # edges of patches
 MOST_PATCHES = 100_000  # 1.2 GB of the large ones; of more images, evenly spaced ones are read
 MOST_CROPS = 100  # of one image
-PREFIX_BYTES = 8  # of a pixel hash, in an ancestry file
 GREY_SHARE = 1 / 16
 WHOLE_SHARE = 3 / 4  # of small patches made from large ones
 
@@ -49,7 +47,7 @@ class Patches:
     squares: int  # how many of `large`, the first ones, are the largest squares of their images
     images: int
     quarantined: dict[str, int]  # samples left out, by reason
-    ancestry: frozenset[bytes]  # the first 8 bytes of the pixel hash of every image, and of those it was made from
+    ancestry: Ancestry  # the images, and what they were made of
 
     def to(self, device: torch.device) -> Patches:
         """The same on a device."""
@@ -102,12 +100,14 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
     room = MOST_PATCHES - listed // every  # for further crops of what is larger than a patch
     firsts: dict[int, list[NDArray[np.uint8]]] = {SMALL: [], LARGE: []}
     others: dict[int, list[NDArray[np.uint8]]] = {SMALL: [], LARGE: []}
-    ancestry: set[bytes] = set()
+    inherited = [ancestry_of_data(path) for path in sources]  # first: it may be damaged
+    hashes: list[bytes] = []
+    digests: list[str] = []
     reasons: Counter[str] = Counter()
     images = 0
     with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for number, source in enumerate(opened):
-            before = images
+            before, digest = images, PixelDigest()
             for sample in source.samples(itertools.islice(source.entries(), 0, None, every), pool):
                 if sample.pixels is None:
                     reasons.update([sample.reason.value] if sample.reason is not None else [])
@@ -117,14 +117,17 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
                 firsts[len(first)].append(first)
                 others[len(first)] += rest
                 room -= len(rest)
-                ancestry.add(pixel_sha256(sample.pixels)[:PREFIX_BYTES])
+                found, entry = pixel_sha256(sample.pixels), sample.entry
+                digest.update(entry.index, entry.name, entry.label, sample.pixels.shape, found)
+                hashes.append(found[:8])
                 images += 1
             if images == before:
                 raise InputError(f"{str(sources[number])!r} has no image that can be used", "look at it")
-            ancestry |= _inherited(source.root)
+            digests.append(digest.hexdigest())
     squares = len(firsts[LARGE])
     small, large = (_stacked(firsts[edge], others[edge], edge) for edge in (SMALL, LARGE))
-    return Patches(small, large, squares, images, dict(sorted(reasons.items())), frozenset(ancestry))
+    ancestry = united([Ancestry.of(hashes, *digests), *inherited])
+    return Patches(small, large, squares, images, dict(sorted(reasons.items())), ancestry)
 
 
 def _patches(pixels: NDArray[np.uint8], most: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
@@ -151,19 +154,3 @@ def _stacked(firsts: list[NDArray[np.uint8]], others: list[NDArray[np.uint8]], e
     firsts.clear()
     others.clear()
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
-
-
-def _inherited(root: Path) -> frozenset[bytes]:
-    """What sanitized images were made from: the ancestry in their folder, or in the one whose part it is."""
-    for folder in (root, *root.parents):
-        if (folder / MANIFEST_NAME).is_file() and (folder / ANCESTRY_NAME).is_file():
-            return read_ancestry(folder / ANCESTRY_NAME)
-    return frozenset()
-
-
-def read_ancestry(path: Path) -> frozenset[bytes]:
-    """The entries of an ancestry file. Raises InputError where it is damaged."""
-    data = path.read_bytes()
-    if len(data) % PREFIX_BYTES:
-        raise InputError(f"the ancestry {str(path)!r} is damaged", "restore it")
-    return frozenset(data[start : start + PREFIX_BYTES] for start in range(0, len(data), PREFIX_BYTES))

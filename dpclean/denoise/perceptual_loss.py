@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpclean.data.ancestry import Ancestry
 from dpclean.denoise.denoiser import has_bf16
 from dpclean.errors import InputError
 
@@ -31,7 +31,7 @@ class Classifier:
     mean: Tensor  # [1, 3, 1, 1]
     std: Tensor
     weights_sha256: str
-    ancestry: Path | None  # the file with 8 bytes of the pixel hash of each raw image that went in; None: unknown
+    ancestry: Ancestry
 
 
 class Perceptual:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dpclean.data.ancestry import Ancestry
 from dpclean.denoise.loading import (
     DenoiserFiles,
     find_denoiser,
@@ -52,6 +53,7 @@ class Start:
     """What a fit begins from: a denoiser, or the bundled one's network with random weights."""
 
     files: DenoiserFiles | None
+    ancestry: Ancestry
     network: dict[str, Any]
     patch_size: int
     alphas_cumprod: np.ndarray
@@ -62,7 +64,7 @@ class Start:
         """Raises SetupError where init is missing, UsageError where it takes grey images only."""
         if init is None:
             betas = np.linspace(SCHEDULER["beta_start"], SCHEDULER["beta_end"], SCHEDULER["num_train_timesteps"])
-            return cls(None, NETWORK, NETWORK.get("patch_size", 1), np.cumprod(1 - betas), SCHEDULER)
+            return cls(None, Ancestry(), NETWORK, NETWORK.get("patch_size", 1), np.cumprod(1 - betas), SCHEDULER)
         files = find_denoiser(init)
         alphas_cumprod, prediction_type = load_schedule(files)
         network = json.loads(files.config.read_bytes())
@@ -70,7 +72,7 @@ class Start:
         if network.get("in_channels", 3) != 3 * patch_size**2:
             raise UsageError(f"denoiser {init!r} takes grey images only", "begin from one that takes 3 channels")
         scheduler = {**json.loads(files.scheduler.read_bytes()), "prediction_type": prediction_type}
-        return cls(files, network, patch_size, alphas_cumprod, scheduler)
+        return cls(files, files.ancestry(), network, patch_size, alphas_cumprod, scheduler)
 
     def training(
         self, patches: Patches, recipe: Recipe, device: torch.device, classifier: Classifier | None = None

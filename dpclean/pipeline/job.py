@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpclean import __version__
+from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Source, open_source
 from dpclean.data.workers import WorkerPool
@@ -70,6 +71,7 @@ class _Job:
         self.staging = Staging(out)
         self.out = self.staging.out
         self.raw = raw.expanduser().resolve()
+        self.inherited = Ancestry()
         self.begun = time.monotonic()
         _check_places(self.raw, self.out)
 
@@ -81,6 +83,7 @@ class _Job:
             return self._result(manifest, already_complete=True, report=pages)
         source = self._source()
         files, parameters = self._parameters()
+        self.inherited = _inherited(self.raw, files)
         ledger_path = self.staging.partial / manifests.LEDGER_NAME
         resuming = ledger_path.exists() and self._check_begun(ledger_path, parameters)
         workers = self.options.workers or len(os.sched_getaffinity(0))
@@ -246,7 +249,9 @@ class _Job:
         if (pending := ledger.count(PENDING)) > 0:
             raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
         sink.finish()
-        manifest = seal(self.staging.partial, self.out, self.raw, ledger, source, denoiser, self.options, key)
+        manifest = seal(
+            self.staging.partial, self.out, self.raw, ledger, source, denoiser, self.options, key, self.inherited
+        )
         pages: list[str] = []
         if self.options.report:
             sheet.write_pages(self.out, ledger, source, pool, denoiser, key)
@@ -336,6 +341,15 @@ def _check_places(raw: Path, out: Path) -> None:
         raise ConflictError(f"OUT {str(out)!r} lies inside RAW", "choose an --out outside RAW")
     if out in raw.parents:
         raise ConflictError(f"RAW {str(raw)!r} lies inside OUT", "choose another --out")
+
+
+def _inherited(raw: Path, files: DenoiserFiles) -> Ancestry:
+    """What RAW, if it is sanitized itself, and the denoiser were made of. What strangers wrote refuses nothing."""
+    try:
+        of_raw = ancestry_of_data(raw)
+    except (InputError, ConflictError) as error:
+        of_raw = Ancestry.unknown(error.message)
+    return of_raw | files.ancestry()
 
 
 def _engine(denoiser: Denoiser) -> dict[str, Any]:

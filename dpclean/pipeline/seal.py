@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpclean import __version__
+from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import PixelDigest
 from dpclean.data.source import Source
 from dpclean.jobs import manifest as manifests
@@ -28,9 +29,20 @@ SANITIZE_RUN = 0  # certify uses runs 1..n
 
 
 def seal(
-    folder: Path, out: Path, raw: Path, ledger: Ledger, source: Source, denoiser: Denoiser, options: Options, key: bytes
+    folder: Path,
+    out: Path,
+    raw: Path,
+    ledger: Ledger,
+    source: Source,
+    denoiser: Denoiser,
+    options: Options,
+    key: bytes,
+    inherited: Ancestry,
 ) -> manifests.Manifest:
-    """Write manifest, ancestry and checksums into a folder that is to become out; returns the manifest."""
+    """Write manifest, ancestry and checksums into a folder that is to become out; returns the manifest.
+
+    inherited: what RAW and the denoiser were made of.
+    """
     manifest = manifests.Manifest(
         format=manifests.FORMAT,
         tool=f"dpclean {__version__}",
@@ -66,7 +78,8 @@ def seal(
         not_finite_retried=ledger.get("retried"),
         host={**ledger.get("engine")["versions"], "kernel": kernel_name(), "platform": platform.platform()},
     )
-    write_durably(folder / manifests.ANCESTRY_NAME, b"".join(ledger.raw_prefixes()))
+    ancestry = Ancestry.of(ledger.raw_prefixes(), manifest.raw.pixel_digest) | inherited
+    write_durably(folder / manifests.ANCESTRY_NAME, ancestry.dump())
     write_with_sums(folder, manifest)
     return manifest
 

@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.records import ReadOptions
 from dpclean.errors import InputError
 from dpclean.jobs import manifest as manifests
-from dpclean.jobs.manifest import ANCESTRY_NAME, Manifest
-from dpclean.small_files import LARGE_LIMIT, read_small_file
+from dpclean.jobs.manifest import Manifest
 from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
 from dpclean.train.options import Options
-
-PREFIX_BYTES = 8  # of a pixel hash, in an ancestry file
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,10 @@ class Inputs:
     test_source: str  # "test", "split", "holdout" or ""
     manifest: Manifest | None
     manifest_sha256: str | None
-    ancestry: frozenset[bytes]  # 8 bytes of the pixel hash of each raw image that went in
+    ancestry: Ancestry  # the images themselves, and what they were made of
     train_digest: str
     test_digest: str | None
-    shared: int  # test images that are among the training images, sanitized or raw
+    shared: int  # test images that are among the training images, or among what these were made of
     unlabelled: int
     not_sanitized: list[str]
 
@@ -51,20 +49,19 @@ def read_inputs(clean: Path, options: Options) -> Inputs:
     check_classes(labelled)
     train_hashes = pixel_hashes(labelled)
     test_hashes = pixel_hashes(test) if test is not None else []
-    if manifest is None:  # nothing says that these are not the raw data themselves
-        ancestry = prefixes(hashes)
-    else:
-        ancestry = read_ancestry(clean / ANCESTRY_NAME)
+    inherited = ancestry_of_data(clean)
+    known = set(train_hashes)
+    train_digest = pixel_digest(labelled, train_hashes)
     return Inputs(
         train=labelled,
         test=test,
         test_source=source,
         manifest=manifest,
         manifest_sha256=_manifest_sha256(clean) if manifest is not None else None,
-        ancestry=ancestry,
-        train_digest=pixel_digest(labelled, train_hashes),
+        ancestry=Ancestry.of(hashes, *([train_digest] if manifest is None else [])) | inherited,
+        train_digest=train_digest,
         test_digest=pixel_digest(test, test_hashes) if test is not None else None,
-        shared=sum(h in set(train_hashes) or (source == "test" and h[:PREFIX_BYTES] in ancestry) for h in test_hashes),
+        shared=sum(found in known or (source == "test" and found in inherited) for found in test_hashes),
         unlabelled=len(train) - len(labelled),
         not_sanitized=_not_sanitized(whole, hashes, manifest),
     )
@@ -114,22 +111,6 @@ def images_by_class(train: Images) -> dict[str, int]:
     """How many there are, by name."""
     counts: NDArray[np.int64] = np.bincount(train.labels, minlength=len(train.classes))
     return dict(zip(train.classes, counts.tolist(), strict=True))
-
-
-def prefixes(hashes: Sequence[bytes]) -> frozenset[bytes]:
-    """What an ancestry file keeps of pixel hashes."""
-    return frozenset(found[:PREFIX_BYTES] for found in hashes)
-
-
-def read_ancestry(path: Path) -> frozenset[bytes]:
-    """The entries of an ancestry file. Raises InputError where it is missing or damaged."""
-    try:
-        data = read_small_file(path, LARGE_LIMIT)
-    except OSError as error:
-        raise InputError(f"the ancestry {str(path)!r} cannot be read: {error.strerror}", "restore it") from error
-    if len(data) % PREFIX_BYTES:
-        raise InputError(f"the ancestry {str(path)!r} is damaged", "restore it")
-    return frozenset(data[start : start + PREFIX_BYTES] for start in range(0, len(data), PREFIX_BYTES))
 
 
 def _manifest_sha256(clean: Path) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
 from dpclean.train import inputs as data
 from dpclean.train.dataset import Images, pixel_digest, pixel_hashes, read_images, split
 from dpclean.train.images import prepare
-from dpclean.train.init import Init, find_init
+from dpclean.train.init import Init, described_init, find_init
 from dpclean.train.inputs import Inputs
-from dpclean.train.model import read_description
 from dpclean.train.options import Options
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
 
@@ -25,7 +25,7 @@ class Warm:
 
     images: Images
     digest: str
-    ancestry: frozenset[bytes]
+    ancestry: Ancestry
 
 
 class Material:
@@ -46,7 +46,7 @@ class Material:
         if name is not None:
             recipe = find_recipe(name)
         else:
-            known = read_description(Path(self.options.init).expanduser()) if self.options.init else None
+            known = described_init(self.options.init) if self.options.init else None
             recipe = known.recipe if known else default_recipe(self.inputs.train.pixels)
         return replace(recipe, freeze=self.options.freeze)
 
@@ -61,7 +61,9 @@ class Material:
         raw = split(read_images(self.options.warm_start, workers=self.options.workers))[0]
         raw = data.relabelled(raw.take(raw.labels >= 0), self.inputs.train.classes)
         hashes = pixel_hashes(raw)
-        return Warm(raw, pixel_digest(raw, hashes), data.prefixes(hashes))
+        digest = pixel_digest(raw, hashes)
+        inherited = ancestry_of_data(self.options.warm_start)
+        return Warm(raw, digest, Ancestry.of(hashes, digest) | inherited)
 
     @cached_property
     def tensor(self) -> Tensor:
@@ -89,42 +91,35 @@ class Material:
             "seed": o.seed,
         }
 
-    def ancestry(self) -> frozenset[bytes] | None:
-        """8 bytes of the pixel hash of each raw image that goes in; None where the weights begun from do not tell."""
-        if self.init is not None and self.init.ancestry is None:
-            return None
-        of_warm = self.warm.ancestry if self.warm else frozenset()
-        of_init = data.read_ancestry(self.init.ancestry) if self.init and self.init.ancestry else frozenset()
-        return self.inputs.ancestry | of_warm | of_init
-
-    def raw_digests(self) -> list[str]:
-        """The pixel digests of all raw data that go in, as far as they are known."""
-        found = self.inputs
-        digests = {found.manifest.raw.pixel_digest if found.manifest else found.train_digest}
-        digests |= {self.warm.digest} if self.warm else set()
-        if self.init is not None and self.init.model is not None:
-            digests |= set(self.init.model.description.data.raw_pixel_digests)
-        return sorted(digests)
+    @cached_property
+    def ancestry(self) -> Ancestry:
+        """All that goes in and what it was made of, as far as that is known."""
+        begun_from = [part.ancestry for part in (self.warm, self.init) if part is not None]
+        return united([self.inputs.ancestry, *begun_from])
 
     def not_certifiable(self) -> list[str]:
         """Why no certificate can rest on weights made of this, one sentence each."""
         reasons = list(self.inputs.not_sanitized)
         if self.warm is not None:
             reasons.append("training began on raw data (--warm-start)")
-        if self.init is not None and self.init.model is not None:
-            reasons += [f"the weights begun from: {reason}" for reason in self.init.model.description.not_certifiable]
+        if self.init is not None:
+            reasons += [f"the weights begun from: {reason}" for reason in self.init.not_certifiable]
         return reasons
 
     def warnings(self) -> list[str]:
         """What a user should know, one sentence each."""
         found, left_out = self.inputs, sum(self.inputs.train.quarantined.values())
-        unknown = self.init is not None and self.init.ancestry is None
+        gaps = self.ancestry.because()
         said = [
             (left_out, f"images of the training data that cannot be used: {left_out}"),
             (found.unlabelled, f"training images without a class, left aside: {found.unlabelled}"),
-            (found.shared, f"test images that are among the training images, so accuracy flatters: {found.shared}"),
+            (
+                found.shared,
+                "test images that are among the training images or went into their denoiser, so accuracy flatters:"
+                f" {found.shared}",
+            ),
             (found.test is None, "no test images, so no accuracy: --test or --holdout 0.1 names some"),
-            (unknown, "nothing tells what the weights begun from were made of"),
+            (gaps, f"what the model was made of is not known in full: {gaps}"),
         ]
         reasons = [f"not certifiable: {reason}" for reason in self.not_certifiable()]
         return reasons + [sentence for applies, sentence in said if applies]

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.manifest import ANCESTRY_NAME
@@ -83,17 +84,22 @@ class Model:
     description: Description
     weights: dict[str, Tensor]
 
-    @property
-    def ancestry(self) -> Path | None:
-        """The file with 8 bytes of the pixel hash of each raw image that went in."""
-        path = self.folder / ANCESTRY_NAME
-        return path if path.is_file() else None
+    def ancestry(self) -> Ancestry:
+        """What it was made of, as far as that is known. Raises InputError where the file is missing or damaged."""
+        named = self.description.data.raw_pixel_digests
+        return read_ancestry(self.folder / ANCESTRY_NAME) | Ancestry.of((), *named)
 
     def classifier(self) -> Classifier:
         """What `denoiser fit` takes."""
         trainer, told = self.trainer(torch.device("cpu")), self.description
         return Classifier(
-            str(self.folder), trainer.network, told.size, trainer.mean, trainer.std, told.weights_sha256, self.ancestry
+            str(self.folder),
+            trainer.network,
+            told.size,
+            trainer.mean,
+            trainer.std,
+            told.weights_sha256,
+            self.ancestry(),
         )
 
     def trainer(self, device: torch.device) -> Trainer:
@@ -138,10 +144,15 @@ def read_model(folder: Path) -> Model:
         raise InputError(f"{str(folder)!r} holds no model: {NAME} is missing", "give what 'dpclean train' wrote")
     path = folder / WEIGHTS_NAME
     weights = read_weights(path)
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != description.weights_sha256:
-            raise InputError(f"{str(path)!r} is not the file that {NAME} speaks of", "restore it, or train again")
+    if file_sha256(path) != description.weights_sha256:
+        raise InputError(f"{str(path)!r} is not the file that {NAME} speaks of", "restore it, or train again")
     return Model(folder, description, weights)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

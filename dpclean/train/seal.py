@@ -45,7 +45,7 @@ def seal(
             pixel_digest=found.train_digest,
             sigma=found.manifest.noise.sigma if found.manifest else None,
             manifest_sha256=found.manifest_sha256,
-            raw_pixel_digests=material.raw_digests(),
+            raw_pixel_digests=sorted(material.ancestry.raw_pixel_digests),
         ),
         accuracy=_accuracy(material, trainer),
         certifiable=not reasons,
@@ -54,9 +54,7 @@ def seal(
         host=host,
     )
     write_durably(folder / models.WEIGHTS_NAME, weights)
-    ancestry = material.ancestry()
-    if ancestry is not None:
-        write_durably(folder / ANCESTRY_NAME, b"".join(sorted(ancestry)))
+    write_durably(folder / ANCESTRY_NAME, material.ancestry.dump())
     write_durably(folder / TABLE_NAME, curve_tsv(curve).encode())
     write_durably(folder / DRAWING_NAME, curve_svg(curve).encode())
     write_durably(folder / models.NAME, models.dump(description))

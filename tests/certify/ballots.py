@@ -42,7 +42,7 @@ def terms(runs: int, points: int, **changed: Any) -> dict[str, Any]:
         "raw": {"pixel_digest": "ab" * 32, "images": 100, "listed": 103, "quarantined": {"empty": 2, "corrupt": 1}},
         "key_commitment": "ef" * 32,
         "order": ["digest of the data fixed", "key drawn"],
-        "denoiser": {"id": "natural", "digests": {}, "ancestry_known": True},
+        "denoiser": {"id": "natural", "digests": {}, "ancestry": {"images": 15199, "gaps": [], "points": 0}},
         "recipe": None,
         "trainer": None,
         "decode": None,

@@ -183,12 +183,21 @@ def test_the_sentences_say_what_each_claim_means() -> None:
     assert "Nothing is proved" in said(exploratory=True) and "except with probability" not in said(exploratory=True)
 
 
+def made_of(images: int, *gaps: str, points: int = 0) -> dict[str, Any]:
+    return {"id": "x", "ancestry": {"images": images, "gaps": list(gaps), "points": points}}
+
+
 def test_the_sentences_name_what_the_claims_rest_on() -> None:
     assert "ChaCha20" in said() and "tau = 0.0000000000000000000031" in said()
     assert "secret" in said() and "seed" not in said()
     assert "seed 7" in said(seed=7) and "trying several voids" in said(seed=7)
-    assert "Its recorded ancestry shows none" in said()
-    assert "Where its weights come from is not known" in said(denoiser={"id": "x", "ancestry_known": False})
+    assert "None of the 15,199 images that are recorded to have gone into the denoiser is among these; copies" in said()
+    assert "these, but the record is incomplete, because a; b; copies" in said(denoiser=made_of(5, "a", "b"))
+    assert "None of this could be checked: what went into the denoiser is not known, because a." in said(
+        denoiser=made_of(0, "a")
+    )
+    assert "recorded to have gone into them" in said(init=made_of(5))
+    assert "7 of the test points went into the denoiser" in said(init=made_of(5, points=7))
     assert "python x.py" in said(trainer="python x.py") and "keeps nothing from run to run" in said(trainer="x")
     assert "the word of whoever issued this" in said()
     assert "The votes were taken elsewhere" in said(origin="external", raw=None, denoiser=None)

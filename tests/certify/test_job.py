@@ -284,16 +284,17 @@ def test_data_with_planes_kept_as_they_were_are_refused(
 
 def test_a_denoiser_that_saw_the_data_is_refused(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
     """Its ancestry file has the first 8 bytes of each image's pixel hash; one in common is enough."""
+    from dpclean.data.ancestry import Ancestry
     from dpclean.data.digest import pixel_sha256
     from dpclean.train.dataset import read_images
 
     tainted = tmp_path / "tainted"
     shutil.copytree(transparent, tainted)
-    others = os.urandom(8 * 50)
-    (tainted / "dpclean.ancestry").write_bytes(others)
+    others = Ancestry.of(os.urandom(8) for _ in range(50))
+    (tainted / "dpclean.ancestry").write_bytes(others.dump())
     run(raw, tmp_path / "fine", str(tainted), trainer=trainer)
     seen = pixel_sha256(read_images(raw).pixels[20])[:8]
-    (tainted / "dpclean.ancestry").write_bytes(others + seen)
+    (tainted / "dpclean.ancestry").write_bytes((others | Ancestry.of([seen])).dump())
     with pytest.raises(InputError) as refused:
         run(raw, tmp_path / "out", str(tainted), trainer=trainer)
     assert "1 of the images to be" in refused.value.message

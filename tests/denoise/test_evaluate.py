@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dpclean.cli import run
+from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import pixel_sha256
 from dpclean.denoise.evaluate import KEY, evaluate
 from dpclean.errors import InputError, SetupError, UsageError
@@ -51,7 +52,7 @@ def test_the_command_tells_it_as_a_table_and_as_json(
     tmp_path: Path, images: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_transparent(tmp_path / "d")
-    (folder / "dpclean.ancestry").write_bytes(pixel_sha256(images["a.png"])[:8])
+    (folder / "dpclean.ancestry").write_bytes(Ancestry.of([pixel_sha256(images["a.png"])]).dump())
     arguments = ["denoiser", "eval", str(folder), str(tmp_path / "images"), "--sigmas", "0.1", "--quiet", "--workers=1"]
     assert run(arguments) == 0
     told = capsys.readouterr().out

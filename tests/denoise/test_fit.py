@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.denoise import fit as module
 from dpclean.denoise import start
 from dpclean.denoise.denoiser import Denoiser
@@ -122,7 +123,8 @@ def test_the_folder_is_what_diffusers_and_a_reader_expect(images: Path, tmp_path
     assert network.config["patch_size"] == 2 and network.config["in_channels"] == 12
     assert load_schedule(files)[1] == "v_prediction"
     assert {tensor.dtype for tensor in load_file(files.weights).values()} == {torch.float16}
-    assert len((out / "dpclean.ancestry").read_bytes()) == 24 * 8
+    ancestry = read_ancestry(out / "dpclean.ancestry")
+    assert len(ancestry.images) == 24 and ancestry.complete and len(ancestry.raw_pixel_digests) == 1
     card = (out / "README.md").read_text()
     assert "24 images" in card and "12 steps of 8 patches" in card and "random weights" in card
     with Image.open(out / "samples.png") as picture:
@@ -132,9 +134,10 @@ def test_the_folder_is_what_diffusers_and_a_reader_expect(images: Path, tmp_path
 
 def test_one_begun_from_another_keeps_its_network_and_adds_to_its_ancestry(images: Path, tmp_path: Path) -> None:
     init = make_denoiser(tmp_path / "init", prediction_type="epsilon")
-    (init / "dpclean.ancestry").write_bytes(b"8 bytes.")
+    (init / "dpclean.ancestry").write_bytes(Ancestry.of([b"8 bytes."], "ab" * 32).dump())
     out = run(images, tmp_path / "d", init=str(init), steps=2)
-    assert b"8 bytes." in (out / "dpclean.ancestry").read_bytes()
+    ancestry = read_ancestry(out / "dpclean.ancestry")
+    assert b"8 bytes." in ancestry and len(ancestry.images) == 25 and "ab" * 32 in ancestry.raw_pixel_digests
     assert json.loads((out / "config.json").read_text())["in_channels"] == 3
     assert load_schedule(find_denoiser(str(out)))[1] == "epsilon"
     before, after = (load_file(folder / WEIGHTS) for folder in (init, out))
@@ -142,7 +145,9 @@ def test_one_begun_from_another_keeps_its_network_and_adds_to_its_ancestry(image
     assert 0 < max(moved) < 0.01
     (init / "dpclean.ancestry").unlink()
     unknown = run(images, tmp_path / "e", init=str(init), steps=2)
-    assert not (unknown / "dpclean.ancestry").exists() and "not known" in (unknown / "README.md").read_text()
+    ancestry = read_ancestry(unknown / "dpclean.ancestry")
+    assert len(ancestry.images) == 24 and not ancestry.complete  # what is known stays, marked
+    assert f"incomplete, because {ancestry.because()}" in (unknown / "README.md").read_text()
 
 
 def test_what_cannot_be_fitted_is_refused(images: Path, tmp_path: Path) -> None:

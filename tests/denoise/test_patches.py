@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import pixel_sha256
 from dpclean.denoise import patches as module
-from dpclean.denoise.patches import LARGE, SMALL, is_grey, read_patches
+from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey, read_patches
 from dpclean.errors import InputError
 
 SIZES = {
@@ -35,12 +36,16 @@ def write(folder: Path, sizes: dict[str, tuple[int, int]] = SIZES) -> dict[str, 
     return images
 
 
+def made_of(patches: Patches) -> set[bytes]:
+    return {int(image).to_bytes(8, "big") for image in patches.ancestry.images}
+
+
 def test_images_of_any_size_become_patches_and_ancestry(tmp_path: Path) -> None:
     images = write(tmp_path / "d")
     found = read_patches([tmp_path / "d"], seed=0, workers=1)
     assert found.images == len(images) and not found.quarantined
     assert found.small.shape[1:] == (3, SMALL, SMALL) and found.large.shape[1:] == (3, LARGE, LARGE)
-    assert found.ancestry == {pixel_sha256(pixels)[:8] for pixels in images.values()}
+    assert made_of(found) == {pixel_sha256(pixels)[:8] for pixels in images.values()}
     photo = found.large[0].permute(1, 2, 0).numpy()  # its first patch is the largest square, made smaller
     assert len(found.large) == 2 * 90 * 150 // LARGE**2 - 1 and found.squares == 1
     assert abs(float(photo.mean()) - images["b/photo.png"].mean()) < 4
@@ -80,19 +85,23 @@ def test_more_images_than_fit_are_thinned_out_evenly(tmp_path: Path, monkeypatch
     assert [tuple(p.flatten()[:9]) for p in found.large.permute(0, 2, 3, 1).numpy()] == [
         tuple(p.flatten()[:9]) for p in kept
     ]
-    assert found.ancestry == {pixel_sha256(pixels)[:8] for pixels in kept}
+    assert made_of(found) == {pixel_sha256(pixels)[:8] for pixels in kept}
 
 
 def test_sanitized_images_bring_the_ancestry_of_what_they_were_made_from(tmp_path: Path) -> None:
     images = write(tmp_path / "d")
     (tmp_path / "d" / "dpclean.json").write_text(json.dumps({}))
-    (tmp_path / "d" / "dpclean.ancestry").write_bytes(b"8 bytes.or more.")
+    ancestors = Ancestry.of([b"8 bytes.", b"or more."], "ab" * 32) | Ancestry.unknown("nobody knows")
+    (tmp_path / "d" / "dpclean.ancestry").write_bytes(ancestors.dump())
     for source in (tmp_path / "d", tmp_path / "d" / "b"):
         found = read_patches([source], seed=0, workers=1).ancestry
-        assert {b"8 bytes.", b"or more."} <= found
-        assert pixel_sha256(images["b/photo.png"])[:8] in found
-    (tmp_path / "d" / "dpclean.ancestry").write_bytes(b"9 bytes..")
+        assert b"8 bytes." in found and b"or more." in found and "ab" * 32 in found.raw_pixel_digests
+        assert pixel_sha256(images["b/photo.png"]) in found and found.because() == "nobody knows"
+    (tmp_path / "d" / "dpclean.ancestry").write_bytes(ancestors.dump()[:-8])
     with pytest.raises(InputError, match="damaged"):
+        read_patches([tmp_path / "d"], seed=0, workers=1)
+    (tmp_path / "d" / "dpclean.ancestry").unlink()
+    with pytest.raises(InputError, match="missing"):
         read_patches([tmp_path / "d"], seed=0, workers=1)
 
 

@@ -16,9 +16,10 @@ from torch.nn import functional
 from torchvision import models
 
 from dpclean.cli import run
+from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.denoise import start
 from dpclean.denoise.fit import fit
-from dpclean.denoise.patches import read_ancestry, read_patches
+from dpclean.denoise.patches import read_patches
 from dpclean.denoise.perceptual_loss import Classifier, Perceptual
 from dpclean.denoise.training import LARGE_EVERY, PERCEPTUAL_WEIGHT, Recipe, Training
 from dpclean.errors import ConflictError, InputError
@@ -168,11 +169,14 @@ def test_the_command_takes_a_model_and_goes_on_with_no_other(
     assert "holds no model" in capsys.readouterr().out
 
 
-def test_what_the_classifier_saw_is_in_the_ancestry_or_nothing_is(trusted: Path, model: Path, tmp_path: Path) -> None:
+def test_what_the_classifier_saw_is_in_the_ancestry(trusted: Path, model: Path, tmp_path: Path) -> None:
     others = make_folder(tmp_path / "others", 12, seed=6)
     known = read_model(model).classifier()
-    for name, classifier in (("known", known), ("unknown", replace(known, ancestry=None))):
+    for name, classifier in (("known", known), ("unknown", replace(known, ancestry=Ancestry.unknown("x")))):
         fit([others], tmp_path / name, classifier=classifier, steps=1, batch_size=4, workers=1)
     seen = read_ancestry(tmp_path / "known" / "dpclean.ancestry")
-    assert read_ancestry(model / "dpclean.ancestry") < seen and len(seen) == 24 + 12
-    assert not (tmp_path / "unknown" / "dpclean.ancestry").exists()
+    of_model = read_ancestry(model / "dpclean.ancestry")
+    assert seen.shared_images(of_model) == len(of_model.images) == 24 and len(seen.images) == 24 + 12
+    assert of_model.raw_pixel_digests < seen.raw_pixel_digests and seen.complete
+    partly = read_ancestry(tmp_path / "unknown" / "dpclean.ancestry")
+    assert len(partly.images) == 12 and partly.because() == "x"

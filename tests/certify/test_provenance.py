@@ -1,0 +1,135 @@
+"""Where denoisers and initial weights come from: what was made of the data to be certified is refused, however."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dpclean
+from dpclean.certify.job import certify
+from dpclean.certify.options import Options
+from dpclean.certify.statements import assumptions, warnings
+from dpclean.certify.subject import find_origin, read_subject
+from dpclean.certify.terms import make_terms
+from dpclean.data.ancestry import Ancestry, read_ancestry
+from dpclean.data.digest import pixel_sha256
+from dpclean.denoise.fit import fit
+from dpclean.errors import InputError
+from dpclean.train.job import train
+from tests.certify.conftest import colour_image, write_folder
+
+FEW: dict[str, Any] = {"runs": 6, "bound": "union", "alpha": "0.1", "workers": 1, "device": "cpu"}
+
+
+def begun(path: Path, **options: Any) -> dict[str, Any]:
+    """The terms of a job, after everything that `certify` checks before the first run."""
+    asked = Options(**{**FEW, "sigma": "0.25", **options})
+    return make_terms(read_subject(find_origin(path, asked), asked), asked)
+
+
+def trained(clean: Path, out: Path, **options: Any) -> Path:
+    train(clean, out, **{"recipe": "tiny@16", "device": "cpu", "workers": 1, **options})
+    return out
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "others", 4, first=500)
+
+
+def test_a_denoiser_fitted_to_the_data_is_refused_whatever_it_began_from(
+    raw: Path, others: Path, tmp_path: Path, transparent: str
+) -> None:
+    """transparent has no ancestry, and so nobody knows all that those fitted from it were made of."""
+    for name, images in (("of raw", raw), ("of others", others)):
+        fit([images], tmp_path / name, init=transparent, steps=1, batch_size=4, workers=1)
+    with pytest.raises(InputError, match="27 of the images to be certified went into the denoiser"):
+        begun(raw, denoiser=str(tmp_path / "of raw"))
+    said = " ".join(assumptions(begun(raw, denoiser=str(tmp_path / "of others"))))
+    assert "None of the 12 images that are recorded to have gone into the denoiser is among these, but" in said
+    assert f"incomplete, because nothing tells what the denoiser {transparent!r} was made of" in said
+    assert "None of this could be checked" in " ".join(assumptions(begun(raw, denoiser=transparent)))
+
+
+def test_weights_trained_on_the_data_are_refused_whatever_they_began_from(
+    raw: Path, tmp_path: Path, transparent: str
+) -> None:
+    dpclean.sanitize(raw, tmp_path / "clean", sigma=0.25, denoiser=transparent, device="cpu", workers=1)
+    first = trained(tmp_path / "clean", tmp_path / "first")
+    alone = shutil.copy(first / "model.safetensors", tmp_path / "alone.safetensors")
+    model = trained(tmp_path / "clean", tmp_path / "model", init=str(alone))
+    with pytest.raises(InputError, match="27 of the images"):
+        begun(raw, denoiser=transparent, init=str(model))
+    read_ancestry(model / "dpclean.ancestry")
+    (model / "dpclean.ancestry").write_bytes(Ancestry().dump())
+    with pytest.raises(InputError, match="the data to be certified went into the weights"):  # model.json names them
+        begun(raw, denoiser=transparent, init=str(model))
+    (model / "dpclean.ancestry").unlink()
+    with pytest.raises(InputError, match="missing"):
+        begun(raw, denoiser=transparent, init=str(model))
+    said = " ".join(assumptions(begun(raw, denoiser=transparent, init=str(alone))))
+    assert "what went into them is not known, because nothing tells what the weights 'alone.safetensors'" in said
+
+
+def test_a_denoiser_made_of_the_data_is_remembered_by_all_that_it_sanitized(
+    raw: Path, others: Path, tmp_path: Path, transparent: str
+) -> None:
+    fit([raw], tmp_path / "denoiser", init=transparent, steps=1, batch_size=4, workers=1)
+    options = {"sigma": 0.25, "device": "cpu", "workers": 1}
+    dpclean.sanitize(others, tmp_path / "clean", denoiser=str(tmp_path / "denoiser"), **options)
+    model = trained(tmp_path / "clean", tmp_path / "model")
+    with pytest.raises(InputError, match="27 of the images to be certified went into the weights"):
+        begun(raw, denoiser=transparent, init=str(model))
+    dpclean.sanitize(tmp_path / "clean", tmp_path / "twice", denoiser=transparent, **options)  # and once more
+    assert read_ancestry(tmp_path / "twice/dpclean.ancestry").shared_images(read_ancestry(model / "dpclean.ancestry"))
+    with pytest.raises(InputError, match="27 of the images"):
+        begun(raw, denoiser=transparent, init=str(trained(tmp_path / "twice", tmp_path / "second")))
+
+
+def test_a_file_of_weights_is_read_with_what_lies_beside_it(
+    raw: Path, others: Path, tmp_path: Path, transparent: str
+) -> None:
+    dpclean.sanitize(others, tmp_path / "clean", sigma=0.25, denoiser=transparent, device="cpu", workers=1)
+    warm = trained(tmp_path / "clean", tmp_path / "warm", warm_start=others, warm_epochs=1)
+    (tmp_path / "link.safetensors").symlink_to(warm / "model.safetensors")
+    shutil.copy(warm / "model.safetensors", warm / "copy.safetensors")
+    for path in (warm, warm / "model.safetensors", warm / "copy.safetensors", tmp_path / "link.safetensors"):
+        with pytest.raises(InputError, match=r"not certifiable: training began on raw data"):
+            begun(raw, denoiser=transparent, init=str(path))
+    after = trained(tmp_path / "clean", tmp_path / "after", init=str(warm / "model.safetensors"))
+    assert "begun from" in json.loads((after / "model.json").read_text())["not_certifiable"][0]
+    assert read_ancestry(after / "dpclean.ancestry").dump() == read_ancestry(warm / "dpclean.ancestry").dump()
+
+
+def test_models_that_runs_left_are_no_weights_to_begin_from(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """They are functions of the data, through other noise than that of the new job."""
+    certify(
+        raw, tmp_path / "out", denoiser=transparent, sigma="0.25", keep_models=True, recipe="tiny@16",
+        **{**FEW, "runs": 4, "alpha": "0.4"},
+    )  # fmt: skip
+    with pytest.raises(InputError, match="27 of the images to be certified went into the weights"):
+        begun(raw, denoiser=transparent, init=str(tmp_path / "out/models/0000002.safetensors"))
+
+
+def test_test_points_may_not_have_been_seen_where_they_may_be_changed(
+    raw: Path, tmp_path: Path, transparent: str
+) -> None:
+    test = write_folder(tmp_path / "points", 1, first=900)
+    seen = shutil.copytree(transparent, tmp_path / "seen")
+    (seen / "dpclean.ancestry").write_bytes(Ancestry.of([pixel_sha256(colour_image(0, 900))]).dump())
+    terms = begun(raw, denoiser=str(seen), test=test)
+    assert any(warning.startswith("1 test points went into the denoiser") for warning in warnings(terms))
+    with pytest.raises(InputError, match="1 of the images to be certified went into the denoiser"):
+        begun(raw, denoiser=str(seen), test=test, threat="noised-test")
+
+
+def test_a_damaged_record_is_no_record(raw: Path, tmp_path: Path, transparent: str) -> None:
+    spoilt = shutil.copytree(transparent, tmp_path / "spoilt")
+    (spoilt / "dpclean.ancestry").write_bytes(Ancestry.of([bytes(8)]).dump()[:-5])
+    with pytest.raises(InputError, match="damaged"):
+        certify(raw, tmp_path / "out", denoiser=str(spoilt), sigma="0.25", **FEW)
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
