@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpclean import __version__
+from dpclean.build import build
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Source, open_source
@@ -356,7 +356,7 @@ def _engine(denoiser: Denoiser) -> dict[str, Any]:
     """What decides the bytes beside the options: device kind, type, shapes and library versions."""
     return {
         **denoiser.engine,
-        "versions": {"dpclean": __version__} | {name: metadata.version(name) for name in LIBRARIES},
+        "versions": {"dpclean": build()} | {name: metadata.version(name) for name in LIBRARIES},
     }
 
 
