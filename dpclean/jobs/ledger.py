@@ -14,6 +14,7 @@ from typing import Any
 from dpclean.errors import ConflictError, InternalError, SetupError
 
 FORMAT = 1
+PAGE = 4096  # rows of the listing that are read together
 PENDING, DONE, QUARANTINED, LEFT_BEHIND = "pending", "done", "quarantined", "left-behind"
 _SCHEMA = f"""
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -23,7 +24,7 @@ CREATE TABLE samples (
     label INTEGER NOT NULL,         -- class number, -1 none
     target BLOB NOT NULL,           -- name of the output file or shard
     status TEXT NOT NULL,           -- {PENDING} | {DONE} | {QUARANTINED} | {LEFT_BEHIND}
-    reason TEXT,                    -- of quarantine
+    reason TEXT,                    -- of quarantine; while pending: what the listing alone tells
     height INTEGER, width INTEGER, channels INTEGER,
     raw_sha256 BLOB,                -- of the raw pixels [H, W, C]
     clean_sha256 BLOB               -- of the sanitized pixels [H, W, C]
@@ -40,6 +41,7 @@ class Listed:
     name: bytes
     label: int
     target: bytes
+    reason: str | None = None  # why it is left out, as far as the listing alone tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +133,19 @@ class Ledger:
 
     def freeze(self, listing: Iterable[Listed]) -> int:
         """Write the listing, each sample pending; inside a transaction. Returns its length."""
-        rows = ((e.position, e.name, e.label, e.target, PENDING) for e in listing)
+        rows = ((e.position, e.name, e.label, e.target, e.reason, PENDING) for e in listing)
         return self._db.executemany(
-            "INSERT INTO samples (position, name, label, target, status) VALUES (?, ?, ?, ?, ?)", rows
+            "INSERT INTO samples (position, name, label, target, reason, status) VALUES (?, ?, ?, ?, ?, ?)", rows
         ).rowcount
 
-    def listing(self) -> Iterator[Listed]:
-        """The frozen listing, in order."""
-        cursor = self._db.execute("SELECT position, name, label, target FROM samples ORDER BY position")
-        return (Listed(*row) for row in cursor)
+    def listing(self, start: int = 0) -> Iterator[Listed]:
+        """The frozen listing from a position on, in order; rows may be recorded meanwhile."""
+        query = (
+            "SELECT position, name, label, target, reason FROM samples WHERE position >= ? ORDER BY position LIMIT ?"
+        )
+        while rows := self._db.execute(query, (start, PAGE)).fetchall():
+            yield from (Listed(*row) for row in rows)
+            start = rows[-1][0] + 1
 
     def record(self, outcomes: Iterable[Outcome], targets: Mapping[int, bytes] = MappingProxyType({})) -> None:
         """What became of samples, and under which name where it is not the listing's; inside a transaction.
