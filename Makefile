@@ -47,5 +47,5 @@ bench: $(INSTALLED)  ## measure what needs no data of yours; results go to bench
 	$(BIN)/python benchmarks/denoiser_speed.py
 
 clean:  ## remove what demo, test and the build left (the virtual environment stays)
-	rm -rf raw clean clean.report.* .clean.dpclean-* small small-certificate .small-certificate.dpclean-* build *.egg-info dpclean/*.so $(INSTALLED)
+	rm -rf raw clean clean.report.* .clean.dpclean small small-certificate .small-certificate.dpclean build *.egg-info dpclean/*.so $(INSTALLED)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

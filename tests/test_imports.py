@@ -33,7 +33,7 @@ STATISTICS = (
     "report",
 )
 FLOORS = (
-    {"errors", "build", "small_files"},
+    {"errors", "small_files"},
     {"noise", "jobs", "muon", "threads", "statistics"},
     {"data"},
     {"denoise"},

@@ -173,7 +173,7 @@ def test_the_manifest_says_what_was_done_and_the_sums_hold(tmp_path: Path, small
     ancestry = read_ancestry(tmp_path / "out" / "dpclean.ancestry")
     assert len(ancestry.images) == 13 and ancestry.raw_pixel_digests == {manifest.raw.pixel_digest}
     assert not any(p.is_dir() and p.name not in ("a", "b") for p in (tmp_path / "out").iterdir())
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [".out.dpclean-key"]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [".out.dpclean"]
 
 
 def test_the_pixel_digests_can_be_recomputed_from_raw_and_from_out(tmp_path: Path, small: str) -> None:
@@ -203,7 +203,7 @@ def test_without_a_seed_the_key_is_secret_fresh_and_revealed_on_request_only(tmp
     make_folder(tmp_path / "raw", 2)
     for name in ("one", "two"):
         sanitize(tmp_path / "raw", tmp_path / name, transparent, seed=None)
-    keys = [(tmp_path / f".{name}.dpclean-key").read_text().strip() for name in ("one", "two")]
+    keys = [(tmp_path / f".{name}.dpclean" / "key").read_text().strip() for name in ("one", "two")]
     assert keys[0] != keys[1]
     assert all(
         key not in (tmp_path / name / "dpclean.json").read_text()
@@ -296,7 +296,7 @@ def command(raw: Path, out: Path, denoiser: str) -> list[str]:
 def ledger_rows(out: Path) -> int:
     import sqlite3
 
-    path = out.parent / f".{out.name}.dpclean-partial" / "dpclean.ledger.sqlite"
+    path = out.parent / f".{out.name}.dpclean" / "partial" / "dpclean.ledger.sqlite"
     try:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
             return int(db.execute("SELECT count(*) FROM samples WHERE status != 'pending'").fetchone()[0])
@@ -343,6 +343,80 @@ def test_an_interrupt_commits_says_so_and_the_same_command_goes_on(tmp_path: Pat
     assert "the same command goes on" in said and not (tmp_path / "out").exists()
     assert ledger_rows(tmp_path / "out") > 0
     assert subprocess.run(command(tmp_path / "raw", tmp_path / "out", small), capture_output=True).returncode == 0
+
+
+# signals to itself at one step of the job: the same moment on every machine
+AT = """
+import os, signal, sys
+from dpclean import cli
+from dpclean.pipeline import job
+real = getattr({owner}, {step!r})
+def step(*arguments):
+    os.kill(os.getpid(), signal.{name})
+    return real(*arguments)
+setattr({owner}, {step!r}, step)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "name"),
+    [("job", "open_source", "SIGTERM"), ("job._Job", "_begin", "SIGHUP"), ("job", "seal", "SIGTERM")],
+)
+def test_a_signal_before_the_work_or_after_it_is_no_silent_death(
+    tmp_path: Path, small: str, owner: str, step: str, name: str
+) -> None:
+    make_folder(tmp_path / "raw", 4)
+    words = command(tmp_path / "raw", tmp_path / "out", small)
+    words[2] = AT.format(owner=owner, step=step, name=name)
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 130 and "the same command goes on" in done.stderr, done
+    assert not (tmp_path / "out").exists()
+    assert sanitize(tmp_path / "raw", tmp_path / "out", small, batch_size=16, dtype="auto").images == 4
+
+
+def stop_before_sealing(raw: Path, out: Path, denoiser: str) -> Path:
+    """The partial folder of a job of which every image is committed."""
+
+    def stop(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sanitize(raw, out, denoiser, progress=stop)
+    return out.parent / f".{out.name}.dpclean" / "partial"
+
+
+def test_what_a_job_did_not_commit_is_never_published(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw")
+    partial = stop_before_sealing(tmp_path / "raw", tmp_path / "out", small)
+    (partial / "SHA256SUMS.0123.dpclean-new").write_text("half")
+    (partial / "a" / "stray.png").write_bytes(b"stray")
+    (partial / "b" / "000.png").symlink_to(tmp_path / "raw" / "a" / "000.png")
+    sanitize(tmp_path / "raw", tmp_path / "out", small)
+    listed = {line.split("  ", 1)[1] for line in (tmp_path / "out" / "SHA256SUMS").read_text().splitlines()}
+    found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    assert found == listed | {"dpclean.ledger.sqlite"}
+    assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "out", capture_output=True).returncode == 0
+
+
+def test_a_committed_image_that_is_gone_is_found_before_publishing(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw")
+    partial = stop_before_sealing(tmp_path / "raw", tmp_path / "out", small)
+    (partial / "a" / "000.png").unlink()
+    with pytest.raises(ConflictError, match=r"a/000\.png"):
+        sanitize(tmp_path / "raw", tmp_path / "out", small)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_umask_is_kept_by_every_file_and_folder(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw", 4)
+    before = os.umask(0o077)
+    try:
+        sanitize(tmp_path / "raw", tmp_path / "out", small, report=True)
+    finally:
+        os.umask(before)
+    made = [path for path in tmp_path.rglob("*") if (tmp_path / "raw") not in (path, *path.parents)]
+    assert len(made) > 10 and [path for path in made if path.stat().st_mode & 0o077] == []
 
 
 FULL_DISK = """
@@ -412,15 +486,15 @@ def test_a_job_that_cannot_go_on_safely_is_refused(tmp_path: Path, transparent: 
     (tmp_path / "raw" / "a" / "bad.png").write_bytes(b"")
     with pytest.raises(InputError):
         sanitize(tmp_path / "raw", tmp_path / "out", transparent, max_bad="0")
-    path = tmp_path / ".out.dpclean-partial" / "dpclean.ledger.sqlite"
+    path = tmp_path / ".out.dpclean" / "partial" / "dpclean.ledger.sqlite"
     if damage == "key":
-        (tmp_path / ".out.dpclean-key").write_text("00" * 32)
+        (tmp_path / ".out.dpclean" / "key").write_text("00" * 32)
     elif damage == "ledger":
         os.truncate(path, path.stat().st_size // 2)
     else:
         ledger = Ledger(path)
         with ledger.transaction():
-            ledger.set("engine", {**ledger.get("engine"), "device_kind": "abacus"})
+            ledger.set("engine", {**ledger.known("engine", dict), "device_kind": "abacus"})
         ledger.close()
     with pytest.raises(ConflictError):
         sanitize(tmp_path / "raw", tmp_path / "out", transparent)

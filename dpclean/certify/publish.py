@@ -17,7 +17,7 @@ from dpclean.certify.report import Example, report_html
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.errors import ConflictError
-from dpclean.jobs.staging import write_durably
+from dpclean.jobs.durable import write_durably
 
 CERTIFICATE_NAME = "certificate.json"
 EXAMPLES_OF_EACH = 12

@@ -22,8 +22,8 @@ from dpclean.certify.subject import Subject, digest_of
 from dpclean.certify.units import Units
 from dpclean.certify.votes import job_id
 from dpclean.errors import InputError
+from dpclean.jobs.durable import write_durably
 from dpclean.jobs.manifest import ANCESTRY_NAME
-from dpclean.jobs.staging import write_durably
 from dpclean.train.dataset import Images
 
 WORK = "work"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dpclean.certify.votes import record
 from dpclean.errors import ConflictError, InputError, SetupError
-from dpclean.jobs.staging import sync_path
+from dpclean.jobs.durable import write_durably, writing
 
 MAGIC = b"dpclean vote 1\n"
 FOLDER_OF = 1000  # runs in a folder: directories of a million files are slow everywhere
@@ -99,28 +99,16 @@ class Units:
     def write(self, run: int, row: NDArray[np.int32]) -> bool:
         """Commit a run's votes [points]; False if it was there already. Raises SetupError where the disk refuses."""
         path = self.path(run)
-        temporary = path.with_suffix(f".{os.uname().nodename}.{os.getpid()}")
         votes = np.ascontiguousarray(row, "<i4")
         try:
-            path.parent.mkdir(exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(MAGIC + record(self.job, run, votes) + votes.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)  # never over another's: the first to finish a run has done it
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink()
-            sync_path(path.parent)
-        except OSError as error:
+            with writing(path.parent):
+                path.parent.mkdir(exist_ok=True)
+            # never over another's: the first to finish a run has done it
+            return write_durably(path, MAGIC + record(self.job, run, votes) + votes.tobytes(), replace=False)
+        except SetupError:
             if not self.folder.exists():  # another command has published the job meanwhile
                 return False
-            raise SetupError(
-                f"cannot write the vote of run {run}: {error.strerror}", "free some space; the same command goes on"
-            ) from error
-        return True
+            raise
 
     def give_up(self, run: int, reason: str) -> None:
         """Commit a run that failed twice: a vote for nobody."""
@@ -129,9 +117,7 @@ class Units:
 
     def note(self, path: Path, text: str) -> None:
         """Write a small text file whole."""
-        temporary = path.with_suffix(f".{os.uname().nodename}.{os.getpid()}")
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        write_durably(path, text.encode("utf-8"))
 
     def read(self, run: int) -> tuple[NDArray[np.int32], bytes]:
         """(votes [points], record [32]) of a finished run.

@@ -9,8 +9,12 @@ import sys
 from typing import Any
 
 from dpclean.errors import DpcleanError, Interrupted, SetupError, UsageError, printable
+from dpclean.jobs.signals import stop_on_signals, was_stopped
 from dpclean.threads import wait_passively
 
+# what no program can mend: the disk, its limits and rights
+_OF_THE_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENFILE}
+_OF_THE_SYSTEM |= {errno.EMFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EFBIG}
 READER_GONE = 141  # what a shell calls a program that ended because nobody reads its output: 128 + SIGPIPE
 
 
@@ -19,12 +23,20 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this; the next file opened would take its number
             setattr(sys, name, open(os.devnull, "w"))
+    stop_on_signals()
     wait_passively()
     sys.exit(run(sys.argv[1:] or ["--help"]))
 
 
 def run(arguments: list[str]) -> int:
     """The exit code of a command line."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _refuse(_stopped(), arguments)
+
+
+def _run(arguments: list[str]) -> int:
     from typer.exceptions import TyperException
 
     from dpclean.cli.app import command
@@ -32,6 +44,8 @@ def run(arguments: list[str]) -> int:
     try:
         anything = arguments[0].startswith("-") or "_DPCLEAN_COMPLETE" in os.environ
         code = command(None if anything else arguments[0]).main(arguments, prog_name="dpclean", standalone_mode=False)
+        if code == Interrupted.exit:  # typer has seen the signal first
+            return _refuse(_stopped(), arguments)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except DpcleanError as error:
@@ -39,8 +53,6 @@ def run(arguments: list[str]) -> int:
     except TyperException as error:
         shown = str(getattr(error, "format_message", error.__str__)()).strip().rstrip(".")
         return _refuse(UsageError(_lower(shown), _usage_remedy(error)), arguments)
-    except KeyboardInterrupt:
-        return _refuse(Interrupted("stopped; what was saved stays saved", "the same command goes on"), arguments)
     except BrokenPipeError:
         _discard_output()
         return READER_GONE
@@ -58,7 +70,13 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
 
 
+def _stopped() -> DpcleanError:
+    return Interrupted("stopped; what was saved stays saved", "the same command goes on")
+
+
 def _refuse(error: DpcleanError, arguments: list[str]) -> int:
+    if was_stopped():  # whatever a library has made of it
+        error = _stopped()
     try:
         if "--json" in arguments or os.environ.get("DPCLEAN_JSON", "").lower() in ("1", "true", "yes"):
             print_json({"error": error.as_dict()})
@@ -90,8 +108,8 @@ def _unforeseen(error: Exception) -> DpcleanError:
     import tempfile
     import traceback
 
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SetupError("no space is left on the device", "free some, then give the same command again")
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        return SetupError(f"the system refused: {error}", "mend that, then give the same command again")
     with tempfile.NamedTemporaryFile("w", prefix="dpclean-error-", suffix=".txt", delete=False) as file:
         traceback.print_exception(error, file=file)
     return DpcleanError(

@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.durable import sync_file_system
 from dpclean.data.files import Unusable
 from dpclean.data.records import Entry, Sample
 from dpclean.data.shard import CLASS_NAMES, IMAGES, LABEL_DTYPES, LABELS, Shard
 from dpclean.data.shard_header import Tensor, write_header
 from dpclean.data.shards import ShardSource
-from dpclean.data.writer import write_error
 from dpclean.errors import ConflictError, InputError
+from dpclean.jobs.durable import sync_file_system, writing
 
 _BUFFER_BYTES = 4 << 20
 
@@ -95,14 +94,13 @@ class _Output:
     def resume(self) -> None:
         """Cuts off what is newer than the rows that are kept. Raises ConflictError when some of these are missing."""
         self._end = self._reserve + self._rows * self._shard.row_bytes
-        try:
-            size = os.stat(self._path).st_size
+        with writing(self._path):
+            try:
+                size = os.stat(self._path).st_size
+            except FileNotFoundError:
+                size = 0
             if size > self._end:
                 os.truncate(self._path, self._end)
-        except FileNotFoundError:
-            size = 0
-        except OSError as error:
-            raise write_error(self._root, error) from error
         if self._rows and size < self._end:
             message = f"{self._root} has lost rows of {self._shard.name!r} that were committed"
             raise ConflictError(message, "start again with --overwrite")
@@ -158,16 +156,8 @@ class _Output:
 
     def _write(self, place: int, blocks: Iterable[bytes]) -> int:
         """Writes blocks from place on; gives back the place after them."""
-        try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            try:
-                for block in blocks:
-                    view = memoryview(block)
-                    while view:
-                        count = os.pwrite(descriptor, view, place)
-                        view, place = view[count:], place + count
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise write_error(self._root, error) from error
-        return place
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with writing(self._path), os.fdopen(os.open(self._path, flags, 0o666), "wb") as file:
+            file.seek(place)
+            file.writelines(blocks)
+            return file.tell()

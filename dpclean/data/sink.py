@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.durable import sync_file_system
 from dpclean.data.encode import output_format
 from dpclean.data.formats import OUTPUT_ENDINGS, split_ending
 from dpclean.data.records import Entry, ReadOptions, Sample
@@ -18,7 +17,8 @@ from dpclean.data.shard_sink import ShardSink
 from dpclean.data.shards import ShardSource
 from dpclean.data.source import Source
 from dpclean.data.workers import WorkerPool
-from dpclean.data.writer import Writer, write_error
+from dpclean.data.writer import Writer
+from dpclean.jobs.durable import sync_file_system, writing
 
 
 class Sink(Protocol):
@@ -55,11 +55,8 @@ class FolderSink:
         self._option = options.output_format
         self._folders = {""}
         self._pending: list[tuple[int, str]] = []
-        try:
-            with os.scandir(root) as entries:
-                replace = next(entries, None) is not None
-        except OSError as error:
-            raise write_error(root, error) from error
+        with writing(root), os.scandir(root) as entries:
+            replace = next(entries, None) is not None
         self._writer: Writer = pool.writer(root, replace)
 
     def put(self, sample: Sample, pixels: NDArray[np.uint8]) -> None:
@@ -83,8 +80,7 @@ class FolderSink:
     def _make_folder(self, folder: str) -> None:
         if folder in self._folders:
             return
-        try:
-            os.makedirs(os.path.join(os.fsencode(self._root), folder.encode("utf-8", "surrogateescape")), exist_ok=True)
-        except OSError as error:
-            raise write_error(self._root, error) from error
+        path = os.path.join(os.fsencode(self._root), folder.encode("utf-8", "surrogateescape"))
+        with writing(path):
+            os.makedirs(path, exist_ok=True)
         self._folders.add(folder)

@@ -6,6 +6,7 @@ Started as ``python -m dpclean.data.worker PARENT OPTIONS`` with pipes for input
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -21,7 +22,6 @@ from dpclean.data.digest import identity_of
 from dpclean.data.encode import encode
 from dpclean.data.files import Unusable, open_regular
 from dpclean.data.formats import PREFIX_BYTES, claims_image, claims_other_image, sniff
-from dpclean.data.names import to_bytes
 from dpclean.data.protocol import (
     DECODE,
     FORMATS,
@@ -35,6 +35,7 @@ from dpclean.data.protocol import (
 )
 from dpclean.data.records import ReadOptions
 from dpclean.errors import Reason
+from dpclean.jobs.durable import open_new
 from dpclean.jobs.lifeline import die_with
 
 _NO_IMAGE = (Reason.NOT_AN_IMAGE, Reason.FORMAT_NOT_ALLOWED, Reason.EMPTY)
@@ -77,9 +78,9 @@ def _memory() -> int:
 
 
 def _decode_all(request: dict[str, Any], options: ReadOptions, answers: IO[bytes]) -> None:
-    root, identity = os.fsencode(request["root"]), tuple(request["identity"])
+    root = os.fsencode(request["root"])
     for number, index, name in request["files"]:
-        _answer((number, identity_of(index, name)), read(root, name, options, identity), answers)
+        _answer((number, identity_of(index, name)), read(root, name, options), answers)
 
 
 def _answer(asked: tuple[int, bytes], outcome: Decoded | Reason | None, answers: IO[bytes]) -> None:
@@ -95,12 +96,10 @@ def _answer(asked: tuple[int, bytes], outcome: Decoded | Reason | None, answers:
     answers.flush()
 
 
-def read(
-    root: bytes, name: str, options: ReadOptions, identity: tuple[int, int] | None = None
-) -> Decoded | Reason | None:
+def read(root: bytes, name: str, options: ReadOptions) -> Decoded | Reason | None:
     """The image root/name, the reason why there is none, or None: no image, and the ending claims none."""
     try:
-        data = _read_file(open_regular(root, to_bytes(name), options.follow_links, identity))
+        data = _read_file(root, name.encode("utf-8", "surrogateescape"), options.follow_links)
     except Unusable as refusal:
         return refusal.reason
     except MemoryError:
@@ -113,8 +112,9 @@ def read(
     return outcome
 
 
-def _read_file(descriptor: int) -> bytes:
+def _read_file(root: bytes, name: bytes, follow_links: bool) -> bytes:
     """The whole file where its first bytes are those of an image that can be read; else these alone."""
+    descriptor = open_regular(root, name, follow_links)
     try:
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             data = file.read(PREFIX_BYTES)
@@ -130,7 +130,7 @@ def _encode_all(request: dict[str, Any], requests: IO[bytes], answers: IO[bytes]
         alpha = None
         if has_alpha:
             alpha = np.frombuffer(planes, np.uint8, offset=pixels.size).reshape(height, width)
-        path = os.path.join(os.fsencode(request["root"]), to_bytes(target))
+        path = os.path.join(os.fsencode(request["root"]), target.encode("utf-8", "surrogateescape"))
         error = _write(path, encode(pixels, alpha, format), request["replace"])
         answers.write(WRITTEN.pack(number, identity_of(number, target, planes), error))
         answers.flush()
@@ -138,19 +138,12 @@ def _encode_all(request: dict[str, Any], requests: IO[bytes], answers: IO[bytes]
 
 def _write(path: bytes, data: bytes, replace: bool) -> int:
     """Creates the file and gives back errno; what an interrupted process left is unlinked, never written through."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        try:
-            descriptor = os.open(path, flags, 0o666)
-        except FileExistsError:
-            if not replace:
-                raise
-            os.unlink(path)
-            descriptor = os.open(path, flags, 0o666)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
+        if replace:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        with open_new(path) as file:
+            file.write(data)
     except OSError as error:
         return error.errno or errno.EIO
     return 0

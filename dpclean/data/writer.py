@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import threading
@@ -16,7 +15,8 @@ from dpclean.data.crew import Crew, Slot
 from dpclean.data.digest import identity_of
 from dpclean.data.process import WorkerDied, WorkerProcess
 from dpclean.data.protocol import ENCODE, REQUEST, WRITTEN
-from dpclean.errors import DpcleanError, InternalError, SetupError
+from dpclean.errors import InternalError, SetupError
+from dpclean.jobs.durable import write_error
 
 LARGEST_CHUNK = 64  # images a request
 CHUNK_BYTES = 2 << 20
@@ -162,14 +162,7 @@ class _Encoding:
             if number != image.number or identity != identity_of(image.number, image.target, image.planes):
                 raise WorkerDied  # it answers something else
             if error:
-                raise write_error(self._writer.root, OSError(error, os.strerror(error)))
+                path = os.path.join(self._writer.root, image.target)
+                raise write_error(path, OSError(error, os.strerror(error)))
             self._writer.written(image.number)
             self._written += 1
-
-
-def write_error(root: Path, error: OSError) -> DpcleanError:
-    """The refusal that an error while writing below root becomes."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SetupError(f"no space is left for {root}", "free some, then give the same command again")
-    what = os.strerror(error.errno).lower() if error.errno else str(error)
-    return SetupError(f"{root} cannot be written: {what}", "mend that, then give the same command again")

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from dpclean.errors import ConflictError, InternalError, SetupError
 
+T = TypeVar("T")
+
 FORMAT = 1
-PAGE = 4096  # rows of the listing that are read together
 PENDING, DONE, QUARANTINED, LEFT_BEHIND = "pending", "done", "quarantined", "left-behind"
+# results of SQLite that speak of the disk, not of what is on it
+_DISK = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+)
 _SCHEMA = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE job (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE samples (
     position INTEGER PRIMARY KEY,   -- from 0, the place in the frozen listing
@@ -24,12 +39,28 @@ CREATE TABLE samples (
     label INTEGER NOT NULL,         -- class number, -1 none
     target BLOB NOT NULL,           -- name of the output file or shard
     status TEXT NOT NULL,           -- {PENDING} | {DONE} | {QUARANTINED} | {LEFT_BEHIND}
-    reason TEXT,                    -- of quarantine; while pending: what the listing alone tells
+    reason TEXT,                    -- of quarantine
     height INTEGER, width INTEGER, channels INTEGER,
     raw_sha256 BLOB,                -- of the raw pixels [H, W, C]
     clean_sha256 BLOB               -- of the sanitized pixels [H, W, C]
 );
 PRAGMA user_version = {FORMAT};
+COMMIT;
+"""
+# rows that no dpclean writes: of other types, without digests, or done though an earlier one is pending
+_UNSOUND = f"""
+SELECT coalesce(sum(NOT (
+    typeof(name) = 'blob' AND typeof(label) = 'integer' AND typeof(target) = 'blob'
+    AND status IN ('{PENDING}', '{DONE}', '{QUARANTINED}', '{LEFT_BEHIND}')
+    AND (status != '{QUARANTINED}' OR typeof(reason) = 'text')
+    AND (status != '{DONE}' OR (
+        typeof(height) = 'integer' AND typeof(width) = 'integer' AND typeof(channels) = 'integer'
+        AND typeof(raw_sha256) = 'blob' AND length(raw_sha256) = 32
+        AND typeof(clean_sha256) = 'blob' AND length(clean_sha256) = 32))
+)), 0)
++ (count(*) != coalesce(max(position), -1) + 1)
++ coalesce(max(iif(status != '{PENDING}', position, -1)) > min(iif(status = '{PENDING}', position, NULL)), 0)
+FROM samples
 """
 
 
@@ -41,7 +72,6 @@ class Listed:
     name: bytes
     label: int
     target: bytes
-    reason: str | None = None  # why it is left out, as far as the listing alone tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +105,18 @@ class Ledger:
 
     def __init__(self, path: Path, *, writable: bool = True) -> None:
         self.path = path
-        fresh = writable and not path.exists()
-        try:
-            mode = "rwc" if writable else "ro"
+        if path.exists() and not path.is_file():
+            raise self._damaged("it is no regular file")
+        mode = "rwc" if writable else "ro"
+        with self._asked():
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
             self._db.execute("PRAGMA synchronous = FULL")
-            if fresh:
+            found = self._scalar("PRAGMA user_version")
+            # what was killed while it was created is as good as new: all of it is one transaction
+            if writable and found == 0 and self._scalar("SELECT count(*) FROM sqlite_master") == 0:
                 self._db.executescript(_SCHEMA)
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            sound = self._db.execute("PRAGMA quick_check").fetchone()[0]
-        except sqlite3.OperationalError as error:
-            raise SetupError(
-                f"cannot open the ledger {str(path)!r}: {error}", "check permissions and space, then go on"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(str(error)) from error
+                found = FORMAT
+            sound = self._scalar("PRAGMA quick_check")
         if sound != "ok":
             raise self._damaged(sound)
         if found != FORMAT:
@@ -97,6 +124,22 @@ class Ledger:
                 f"the ledger {str(path)!r} has format {found}, this dpclean reads {FORMAT}",
                 "use the dpclean that wrote it, or start again with --overwrite",
             )
+        if unsound := self._scalar(_UNSOUND):
+            raise self._damaged(f"{unsound} rows are not what dpclean writes")
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Whatever SQLite refuses inside is a SetupError where the disk is to blame, else the ledger is damaged."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            if code not in _DISK:
+                raise self._damaged(str(error)) from error
+            raise SetupError(
+                f"cannot use the ledger {str(self.path)!r}: {error}",
+                "check space and permissions; the same command goes on",
+            ) from error
 
     def _damaged(self, detail: str) -> ConflictError:
         return ConflictError(f"the ledger {str(self.path)!r} is damaged: {detail}", "start again with --overwrite")
@@ -107,25 +150,34 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, on the disk when it ends. Raises SetupError where the disk refuses."""
-        try:
+        with self._asked():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise SetupError(
-                f"cannot write the ledger {str(self.path)!r}: {error}", "free some space; the same command goes on"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(str(error)) from error
 
-    def get(self, key: str) -> Any:
-        """A value of the job table, None where it is not set."""
-        row = self._db.execute("SELECT value FROM job WHERE key = ?", (key,)).fetchone()
-        return json.loads(row[0]) if row else None
+    def get(self, key: str, kind: type[T]) -> T | None:
+        """A value of the job table, None where it is not set. Raises ConflictError where it is of another kind."""
+        with self._asked():
+            row = self._db.execute("SELECT value FROM job WHERE key = ?", (key,)).fetchone()
+        try:
+            value = json.loads(row[0]) if row else None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(f"{key} is no JSON") from error
+        if row and not isinstance(value, kind):
+            raise self._damaged(f"{key} is no {kind.__name__}")
+        return value
+
+    def known(self, key: str, kind: type[T]) -> T:
+        """A value of the job table that every ledger of a begun job has."""
+        value = self.get(key, kind)
+        if value is None:
+            raise self._damaged(f"{key} is missing")
+        return value
 
     def set(self, key: str, value: Any) -> None:
         """Set a JSON value of the job table; inside a transaction."""
@@ -133,19 +185,17 @@ class Ledger:
 
     def freeze(self, listing: Iterable[Listed]) -> int:
         """Write the listing, each sample pending; inside a transaction. Returns its length."""
-        rows = ((e.position, e.name, e.label, e.target, e.reason, PENDING) for e in listing)
+        rows = ((e.position, e.name, e.label, e.target, PENDING) for e in listing)
         return self._db.executemany(
-            "INSERT INTO samples (position, name, label, target, reason, status) VALUES (?, ?, ?, ?, ?, ?)", rows
+            "INSERT INTO samples (position, name, label, target, status) VALUES (?, ?, ?, ?, ?)", rows
         ).rowcount
 
-    def listing(self, start: int = 0) -> Iterator[Listed]:
-        """The frozen listing from a position on, in order; rows may be recorded meanwhile."""
-        query = (
-            "SELECT position, name, label, target, reason FROM samples WHERE position >= ? ORDER BY position LIMIT ?"
-        )
-        while rows := self._db.execute(query, (start, PAGE)).fetchall():
-            yield from (Listed(*row) for row in rows)
-            start = rows[-1][0] + 1
+    def listing(self) -> Iterator[Listed]:
+        """The frozen listing, in order."""
+        for row in self._rows("SELECT position, name, label, target FROM samples ORDER BY position"):
+            if b".." in row[3].split(b"/") or row[3].startswith(b"/"):
+                raise self._damaged(f"{os.fsdecode(row[3])!r} leads out of OUT")
+            yield Listed(*row)
 
     def record(self, outcomes: Iterable[Outcome], targets: Mapping[int, bytes] = MappingProxyType({})) -> None:
         """What became of samples, and under which name where it is not the listing's; inside a transaction.
@@ -181,38 +231,49 @@ class Ledger:
 
     def reasons(self) -> dict[str, int]:
         """Quarantined samples by reason."""
-        return dict(
-            self._db.execute(
-                "SELECT reason, count(*) FROM samples WHERE status = ? GROUP BY reason ORDER BY reason", (QUARANTINED,)
-            )
-        )
+        counts = "SELECT reason, count(*) FROM samples WHERE status = ? GROUP BY reason ORDER BY reason"
+        return dict(self._rows(counts, QUARANTINED))
 
     def quarantined(self) -> Iterator[tuple[bytes, str]]:
         """(name, reason) of what was left out, in order."""
-        return iter(
-            self._db.execute("SELECT name, reason FROM samples WHERE status = ? ORDER BY position", (QUARANTINED,))
-        )
+        return self._rows("SELECT name, reason FROM samples WHERE status = ? ORDER BY position", QUARANTINED)
 
     def done(self, *, by_target: bool = False) -> Iterator[Done]:
         """The samples that were sanitized, in the order of the listing or of their places in OUT."""
-        cursor = self._db.execute(
+        rows = self._rows(
             "SELECT position, name, label, target, height, width, channels, raw_sha256, clean_sha256"
             f" FROM samples WHERE status = ? ORDER BY {'target, position' if by_target else 'position'}",
-            (DONE,),
+            DONE,
         )
-        for position, name, label, target, height, width, channels, raw, clean in cursor:
+        for position, name, label, target, height, width, channels, raw, clean in rows:
             yield Done(position, name, label, target, (height, width, channels), raw, clean)
 
-    def raw_prefixes(self) -> list[bytes]:
+    def raw_prefixes(self) -> Iterator[bytes]:
         """The first 8 bytes of the digests of the raw pixels that were sanitized, sorted, each once."""
-        cursor = self._db.execute(
-            "SELECT DISTINCT substr(raw_sha256, 1, 8) FROM samples WHERE status = ? ORDER BY 1", (DONE,)
-        )
-        return [prefix for (prefix,) in cursor]
+        query = "SELECT DISTINCT substr(raw_sha256, 1, 8) FROM samples WHERE status = ? ORDER BY 1"
+        return (prefix for (prefix,) in self._rows(query, DONE))
+
+    def targets(self) -> Iterator[bytes]:
+        """The names of the files of OUT that hold data, in byte order, each once."""
+        query = "SELECT DISTINCT target FROM samples WHERE status = ? ORDER BY target"
+        return (target for (target,) in self._rows(query, DONE))
+
+    def named_targets(self) -> Callable[[bytes], bool]:
+        """A test whether a file of OUT is one that holds data."""
+        with self._asked():
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS targets (name BLOB PRIMARY KEY) WITHOUT ROWID")
+            self._db.execute("INSERT OR IGNORE INTO targets SELECT target FROM samples WHERE status = ?", (DONE,))
+        return lambda name: bool(self._scalar("SELECT count(*) FROM targets WHERE name = ?", name))
 
     def labels_done(self) -> dict[int, int]:
         """Sanitized samples by label."""
-        return dict(self._db.execute("SELECT label, count(*) FROM samples WHERE status = ? GROUP BY label", (DONE,)))
+        return dict(self._rows("SELECT label, count(*) FROM samples WHERE status = ? GROUP BY label", DONE))
 
     def _scalar(self, query: str, *values: object) -> Any:
-        return self._db.execute(query, values).fetchone()[0]
+        return next(self._rows(query, *values))[0]
+
+    def _rows(self, query: str, *values: object) -> Iterator[Any]:
+        with self._asked():
+            cursor = self._db.execute(query, values)
+            while (row := cursor.fetchone()) is not None:
+                yield row

@@ -1,110 +1,167 @@
-"""Work grows in a hidden sibling of OUT; one rename makes OUT; one lock lets one process at it."""
+"""Work grows in a hidden folder beside OUT; one rename makes OUT; one lock lets one process at it."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import shutil
 import socket
+import stat
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from dpclean.errors import ConflictError, SetupError
+from dpclean.jobs.durable import remove_unfinished, sync_file_system, sync_folder, write_durably, writing
+from dpclean.jobs.signals import first_signal
+
+IGNORED = b"*\n"  # for git and all who read its files: the key and unfinished work are not to be shared
 
 
 class Staging:
-    """The folders and files beside OUT that belong to one job.
+    """The folder beside OUT that belongs to one job, `.<OUT>.dpclean/`, for its owner only; git ignores it.
 
-    partial: `.<OUT>.dpclean-partial/`, where work goes until it is complete.
-    key:     `.<OUT>.dpclean-key`, mode 0600, never inside OUT.
-    As a context manager it holds the job's lock, an operating-system lock that dies with its process.
+    partial: where work goes until it is complete.
+    key:     the secret key, mode 0600, never inside OUT.
+    As a context manager it holds the job's lock, an operating-system lock that dies with its process. The folder stays
+    as long as there is a key or unfinished work in it. All methods raise SetupError where the system refuses.
     """
 
     def __init__(self, out: Path) -> None:
         out = out.expanduser()
         self.out = out.parent.resolve() / out.name if not out.is_symlink() else out.resolve()
-        self.partial = self._beside("partial")
-        self.key = self._beside("key")
-        self._lock_path = self._beside("lock")
-        self._replaced = self._beside("replaced")
-        self._lock: int | None = None
-
-    def _beside(self, role: str) -> Path:
-        return self.out.parent / f".{self.out.name}.dpclean-{role}"
+        self.home = self.out.parent / f".{self.out.name}.dpclean"
+        self.partial = self.home / "partial"
+        self.key = self.home / "key"
+        self._lock_path = self.home / "lock"
+        self._replaced = self.home / "replaced"
+        self._ignore = self.home / ".gitignore"
+        self._lock: BinaryIO | None = None
 
     def __enter__(self) -> Staging:
-        try:
+        with writing(self.home):
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
-        except OSError as error:
-            raise SetupError(
-                f"cannot write beside {str(self.out)!r}: {error.strerror}", "choose an --out on a writable disk"
-            ) from error
-        self._mend_replacement()
+        try:
+            with writing(self.home):
+                if not self._ignore.exists():
+                    write_durably(self._ignore, IGNORED)
+                remove_unfinished(self.home, deep=False)
+                self._mend_replacement()
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let go of the lock; the folder goes away where nothing of worth is in it."""
         assert self._lock is not None
         with contextlib.suppress(OSError):
             self._lock_path.unlink()
-        os.close(self._lock)
+            if set(os.listdir(self.home)) <= {self._ignore.name}:
+                self._ignore.unlink(missing_ok=True)
+                self.home.rmdir()
+        self._lock.close()
         self._lock = None
 
     def _mend_replacement(self) -> None:
         """Finish, or undo, a replacement of OUT that was cut off between its renames."""
         if self._replaced.exists() and self.out.exists():
             shutil.rmtree(self._replaced)
-        elif self._replaced.exists() and not self.partial.exists():
+        elif self._replaced.exists():
             self._replaced.rename(self.out)
 
-    def _take_lock(self) -> int:
+    def _take_lock(self) -> BinaryIO:
+        """The lock file, open and locked. Raises OSError, and ConflictError where another process holds it."""
         while True:
-            handle = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # the file may have been unlinked by its last holder between the open and the lock
-                if os.fstat(handle).st_ino == os.stat(self._lock_path).st_ino:
-                    os.truncate(handle, 0)
-                    os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-                    return handle
-            except BlockingIOError as error:
-                holder = os.pread(handle, 4096, 0).decode("utf-8", "replace")
-                os.close(handle)
-                raise ConflictError(
-                    f"another dpclean is at work on {str(self.out)!r}: {_describe(holder)}",
-                    "wait for it or stop it, or choose another --out",
-                ) from error
-            except FileNotFoundError:
-                pass
-            os.close(handle)
+            with contextlib.suppress(FileExistsError):
+                self.home.mkdir(mode=0o700)
+            with contextlib.suppress(FileNotFoundError):  # the last holder removed the folder
+                if not stat.S_ISDIR(self.home.lstat().st_mode):
+                    raise ConflictError(f"{str(self.home)!r} is no folder", "move it away, or choose another --out")
+                handle = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                file = os.fdopen(handle, "r+b")
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # the file may have been unlinked by its last holder between the open and the lock
+                    if os.fstat(handle).st_ino == os.stat(self._lock_path).st_ino:
+                        file.truncate(0)
+                        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+                        file.flush()
+                        return file
+                except BlockingIOError as error:
+                    holder = file.read(4096).decode("utf-8", "replace")
+                    file.close()
+                    raise ConflictError(
+                        f"another dpclean is at work on {str(self.out)!r}: {_describe(holder)}",
+                        "wait for it or stop it, or choose another --out",
+                    ) from error
+                except BaseException:
+                    file.close()
+                    raise
+                file.close()
 
     def start(self) -> None:
-        """An empty partial folder, whatever was there before."""
+        """An empty partial folder, whatever was there before, for an OUT that can be made by a rename."""
         self.discard()
-        self.partial.mkdir(mode=0o755)
+        with writing(self.partial):
+            self._try_replacing()
+            self.partial.mkdir()
+
+    def _try_replacing(self) -> None:
+        """Refuse, before the work, an OUT that is there and cannot be replaced: a mount, a layer below an overlay.
+
+        The very renames that commit will need are tried, with OUT itself and back, or with another empty folder.
+        """
+        if not self.out.exists():
+            return
+        try:
+            if any(self.out.iterdir()):
+                self.out.rename(self._replaced)
+                self._replaced.rename(self.out)
+            else:
+                self.partial.mkdir()
+                self.partial.rename(self.out)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EXDEV):
+                raise
+            with contextlib.suppress(OSError):
+                self.partial.rmdir()
+            what = "is a mount point" if error.errno == errno.EBUSY else "lies in a lower layer of an overlay"
+            raise SetupError(
+                f"{str(self.out)!r} {what}, so it cannot be replaced whole",
+                f"give a folder in it that is not there yet: --out {str(self.out / 'clean')!r}"
+                if error.errno == errno.EBUSY
+                else "choose an --out that is not there yet",
+            ) from error
 
     def discard(self) -> None:
         """Remove the partial folder and the key: nothing of this job is left."""
-        if self.partial.exists():
-            shutil.rmtree(self.partial)
-        self.key.unlink(missing_ok=True)
+        with writing(self.home):
+            if self.partial.exists():
+                shutil.rmtree(self.partial)
+            self.key.unlink(missing_ok=True)
 
     def commit(self) -> None:
         """Make the partial folder OUT: sync it, move an OUT that is to be replaced aside, rename."""
-        for folder, _, files in os.walk(self.partial, topdown=False):
-            for name in files if Path(folder) == self.partial else ():
-                sync_path(Path(folder, name))
-            sync_path(Path(folder))
-        if self.out.exists() and any(self.out.iterdir()):
-            self.out.rename(self._replaced)
-        self.partial.rename(self.out)
-        sync_path(self.out.parent)
-        if self._replaced.exists():
-            shutil.rmtree(self._replaced)
+        with writing(self.out):
+            remove_unfinished(self.partial, deep=True)
+            sync_file_system(self.partial)
+            with first_signal():  # no moment without OUT
+                if self.out.exists() and any(self.out.iterdir()):
+                    self.out.rename(self._replaced)
+                self.partial.rename(self.out)
+                sync_folder(self.out.parent)
+            if self._replaced.exists():
+                shutil.rmtree(self._replaced)
 
 
 def _describe(holder: str) -> str:
@@ -113,26 +170,3 @@ def _describe(holder: str) -> str:
         return f"process {fields['pid']} on {fields['host']}"
     except (ValueError, KeyError, TypeError):
         return "a process that has not said its name"
-
-
-def sync_path(path: Path) -> None:
-    """fsync of a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a small file whole: temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(path.name + ".new")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        os.fchmod(handle, mode)
-        os.write(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    temporary.rename(path)
-    sync_path(path.parent)

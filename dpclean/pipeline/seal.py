@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import heapq
+import itertools
 import os
 import platform
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dpclean import __version__
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import PixelDigest
-from dpclean.data.names import to_text
 from dpclean.data.source import Source
+from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs import manifest as manifests
+from dpclean.jobs.durable import write_durably, writing
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, Ledger
-from dpclean.jobs.staging import write_durably
 from dpclean.noise import kernel_name
 from dpclean.noise.keys import commitment
 
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoiser
     from dpclean.pipeline.options import Options
 
+T = TypeVar("T")
+
+HASHING = 4  # threads
 NOISE_SPECIFICATION = 1
 SANITIZE_RUN = 0  # certify uses runs 1..n
 
@@ -48,7 +55,7 @@ def seal(
         format=manifests.FORMAT,
         tool=f"dpclean {__version__}",
         sanitized=options.sigma > 0,
-        parameters=ledger.get("parameters"),
+        parameters=ledger.known("parameters", dict),
         raw=manifests.Raw(
             path=os.path.relpath(raw, out),
             kind=source.kind,
@@ -76,28 +83,64 @@ def seal(
         ),
         quarantined=ledger.reasons(),
         left_behind=ledger.count(LEFT_BEHIND),
-        not_finite_retried=ledger.get("retried"),
-        host={**ledger.get("engine")["versions"], "kernel": kernel_name(), "platform": platform.platform()},
+        not_finite_retried=ledger.known("retried", int),
+        host={**ledger.known("engine", dict)["versions"], "kernel": kernel_name(), "platform": platform.platform()},
     )
     ancestry = Ancestry.of(ledger.raw_prefixes(), manifest.raw.pixel_digest) | inherited
     write_durably(folder / manifests.ANCESTRY_NAME, ancestry.dump())
-    write_with_sums(folder, manifest)
+    write_with_sums(folder, manifest, ledger)
+    _remove_strays(folder, ledger)
     return manifest
 
 
-def write_with_sums(folder: Path, manifest: manifests.Manifest) -> None:
+def write_with_sums(folder: Path, manifest: manifests.Manifest, ledger: Ledger) -> None:
     """The manifest, and SHA256SUMS of it and of every data file, as `sha256sum -c` reads it."""
     write_durably(folder / manifests.NAME, manifests.dump(manifest))
-    files = sorted(_data_files(folder), key=os.fsencode)
-    with ThreadPoolExecutor(4) as threads:
-        sums = threads.map(lambda name: _sha256(folder / name), files)
-        write_durably(folder / manifests.CHECKSUMS_NAME, b"".join(map(_sum_line, sums, files)))
+    names = heapq.merge(ledger.targets(), map(os.fsencode, sorted((manifests.NAME, manifests.ANCESTRY_NAME))))
+    with ThreadPoolExecutor(HASHING) as threads:
+        sums = _ahead(threads, names, lambda name: (name, _sha256(folder, name)))
+        write_durably(folder / manifests.CHECKSUMS_NAME, (_sum_line(name, digest) for name, digest in sums))
+
+
+def _ahead(threads: Executor, names: Iterable[bytes], work: Callable[[bytes], T]) -> Iterator[T]:
+    """work of each name, in order, by threads that are a few names ahead."""
+    begun: deque[Future[T]] = deque()
+    for name in names:
+        begun.append(threads.submit(work, name))
+        if len(begun) > 8 * HASHING:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
+def _remove_strays(folder: Path, ledger: Ledger) -> None:
+    """Unlink what the ledger does not name: what a killed process wrote and had not committed, or others laid there."""
+    own = {name.encode() for name in manifests.NAMES}
+    if sum(1 for _ in _files(folder)) == len(own) + sum(1 for _ in ledger.targets()):
+        return  # all that is named is there, or the sums could not have been written
+    named = ledger.named_targets()
+    with writing(folder):
+        for name in list(itertools.filterfalse(lambda name: name in own or named(name), _files(folder))):
+            os.unlink(os.path.join(os.fsencode(folder), name))
+
+
+def _files(folder: Path) -> Iterator[bytes]:
+    """Everything below folder that is no folder, as paths relative to it."""
+    root, folders = os.fsencode(folder), [b""]
+    while folders:
+        prefix = folders.pop()
+        with writing(folder), os.scandir(os.path.join(root, prefix)) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(prefix + entry.name + b"/")
+                else:
+                    yield prefix + entry.name
 
 
 def _denoiser(ledger: Ledger, denoiser: Denoiser) -> manifests.Denoiser:
     return manifests.Denoiser(
         id=denoiser.id,
-        digests=ledger.get("parameters")["denoiser_digests"],
+        digests=ledger.known("parameters", dict)["denoiser_digests"],
         prediction_type=denoiser.prediction_type,
         timestep=denoiser.level.timestep,
         alphas_cumprod=denoiser.level.alphas_cumprod,
@@ -119,7 +162,7 @@ def _raw_digest(ledger: Ledger) -> str:
     """Pixel digest of the raw samples that were used, at their places in the frozen listing."""
     digest = PixelDigest()
     for done in ledger.done():
-        digest.update(done.position, to_text(done.name), done.label, done.shape, done.raw_sha256)
+        digest.update(done.position, os.fsdecode(done.name), done.label, done.shape, done.raw_sha256)
     return digest.hexdigest()
 
 
@@ -129,29 +172,29 @@ def _clean_digest(ledger: Ledger, shards: bool) -> str:
     for index, done in enumerate(ledger.done(by_target=True)):
         row = row + 1 if done.target == previous else 0
         previous = done.target
-        name = to_text(done.target) + (f"#{row}" if shards else "")
+        name = os.fsdecode(done.target) + (f"#{row}" if shards else "")
         digest.update(index, name, done.label, done.shape, done.clean_sha256)
     return digest.hexdigest()
 
 
-def _data_files(folder: Path) -> Iterator[str]:
-    """Every file below folder but the ledger and the sums themselves, as paths relative to it."""
-    skipped = {manifests.LEDGER_NAME, manifests.CHECKSUMS_NAME}
-    for base, _, names in os.walk(folder):
-        yield from (
-            os.path.relpath(os.path.join(base, name), folder)
-            for name in names
-            if not (Path(base) == folder and name in skipped)
-        )
+def _sha256(folder: Path, name: bytes) -> bytes:
+    path = os.path.join(os.fsencode(folder), name)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except FileNotFoundError as error:
+        raise ConflictError(
+            f"{os.fsdecode(path)!r} was written and committed, and is gone", "start again with --overwrite"
+        ) from error
+    except OSError as error:
+        what = os.strerror(error.errno or errno.EIO).lower()
+        raise SetupError(
+            f"{os.fsdecode(path)!r} cannot be read: {what}", "mend that; the same command goes on"
+        ) from error
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sum_line(digest: str, name: str) -> bytes:
+def _sum_line(name: bytes, digest: bytes) -> bytes:
     """A line as sha256sum writes it: a name with backslash, newline or return is escaped, and the line marked."""
-    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    mark = "\\" if escaped != name else ""
-    return os.fsencode(f"{mark}{digest}  {escaped}\n")
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    mark = b"\\" if escaped != name else b""
+    return b"%s%s  %s\n" % (mark, digest.hex().encode(), escaped)

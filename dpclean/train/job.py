@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dpclean.build import build
+from dpclean import __version__
 from dpclean.denoise.denoiser import choose_device, has_bf16
-from dpclean.errors import ConflictError, Diverged, InputError, Interrupted
+from dpclean.errors import ConflictError, InputError, Interrupted
+from dpclean.jobs.durable import write_durably
 from dpclean.jobs.signals import first_signal
-from dpclean.jobs.staging import Staging, write_durably
+from dpclean.jobs.staging import Staging
 from dpclean.threads import choose_threads, computing_with
 from dpclean.train import model as models
 from dpclean.train.images import prepare
@@ -30,7 +31,7 @@ from dpclean.train.material import Material
 from dpclean.train.options import Options
 from dpclean.train.results import Plan, Progress, TrainResult
 from dpclean.train.seal import seal
-from dpclean.train.trainer import Epoch, Trainer
+from dpclean.train.trainer import Diverged, Epoch, Trainer
 
 CHECKPOINT_SECONDS = 10.0
 STEPS_SAMPLED_BY_PLAN = 4
@@ -47,17 +48,15 @@ def train(
     out: str | os.PathLike[str],
     *,
     progress: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a classifier on what `sanitize` wrote; the same call again goes on, or finds OUT complete.
 
-    say: gets at the beginning, as a sentence without a full stop, why no certificate can rest on the model.
     options: the fields of `dpclean.train.options.Options`. The same seed gives the same weights on the same machine
     with the same number of threads. Raises UsageError, InputError, SetupError, ConflictError, Diverged, or Interrupted
     after a signal, each with a remedy.
     """
-    job = _Job(Path(clean), Path(out), Options(**options), progress or (lambda _: None), say or (lambda _: None))
+    job = _Job(Path(clean), Path(out), Options(**options), progress or (lambda _: None))
     with job.staging, computing_with(job.choose_threads()):
         return job.run()
 
@@ -72,17 +71,9 @@ def plan(clean: str | os.PathLike[str], out: str | os.PathLike[str], **options: 
 class _Job:
     """One command's paths and options, and the steps from listing to commit."""
 
-    def __init__(
-        self,
-        clean: Path,
-        out: Path,
-        options: Options,
-        progress: Callable[[Progress], None],
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, clean: Path, out: Path, options: Options, progress: Callable[[Progress], None]) -> None:
         self.options = options
         self.progress = progress
-        self.say = say
         self.staging = Staging(out)
         self.out = self.staging.out
         self.device = choose_device(options.device)
@@ -108,8 +99,6 @@ class _Job:
         finished = self._finished()
         if finished is not None:
             return self._result(finished, already_complete=True)
-        for reason in self.material.told_at_once():
-            self.say(f"not certifiable: {reason}")
         job = json.dumps({"parameters": self.material.parameters, "engine": self._engine()})
         if not self._resumes():
             self.staging.start()
@@ -172,8 +161,7 @@ class _Job:
             "bf16": has_bf16(self.device),
             "threads": torch.get_num_threads() if cpu else None,
             "torch": torch.__version__,
-            "torchvision": metadata.version("torchvision"),
-            "dpclean": build(),
+            "dpclean": __version__,
         }
 
     def _host(self) -> dict[str, str]:

@@ -72,8 +72,8 @@ def test_replacing_keeps_the_old_out_until_the_new_one_is_complete(tmp_path: Pat
 
 
 def test_a_replacement_cut_off_between_its_renames_loses_neither(tmp_path: Path) -> None:
-    old = tmp_path / ".out.dpclean-replaced"
-    old.mkdir()
+    old = tmp_path / ".out.dpclean" / "replaced"
+    old.mkdir(parents=True)
     (old / "x").write_text("old")
     with Staging(tmp_path / "out"):
         pass
@@ -81,8 +81,8 @@ def test_a_replacement_cut_off_between_its_renames_loses_neither(tmp_path: Path)
 
 
 def test_a_replacement_cut_off_after_its_renames_leaves_no_litter(tmp_path: Path) -> None:
-    for name in ("out", ".out.dpclean-replaced"):
-        (tmp_path / name).mkdir()
+    for name in ("out", ".out.dpclean/replaced"):
+        (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "x").write_text(name)
     with Staging(tmp_path / "out"):
         pass
@@ -102,7 +102,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_key_file_is_secret_and_comes_back(tmp_path: Path) -> None:
-    path = tmp_path / ".out.dpclean-key"
+    path = tmp_path / "key"
     write_key(path, bytes(range(32)))
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_key(path) == bytes(range(32))
@@ -110,7 +110,7 @@ def test_the_key_file_is_secret_and_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "readable", "short", "garbled"])
 def test_a_key_file_that_cannot_be_trusted_is_refused(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / ".out.dpclean-key"
+    path = tmp_path / "key"
     write_key(path, bytes(32))
     if damage == "missing":
         path.unlink()
@@ -124,5 +124,77 @@ def test_a_key_file_that_cannot_be_trusted_is_refused(tmp_path: Path, damage: st
 
 def test_the_lock_file_names_its_holder_in_json(tmp_path: Path) -> None:
     with Staging(tmp_path / "out"):
-        fields = json.loads((tmp_path / ".out.dpclean-lock").read_text())
+        fields = json.loads((tmp_path / ".out.dpclean" / "lock").read_text())
     assert fields["pid"] == os.getpid()
+
+
+def test_the_folder_beside_out_is_its_owner_s_alone_and_git_does_not_see_it(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    with Staging(tmp_path / "out") as staging:
+        staging.start()
+        write_key(staging.key, bytes(32))
+    assert staging.home.stat().st_mode & 0o777 == 0o700
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert status.stdout == "" and {p.name for p in staging.home.iterdir()} == {".gitignore", "key", "partial"}
+
+
+@pytest.mark.parametrize("name", [".out.dpclean", ".out.dpclean/lock"])
+def test_links_laid_beside_out_are_not_followed(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "mine"
+    if name == ".out.dpclean":
+        mine.mkdir()
+    else:
+        mine.write_text("precious")
+        (tmp_path / ".out.dpclean").mkdir()
+    (tmp_path / name).symlink_to(mine)
+    with pytest.raises((ConflictError, SetupError), match="dpclean"), Staging(tmp_path / "out"):
+        pass
+    assert mine.read_text() == "precious" if mine.is_file() else list(mine.iterdir()) == []
+
+
+IN_A_MOUNT = """
+mount -t tmpfs tmpfs {here} && cd {here} && mkdir disk lower upper out merged || exit 77
+{prepare} || exit 77
+exec {python} -c "
+import sys; from pathlib import Path; from dpclean.errors import SetupError; from dpclean.jobs.staging import Staging
+with Staging(Path(sys.argv[1])) as staging:
+    try:
+        staging.start()
+    except SetupError as error:
+        print(error.message); print(error.remedy); sys.exit(4)
+" {out}
+"""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "out", "said"),
+    [
+        ("mount --bind disk out", "out", "mount point"),
+        ("mount --bind disk out && touch out/x", "out", "mount point"),
+        (
+            "mount -t tmpfs tmpfs upper && mkdir -p upper/u upper/w lower/old && touch lower/old/x &&"
+            " mount -t overlay overlay -o lowerdir=lower,upperdir=upper/u,workdir=upper/w,redirect_dir=off merged",
+            "merged/old",
+            "overlay",
+        ),
+    ],
+)
+def test_an_out_that_no_rename_can_replace_is_refused_before_the_work(
+    tmp_path: Path, prepare: str, out: str, said: str
+) -> None:
+    script = IN_A_MOUNT.format(here=tmp_path, prepare=prepare, python=sys.executable, out=out)
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert done.returncode == 4 and said in done.stdout and "--out" in done.stdout, done
+
+
+def test_an_out_that_a_rename_can_replace_is_left_as_it_is_by_the_trial(tmp_path: Path) -> None:
+    for name, content in (("full", ["x"]), ("empty", [])):
+        (tmp_path / name).mkdir()
+        for file in content:
+            (tmp_path / name / file).write_text("old")
+        with Staging(tmp_path / name) as staging:
+            staging.start()
+            assert [path.name for path in staging.out.iterdir()] == content
+            assert list(staging.partial.iterdir()) == []
