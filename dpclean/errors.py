@@ -6,6 +6,7 @@ print both on standard error (or one JSON object with --json) and leave with the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -31,6 +32,12 @@ class DpcleanError(Exception):
     def as_dict(self) -> dict[str, object]:
         """The object that --json prints under the key "error"."""
         return {"code": self.code, "exit": self.exit, "message": self.message, "remedy": self.remedy}
+
+
+def refusal(told: Mapping[str, object]) -> DpcleanError:
+    """The error that as_dict described in another process, as its own class. Raises KeyError where that is none."""
+    kinds: dict[str, type[DpcleanError]] = {kind.code: kind for kind in DpcleanError.__subclasses__()}
+    return kinds[str(told["code"])](str(told["message"]), str(told["remedy"]))
 
 
 class UsageError(DpcleanError):
@@ -66,6 +73,13 @@ class DifferenceError(DpcleanError):
 
     code = "difference"
     exit = 6
+
+
+class Diverged(DpcleanError):
+    """A training whose loss or weights are not finite any more."""
+
+    code = "diverged"
+    exit = 3
 
 
 class InternalError(DpcleanError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,3 +121,39 @@ def test_a_denoiser_is_fitted_and_held_against_the_bundled_one(
     assert (tmp_path / "ours" / "samples.png").is_file()
     again = run(["dpclean", "denoiser", "eval", "ours", str(raw), "--json", "--sigmas", "0.1"], environment, tmp_path)
     assert json.loads(again.stdout)["seen"] == 11
+
+
+def command_of(page: str, beginning: str) -> str:
+    """The one command line of a page of docs/ that begins so."""
+    lines = (ROOT / "docs" / page).read_text("utf-8").splitlines()
+    (command,) = (line.strip() for line in lines if line.startswith(f"    {beginning}"))
+    return command
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+def test_the_trainer_of_the_documentation_certifies(environment: dict[str, str], tmp_path: Path, kind: str) -> None:
+    """The command of docs/training.md, with fewer runs and a claim that needs no more."""
+    rng = np.random.default_rng(0)
+    for folder, count in (("raw", 8), ("test", 2)):
+        images = {name: rng.integers(0, 90, (count, 16, 16, 3), np.uint8) for name in ("cat", "dog")}
+        images["dog"] += 120
+        for name, pixels in images.items():
+            (tmp_path / folder / name).mkdir(parents=True)
+            for number, image in enumerate(pixels):
+                Image.fromarray(image).save(tmp_path / folder / name / f"{number}.png")
+        if kind == "shards":
+            shutil.rmtree(tmp_path / folder)
+            tensors = {"images": np.concatenate(list(images.values())), "labels": np.arange(2).repeat(count)}
+            save_file(tensors, tmp_path / f"{folder}.safetensors", {"class_names": json.dumps(list(images))})
+    shutil.copy(ROOT / "examples" / "trainer.py", tmp_path)
+    program = Path(environment["PATH"].split(":")[0]) / "python3"
+    shutil.copy(program, program.with_name("python"))
+    command = command_of("training.md", "dpclean certify ./raw").replace(
+        "--runs 100", "--runs 4 --bound union --alpha 0.4"
+    )
+    if kind == "shards":
+        command = command.replace("./raw", "raw.safetensors").replace("./test", "test.safetensors")
+    done = run([*shlex.split(command), "--workers", "1", "--device", "cpu", "--json"], environment, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["certified"] == told["correct"] == 4 and told["failed"] == 0

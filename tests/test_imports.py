@@ -33,7 +33,7 @@ STATISTICS = (
     "report",
 )
 FLOORS = (
-    {"errors", "small_files"},
+    {"errors", "build", "small_files"},
     {"noise", "jobs", "muon", "threads", "statistics"},
     {"data"},
     {"denoise"},

@@ -10,10 +10,9 @@ import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dpclean.certify.units import Units
-from dpclean.errors import DpcleanError, InputError
+from dpclean.errors import DpcleanError, InputError, refusal
 
 WATCH_SECONDS = 0.2
 MOST_FAILED = 0.05
@@ -132,8 +131,6 @@ def check_failed(units: Units, runs: int) -> None:
 def _refusal(said: bytes, code: int) -> DpcleanError:
     """What a worker refused, as its own kind of error."""
     try:
-        told: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
-        kinds = {kind.exit: kind for kind in DpcleanError.__subclasses__()}
-        return kinds.get(told["exit"], DpcleanError)(told["message"], told["remedy"])
-    except (ValueError, IndexError, KeyError):
+        return refusal(json.loads(said.strip().splitlines()[-1]))
+    except (ValueError, IndexError, KeyError, TypeError):
         return DpcleanError(f"a worker left with exit code {code}", "its words are above; please report them")

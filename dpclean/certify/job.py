@@ -38,25 +38,36 @@ def certify(
     out: str | os.PathLike[str] = "certificate",
     *,
     progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> CertifyResult:
     """Train on many noised and denoised copies and turn their votes into a certificate in OUT.
 
     clean: what `sanitize` wrote, or raw data together with sigma. options: fields of `dpclean.certify.options.Options`.
+    say: gets at the beginning, as a sentence without a full stop, what was taken from CLEAN's manifest.
     The same call again goes on with the runs that are missing; the same call from another process joins in.
     Raises UsageError, InputError, SetupError, ConflictError, or Interrupted after a signal, each with a remedy.
     Source: arXiv 2403.11981, section 3; docs/certificates.md.
     """
-    return _Job(Path(clean), Path(out), Options(**options), progress or (lambda _: None)).run()
+    asked = Options(**options)
+    return _Job(Path(clean), Path(out), asked, progress or (lambda _: None), say or (lambda _: None)).run()
 
 
 class _Job:
     """One command's paths and options, and the steps from reading to publishing."""
 
-    def __init__(self, clean: Path, out: Path, options: Options, progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        clean: Path,
+        out: Path,
+        options: Options,
+        progress: Callable[[Progress], None],
+        say: Callable[[str], None],
+    ) -> None:
         self.clean = clean
         self.options = options
         self.progress = progress
+        self.say = say
         self.staging = Staging(out)
         self.out = self.staging.out
         self.store = Store(self.staging.partial)
@@ -65,7 +76,10 @@ class _Job:
     @cached_property
     def subject(self) -> Subject:
         """The data and the points, read and checked."""
-        return read_subject(find_origin(self.clean, self.options), self.options)
+        origin = find_origin(self.clean, self.options)
+        if origin.taken:
+            self.say(origin.taken)
+        return read_subject(origin, self.options)
 
     def run(self) -> CertifyResult:
         """The result, whether the runs are done now, were begun earlier, or had been finished before."""

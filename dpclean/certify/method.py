@@ -10,6 +10,7 @@ import msgspec
 
 from dpclean.certify.options import Options
 from dpclean.certify.subject import Subject, check_ancestry, known_of
+from dpclean.certify.trainer_command import check_class_names, fits_one_shard
 from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
 from dpclean.train.images import prepare
@@ -36,6 +37,7 @@ class Method:
     init: str | None
     init_digest: str | None
     trainer: str | None
+    trainer_files: dict[str, str] | None
     run_timeout: float
     kind: str  # of the copy for a trainer command: folder or shards
     keep_models: bool
@@ -87,7 +89,10 @@ def image_size(subject: Subject, recipe: Recipe) -> int:
 
 
 def make_method(subject: Subject, options: Options, terms: dict[str, Any]) -> Method:
-    """The method of a job that may begin on this machine."""
+    """The method of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
+    train = subject.train
+    if options.trainer is not None:
+        check_class_names(subject.classes, folders=not fits_one_shard(train.kind, train.pixels))
     return Method(
         sigma=terms["sigma"],
         denoiser=_absolute(subject.denoiser.id),
@@ -102,8 +107,9 @@ def make_method(subject: Subject, options: Options, terms: dict[str, Any]) -> Me
         init=None if options.init is None else _absolute(options.init),
         init_digest=terms["init"]["digest"] if terms["init"] else None,
         trainer=options.trainer,
+        trainer_files=terms["trainer_files"],
         run_timeout=options.run_timeout,
-        kind=subject.train.kind,
+        kind=train.kind,
         keep_models=options.keep_models,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
-from dpclean import __version__
+from dpclean.build import build
 from dpclean.certify.method import Method, recipe_of
 from dpclean.certify.store import Data
 from dpclean.certify.trainer_command import CommandTrainer
@@ -48,7 +49,9 @@ class Runner:
         self._trainer: Trainer | None = None
         self._command: CommandTrainer | None = None
         if method.trainer is not None:
-            self._command = CommandTrainer(method.trainer, method.run_timeout, classes, scratch, method.kind)
+            self._command = CommandTrainer(
+                method.trainer, method.trainer_files or {}, method.run_timeout, classes, scratch, method.kind
+            )
             return
         assert method.recipe is not None and method.size is not None
         self._trainer = make_trainer(method, len(classes), self.denoiser.device)
@@ -139,5 +142,10 @@ def engine(denoiser: Denoiser, threads: int) -> dict[str, Any]:
         **denoiser.engine,
         "bf16": has_bf16(denoiser.device),  # else training is in float32
         "threads": threads if denoiser.device.type == "cpu" else None,
-        "versions": {"dpclean": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {
+            "dpclean": build(),
+            "torch": torch.__version__,
+            "torchvision": metadata.version("torchvision"),
+            "numpy": np.__version__,
+        },
     }

@@ -121,8 +121,9 @@ def _origin(terms: Mapping[str, Any]) -> Iterator[str]:
         )
     if terms["trainer"] is not None:
         yield (
-            f"The training command ({terms['trainer']}) keeps nothing from run to run, reads nothing but the folders it"
-            " is given, and predicts each point without regard to the others."
+            f"The training command ({terms['trainer']}) is the same program throughout, with all that it loads: the"
+            " files that it names were compared before each run, others were not. It keeps nothing from run to run,"
+            " reads nothing but the folders it is given, and predicts each point without regard to the others."
         )
     if terms.get("init"):
         yield "The initial weights are constants: they were not made from, or chosen by, " + _not_from(

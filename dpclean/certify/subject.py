@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 from dpclean.certify.options import Options
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.records import ReadOptions
-from dpclean.denoise.loading import DenoiserFiles, find_denoiser
-from dpclean.errors import InputError, Reason, UsageError
+from dpclean.denoise.loading import BUNDLED, DenoiserFiles, find_denoiser
+from dpclean.errors import InputError, Reason, UsageError, printable
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.ledger import Ledger
 from dpclean.jobs.manifest import Manifest
 from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
+from dpclean.train.inputs import check_classes, is_what_was_written, read_options, was_edited
 
 DEFAULT_HOLDOUT = 0.1
+BY_HAND = f"name them with --raw; in raw data {manifests.NAME} is not of your making: remove it there"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Origin:
     limit: int | None
     manifest: Manifest | None
     unfinished: frozenset[str]  # names that sanitize left out as not finite; certify keeps them
+    clean: Path | None = None  # where the manifest lies
+    taken: str = ""  # what the manifest decides, for the user to hear
 
 
 @dataclass(frozen=True)
@@ -67,17 +72,32 @@ class Subject:
 
 
 def find_origin(path: Path, options: Options) -> Origin:
-    """What a path means to `certify`: a folder with a manifest names its raw data, any other one is raw data."""
+    """What a path means to `certify`: a folder with a manifest names its raw data, any other one is raw data.
+
+    Raw data come from strangers, who may have put a manifest into them. It may not lead to its own folder, nor choose
+    a denoiser from elsewhere, and what it does choose is said.
+    """
     manifest = manifests.read(path)
     if manifest is None:
         return _origin_of_raw(path, options)
+    if was_edited(path, manifest):
+        raise InputError(
+            f"{str(path / manifests.NAME)!r} contradicts itself or {manifests.CHECKSUMS_NAME}: it was edited",
+            "restore it, or sanitize again",
+        )
     sigma = str(manifest.noise.sigma)
     if options.sigma is not None and float(options.sigma) != manifest.noise.sigma:
         raise UsageError(
             f"{str(path)!r} was sanitized at sigma {sigma}, --sigma says {options.sigma}",
             "leave --sigma out, or give the raw data themselves to certify at another sigma",
         )
-    asked = manifest.parameters
+    asked, denoiser = manifest.parameters, options.denoiser or manifest.denoiser.id
+    if options.denoiser is None and denoiser not in BUNDLED:
+        raise UsageError(
+            f"{str(path)!r} says that it was sanitized with the denoiser {denoiser!r}, which is not bundled, and a"
+            " certificate rests on it",
+            f"if you trust it, say so: --denoiser {shlex.quote(printable(denoiser))}",
+        )
     if asked["alpha_policy"] == "keep":
         raise InputError(
             f"{str(path)!r} was made with --alpha-policy keep: unsanitized planes reach whoever trains on it",
@@ -92,16 +112,37 @@ def find_origin(path: Path, options: Options) -> Origin:
         layout=asked["layout"],
         output_format=asked["format"],
     )
+    raw = options.raw or _raw_of(path, manifest)
     return Origin(
-        raw=options.raw or Path(os.path.normpath(path / manifest.raw.path)),
+        raw=raw,
         sigma=options.sigma or sigma,
-        denoiser=options.denoiser or manifest.denoiser.id,
+        denoiser=denoiser,
         method=options.method or manifest.denoiser.method,
         read_options=read,
         limit=asked["limit"],
         manifest=manifest,
         unfinished=_unfinished(path) if Reason.NOT_FINITE in manifest.quarantined else frozenset(),
+        clean=path,
+        taken=f"{str(path)!r} has a {manifests.NAME}, so it is taken as sanitized data; to be certified are the raw"
+        f" ones in {str(raw)!r}, read with alpha-policy {read.alpha_policy}, layout {read.layout},"
+        f" follow-links {'on' if read.follow_links else 'off'}, max-pixels {read.max_pixels},"
+        f" limit {asked['limit'] or 'none'}; sigma is {options.sigma or sigma}, the denoiser {denoiser},"
+        f" the method {options.method or manifest.denoiser.method}",
     )
+
+
+def _raw_of(clean: Path, manifest: Manifest) -> Path:
+    """Where a manifest says that its raw data are. Raises InputError where `sanitize` cannot have written that."""
+    try:
+        raw = Path(os.path.normpath(clean / manifest.raw.path))
+        places = raw.resolve(), clean.resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the manifest in {str(clean)!r} names no possible place of raw data: {error}", BY_HAND
+        ) from error
+    if places[0] == places[1] or places[0] in places[1].parents or places[1] in places[0].parents:
+        raise InputError(f"the manifest in {str(clean)!r} leads to its own folder for the raw data", BY_HAND)
+    return raw
 
 
 def _origin_of_raw(path: Path, options: Options) -> Origin:
@@ -139,12 +180,14 @@ def read_subject(origin: Origin, options: Options) -> Subject:
     Raises InputError where RAW is not what was sanitized, a class has no training image, test classes are unknown, or
     the denoiser was fitted on images of RAW.
     """
+    if origin.clean is not None and origin.manifest is not None:
+        _check_clean(origin.clean, origin.manifest, options)
     whole = read_images(origin.raw, origin.read_options, limit=origin.limit, workers=options.workers)
     hashes = pixel_hashes(whole)
     digest = pixel_digest(whole, hashes)
     _check_digest(origin, whole, hashes, digest)
     train, points, point_source = _divide(whole, options)
-    _check_classes(train)
+    check_classes(train, origin.manifest.classes if origin.manifest is not None else ())
     files = _denoiser(origin)
     train_hashes, point_hashes = pixel_hashes(train), pixel_hashes(points)
     train_digest, point_images = pixel_digest(train, train_hashes), Ancestry.of(point_hashes)
@@ -168,6 +211,16 @@ def read_subject(origin: Origin, options: Options) -> Subject:
     )
     check_ancestry(f"the denoiser {files.id!r}", files.ancestry(), subject)
     return subject
+
+
+def _check_clean(clean: Path, manifest: Manifest, options: Options) -> None:
+    """Refuse a folder whose manifest speaks of other sanitized images than are there."""
+    images = read_images(clean, read_options(manifest), workers=options.workers)
+    if not is_what_was_written(images, pixel_hashes(images), manifest):
+        raise InputError(
+            f"the images in {str(clean)!r} are not those that its {manifests.NAME} speaks of",
+            f"restore them, or sanitize again; in raw data {manifests.NAME} is not of your making: remove it there",
+        )
 
 
 def _check_digest(origin: Origin, whole: Images, hashes: Sequence[bytes], digest: str) -> None:
@@ -202,16 +255,6 @@ def _relabelled(points: Images, classes: tuple[str, ...]) -> Images:
     from dataclasses import replace
 
     return replace(points, labels=match_labels(points, classes), classes=classes)
-
-
-def _check_classes(train: Images) -> None:
-    counts = np.bincount(train.labels, minlength=len(train.classes))
-    if len(train.classes) < 2:
-        raise InputError(f"there are {len(train.classes)} classes, a vote needs two", "sort the images into classes")
-    empty = [name for name, count in zip(train.classes, counts, strict=True) if count == 0]
-    if empty:
-        named = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
-        raise InputError(f"classes without a training image: {named}", "add images, or remove these classes")
 
 
 def _denoiser(origin: Origin) -> DenoiserFiles:

@@ -12,6 +12,7 @@ from dpclean.certify.certificate import selecting
 from dpclean.certify.method import choose_init, choose_recipe, image_size
 from dpclean.certify.options import Options
 from dpclean.certify.subject import Subject, described, known_of
+from dpclean.certify.trainer_command import program_files
 from dpclean.noise.table import table
 
 TAU_DIGITS = 20
@@ -69,6 +70,7 @@ def make_terms(subject: Subject, options: Options) -> dict[str, Any]:
         "size": None if recipe is None else image_size(subject, recipe),
         "init": None if recipe is None else choose_init(subject, options, recipe),
         "trainer": shlex.join(shlex.split(options.trainer)) if options.trainer else None,
+        "trainer_files": program_files(options.trainer) if options.trainer else None,
         "decode": {
             "alpha_policy": origin.read_options.alpha_policy,
             "follow_links": origin.read_options.follow_links,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dpclean.data.encode import encode
-from dpclean.errors import DpcleanError
+from dpclean.errors import ConflictError, DpcleanError, InputError, printable
+from dpclean.jobs.lifeline import mortal_group
 from dpclean.small_files import read_small_file
 
 PREDICTIONS = "predictions.tsv"
+LONGEST_NAME = 255  # bytes, of a folder
 
 
 class RunFailed(DpcleanError):
@@ -31,13 +33,23 @@ class RunFailed(DpcleanError):
 
 
 class CommandTrainer:
-    """Runs a command once a run; {data}, {test} and {out} in it become paths.
+    """Runs a command once a run; {data}, {test} and {out} in it become paths. The contract: docs/training.md.
 
-    {data} is a folder with a folder a class, or with one shard, and nothing else in it; {test} has the points without
-    labels as NNNNNN.png; {out}/predictions.tsv must have a line for each point: its file's name, a tab, a class name.
+    files: program_files of the command when the job began, compared before each run. kind: of the copy, "folder" or
+    "shards".
     """
 
-    def __init__(self, command: str, timeout: float, classes: Sequence[str], scratch: Path, kind: str) -> None:
+    def __init__(
+        self,
+        command: str,
+        files: Mapping[str, str],
+        timeout: float,
+        classes: Sequence[str],
+        scratch: Path,
+        kind: str,
+    ) -> None:
+        self.command = command
+        self.files = files
         self.arguments = shlex.split(command)
         self.timeout = timeout
         self.classes = list(classes)
@@ -51,7 +63,11 @@ class CommandTrainer:
         labels: NDArray[np.int64],
         points: Sequence[NDArray[np.uint8]],
     ) -> NDArray[np.int32]:
-        """The votes, int32 [points]. Raises RunFailed; the copy is gone afterwards either way."""
+        """The votes, int32 [points]. Raises RunFailed; the copy is gone afterwards either way.
+
+        Raises ConflictError where the program is not the one that the job was begun with.
+        """
+        self._check_files()
         folder = self.scratch / f"{number:07d}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -65,8 +81,16 @@ class CommandTrainer:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _check_files(self) -> None:
+        found = program_files(self.command)
+        if changed := sorted(name for name in {**self.files, **found} if self.files.get(name) != found.get(name)):
+            raise ConflictError(
+                f"the trainer is not the program that the job was begun with: {printable(changed[0])!r} has changed",
+                "restore it, or start again with --overwrite: runs must be alike",
+            )
+
     def _write_data(self, folder: Path, images: Sequence[NDArray[np.uint8]], labels: NDArray[np.int64]) -> None:
-        if self.kind == "shards" and len({image.shape for image in images}) == 1:
+        if fits_one_shard(self.kind, images):
             tensors: dict[str, NDArray[Any]] = {"images": np.stack(images), "labels": labels}
             save_file(tensors, folder / "data.safetensors", {"class_names": json.dumps(self.classes)})
             return
@@ -78,16 +102,22 @@ class CommandTrainer:
     def _call(self, number: int, places: dict[str, Path]) -> None:
         arguments = [_filled(argument, places) for argument in self.arguments]
         log = places["out"].parent / "log"
-        with log.open("wb") as said:
+        with log.open("wb") as said, mortal_group() as group:
             try:
                 process = subprocess.Popen(
-                    arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                    arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=group
                 )
             except OSError as error:
                 raise RunFailed(
                     f"run {number}: the trainer {arguments[0]!r} does not start: {error.strerror}", "check --trainer"
                 ) from error
-            code = _wait(process, self.timeout)
+            try:
+                code = process.wait(self.timeout)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                process.kill()
+                process.wait()
         if code is None:
             raise RunFailed(
                 f"run {number}: the trainer took more than {self.timeout:g} s", "raise --run-timeout, or mend it"
@@ -100,16 +130,18 @@ class CommandTrainer:
         numbers = {name: number for number, name in enumerate(self.classes)}
         votes = np.full(count, -1, np.int32)
         try:
-            lines = read_small_file(path).decode("utf-8", "surrogateescape").splitlines()
+            lines = read_small_file(path).decode("utf-8", "surrogateescape").split("\n")
         except OSError as error:
             raise RunFailed(f"the trainer wrote no {PREDICTIONS}: {error.strerror}", "mend it") from error
-        for line in lines:
+        for line in filter(None, (line.removesuffix("\r") for line in lines)):
             name, _, predicted = line.partition("\t")
             stem, _, ending = name.rpartition(".")
             if ending != "png" or not stem.isdecimal() or int(stem) >= count or predicted not in numbers:
                 raise RunFailed(
                     f"{PREDICTIONS} has the line {line!r}, which is not a point, a tab and a class", "mend the trainer"
                 )
+            if votes[int(stem)] >= 0:
+                raise RunFailed(f"{PREDICTIONS} has the point {name!r} twice", "mend the trainer")
             votes[int(stem)] = numbers[predicted]
         if (votes < 0).any():
             raise RunFailed(f"{PREDICTIONS} misses {int((votes < 0).sum())} of {count} points", "mend the trainer")
@@ -122,16 +154,49 @@ def _filled(argument: str, places: dict[str, Path]) -> str:
     return argument
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: float) -> int | None:
-    """The exit code; None when the time was up and the whole group was ended."""
+def program_files(command: str) -> dict[str, str]:
+    """SHA-256, hex, of the program and of each other file that a command names, by argument (`--option=FILE` too)."""
+    files = {}
+    for place, argument in enumerate(shlex.split(command)):
+        found = shutil.which(argument) if place == 0 else None
+        for name in (found or argument, argument.partition("=")[2]):
+            if name and os.path.isfile(name):
+                with open(name, "rb") as file:
+                    files[argument] = hashlib.file_digest(file, "sha256").hexdigest()
+                break
+    return files
+
+
+def fits_one_shard(kind: str, images: Sequence[NDArray[np.uint8]]) -> bool:
+    """Whether a trainer gets images as one shard, else as a folder a class."""
+    return kind == "shards" and len({image.shape for image in images}) == 1
+
+
+def check_class_names(classes: Sequence[str], *, folders: bool) -> None:
+    """Refuse classes that a trainer cannot be told of, or cannot tell. Raises InputError.
+
+    folders: whether they become names of folders. Names of shards are whatever strangers wrote into them.
+    """
+    for number, name in enumerate(classes):
+        if problem := _name_problem(name, folders) or ("is there twice" if name in classes[:number] else ""):
+            raise InputError(
+                f"the class {printable(name)[:60]!r} {problem}, so --trainer cannot be used with it",
+                "give the classes other names, or train by a recipe",
+            )
+
+
+def _name_problem(name: str, folder: bool) -> str:
+    if "\n" in name or "\r" in name:
+        return "has a line break in its name"
+    if not folder:
+        return ""
     try:
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError:
+        return "has a name that no file can have"
+    if not 0 < length <= LONGEST_NAME or "/" in name or "\0" in name:
+        return "has a name that no folder can have"
+    return "has a hidden name" if name.startswith(".") else ""
 
 
 def _write_images(folder: Path, images: Sequence[NDArray[np.uint8]]) -> None:

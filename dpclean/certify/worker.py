@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpclean.errors import ConflictError, DpcleanError, SetupError
+from dpclean.errors import ConflictError, Diverged, DpcleanError, SetupError
 from dpclean.jobs.lifeline import die_with
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ def work(units: Units, runner: Runner, order: Iterable[int], *, stop: Callable[[
 def _do(units: Units, runner: Runner, run: int) -> None:
     """One run; failed, it is tried once more with the same streams, then it is a vote for nobody."""
     from dpclean.certify.trainer_command import RunFailed
-    from dpclean.train.trainer import Diverged
 
     for last in (False, True):
         try:

@@ -159,7 +159,7 @@ def certify(
     dpclean certify --votes votes.safetensors --classes 10 --sigma 0.5 --out certificate
     """
     from dpclean.cli import print_json
-    from dpclean.cli.progress import shown
+    from dpclean.cli.progress import said, shown
 
     only_votes: dict[str, Any] = {
         "classes": classes,
@@ -211,7 +211,7 @@ def certify(
     from dpclean.certify import job
 
     with shown(quiet) as progress:
-        result = job.certify(clean, out, progress=progress, **options)
+        result = job.certify(clean, out, progress=progress, say=said(quiet), **options)
     print_json(result.as_dict()) if json else _tell(result)
 
 

@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import typer
+
+from dpclean.errors import printable
+
 PLAIN_SECONDS = 10.0
 
 
@@ -28,6 +32,11 @@ class Step(Protocol):
 
 
 Show = Callable[[Step], None]
+
+
+def said(quiet: bool) -> Callable[[str], None] | None:
+    """What to call with a sentence that a user should hear before a long work; None where nothing is to be said."""
+    return None if quiet else lambda sentence: typer.echo(f"Note: {printable(sentence)}.", err=True)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def train(
     dpclean train ./clean --holdout 0.1 --recipe torchvision:convnext_tiny --init torchvision --freeze --out ./model
     """
     from dpclean.cli import print_json
-    from dpclean.cli.progress import shown
+    from dpclean.cli.progress import said, shown
     from dpclean.train import job
 
     options = {
@@ -91,7 +91,7 @@ def train(
         print_json(plan.as_dict()) if json else _tell_plan(plan)
         return
     with shown(quiet) as progress:
-        result = job.train(clean, out, progress=progress, **options)
+        result = job.train(clean, out, progress=progress, say=said(quiet), **options)
     print_json(result.as_dict()) if json else _tell(result)
 
 

@@ -7,17 +7,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from dpclean.data.files import check_there, identity_of_folder
 from dpclean.data.formats import OUTPUT_ENDINGS, READ_ENDINGS, split_ending
-from dpclean.data.listing import Listing
+from dpclean.data.listing import Listing, is_folder
+from dpclean.data.names import to_bytes, to_text
 from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.splits import split_names
 from dpclean.data.workers import WorkerPool
-from dpclean.errors import InputError
-
-SPLITS = frozenset(("train", "val", "valid", "validation", "test"))
+from dpclean.errors import InputError, Reason
 
 
 class FolderSource:
-    """Image files below root, at any depth. If every top folder is a split, the class is the folder below it."""
+    """Image files below root, at any depth. Where top folders are splits, the class is the folder below them."""
 
     kind: Literal["folder"] = "folder"
 
@@ -25,12 +26,13 @@ class FolderSource:
         self.root = root
         self.hidden = hidden
         self._options = options
-        tops = _folders(os.fsencode(root))
-        self.has_splits = bool(tops) and SPLITS.issuperset(tops)
-        if self.has_splits:
-            inner = {name for top in tops for name in _folders(os.path.join(os.fsencode(root), os.fsencode(top)))}
-            tops = sorted(inner, key=os.fsencode)
-        self.classes = tuple(tops)
+        self._identity = identity_of_folder(os.fsencode(root))
+        tops = self._folders()
+        splits = split_names(tops)
+        self.has_splits = bool(splits)
+        self._beside = tuple(top for top in tops if top not in splits) if splits else ()
+        inner = {name for split in splits for name in self._folders(split)}
+        self.classes = tuple(sorted(inner, key=to_bytes) if splits else tops)
         self._labels = {name: label for label, name in enumerate(self.classes)}
 
     def entries(self) -> Iterator[Entry]:
@@ -41,27 +43,45 @@ class FolderSource:
             yield Entry(index, found.name, self._label(found.name), target, found.reason)
 
     def samples(self, entries: Iterable[Entry], pool: WorkerPool) -> Iterator[Sample]:
-        """Decoded by the workers, in the order asked for."""
-        return pool.decode(self.root, entries)
+        """Decoded by the workers, in the order asked for. Raises InputError when the root itself is gone."""
+        for sample in pool.decode(self.root, entries, self._identity):
+            if sample.reason in (Reason.VANISHED, Reason.UNREADABLE):
+                check_there(self.root, self._identity)
+            yield sample
 
     def unsanitized(self) -> tuple[str, ...]:
         """Folders carry no tensors."""
         return ()
 
     def remarks(self) -> list[str]:
-        """Nothing: what is wrong with a file, its reason says."""
-        return []
+        """The folders beside the splits: their images have no class and are of no split."""
+        named = ", ".join(map(repr, self._beside[:5])) + (
+            f" and {len(self._beside) - 5} more" if self._beside[5:] else ""
+        )
+        return [f"beside the splits, and so of no split and no class: {named}"] if self._beside else []
 
     def _label(self, name: str) -> int:
         parts = name.split("/", 2)
         place = 1 if self.has_splits else 0
-        if len(parts) <= place + 1:
+        if len(parts) <= place + 1 or parts[0] in self._beside:
             return -1
         try:
             return self._labels[parts[place]]
         except KeyError as error:
             message = f"{self.root} got the folder {parts[place]!r} while it was listed"
             raise InputError(message, "wait until nobody writes to it, then give the same command again") from error
+
+    def _folders(self, below: str = "") -> list[str]:
+        """Names of the visible folders in a folder below root in byte order; none where it cannot be listed."""
+        root, follow_links = os.fsencode(self.root), self._options.follow_links
+        path = os.path.join(root, to_bytes(below))
+        try:
+            above = (self._identity, identity_of_folder(path))
+            with os.scandir(path) as entries:
+                names = [entry.name for entry in entries if is_folder(entry, follow_links, above)]
+        except OSError:
+            return []
+        return [to_text(name) for name in sorted(names) if not name.startswith(b".")]
 
     def _ending(self, name: str) -> str:
         """What the listing can tell of the output's ending; with "same" the content may make it another."""
@@ -75,13 +95,3 @@ def output_endings(options: ReadOptions) -> tuple[str, ...]:
     if options.output_format == "same":
         return tuple(OUTPUT_ENDINGS.values())
     return (OUTPUT_ENDINGS[options.output_format],)
-
-
-def _folders(path: bytes) -> list[str]:
-    """Names of the visible folders in path in byte order; none where it cannot be listed."""
-    try:
-        with os.scandir(path) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-    return [name.decode("utf-8", "surrogateescape") for name in sorted(names) if not name.startswith(b".")]

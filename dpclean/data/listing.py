@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dpclean.data.files import link_reason
+from dpclean.data.files import identity_of_folder, link_reason
 from dpclean.data.formats import OUTPUT_ENDINGS, split_ending, stem
+from dpclean.data.names import to_bytes, to_text
 from dpclean.errors import Reason
 
 MAX_NAME_BYTES = 3072  # of a relative name: leaves room for any root within the system's 4096
@@ -43,7 +44,7 @@ class Listing:
         self._longest_ending = max(map(len, self._endings))
 
     def __iter__(self) -> Iterator[Found]:
-        top = _Folder(self.root, b"")
+        top = _Folder(self.root, b"", self.follow_links, ())
         hidden, stack = top.hidden, [(top, iter(top.names))]
         while stack:
             folder, names = stack[-1]
@@ -54,9 +55,9 @@ class Listing:
                 yield self._found(folder, name)
             else:
                 try:
-                    inner = _Folder(self.root, folder.prefix + name)
+                    inner = _Folder(self.root, folder.prefix + name, self.follow_links, folder.path)
                 except OSError:
-                    unreadable = _decode(folder.prefix + name)
+                    unreadable = to_text(folder.prefix + name)
                     yield Found(unreadable, unreadable, Reason.UNREADABLE)
                     continue
                 hidden += inner.hidden
@@ -66,17 +67,17 @@ class Listing:
     def _found(self, folder: _Folder, name: bytes) -> Found:
         if folder.stems is None:
             folder.stems = Stems(folder.names, self._endings)
-        relative, (output, collides) = folder.prefix + name, folder.stems.of(_decode(name))
+        relative, (output, collides) = folder.prefix + name, folder.stems.of(to_text(name))
         reason: Reason | None = None
         if name in folder.irregular:
             reason = Reason.NOT_REGULAR
-        elif max(len(relative) - MAX_NAME_BYTES, len(_encode(output)) - MAX_PART_BYTES) > -self._longest_ending:
+        elif max(len(relative) - MAX_NAME_BYTES, len(to_bytes(output)) - MAX_PART_BYTES) > -self._longest_ending:
             reason = Reason.UNREADABLE
         elif name in folder.links:
             reason = link_reason(self.root, relative, self.follow_links)
         if reason is None and collides:
             reason = Reason.NAME_COLLISION
-        return Found(_decode(relative), _decode(folder.prefix) + output, reason)
+        return Found(to_text(relative), to_text(folder.prefix) + output, reason)
 
 
 class Stems:
@@ -88,12 +89,12 @@ class Stems:
 
     def __init__(self, names: Iterable[bytes], endings: frozenset[str]) -> None:
         files = [name for name in names if not name.endswith(b"/")]
-        folders = (split_ending(_decode(name[:-1])) for name in names if name.endswith(b"/"))
+        folders = (split_ending(to_text(name[:-1])) for name in names if name.endswith(b"/"))
         self._taken = {front for front, ending in folders if ending in endings}
-        self._full = _equal_stems(files) | {name for name in map(_decode, files) if stem(name) in self._taken}
+        self._full = _equal_stems(files) | {name for name in map(to_text, files) if stem(name) in self._taken}
         fresh = self._full
         while fresh:
-            candidates = (name for name in map(_decode, files) if stem(name) in fresh and name not in self._full)
+            candidates = (name for name in map(to_text, files) if stem(name) in fresh and name not in self._full)
             fresh = set(candidates)
             self._full |= fresh
 
@@ -105,10 +106,15 @@ class Stems:
 
 
 class _Folder:
-    """The names of one folder in byte order, folders with their slash. Raises OSError."""
+    """The names of one folder in byte order, folders with their slash. Raises OSError.
 
-    def __init__(self, root: bytes, prefix: bytes) -> None:
+    above: identities of the folders on the way, where links are followed; a link back to one of them is no folder.
+    """
+
+    def __init__(self, root: bytes, prefix: bytes, follow_links: bool, above: tuple[tuple[int, int], ...]) -> None:
         self.prefix = prefix
+        self.path = (*above, identity_of_folder(os.path.join(root, prefix))) if follow_links else ()
+        self._follow_links = follow_links
         self.names: list[bytes] = []
         self.links: set[bytes] = set()
         self.irregular: set[bytes] = set()
@@ -123,7 +129,7 @@ class _Folder:
         if entry.name.startswith(b"."):
             self.hidden += 1
             return
-        if entry.is_dir(follow_symlinks=False):
+        if is_folder(entry, self._follow_links, self.path):
             self.names.append(entry.name + b"/")
             return
         self.names.append(entry.name)
@@ -133,21 +139,23 @@ class _Folder:
             self.irregular.add(entry.name)
 
 
+def is_folder(entry: os.DirEntry[bytes], follow_links: bool, above: tuple[tuple[int, int], ...]) -> bool:
+    """Whether an entry is a folder to walk; a link to one is with follow_links, unless it leads back above."""
+    if entry.is_dir(follow_symlinks=False):
+        return True
+    try:
+        return follow_links and entry.is_dir() and identity_of_folder(entry.path) not in above
+    except OSError:
+        return False
+
+
 def _equal_stems(files: list[bytes]) -> set[str]:
     """The names whose stem is another one's too; hashes first, so that a large folder costs eight bytes a name."""
-    hashes = np.fromiter((hash(stem(_decode(name))) for name in files), np.int64, len(files))
+    hashes = np.fromiter((hash(stem(to_text(name))) for name in files), np.int64, len(files))
     hashes.sort()
     doubled = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     if not doubled:
         return set()
-    candidates = [name for name in map(_decode, files) if hash(stem(name)) in doubled]
+    candidates = [name for name in map(to_text, files) if hash(stem(name)) in doubled]
     counts = Counter(map(stem, candidates))
     return {name for name in candidates if counts[stem(name)] > 1}
-
-
-def _decode(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
-
-
-def _encode(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")

@@ -14,7 +14,7 @@ from dpclean.errors import Reason
 HELLO = b"dpclean worker 1\n"
 
 REQUEST = struct.Struct("<cI")  # DECODE or ENCODE, length of the JSON
-DECODE = b"D"  # {"root": ..., "files": [[number, index, name], ...]}
+DECODE = b"D"  # {"root": ..., "identity": [device, inode], "files": [[number, index, name], ...]}
 ENCODE = b"E"  # {"root": ..., "replace": bool, "images": [[number, target, format, H, W, C, has alpha], ...]}
 
 # number, identity_of(index, name), outcome, place in FORMATS, C, has alpha, H, W; then the planes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from dpclean.data.digest import identity_of
-from dpclean.data.files import Unusable
+from dpclean.data.files import Unusable, check_there, identity_of_folder
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.shard import Shard, open_shard
 from dpclean.data.shard_header import BadShard
@@ -30,6 +31,7 @@ class ShardSource:
 
     def __init__(self, root: Path, names: tuple[str, ...], options: ReadOptions, hidden: int) -> None:
         self.root = root
+        self._identity = identity_of_folder(os.fsencode(root))
         self.hidden = hidden
         self.problems: dict[str, str] = {}
         self._options = options
@@ -155,6 +157,7 @@ class ShardSource:
             try:
                 rows = shard.read_rows(run[0].index - shard.first, len(run))
             except Unusable as problem:
+                check_there(self.root, self._identity)
                 reason = problem.reason
             else:
                 for row, (entry, pixels) in enumerate(zip(run, rows, strict=False), run[0].index - shard.first):

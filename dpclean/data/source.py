@@ -35,7 +35,7 @@ class Source(Protocol):
 
     @property
     def has_splits(self) -> bool:
-        """Every top folder is one of train, val, valid, validation, test."""
+        """Top folders are splits (data/splits.py)."""
         ...
 
     @property

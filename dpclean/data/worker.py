@@ -22,6 +22,7 @@ from dpclean.data.digest import identity_of
 from dpclean.data.encode import encode
 from dpclean.data.files import Unusable, open_regular
 from dpclean.data.formats import PREFIX_BYTES, claims_image, claims_other_image, sniff
+from dpclean.data.names import to_bytes
 from dpclean.data.protocol import (
     DECODE,
     FORMATS,
@@ -78,9 +79,9 @@ def _memory() -> int:
 
 
 def _decode_all(request: dict[str, Any], options: ReadOptions, answers: IO[bytes]) -> None:
-    root = os.fsencode(request["root"])
+    root, identity = os.fsencode(request["root"]), tuple(request["identity"])
     for number, index, name in request["files"]:
-        _answer((number, identity_of(index, name)), read(root, name, options), answers)
+        _answer((number, identity_of(index, name)), read(root, name, options, identity), answers)
 
 
 def _answer(asked: tuple[int, bytes], outcome: Decoded | Reason | None, answers: IO[bytes]) -> None:
@@ -96,10 +97,12 @@ def _answer(asked: tuple[int, bytes], outcome: Decoded | Reason | None, answers:
     answers.flush()
 
 
-def read(root: bytes, name: str, options: ReadOptions) -> Decoded | Reason | None:
+def read(
+    root: bytes, name: str, options: ReadOptions, identity: tuple[int, int] | None = None
+) -> Decoded | Reason | None:
     """The image root/name, the reason why there is none, or None: no image, and the ending claims none."""
     try:
-        data = _read_file(root, name.encode("utf-8", "surrogateescape"), options.follow_links)
+        data = _read_file(open_regular(root, to_bytes(name), options.follow_links, identity))
     except Unusable as refusal:
         return refusal.reason
     except MemoryError:
@@ -112,9 +115,8 @@ def read(root: bytes, name: str, options: ReadOptions) -> Decoded | Reason | Non
     return outcome
 
 
-def _read_file(root: bytes, name: bytes, follow_links: bool) -> bytes:
+def _read_file(descriptor: int) -> bytes:
     """The whole file where its first bytes are those of an image that can be read; else these alone."""
-    descriptor = open_regular(root, name, follow_links)
     try:
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             data = file.read(PREFIX_BYTES)
@@ -130,7 +132,7 @@ def _encode_all(request: dict[str, Any], requests: IO[bytes], answers: IO[bytes]
         alpha = None
         if has_alpha:
             alpha = np.frombuffer(planes, np.uint8, offset=pixels.size).reshape(height, width)
-        path = os.path.join(os.fsencode(request["root"]), target.encode("utf-8", "surrogateescape"))
+        path = os.path.join(os.fsencode(request["root"]), to_bytes(target))
         error = _write(path, encode(pixels, alpha, format), request["replace"])
         answers.write(WRITTEN.pack(number, identity_of(number, target, planes), error))
         answers.flush()

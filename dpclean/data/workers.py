@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.crew import Crew, Slot
+from dpclean.data.files import identity_of_folder
 from dpclean.data.process import WorkerDied, WorkerLate, WorkerProcess
 from dpclean.data.protocol import DECODE, FORMATS, LEFT_BEHIND, READ, REASONS, REQUEST, RESULT
 from dpclean.data.records import Entry, ReadOptions, Sample
@@ -64,14 +65,16 @@ class WorkerPool:
         """The decoders that were started."""
         return self._decoders.pids()
 
-    def decode(self, root: Path, entries: Iterable[Entry]) -> Iterator[Sample]:
+    def decode(self, root: Path, entries: Iterable[Entry], identity: tuple[int, int] | None = None) -> Iterator[Sample]:
         """The samples of entries below root, in the same order. Raises SetupError when no worker starts.
+
+        identity: that of root when its entries were listed; of the folder that is there now, where it is not given.
 
         One call at a time: two would wait for each other's read-ahead.
         """
         if self._stream is not None:
             raise RuntimeError("the samples asked for before have not all been taken")
-        self._stream = stream = _Stream(root, self.options)
+        self._stream = stream = _Stream(root, identity or identity_of_folder(os.fsencode(root)), self.options)
         try:
             yield from self._decode(stream, iter(entries))
         finally:
@@ -116,8 +119,9 @@ class _Result(NamedTuple):
 class _Stream:
     """Results of one decode call, put back in order; what is read ahead is bounded in bytes."""
 
-    def __init__(self, root: Path, options: ReadOptions) -> None:
+    def __init__(self, root: Path, identity: tuple[int, int], options: ReadOptions) -> None:
         self.root = root
+        self.identity = identity
         self.options = options
         self._changed = threading.Condition()
         self._results: dict[int, tuple[_Result, int]] = {}
@@ -250,7 +254,8 @@ class _Decoding:
         seconds = self._stream.options.decode_timeout
         left = enumerate(self._entries[self._next :], self._first + self._next)
         files = [(place, entry.index, entry.name) for place, entry in left]
-        request = json.dumps({"root": os.fspath(self._stream.root), "files": files}).encode()
+        root, identity = os.fspath(self._stream.root), self._stream.identity
+        request = json.dumps({"root": root, "identity": identity, "files": files}).encode()
         worker.send(REQUEST.pack(DECODE, len(request)) + request, time.monotonic() + seconds)
         while self._next < len(self._entries):
             result, size = self._receive(worker, time.monotonic() + seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dpclean.data.ancestry import Ancestry
@@ -25,13 +25,13 @@ def card(
     init: DenoiserFiles | None,
     ancestry: Ancestry,
     loss: float,
-    engine: Sequence[object],
+    engine: Mapping[str, object],
 ) -> str:
     """README.md in the folder of a denoiser."""
     recipe, patches = training.recipe, training.patches
     size = sum(tensor.numel() for tensor in training.average.values())
-    torch_version, threads, device, version = engine
     named = ", ".join(f"`{printable(path.name)}`" for path in sources)
+    threads = f", {engine['threads']} threads" if engine["threads"] is not None else ""
     left_out = sum(patches.quarantined.values())
     begun = "random weights" if init is None else f"`{printable(init.id)}` (weights {init.digests()['weights']})"
     shuffled = (
@@ -69,14 +69,14 @@ as {len(patches.large):,} patches of 64 x 64 and {len(patches.small):,} of 32 x 
 
 ## Recipe
 
-Written by `dpclean denoiser fit` {version}, from {begun}:
+Written by `dpclean denoiser fit` {engine["dpclean"]}, from {begun}:
 {recipe.steps:,} steps of {recipe.batch_size} patches of 32 x 32,
 every {LARGE_EVERY}th step a quarter as many of 64 x 64;
 Muon for the inner filters (peak rate {MUON_FACTOR * recipe.learning_rate:g}), AdamW for the rest
 ({recipe.learning_rate:g}), cosine, gradient norm clipped at 1, exponential average, bfloat16;
 loss: squared error of the image over sigma^2 / (1 + {USUAL_GAIN:g} sigma), sigma log-uniform,{perceptual}
 seed {recipe.seed};
-torch {torch_version} on {device}, {threads} threads. Mean loss at the end: {loss:.4f}. Weights stored in float16.
+torch {engine["torch"]} on {engine["device"]}{threads}. Mean loss at the end: {loss:.4f}. Weights stored in float16.
 
 ## Quality
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from dpclean import __version__
+from dpclean.build import build
 from dpclean.data.ancestry import united
 from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.card import card
@@ -28,24 +28,21 @@ from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.denoise.samples import samples_png
 from dpclean.denoise.start import Start
 from dpclean.denoise.training import Recipe, Training
-from dpclean.errors import ConflictError, DpcleanError, Interrupted, UsageError
+from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
+from dpclean.small_files import read_small_file
 from dpclean.threads import check_threads, choose_threads, computing_with
 
 CHECKPOINT_SECONDS = 60.0
 JOB_NAME, CHECKPOINT_NAME = "dpclean.fit.json", "checkpoint.safetensors"
+JOB_FIELDS: dict[str, type] = {"parameters": dict, "engine": dict, "steps": int}
+MEAN = "mean loss"  # in a checkpoint, beside the training's own state
 PROBED = 8  # steps that are timed to find how many fit into the minutes
 SAMPLES = 4  # images in the picture
 RATE, RATE_FROM_INIT = 1e-3, 3e-4
-
-
-class Diverged(DpcleanError):
-    """The loss is not finite any more."""
-
-    code = "diverged"
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def fit(
     with Staging(Path(out)) as staging, computing_with(_threads(staging.partial, threads, overwrite)):
         _check_out(staging.out, overwrite)
         patches = read_patches(sources, seed=seed, workers=workers)
-        fixed = {
+        parameters = {
             "images": hashlib.sha256(patches.ancestry.images.tobytes()).hexdigest(),
             "init": start.files.digests() if start.files else None,
             "classifier": classifier.weights_sha256 if classifier else None,
@@ -126,20 +123,25 @@ def fit(
             "batch_size": batch_size,
             "learning_rate": rate,
             "seed": seed,
-            "engine": [torch.__version__, torch.get_num_threads(), str(where), __version__],
         }
-        finished = None if overwrite else _job(staging.out, staging.out, fixed)
-        job = finished or (None if overwrite else _job(staging.partial, staging.out, fixed))
+        engine = {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads() if where.type == "cpu" else None,
+            "device": str(where),
+            "dpclean": build(),
+        }
+        finished = None if overwrite else _job(staging.out, staging.out, parameters, {})
+        job = finished or (None if overwrite else _job(staging.partial, staging.out, parameters, engine))
         if job is None:
             probe = Recipe(PROBED, batch_size, rate, seed)
             wanted = steps or _steps(start.training(patches, probe, where, classifier), minutes)
-            job = {"format": 1, "fixed": fixed, "steps": wanted}
+            job = {"format": 1, "parameters": parameters, "engine": engine, "steps": wanted}
             staging.start()
             write_durably(staging.partial / JOB_NAME, as_json(job))
         recipe = Recipe(job["steps"], batch_size, rate, seed)
         if finished is None:
             training = start.training(patches, recipe, where, classifier)
-            _fit(staging, training, start, sources, fixed, progress or (lambda _: None))
+            _fit(staging, training, start, sources, engine, progress or (lambda _: None))
     return FitResult(
         out=str(staging.out),
         images=patches.images,
@@ -157,7 +159,7 @@ def _fit(
     training: Training,
     start: Start,
     sources: Sequence[Path],
-    fixed: dict[str, Any],
+    engine: dict[str, Any],
     progress: Callable[[Progress], None],
 ) -> None:
     """Train to the end, write the denoiser, make it OUT."""
@@ -168,7 +170,7 @@ def _fit(
     except Diverged:
         staging.discard()
         raise
-    _write(staging.partial, start, training, sources, loss, fixed)
+    _write(staging.partial, start, training, sources, loss, engine)
     checkpoint.unlink(missing_ok=True)
     staging.commit()
 
@@ -181,15 +183,18 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise ConflictError(f"{str(out)!r} exists and was not made by 'denoiser fit'", "choose another --out")
 
 
-def _job(folder: Path, out: Path, fixed: dict[str, Any]) -> dict[str, Any] | None:
-    """The job that a folder belongs to, None where there is none. Raises ConflictError for one of other parameters."""
-    path = folder / JOB_NAME
-    if not path.exists():
+def _job(folder: Path, out: Path, parameters: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any] | None:
+    """The job that a folder belongs to, None where there is none. Raises ConflictError for one of other parameters.
+
+    engine: what must be as it was too, to go on to the same weights; of what is finished nothing.
+    """
+    job = _read_job(folder)
+    if job is None:
         return None
-    job: dict[str, Any] = json.loads(path.read_bytes())
-    changed = sorted(name for name in fixed if job["fixed"].get(name) != fixed[name])
+    begun, asked = {**job["parameters"], **job["engine"]}, {**parameters, **engine}
+    changed = sorted(name for name in asked if begun.get(name) != asked[name])
     if changed:
-        told = ", ".join(f"{name.replace('_', '-')} was {job['fixed'].get(name)}" for name in changed)
+        told = ", ".join(f"{name.replace('_', '-')} was {begun.get(name)}" for name in changed)
         raise ConflictError(
             f"{str(out)!r} was begun with other parameters: {told}",
             "choose another --out, or --overwrite to start again",
@@ -197,10 +202,25 @@ def _job(folder: Path, out: Path, fixed: dict[str, Any]) -> dict[str, Any] | Non
     return job
 
 
+def _read_job(folder: Path) -> dict[str, Any] | None:
+    """What a folder's job file says, None where there is none. Raises InputError where it is damaged."""
+    path = folder / JOB_NAME
+    try:
+        job = json.loads(read_small_file(path))
+        if not all(isinstance(job[name], kind) for name, kind in JOB_FIELDS.items()):
+            raise ValueError("it is no job of 'denoiser fit'")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} is damaged: {error}", "start again with --overwrite") from error
+    fields: dict[str, Any] = job
+    return fields
+
+
 def _threads(partial: Path, asked: int | None, overwrite: bool) -> int | None:
     """With how many threads; those that an interrupted job was begun with, as the weights depend on their number."""
-    if asked is None and not overwrite and (partial / JOB_NAME).exists():
-        recorded: int = json.loads((partial / JOB_NAME).read_bytes())["fixed"]["engine"][1]
+    if asked is None and not overwrite and (job := _read_job(partial)) is not None:
+        recorded: int | None = job["engine"].get("threads")
         return recorded
     return choose_threads(asked)
 
@@ -218,30 +238,32 @@ def _train(
     training: Training, checkpoint: Path, interrupted: threading.Event, progress: Callable[[Progress], None]
 ) -> float:
     """All steps from the last checkpoint on; the mean loss of the last ones."""
+    mean = torch.zeros((), dtype=torch.float64)
     if checkpoint.exists():
-        training.restore(load_file(checkpoint))
+        state = load_file(checkpoint)
+        mean = state.pop(MEAN)
+        training.restore(state)
     total, first = training.recipe.steps, training.done
     begun = saved = time.monotonic()
-    mean = 0.0
     while training.done < total:
         loss = training.step()
         if not np.isfinite(loss):
             raise Diverged(f"the loss is not finite after {training.done} steps", "give a lower --learning-rate")
-        mean += max(0.01, 1 / (training.done - first)) * (loss - mean)
+        mean += max(0.01, 1 / training.done) * (loss - mean)
         now = time.monotonic()
         left = (now - begun) * (total - training.done) / (training.done - first)
         progress(Progress(training.done, total, f"loss {mean:.4f}, {left:.0f} s left"))
         stopped = interrupted.is_set() and training.done < total
         if stopped or now - saved >= CHECKPOINT_SECONDS:
-            write_durably(checkpoint, save(training.state()))
+            write_durably(checkpoint, save({**training.state(), MEAN: mean}))
             saved = now
         if stopped:
             raise Interrupted(f"stopped after {training.done} of {total} steps, saved", "the same command goes on")
-    return mean
+    return float(mean)
 
 
 def _write(
-    folder: Path, start: Start, training: Training, sources: Sequence[Path], loss: float, fixed: dict[str, Any]
+    folder: Path, start: Start, training: Training, sources: Sequence[Path], loss: float, engine: dict[str, Any]
 ) -> None:
     """The diffusers layout with float16 weights, the ancestry as far as it is known, a picture and the card."""
     (folder / "scheduler").mkdir(exist_ok=True)
@@ -258,7 +280,7 @@ def _write(
     shown = source[:: max(1, len(source) // SAMPLES)][:SAMPLES].permute(0, 2, 3, 1).cpu().contiguous().numpy()
     files = find_denoiser(str(folder))
     write_durably(folder / "samples.png", samples_png(files, shown, device=str(training.device)))
-    text = card(sources, training, init=start.files, ancestry=ancestry, loss=loss, engine=fixed["engine"])
+    text = card(sources, training, init=start.files, ancestry=ancestry, loss=loss, engine=engine)
     write_durably(folder / "README.md", text.encode())
 
 

@@ -97,6 +97,7 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
     opened = [open_source(path, options) for path in sources]
     listed = sum(1 for source in opened for _ in source.entries())
     every = max(1, -(-listed // MOST_PATCHES))
+    chosen = [list(itertools.islice(source.entries(), 0, None, every)) for source in opened]
     room = MOST_PATCHES - listed // every  # for further crops of what is larger than a patch
     firsts: dict[int, list[NDArray[np.uint8]]] = {SMALL: [], LARGE: []}
     others: dict[int, list[NDArray[np.uint8]]] = {SMALL: [], LARGE: []}
@@ -108,7 +109,7 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
     with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for number, source in enumerate(opened):
             before, digest = images, PixelDigest()
-            for sample in source.samples(itertools.islice(source.entries(), 0, None, every), pool):
+            for sample in source.samples(chosen[number], pool):
                 if sample.pixels is None:
                     reasons.update([sample.reason.value] if sample.reason is not None else [])
                     continue

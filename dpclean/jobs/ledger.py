@@ -17,6 +17,7 @@ from dpclean.errors import ConflictError, InternalError, SetupError
 T = TypeVar("T")
 
 FORMAT = 1
+PAGE = 4096  # rows of the listing that are read together
 PENDING, DONE, QUARANTINED, LEFT_BEHIND = "pending", "done", "quarantined", "left-behind"
 # results of SQLite that speak of the disk, not of what is on it
 _DISK = (
@@ -39,7 +40,7 @@ CREATE TABLE samples (
     label INTEGER NOT NULL,         -- class number, -1 none
     target BLOB NOT NULL,           -- name of the output file or shard
     status TEXT NOT NULL,           -- {PENDING} | {DONE} | {QUARANTINED} | {LEFT_BEHIND}
-    reason TEXT,                    -- of quarantine
+    reason TEXT,                    -- of quarantine; while pending: what the listing alone tells
     height INTEGER, width INTEGER, channels INTEGER,
     raw_sha256 BLOB,                -- of the raw pixels [H, W, C]
     clean_sha256 BLOB               -- of the sanitized pixels [H, W, C]
@@ -72,6 +73,7 @@ class Listed:
     name: bytes
     label: int
     target: bytes
+    reason: str | None = None  # why it is left out, as far as the listing alone tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +187,22 @@ class Ledger:
 
     def freeze(self, listing: Iterable[Listed]) -> int:
         """Write the listing, each sample pending; inside a transaction. Returns its length."""
-        rows = ((e.position, e.name, e.label, e.target, PENDING) for e in listing)
+        rows = ((e.position, e.name, e.label, e.target, e.reason, PENDING) for e in listing)
         return self._db.executemany(
-            "INSERT INTO samples (position, name, label, target, status) VALUES (?, ?, ?, ?, ?)", rows
+            "INSERT INTO samples (position, name, label, target, reason, status) VALUES (?, ?, ?, ?, ?, ?)", rows
         ).rowcount
 
-    def listing(self) -> Iterator[Listed]:
-        """The frozen listing, in order."""
-        for row in self._rows("SELECT position, name, label, target FROM samples ORDER BY position"):
-            if b".." in row[3].split(b"/") or row[3].startswith(b"/"):
-                raise self._damaged(f"{os.fsdecode(row[3])!r} leads out of OUT")
-            yield Listed(*row)
+    def listing(self, start: int = 0) -> Iterator[Listed]:
+        """The frozen listing from a position on, in order; rows may be recorded meanwhile."""
+        query = (
+            "SELECT position, name, label, target, reason FROM samples WHERE position >= ? ORDER BY position LIMIT ?"
+        )
+        while rows := list(self._rows(query, start, PAGE)):
+            for row in rows:
+                if b".." in row[3].split(b"/") or row[3].startswith(b"/"):
+                    raise self._damaged(f"{os.fsdecode(row[3])!r} leads out of OUT")
+                yield Listed(*row)
+            start = rows[-1][0] + 1
 
     def record(self, outcomes: Iterable[Outcome], targets: Mapping[int, bytes] = MappingProxyType({})) -> None:
         """What became of samples, and under which name where it is not the listing's; inside a transaction.

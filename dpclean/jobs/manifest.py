@@ -84,6 +84,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: dict[str, str]
 
 
+class _Asked(msgspec.Struct):
+    """What of a manifest's parameters others rely on; there are more."""
+
+    sigma: float
+    alpha_policy: Literal["composite", "drop", "keep", "reject"]
+    layout: str | None
+    format: str
+    follow_links: bool
+    max_pixels: int
+    limit: int | None
+
+
 def dump(manifest: Manifest) -> bytes:
     """The manifest as indented JSON, ending in a newline."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
@@ -114,6 +126,8 @@ def read(folder: Path) -> Manifest | None:
                 f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
                 f"use {fields.get('tool', 'a newer dpclean')} or newer",
             )
-        return msgspec.convert(fields, Manifest)
-    except msgspec.MsgspecError as error:
+        manifest = msgspec.convert(fields, Manifest)
+        msgspec.convert(manifest.parameters, _Asked)
+        return manifest
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{str(path)!r} is no manifest: {error}", "restore the file, or sanitize again") from error

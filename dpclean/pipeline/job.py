@@ -11,12 +11,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpclean import __version__
+from dpclean.build import build
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
+from dpclean.data.names import to_bytes, to_text
 from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Source, open_source
 from dpclean.data.workers import WorkerPool
-from dpclean.errors import ConflictError, InputError, InternalError
+from dpclean.errors import ConflictError, InputError, InternalError, Reason
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.ledger import DONE, PENDING, Ledger, Listed
@@ -96,7 +97,10 @@ class _Job:
                 if not resuming:
                     self._begin(ledger_path, source, parameters, _engine(denoiser))
                 with closing(Ledger(ledger_path)) as ledger:
-                    key = self._check_resumable(ledger, source, _engine(denoiser))
+                    self._check_engine(ledger, _engine(denoiser))
+                    if resuming:
+                        self._check_listing(ledger, source)
+                    key = self._key(ledger.known("key_commitment", str))
                     manifest, sanitized, pages = self._work(ledger, source, pool, denoiser, key)
         except InputError:
             # nothing can come of it; the workers, who may still be writing, are gone by now
@@ -158,20 +162,18 @@ class _Job:
             )
         return True
 
-    def _check_resumable(self, ledger: Ledger, source: Source, engine: dict[str, Any]) -> bytes:
-        """The job's key, after checking that this process would do what the job began."""
+    def _check_engine(self, ledger: Ledger, engine: dict[str, Any]) -> None:
+        """Refuse where this process would not do what the job began."""
         changed = _changes(ledger.known("engine", dict), engine)
         if changed:
             raise ConflictError(
                 f"{str(self.out)!r} was begun with {_tell(changed, 0)}; here it would go on with {_tell(changed, 1)}",
                 "go on where it was begun, or --overwrite to start again",
             )
-        self._check_listing(ledger, source)
-        return self._key(ledger.known("key_commitment", str))
 
     def _check_listing(self, ledger: Ledger, source: Source) -> None:
         """Refuse where RAW's names and classes are not those of the frozen listing any more."""
-        now = ((os.fsencode(entry.name), entry.label) for entry in self._entries(source))
+        now = ((to_bytes(entry.name), entry.label) for entry in self._entries(source))
         then = ((row.name, row.label) for row in ledger.listing())
         for new, old in itertools.zip_longest(now, then):
             if new != old:
@@ -185,8 +187,9 @@ class _Job:
     def _source(self) -> Source:
         return open_source(self.raw, self.options.read_options())
 
-    def _entries(self, source: Source, start: int = 0) -> Iterator[Entry]:
-        return itertools.islice(source.entries(), start, self.options.limit)
+    def _entries(self, source: Source) -> Iterator[Entry]:
+        """What RAW holds now; once the job has begun, the ledger's listing alone counts."""
+        return itertools.islice(source.entries(), self.options.limit)
 
     def _parameters(self) -> tuple[DenoiserFiles, dict[str, Any]]:
         from dpclean.denoise.loading import find_denoiser
@@ -219,7 +222,7 @@ class _Job:
         self.staging.start()
         with closing(Ledger(ledger_path)) as ledger, ledger.transaction():
             ledger.freeze(
-                Listed(e.index, os.fsencode(e.name), e.label, os.fsencode(e.target)) for e in self._entries(source)
+                Listed(e.index, to_bytes(e.name), e.label, to_bytes(e.target), e.reason) for e in self._entries(source)
             )
             seed = self.options.seed
             key = draw_key() if seed is None else key_from_seed(seed, "sanitize")
@@ -237,14 +240,14 @@ class _Job:
         sink = open_sink(source, self.staging.partial, self.options.read_options(), pool, kept)
         start, before = ledger.first_pending(), ledger.count(DONE)
         if start is not None:
-            samples = source.samples(self._entries(source, start), pool)
+            samples = source.samples(map(_entry_of, ledger.listing(start)), pool)
             work_off(samples, denoiser, sink, ledger, self.options, key, self.progress)
+        if (pending := ledger.count(PENDING)) > 0:
+            raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
         if ledger.count(DONE) == 0:
             raise InputError(
                 f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used", "look at RAW"
             )
-        if (pending := ledger.count(PENDING)) > 0:
-            raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
         sink.finish()
         manifest = seal(
             self.staging.partial, self.out, self.raw, ledger, source, denoiser, self.options, key, self.inherited
@@ -332,6 +335,11 @@ class _Job:
         )
 
 
+def _entry_of(row: Listed) -> Entry:
+    reason = None if row.reason is None else Reason(row.reason)
+    return Entry(row.position, to_text(row.name), row.label, to_text(row.target), reason)
+
+
 def _check_places(raw: Path, out: Path) -> None:
     if raw == out:
         raise ConflictError(f"OUT is RAW: {str(out)!r}", "choose another --out")
@@ -354,7 +362,7 @@ def _engine(denoiser: Denoiser) -> dict[str, Any]:
     """What decides the bytes beside the options: device kind, type, shapes and library versions."""
     return {
         **denoiser.engine,
-        "versions": {"dpclean": __version__} | {name: metadata.version(name) for name in LIBRARIES},
+        "versions": {"dpclean": build()} | {name: metadata.version(name) for name in LIBRARIES},
     }
 
 
@@ -379,10 +387,10 @@ def _what_changed(new: tuple[bytes, int] | None, old: tuple[bytes, int] | None) 
     """In words, where two listings in byte order first differ."""
     if old is None or (new is not None and new[0] < old[0]):
         assert new is not None
-        return f"{os.fsdecode(new[0])!r} has been added"
+        return f"{to_text(new[0])!r} has been added"
     if new is None or new[0] != old[0]:
-        return f"{os.fsdecode(old[0])!r} is gone"
-    return f"{os.fsdecode(new[0])!r} has another class"
+        return f"{to_text(old[0])!r} is gone"
+    return f"{to_text(new[0])!r} has another class"
 
 
 def _warnings(manifest: manifests.Manifest) -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dpclean import __version__
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import PixelDigest
+from dpclean.data.names import to_text
 from dpclean.data.source import Source
 from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs import manifest as manifests
@@ -162,7 +163,7 @@ def _raw_digest(ledger: Ledger) -> str:
     """Pixel digest of the raw samples that were used, at their places in the frozen listing."""
     digest = PixelDigest()
     for done in ledger.done():
-        digest.update(done.position, os.fsdecode(done.name), done.label, done.shape, done.raw_sha256)
+        digest.update(done.position, to_text(done.name), done.label, done.shape, done.raw_sha256)
     return digest.hexdigest()
 
 
@@ -172,7 +173,7 @@ def _clean_digest(ledger: Ledger, shards: bool) -> str:
     for index, done in enumerate(ledger.done(by_target=True)):
         row = row + 1 if done.target == previous else 0
         previous = done.target
-        name = os.fsdecode(done.target) + (f"#{row}" if shards else "")
+        name = to_text(done.target) + (f"#{row}" if shards else "")
         digest.update(index, name, done.label, done.shape, done.clean_sha256)
     return digest.hexdigest()
 

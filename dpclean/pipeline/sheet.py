@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dpclean.contact_sheet import SheetRow, write_contact_sheet
+from dpclean.data.names import to_text
 from dpclean.data.source import Entry, Source
 from dpclean.data.workers import WorkerPool
 from dpclean.jobs.ledger import DONE, Done, Ledger
@@ -23,7 +23,7 @@ EXAMPLES = 12
 
 def entry_of(done: Done) -> Entry:
     """The listing's entry of a sample that was sanitized."""
-    return Entry(done.position, os.fsdecode(done.name), done.label, os.fsdecode(done.target), None)
+    return Entry(done.position, to_text(done.name), done.label, to_text(done.target), None)
 
 
 def pages(out: Path) -> list[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from dpclean.data.digest import pixel_sha256
+from dpclean.data.names import to_bytes
 from dpclean.data.sink import Sink
 from dpclean.data.source import Sample
 from dpclean.errors import InputError, InternalError, Interrupted, Reason
@@ -91,7 +91,7 @@ def _denoised(chunk: list[Sample], denoiser: Denoiser, key: bytes) -> dict[int, 
 
 def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
     """What became of a sample; a usable one goes to the sink."""
-    position, name = sample.entry.index, os.fsencode(sample.entry.name)
+    position, name = sample.entry.index, to_bytes(sample.entry.name)
     if sample.left_behind:
         return Outcome(position, name, LEFT_BEHIND)
     if sample.pixels is None:
@@ -108,7 +108,7 @@ def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
 
 def _commit(ledger: Ledger, sink: Sink, outcomes: list[Outcome], retried: int) -> None:
     """Bytes first, then the rows that speak of them."""
-    targets = {index: os.fsencode(target) for index, target in sink.sync()}
+    targets = {index: to_bytes(target) for index, target in sink.sync()}
     with ledger.transaction():
         ledger.record(outcomes, targets)
         ledger.set("retried", retried)

@@ -68,7 +68,8 @@ def read_images(
     options = options or ReadOptions()
     source = open_source(path, options)
     with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
-        samples = list(source.samples(itertools.islice(source.entries(), limit), pool))
+        entries = list(itertools.islice(source.entries(), limit))
+        samples = list(source.samples(entries, pool))
     usable = [sample for sample in samples if sample.pixels is not None]
     if not usable:
         raise InputError(

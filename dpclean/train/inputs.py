@@ -15,6 +15,7 @@ from dpclean.data.records import ReadOptions
 from dpclean.errors import InputError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.manifest import Manifest
+from dpclean.small_files import check_regular_file
 from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
 from dpclean.train.options import Options
 
@@ -42,11 +43,11 @@ def read_inputs(clean: Path, options: Options) -> Inputs:
     Raises InputError where a class has no training image or the test images have classes that CLEAN has not.
     """
     manifest = manifests.read(clean)
-    whole = read_images(clean, _read_options(manifest), workers=options.workers)
+    whole = read_images(clean, read_options(manifest), workers=options.workers)
     hashes = pixel_hashes(whole)
     train, test, source = _divide(whole, options)
     labelled = train.take(train.labels >= 0)
-    check_classes(labelled)
+    check_classes(labelled, manifest.classes if manifest is not None else ())
     train_hashes = pixel_hashes(labelled)
     test_hashes = pixel_hashes(test) if test is not None else []
     inherited = ancestry_of_data(clean)
@@ -63,11 +64,11 @@ def read_inputs(clean: Path, options: Options) -> Inputs:
         test_digest=pixel_digest(test, test_hashes) if test is not None else None,
         shared=sum(found in known or (source == "test" and found in inherited) for found in test_hashes),
         unlabelled=len(train) - len(labelled),
-        not_sanitized=_not_sanitized(whole, hashes, manifest),
+        not_sanitized=_not_sanitized(clean, whole, hashes, manifest),
     )
 
 
-def _read_options(manifest: Manifest | None) -> ReadOptions:
+def read_options(manifest: Manifest | None) -> ReadOptions:
     """Sanitized data as they were written: an alpha plane in them is unsanitized and is left unread."""
     if manifest is None:
         return ReadOptions()
@@ -95,13 +96,17 @@ def relabelled(images: Images, classes: Sequence[str]) -> Images:
     return replace(images, labels=match_labels(images, classes), classes=tuple(classes))
 
 
-def check_classes(train: Images) -> None:
-    """Refuse what nothing can be learned from."""
+def check_classes(train: Images, expected: Sequence[str] = ()) -> None:
+    """Refuse what nothing can be learned from. expected: classes that should be there, by a manifest.
+
+    A class that has lost all its images has no folder in sanitized data, so nothing but the manifest tells of it.
+    """
     if len(train.classes) < 2:
         message = f"the training data have {len(train.classes)} class{'' if len(train.classes) == 1 else 'es'}"
         raise InputError(f"{message}, a classifier needs two", "sort the images into one folder a class")
     counts = np.bincount(train.labels, minlength=len(train.classes))
     empty = [name for name, count in zip(train.classes, counts, strict=True) if count == 0]
+    empty += [name for name in expected if name not in train.classes]
     if empty:
         named = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
         raise InputError(f"classes without a training image: {named}", "add images, or remove these classes")
@@ -117,14 +122,40 @@ def _manifest_sha256(clean: Path) -> str:
     return hashlib.sha256((clean / manifests.NAME).read_bytes()).hexdigest()
 
 
-def _not_sanitized(whole: Images, hashes: Sequence[bytes], manifest: Manifest | None) -> list[str]:
+def without_looking(clean: Path, manifest: Manifest | None) -> list[str]:
+    """Why data are not sanitized data, as far as it can be told before they are read."""
     if manifest is None:
         return [f"the training data have no {manifests.NAME}, so nothing says that they are sanitized"]
-    reasons = [] if manifest.sanitized else ["sigma is 0: the training data are not sanitized"]
+    reasons = [] if manifest.sanitized and manifest.noise.sigma > 0 else ["sigma is 0: the data are not sanitized"]
+    return reasons + ([f"their {manifests.NAME} was edited"] if was_edited(clean, manifest) else [])
+
+
+def was_edited(clean: Path, manifest: Manifest) -> bool:
+    """Whether a manifest contradicts itself or the checksums beside it. Nothing keeps forgers from changing all."""
+    if manifest.noise.sigma != manifest.parameters.get("sigma"):
+        return True
+    sums = clean / manifests.CHECKSUMS_NAME
+    try:
+        check_regular_file(sums)
+        with sums.open("rb") as file:
+            told = [line.split()[0].decode() for line in file if line.endswith(b"  " + manifests.NAME.encode() + b"\n")]
+    except (OSError, ValueError):
+        return False
+    return told != [_manifest_sha256(clean)]
+
+
+def is_what_was_written(whole: Images, hashes: Sequence[bytes], manifest: Manifest) -> bool:
+    """Whether images are the sanitized ones that a manifest speaks of."""
     known = whole.classes if not manifest.classes else manifest.classes
-    if set(whole.classes) <= set(known):
-        labels = whole.source_labels if not manifest.classes else match_labels(whole, known)
-        digest = pixel_digest(whole, hashes, indices=range(len(whole)), labels=labels.tolist())
-        if digest == manifest.output.pixel_digest:
-            return reasons
-    return [*reasons, "the training data are not those that their manifest speaks of: they have changed since"]
+    if not set(whole.classes) <= set(known):
+        return False
+    labels = whole.source_labels if not manifest.classes else match_labels(whole, known)
+    digest = pixel_digest(whole, hashes, indices=range(len(whole)), labels=labels.tolist())
+    return digest == manifest.output.pixel_digest
+
+
+def _not_sanitized(clean: Path, whole: Images, hashes: Sequence[bytes], manifest: Manifest | None) -> list[str]:
+    reasons = without_looking(clean, manifest)
+    if manifest is not None and not is_what_was_written(whole, hashes, manifest):
+        reasons.append("the training data are not those that their manifest speaks of: they have changed since")
+    return reasons

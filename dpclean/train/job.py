@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dpclean import __version__
+from dpclean.build import build
 from dpclean.denoise.denoiser import choose_device, has_bf16
-from dpclean.errors import ConflictError, InputError, Interrupted
+from dpclean.errors import ConflictError, Diverged, InputError, Interrupted
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
@@ -31,7 +31,7 @@ from dpclean.train.material import Material
 from dpclean.train.options import Options
 from dpclean.train.results import Plan, Progress, TrainResult
 from dpclean.train.seal import seal
-from dpclean.train.trainer import Diverged, Epoch, Trainer
+from dpclean.train.trainer import Epoch, Trainer
 
 CHECKPOINT_SECONDS = 10.0
 STEPS_SAMPLED_BY_PLAN = 4
@@ -48,15 +48,17 @@ def train(
     out: str | os.PathLike[str],
     *,
     progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a classifier on what `sanitize` wrote; the same call again goes on, or finds OUT complete.
 
+    say: gets at the beginning, as a sentence without a full stop, why no certificate can rest on the model.
     options: the fields of `dpclean.train.options.Options`. The same seed gives the same weights on the same machine
     with the same number of threads. Raises UsageError, InputError, SetupError, ConflictError, Diverged, or Interrupted
     after a signal, each with a remedy.
     """
-    job = _Job(Path(clean), Path(out), Options(**options), progress or (lambda _: None))
+    job = _Job(Path(clean), Path(out), Options(**options), progress or (lambda _: None), say or (lambda _: None))
     with job.staging, computing_with(job.choose_threads()):
         return job.run()
 
@@ -71,9 +73,17 @@ def plan(clean: str | os.PathLike[str], out: str | os.PathLike[str], **options: 
 class _Job:
     """One command's paths and options, and the steps from listing to commit."""
 
-    def __init__(self, clean: Path, out: Path, options: Options, progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        clean: Path,
+        out: Path,
+        options: Options,
+        progress: Callable[[Progress], None],
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.options = options
         self.progress = progress
+        self.say = say
         self.staging = Staging(out)
         self.out = self.staging.out
         self.device = choose_device(options.device)
@@ -99,6 +109,8 @@ class _Job:
         finished = self._finished()
         if finished is not None:
             return self._result(finished, already_complete=True)
+        for reason in self.material.told_at_once():
+            self.say(f"not certifiable: {reason}")
         job = json.dumps({"parameters": self.material.parameters, "engine": self._engine()})
         if not self._resumes():
             self.staging.start()
@@ -161,7 +173,8 @@ class _Job:
             "bf16": has_bf16(self.device),
             "threads": torch.get_num_threads() if cpu else None,
             "torch": torch.__version__,
-            "dpclean": __version__,
+            "torchvision": metadata.version("torchvision"),
+            "dpclean": build(),
         }
 
     def _host(self) -> dict[str, str]:

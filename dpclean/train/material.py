@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
+from dpclean.jobs import manifest as manifests
 from dpclean.train import inputs as data
 from dpclean.train.dataset import Images, pixel_digest, pixel_hashes, read_images, split
 from dpclean.train.images import prepare
@@ -17,6 +18,8 @@ from dpclean.train.init import Init, described_init, find_init
 from dpclean.train.inputs import Inputs
 from dpclean.train.options import Options
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
+
+RAW_FIRST = "training began on raw data (--warm-start)"
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,16 @@ class Material:
         begun_from = [part.ancestry for part in (self.warm, self.init) if part is not None]
         return united([self.inputs.ancestry, *begun_from])
 
+    def told_at_once(self) -> list[str]:
+        """Why no certificate can rest on weights made of this, as far as it is known before anything is read."""
+        reasons = data.without_looking(self.clean, manifests.read(self.clean))
+        return reasons + ([RAW_FIRST] if self.options.warm_start is not None else [])
+
     def not_certifiable(self) -> list[str]:
         """Why no certificate can rest on weights made of this, one sentence each."""
         reasons = list(self.inputs.not_sanitized)
         if self.warm is not None:
-            reasons.append("training began on raw data (--warm-start)")
+            reasons.append(RAW_FIRST)
         if self.init is not None:
             reasons += [f"the weights begun from: {reason}" for reason in self.init.not_certifiable]
         return reasons

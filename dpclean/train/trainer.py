@@ -17,20 +17,13 @@ from torch.nn import functional
 
 from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.denoiser import has_bf16
-from dpclean.errors import DpcleanError, InputError
+from dpclean.errors import Diverged, InputError
 from dpclean.train import augment
 from dpclean.train.networks import Residual, build, head
 from dpclean.train.optimizers import make_optimizers, scale
 from dpclean.train.recipes import Recipe
 
 WHITENING_IMAGES = 5000  # from which the first layer's filters are found
-
-
-class Diverged(DpcleanError):
-    """A fit whose loss or weights are not finite any more."""
-
-    code = "diverged"
-    exit = 3
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,7 @@ def test_the_sentences_name_what_the_claims_rest_on() -> None:
     assert "recorded to have gone into them" in said(init=made_of(5))
     assert "7 of the test points went into the denoiser" in said(init=made_of(5, points=7))
     assert "python x.py" in said(trainer="python x.py") and "keeps nothing from run to run" in said(trainer="x")
+    assert "is the same program throughout" in said(trainer="x") and "same program" not in said()
     assert "the word of whoever issued this" in said()
     assert "The votes were taken elsewhere" in said(origin="external", raw=None, denoiser=None)
     assert "ChaCha20" not in said(origin="external", raw=None, denoiser=None)

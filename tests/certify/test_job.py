@@ -251,8 +251,10 @@ def test_sanitized_data_name_what_is_certified(raw: Path, tmp_path: Path, transp
     dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu", seed=5)
     raw.rename(tmp_path / "moved")
     with pytest.raises(InputError):
-        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", **FEW)
-    result = certify(clean, tmp_path / "out", raw=tmp_path / "moved", trainer=trainer, device="cpu", **FEW)
+        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", denoiser=transparent, **FEW)
+    result = certify(
+        clean, tmp_path / "out", raw=tmp_path / "moved", trainer=trainer, device="cpu", denoiser=transparent, **FEW
+    )
     terms = json.loads((tmp_path / "out/certificate.json").read_text())["terms"]
     assert result.runs == 6 and terms["sigma"] == "0.25" and terms["seed"] is None
     manifest = json.loads((clean / "dpclean.json").read_text())
@@ -267,7 +269,7 @@ def test_raw_data_other_than_those_sanitized_are_refused(
     dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu")
     shutil.copy(raw / "train/red/000.png", raw / "train/red/001.png")
     with pytest.raises(InputError) as refused:
-        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", **FEW)
+        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", denoiser=transparent, **FEW)
     assert "digest" in refused.value.message
     assert not Staging(tmp_path / "out").key.exists()
 
@@ -278,7 +280,7 @@ def test_data_with_planes_kept_as_they_were_are_refused(
     clean = tmp_path / "clean"
     dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu", alpha_policy="keep")
     with pytest.raises(InputError) as refused:
-        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", **FEW)
+        certify(clean, tmp_path / "out", trainer=trainer, device="cpu", denoiser=transparent, **FEW)
     assert "keep" in refused.value.message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,10 +16,11 @@ from dpclean.certify.options import Options
 from dpclean.certify.statements import assumptions, warnings
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_terms
+from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.digest import pixel_sha256
 from dpclean.denoise.fit import fit
-from dpclean.errors import InputError
+from dpclean.errors import InputError, UsageError
 from dpclean.train.job import train
 from tests.certify.conftest import colour_image, write_folder
 
@@ -133,3 +135,116 @@ def test_a_damaged_record_is_no_record(raw: Path, tmp_path: Path, transparent: s
     with pytest.raises(InputError, match="damaged"):
         certify(raw, tmp_path / "out", denoiser=str(spoilt), sigma="0.25", **FEW)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+# -- a manifest that strangers put into raw data
+
+
+def sanitized(raw: Path, out: Path, denoiser: str, **options: Any) -> Path:
+    dpclean.sanitize(raw, out, sigma=0.25, denoiser=denoiser, device="cpu", workers=1, **options)
+    return out
+
+
+def edit(clean: Path, *, sums: bool = True, **changed: dict[str, Any]) -> None:
+    """Change fields of a manifest, and its checksum too, as a forger would."""
+    path = clean / "dpclean.json"
+    before, fields = path.read_bytes(), json.loads(path.read_bytes())
+    for name, values in changed.items():
+        fields[name].update(values)
+    path.write_text(json.dumps(fields))
+    if sums:
+        digests = [hashlib.sha256(text).hexdigest() for text in (before, path.read_bytes())]
+        (clean / "SHA256SUMS").write_text((clean / "SHA256SUMS").read_text().replace(*digests))
+
+
+def test_a_manifest_may_not_lead_to_its_own_folder(raw: Path, tmp_path: Path, transparent: str) -> None:
+    clean = sanitized(raw, tmp_path / "clean", transparent)
+    for place in (".", "train", "../clean/.hidden", "..", "../clean/train/../."):
+        edit(clean, raw={"path": place})
+        with pytest.raises(InputError, match="leads to its own folder") as refused:
+            begun(clean, denoiser=transparent)
+        assert "remove it" in refused.value.remedy
+    for place in ("a\0b", "x" * 5000):
+        edit(clean, raw={"path": place})
+        with pytest.raises(InputError):
+            begun(clean, denoiser=transparent)
+    assert begun(clean, denoiser=transparent, raw=raw)["raw"]["images"] == 18
+
+
+def test_a_denoiser_from_elsewhere_is_named_by_the_user_alone(raw: Path, tmp_path: Path, transparent: str) -> None:
+    clean = sanitized(raw, tmp_path / "clean", transparent)
+    with pytest.raises(UsageError, match="not bundled") as refused:
+        begun(clean)
+    assert f"--denoiser {transparent}" in refused.value.remedy
+    assert begun(clean, denoiser=transparent)["denoiser"]["id"] == transparent
+    edit(clean, denoiser={"id": "natural"})
+    with pytest.raises(InputError, match="not the one that the data were sanitized with"):
+        begun(clean)
+
+
+def test_sanitized_images_other_than_the_manifest_s_are_refused(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """A manifest of good data beside other images, too."""
+    clean = sanitized(raw, tmp_path / "clean", transparent)
+    shutil.copy(clean / "train/red/000.png", clean / "train/red/001.png")
+    with pytest.raises(InputError, match="are not those that its"):
+        begun(clean, denoiser=transparent)
+
+
+def test_what_was_edited_is_not_believed(raw: Path, tmp_path: Path, transparent: str) -> None:
+    clean = sanitized(raw, tmp_path / "clean", transparent)
+    whole = {name: (clean / name).read_bytes() for name in ("dpclean.json", "SHA256SUMS")}
+    for changed, sums in (
+        ({"noise": {"sigma": 0.1}}, True),  # against the parameters
+        ({"noise": {"sigma": 0.1}, "parameters": {"sigma": 0.1}}, False),  # against the checksums
+        ({"parameters": {"limit": 5}}, False),
+    ):
+        edit(clean, sums=sums, **changed)
+        with pytest.raises(InputError, match="was edited"):
+            begun(clean, sigma=None, denoiser=transparent)
+        model = trained(clean, tmp_path / "model", overwrite=True)
+        assert "was edited" in json.loads((model / "model.json").read_text())["not_certifiable"][0]
+        for name, data in whole.items():
+            (clean / name).write_bytes(data)
+    assert begun(clean, sigma=None, denoiser=transparent)["sigma"] == "0.25"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"limit": "5"}, {"max_pixels": None}, {"alpha_policy": 1}, {"follow_links": "yes"}]
+)
+def test_a_manifest_whose_parameters_are_none_is_refused(
+    raw: Path, tmp_path: Path, transparent: str, changed: dict[str, Any]
+) -> None:
+    clean = sanitized(raw, tmp_path / "clean", transparent)
+    edit(clean, parameters=changed)
+    with pytest.raises(InputError, match="is no manifest"):
+        begun(clean, denoiser=transparent)
+
+
+def test_what_a_manifest_decides_is_said_first(
+    raw: Path, tmp_path: Path, transparent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean = sanitized(raw, tmp_path / "clean", transparent, limit=26)
+    said: list[str] = []
+    with pytest.raises(InputError):  # the data are read after that, and are not what they were
+        shutil.rmtree(raw / "train")
+        certify(clean, tmp_path / "out", denoiser=transparent, say=said.append, **FEW)
+    assert len(said) == 1 and str(raw) in said[0] and "limit 26" in said[0] and "sigma is 0.25" in said[0]
+    command = ["certify", str(clean), "--out", str(tmp_path / "out"), "--denoiser", transparent, "--runs=6"]
+    assert run([*command, "--bound=union", "--alpha=0.1", "--device=cpu"]) == 3
+    assert f"raw ones in {str(raw)!r}" in capsys.readouterr().err
+
+
+# -- a class that has lost its images
+
+
+def test_a_class_that_lost_all_its_images_is_named(raw: Path, tmp_path: Path, transparent: str) -> None:
+    for path in (raw / "train/green").iterdir():
+        path.write_bytes(b"not an image")
+    clean = sanitized(raw, tmp_path / "clean", transparent)
+    for refused in (
+        lambda: trained(clean, tmp_path / "model"),
+        lambda: begun(clean, denoiser=transparent),
+        lambda: begun(raw, denoiser=transparent),
+    ):
+        with pytest.raises(InputError, match="classes without a training image: 'green'"):
+            refused()

@@ -125,14 +125,16 @@ def test_links(tmp_path: Path) -> None:
         "folder": "in",
         "parent": ".",
         "device": "/dev/zero",
+        "folder outside": "../raw-sibling",
     }
     for name, target in links.items():
         (root / name).symlink_to(target)
     left_out = dict.fromkeys(("self", "dangling", "folder", "parent", "device"), Reason.NOT_REGULAR)
     read = dict.fromkeys(("in/x.png", "inside", "absolute"))
-    outside = ("outside", "sibling", "through")
+    outside = ("outside", "sibling", "through", "folder outside")
     assert reasons(root) == read | left_out | dict.fromkeys(outside, Reason.OUTSIDE_ROOT)
-    assert reasons(root, follow_links=True) == read | left_out | dict.fromkeys(outside)
+    followed = dict.fromkeys((*outside[:3], "folder/x.png", "folder outside/x.png"))
+    assert reasons(root, follow_links=True) == {n: r for n, r in (read | left_out).items() if n != "folder"} | followed
 
 
 def test_pipes_and_sockets_are_listed_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,3 +266,30 @@ def test_no_ending_that_the_content_may_choose_makes_outputs_meet(files: set[str
     stems = Stems([os.fsencode(name) for name in sorted(files)], frozenset(OUTPUT_ENDINGS.values()))
     chosen = [{stems.of(name)[0] + ending for ending in OUTPUT_ENDINGS.values()} for name in files]
     assert len(set().union(*chosen)) == len(chosen) * len(OUTPUT_ENDINGS)
+
+
+def test_linked_folders_are_walked_where_links_are_followed_and_never_in_a_circle(tmp_path: Path) -> None:
+    root, pool = tmp_path / "raw", tmp_path / "pool"
+    touch(root / "cat" / "1.png")
+    touch(pool / "dogs" / "2.png")
+    touch(pool / "dogs" / "puppies" / "3.png")
+    (root / "dog").symlink_to("../pool/dogs")
+    (root / "kitten").symlink_to("cat")
+    (pool / "dogs" / "again").symlink_to(".")
+    (pool / "dogs" / "puppies" / "up").symlink_to("../../../raw")
+    (root / "self").symlink_to(".")
+    assert reasons(root) == {
+        "cat/1.png": None,
+        "dog": Reason.OUTSIDE_ROOT,
+        "kitten": Reason.NOT_REGULAR,
+        "self": Reason.NOT_REGULAR,
+    }
+    assert reasons(root, follow_links=True) == {
+        "cat/1.png": None,
+        "dog/2.png": None,
+        "dog/again": Reason.NOT_REGULAR,
+        "dog/puppies/3.png": None,
+        "dog/puppies/up": Reason.NOT_REGULAR,
+        "kitten/1.png": None,
+        "self": Reason.NOT_REGULAR,
+    }

@@ -236,3 +236,57 @@ def test_a_class_of_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     assert by_name(list(source.entries()))["\udcff/x.png"].label == 0
     with WorkerPool(1, OPTIONS) as pool:
         np.testing.assert_array_equal(read_all(source, pool)[0].pixels, noise(seed=3))
+
+
+def test_a_linked_class_is_a_class_where_links_are_followed(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    write_png(root / "cat" / "1.png")
+    write_png(tmp_path / "pool" / "2.png", seed=2)
+    (root / "dog").symlink_to("../pool")
+    (root / "self").symlink_to(".")
+    options = ReadOptions(follow_links=True)
+    source = open_source(root, options)
+    assert source.classes == ("cat", "dog")
+    with WorkerPool(1, options) as pool:
+        samples = read_all(source, pool)
+    assert [(s.entry.name, s.entry.label, s.reason) for s in samples] == [
+        ("cat/1.png", 0, None),
+        ("dog/2.png", 1, None),
+        ("self", -1, Reason.NOT_REGULAR),
+    ]
+    np.testing.assert_array_equal(samples[1].pixels, noise(seed=2))
+    assert open_source(root, OPTIONS).classes == ("cat",)
+
+
+def test_no_part_of_a_name_may_be_a_link_that_leads_out_or_another_root(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    write_png(root / "a" / "1.png")
+    write_png(tmp_path / "out" / "1.png")
+    identity = (root.stat().st_dev, root.stat().st_ino)
+    name = "a/1.png"
+    os.close(open_regular(os.fsencode(root), name.encode(), False, identity))
+    (root / "a").rename(root / "b")
+    for target, expected in (("../out", Reason.OUTSIDE_ROOT), ("b", None), ("nothing", Reason.NOT_REGULAR)):
+        (root / "a").symlink_to(target)
+        outcome = read(os.fsencode(root), name, OPTIONS, identity)
+        assert outcome is expected if expected else not isinstance(outcome, Reason)
+        (root / "a").unlink()
+    root.rename(tmp_path / "away")
+    write_png(root / "a" / "1.png")
+    assert read(os.fsencode(root), name, OPTIONS, identity) is Reason.VANISHED
+
+
+def test_folders_beside_the_splits_change_nothing_and_are_named(tmp_path: Path) -> None:
+    for name in ("train/cat/1.png", "test/dog/2.png", "annotations/x/3.png", "4.png"):
+        write_png(tmp_path / name)
+    source = open_source(tmp_path, OPTIONS)
+    assert source.has_splits and source.classes == ("cat", "dog")
+    assert labels(tmp_path) == {"4.png": -1, "annotations/x/3.png": -1, "test/dog/2.png": 1, "train/cat/1.png": 0}
+    assert any("'annotations'" in remark for remark in source.remarks())
+
+
+def test_a_class_of_trains_is_a_class(tmp_path: Path) -> None:
+    for name in ("train/1.png", "plane/2.png", "car/3.png"):
+        write_png(tmp_path / name)
+    source = open_source(tmp_path, OPTIONS)
+    assert not source.has_splits and source.classes == ("car", "plane", "train") and source.remarks() == []

@@ -22,7 +22,7 @@ from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.fit import Progress, fit
 from dpclean.denoise.loading import WEIGHTS, find_denoiser, load_schedule, load_through_diffusers
 from dpclean.denoise.training import USUAL_GAIN, Training, as_velocity
-from dpclean.errors import ConflictError, Interrupted, UsageError
+from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
 from tests.networks import PATCHES, SMALL, make_denoiser
 
 KEY = bytes(range(32))
@@ -74,8 +74,28 @@ def test_a_fit_that_was_stopped_ends_with_the_same_weights(images: Path, tmp_pat
     steps: list[int] = []
     parts = run(images, tmp_path / "parts", progress=lambda step: steps.append(step.finished))
     assert steps == list(range(6, 13))
-    assert (parts / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    for file in (WEIGHTS, "README.md", "samples.png"):
+        assert (parts / file).read_bytes() == (whole / file).read_bytes(), file
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "whole"]
+
+
+def edit_engine(folder: Path, **changed: Any) -> None:
+    path = folder / module.JOB_NAME
+    job = json.loads(path.read_bytes())
+    job["engine"].update(changed)
+    path.write_text(json.dumps(job))
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{", b'{"parameters": 1, "engine": {}, "steps": 2}', b"[" * 100_000, b"\xff"]
+)
+def test_a_damaged_job_is_refused(images: Path, tmp_path: Path, text: bytes) -> None:
+    for folder in (tmp_path / "d", tmp_path / ".e.dpclean" / "partial"):
+        folder.mkdir()
+        (folder / module.JOB_NAME).write_bytes(text)
+    for name in ("d", "e"):
+        with pytest.raises(InputError, match="damaged"):
+            run(images, tmp_path / name)
 
 
 def test_a_stopped_fit_refuses_other_parameters_and_other_images(images: Path, tmp_path: Path) -> None:
@@ -86,6 +106,9 @@ def test_a_stopped_fit_refuses_other_parameters_and_other_images(images: Path, t
         run(images, tmp_path / "d", progress=stop)
     with pytest.raises(ConflictError, match="seed was 0"):
         run(images, tmp_path / "d", seed=1)
+    edit_engine(tmp_path / ".d.dpclean" / "partial", torch="1.0")
+    with pytest.raises(ConflictError, match=r"torch was 1\.0"):
+        run(images, tmp_path / "d")
     fewer = tmp_path / "fewer"
     shutil.copytree(images, fewer)
     (fewer / "00.png").unlink()
@@ -102,6 +125,8 @@ def test_what_is_complete_is_left_alone_and_what_is_not_ours_too(images: Path, t
     again = fit([images], tmp_path / "d", steps=2, batch_size=8, workers=1)
     assert (first.already_complete, again.already_complete, again.steps) == (False, True, 2)
     assert (tmp_path / "d" / WEIGHTS).stat().st_mtime_ns == made
+    edit_engine(tmp_path / "d", torch="1.0", threads=99, dpclean="0.0.1")  # as if it were of another time
+    assert fit([images], tmp_path / "d", steps=2, batch_size=8, workers=1).already_complete
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
@@ -159,8 +184,9 @@ def test_what_cannot_be_fitted_is_refused(images: Path, tmp_path: Path) -> None:
     grey = make_denoiser(tmp_path / "grey", in_channels=1, out_channels=1)
     with pytest.raises(UsageError, match="grey"):
         run(images, tmp_path / "d", init=str(grey))
-    with pytest.raises(module.Diverged):
+    with pytest.raises(Diverged) as diverged:
         run(images, tmp_path / "d", learning_rate=float("inf"))
+    assert diverged.value.exit == 3
     assert not (tmp_path / "d").exists()
 
 

@@ -110,6 +110,29 @@ def test_a_class_without_training_images_is_refused(tmp_path: Path) -> None:
         train(raw, tmp_path / "model")
 
 
+def test_a_class_that_lost_all_its_images_in_sanitizing_is_named(material: Path, tmp_path: Path) -> None:
+    clean = shutil.copytree(material / "clean", tmp_path / "clean")
+    shutil.rmtree(clean / "green")  # as sanitize leaves it: no image, no folder
+    with pytest.raises(InputError, match="classes without a training image: 'green'"):
+        train(clean, tmp_path / "model")
+
+
+def test_what_is_not_certifiable_is_said_before_the_work(material: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def stop(step: object) -> None:
+        raise KeyboardInterrupt
+
+    for options, word in (({}, "no dpclean.json"), ({"warm_start": material / "raw"}, "--warm-start")):
+        data = material / ("clean" if options else "raw")
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "model", say=said.append, progress=stop, overwrite=True, **options)
+        assert len(said) == 1 and said[0].startswith("not certifiable: ") and word in said.pop()
+    with pytest.raises(KeyboardInterrupt):
+        train(material / "clean", tmp_path / "model", say=said.append, progress=stop, overwrite=True)
+    assert said == []
+
+
 def test_test_images_that_were_trained_on_are_counted(material: Path, tmp_path: Path) -> None:
     """The raw originals too: the ancestry tells, though their pixels were noised before training."""
     test = make_folder(tmp_path / "test", 6, seed=9)

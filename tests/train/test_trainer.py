@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpclean.errors import InputError
+from dpclean.errors import Diverged, InputError
 from dpclean.train import trainer as trainer_module
 from dpclean.train.images import prepare
 from dpclean.train.recipes import Recipe, find_recipe
-from dpclean.train.trainer import Diverged, Trainer
+from dpclean.train.trainer import Trainer
 from tests.train.pictures import tensors
 
 CPU = torch.device("cpu")
