@@ -38,7 +38,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "ppm": PpmImagePlugin.PpmImageFile,
 }
 _STRIP_PIXELS = 1 << 20  # converted at a time: a large image is never held three times
-_ORIENTATION = 0x0112
+_ORIENTATION, _COLOUR_MAP = 0x0112, 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +65,21 @@ def decode(data: bytes, options: ReadOptions) -> Decoded | Reason:
         return Reason.DECODER_DIED
     except Exception as error:  # on hostile bytes Pillow raises nearly anything
         short = ("truncated", "not enough image data", "Truncated", "unexpected end")
+        if "Unsupported BMP bitfields" in str(error):
+            return Reason.UNSUPPORTED_DEPTH
         return Reason.TRUNCATED if any(word in str(error) for word in short) else Reason.CORRUPT
 
 
 def _decode(format: str, data: bytes, options: ReadOptions) -> Decoded:
     structure = inspect(format, data, options.max_pixels)
-    with _READERS[format](io.BytesIO(data)) as image:
+    with _READERS[format](io.BytesIO(data if structure.data is None else structure.data)) as image:
         check_size(*image.size, options.max_pixels)  # as Pillow understands the header
         if options.output_format == "webp" and max(image.size) > WEBP_LARGEST_SIDE:
             raise Unusable(Reason.TOO_MANY_PIXELS)
+        multiplied = options.alpha_policy == "composite" and _as_multiplied(image)
         image.load()
-        pixels, alpha = _planes(image, options, structure.grey_step)
+        _mend_meaning(format, image)
+        pixels, alpha = _planes(image, options, structure.grey_step, multiplied)
         orientation = 1 if format == "tiff" else _orientation(image)  # Pillow turns a TIFF while loading it
     pixels = _oriented(pixels, orientation)
     if alpha is not None:
@@ -83,8 +87,19 @@ def _decode(format: str, data: bytes, options: ReadOptions) -> Decoded:
     return Decoded(pixels, alpha, format)
 
 
+def _mend_meaning(format: str, image: Image.Image) -> None:
+    """What other decoders make of values that Pillow takes at their word, and that then leave nothing to see."""
+    if format == "bmp" and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        image.putalpha(255)  # alpha that is 0 everywhere was never written
+    if format == "tiff" and image.mode == "P" and isinstance(image, TiffImagePlugin.TiffImageFile):
+        map = image.tag_v2.get(_COLOUR_MAP, ())
+        if map and max(map) < 256 and image.palette is not None:  # written in 8 bits, where 16 are meant
+            planes = np.array(map[: len(map) // 3 * 3], np.uint8).reshape(3, -1)
+            image.putpalette(planes.T.tobytes())
+
+
 def _planes(
-    image: Image.Image, options: ReadOptions, grey_step: int
+    image: Image.Image, options: ReadOptions, grey_step: int, multiplied: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Pixels [H,W,C], and alpha [H,W] where it is kept, in the orientation of the file."""
     mode, key = _target_mode(image), None
@@ -106,7 +121,7 @@ def _planes(
         if has_alpha:
             alpha = values[:, :, channels] if key is None else _keyed(colour, key)
             if options.alpha_policy == "composite":
-                colour = _on_white(colour, alpha)
+                colour = _over_white(colour, alpha) if multiplied else _on_white(colour, alpha)
             elif kept is not None:
                 kept[top:bottom] = alpha
         pixels[top:bottom] = colour
@@ -115,7 +130,7 @@ def _planes(
 
 def _target_mode(image: Image.Image) -> str:
     """L, LA, RGB or RGBA: grey stays grey, everything else becomes RGB; alpha in any form stays alpha here."""
-    if image.mode in ("1", "L"):
+    if image.mode in ("1", "L") or (image.format == "BMP" and image.mode == "P" and _is_grey(image)):
         return "L"
     if image.mode in ("LA", "La"):
         return "LA"
@@ -124,6 +139,12 @@ def _target_mode(image: Image.Image) -> str:
     if image.mode in ("P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
         return "RGB"
     raise Unusable(Reason.UNSUPPORTED_DEPTH)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether each colour of a palette is a grey."""
+    colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
 
 
 def _keyed(colour: NDArray[np.uint8], key: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -135,6 +156,24 @@ def _on_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np
     """Composited on white, rounded to nearest; hidden colours leave no trace."""
     weight = alpha[:, :, None].astype(np.uint16)
     return ((colour * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+
+
+def _over_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same of colours that were multiplied by alpha when the file was written: nothing is rounded."""
+    added = 255 - np.maximum(alpha[:, :, None], colour)  # a colour above its alpha becomes white
+    white: NDArray[np.uint8] = colour + added
+    return white
+
+
+def _as_multiplied(image: ImageFile.ImageFile) -> bool:
+    """Whether a TIFF's colours are multiplied by alpha; they are then loaded as they are, not divided and rounded."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode != "RGBA":
+        return False
+    tiles = [(tile, tile.args) for tile in image.tile if isinstance(tile.args, tuple) and "RGBa" in tile.args]
+    if tiles:
+        straight = (tuple("RGBA" if value == "RGBa" else value for value in args) for _, args in tiles)
+        image.tile = [tile._replace(args=args) for (tile, _), args in zip(tiles, straight, strict=True)]
+    return bool(tiles)
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:

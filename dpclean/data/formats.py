@@ -33,7 +33,7 @@ _MAGIC = {
     b"II+\0": "tiff",
     b"MM\0+": "tiff",
 }
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _PPM = re.compile(rb"P[1-6](\s|#[^\r\n]*[\r\n])+(\d|\Z)|P[fF]\s+\d")
 _OTHER_MAGIC = re.compile(
     rb"8BPS|\0\0[\1\2]\0[^\0]\0|icns|....ftyp(hei|hev|mif1|msf1|avi[fs])|\0\0\0\x0cjP  |\xff\x4f\xff\x51|\xff\x0a"

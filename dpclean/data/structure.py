@@ -22,6 +22,7 @@ class Structure:
     """What decoding needs to know."""
 
     grey_step: int = 1  # factor from a PNG's transparent grey, given in the file's bits, to 8 bits
+    data: bytes | None = None  # the same image without what no decoder needs, or in the form that all of them know
 
 
 def inspect(format: str, data: bytes, max_pixels: int) -> Structure:
@@ -52,19 +53,39 @@ def _png(data: bytes, max_pixels: int) -> Structure:
     if kind != b"IHDR" or length != 13:
         raise Unusable(Reason.CORRUPT)
     check_size(width, height, max_pixels)
-    view, position, kind = memoryview(data), 8, b""
-    while kind != b"IEND":
+    view, position, seen = memoryview(data), 8, {b""}
+    kept: list[bytes | memoryview] = [data[:8]]
+    frames, shown_first = 0, False
+    while b"IEND" not in seen and not (position == len(data) and b"IDAT" in seen):
         length, kind = _unpack(">I4s", data, position)
         end = position + 12 + length
         (checksum,) = _unpack(">I", data, end - 4)
-        if zlib.crc32(view[position + 4 : end - 4]) != checksum:
+        whole = zlib.crc32(view[position + 4 : end - 4]) == checksum
+        decides = kind in _PNG_DECIDING or not kind[0] & 0x20  # a critical chunk has a capital
+        if decides and not whole:
             raise Unusable(Reason.CORRUPT)
-        if kind == b"acTL":
-            raise Unusable(Reason.MULTI_FRAME)
+        if kind == b"acTL" and whole and b"IDAT" not in seen:
+            (frames,) = _unpack(">I", data, position + 8)
+        shown_first |= kind == b"fcTL" and b"IDAT" not in seen
+        if decides or (whole and _is_orientation(kind, data, position + 8)):
+            kept.append(view[position:end])
+        seen.add(kind)
         position = end
+    if frames > 1 or (frames == 1 and not shown_first):
+        raise Unusable(Reason.MULTI_FRAME)
     if bits > 8:
         raise Unusable(Reason.UNSUPPORTED_DEPTH)
-    return Structure(_GREY_STEPS.get(bits, 1))
+    kept += [] if b"IEND" in seen else [_PNG_END]
+    return Structure(_GREY_STEPS.get(bits, 1), b"".join(kept))
+
+
+_PNG_DECIDING = frozenset((b"tRNS",))
+_PNG_END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+
+
+def _is_orientation(kind: bytes, data: bytes, place: int) -> bool:
+    """Whether an ancillary chunk may say how the image is turned; colour profiles and texts are not looked at."""
+    return kind == b"eXIf" or (kind == b"iTXt" and data.startswith(b"XML:com.adobe.xmp\0\0", place))
 
 
 # Within a scan, FF 00 is data and FF D0..D7 are restarts; every other marker ends it.
@@ -101,6 +122,8 @@ def _gif(data: bytes, max_pixels: int) -> Structure:
     check_size(screen_width, screen_height, max_pixels)
     position, frames = 13 + _gif_palette(flags), 0
     while True:
+        if frames and position == len(data):  # the frame is whole, the trailer missing
+            return Structure(data=data + b"\x3b")
         (kind,) = _unpack("B", data, position)
         position += 1
         if kind == 0x21:
@@ -157,6 +180,10 @@ def _webp(data: bytes, max_pixels: int) -> Structure:
 
 def _bmp(data: bytes, max_pixels: int) -> Structure:
     offset, header = _unpack("<II", data, 10)
+    if header == 16:  # the short form of OS/2 2
+        width, height, planes, bits = _unpack("<IIHH", data, 18)
+        long = struct.pack("<IIiHHIIiiII", 40, width, height, planes, bits, 0, 0, 0, 0, 0, 0)
+        data, header, offset = data[:10] + struct.pack("<I", offset + 24) + long + data[30:], 40, offset + 24
     compression = stored = 0
     if header == 12:
         width, height, bits = _unpack("<HH2xH", data, 18)
@@ -167,13 +194,64 @@ def _bmp(data: bytes, max_pixels: int) -> Structure:
         raise Unusable(Reason.UNSUPPORTED_DEPTH)
     if compression in (0, 3):  # plain rows of whole 32-bit words
         stored = (width * bits + 31) // 32 * 4 * abs(height)
+        missing = offset + stored - len(data)
+        if 0 < missing <= stored // abs(height) - (width * bits + 7) // 8:
+            data += bytes(missing)  # of the last row's padding
     if offset + stored > len(data):
         raise Unusable(Reason.TRUNCATED)
-    return Structure()
+    if header >= 40 and bits <= 8 and _unpack("<I", data, 46)[0] > 1 << bits:  # more colours than a pixel can name
+        data = data[:46] + struct.pack("<I", 1 << bits) + data[50:]
+    if compression in _RLE_PIXELS and header >= 40:
+        data = data[:offset] + _without_deltas(data[offset:], width, abs(height), _RLE_PIXELS[compression])
+    return Structure(data=data)
+
+
+_RLE_PIXELS = {1: 1, 2: 2}  # in a byte, by compression
+
+
+def _without_deltas(codes: bytes, width: int, height: int, pixels_a_byte: int) -> bytes:
+    """Run lengths that say the same without moves to another place: Pillow reads two bytes too many for these."""
+    out, position, x, y = bytearray(), 0, 0, 0
+
+    def skip(count: int) -> None:
+        nonlocal x
+        for length in (*[255] * (count // 255), count % 255):
+            out.extend((length, 0) if length else ())
+        x += count
+
+    while position + 2 <= len(codes) and y <= height:
+        count, value = codes[position : position + 2]
+        length = 2
+        if (count, value) == (0, 1):  # the end, also where rows are left
+            for _ in range(height - y):
+                skip(max(0, width - x))
+                out.extend(b"\0\0")
+                x = 0
+            break
+        if count:
+            x += count
+        elif value == 0:
+            x, y = 0, y + 1
+        elif value == 2:
+            right, up = _unpack("BB", codes, position + 2)
+            target = min(x + right, width)
+            for _ in range(min(up, height - y)):
+                skip(max(0, width - x))
+                out.extend(b"\0\0")
+                x, y = 0, y + 1
+            skip(max(0, target - x))
+            position += 4
+            continue
+        else:
+            x, length = x + value, 2 + (-(-value // pixels_a_byte) + 1) // 2 * 2
+        out += codes[position : position + length]
+        position += length
+    return bytes(out) + codes[position:]
 
 
 _PPM_NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(\d{1,10})")
 _PPM_SAMPLES = {b"P5": 1, b"P6": 3}
+_PPM_LAST = re.compile(rb"(?<!\d)\d{1,3}\Z")
 
 
 def _ppm(data: bytes, max_pixels: int) -> Structure:
@@ -191,7 +269,14 @@ def _ppm(data: bytes, max_pixels: int) -> Structure:
         raster = width * height * _PPM_SAMPLES.get(kind, 0)
     if position + 1 + raster > len(data):
         raise Unusable(Reason.TRUNCATED)
-    return Structure()
+    if kind in (b"P2", b"P3") and (last := _PPM_LAST.search(data, position)) and 0 < 10 * int(last[0]) <= largest:
+        raise Unusable(Reason.TRUNCATED)  # it may be the beginning of a larger number
+    if kind not in _PPM_SAMPLES:
+        return Structure()
+    pixels = data[position + 1 : position + 1 + raster]
+    if 0 < largest < 255:
+        pixels = pixels.translate(bytes(min(255, (2 * 255 * value + largest) // (2 * largest)) for value in range(256)))
+    return Structure(data=b"%s %d %d %d\n" % (kind, width, height, 255 if largest else 0) + pixels)
 
 
 def _ppm_number(data: bytes, position: int) -> tuple[int, int]:
@@ -204,6 +289,7 @@ def _ppm_number(data: bytes, position: int) -> tuple[int, int]:
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q", 18: "Q"}  # the integer types that these tags have
 _TIFF_TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # by type
 _WIDTH, _HEIGHT, _BITS, _SAMPLE_FORMAT = 256, 257, 258, 339
+_COMPRESSION, _PHOTOMETRIC, _SUBSAMPLING, _YCBCR = 259, 262, 530, 6
 _PLACES = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
 
 
@@ -218,6 +304,9 @@ def _tiff(data: bytes, max_pixels: int) -> Structure:
     check_size(size[0][0], size[1][0], max_pixels)
     if following:
         raise Unusable(Reason.MULTI_FRAME)
+    plain_ycbcr = tags.get(_PHOTOMETRIC) == (_YCBCR,) and tags.get(_COMPRESSION, (1,)) == (1,)
+    if plain_ycbcr and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
+        raise Unusable(Reason.FORMAT_NOT_ALLOWED)
     if max(tags.get(_BITS, (1,))) > 8 or any(kind not in (1, 4) for kind in tags.get(_SAMPLE_FORMAT, (1,))):
         raise Unusable(Reason.UNSUPPORTED_DEPTH)
     for offsets, counts in _PLACES:
@@ -229,7 +318,16 @@ def _tiff(data: bytes, max_pixels: int) -> Structure:
 
 def _tiff_directory(data: bytes, position: int, order: str, big: bool) -> tuple[dict[int, tuple[int, ...]], int]:
     """The tags that matter, with their values, and the position of the next directory (0: none)."""
-    wanted = {_WIDTH, _HEIGHT, _BITS, _SAMPLE_FORMAT, *(tag for pair in _PLACES for tag in pair)}
+    wanted = {
+        _WIDTH,
+        _HEIGHT,
+        _BITS,
+        _SAMPLE_FORMAT,
+        _COMPRESSION,
+        _PHOTOMETRIC,
+        _SUBSAMPLING,
+        *(tag for pair in _PLACES for tag in pair),
+    }
     head, row, inline, word = ("Q", "HHQ", 8, "Q") if big else ("H", "HHI", 4, "I")
     row_bytes = struct.calcsize(order + row) + inline
     (count,) = _unpack(order + head, data, position)
