@@ -35,6 +35,7 @@ LIMITS = {
     "commands": 90,
     "noise": 30,
     "denoiser": 60,
+    "training": 90,
     "certify": 60,
     "shards": 60,
     "compiled": 120,

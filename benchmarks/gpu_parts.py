@@ -161,7 +161,7 @@ def build(check: Check) -> Result:
 def tests(check: Check) -> Result:
     """Everything that is marked gpu; known answers first among them."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    command += ["tests/noise/test_cuda.py", "tests/denoise/test_graphs.py"]
+    command += [str(p) for p in sorted((REPOSITORY / "tests").rglob("test_*.py")) if "mark.gpu" in p.read_text()]
     return {"pytest": last_line(ran(command))}
 
 
@@ -356,6 +356,91 @@ def where_time_goes(check: Check) -> Result:
     print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=60))
     plain = check.seconds(lambda: list(denoiser.denoise(enumerate(there), key=KEY)))
     return {"uint8 to uint8, images/s": round(len(images) / plain), "under the profiler, s": round(spent, 3)}
+
+
+def training(check: Check) -> Result:
+    """Seconds of one training on as many images as CIFAR-10 has: the step replayed, launched, and compiled."""
+    import threading
+
+    import torch
+
+    from dpclean.train.recipes import find_recipe
+    from dpclean.train.trainer import Trainer
+
+    recipe = find_recipe("tiny" if check.rehearse else "fast")
+    pixels, truth = check.pictures("train", check.size(50_000, 40))
+    images, labels = torch.from_numpy(pixels).to(check.device), torch.from_numpy(truth).to(check.device)
+    test, test_labels = check.pictures("test", check.size(10_000, 40))
+    found: Result = {"images": len(images), "recipe": recipe.name}
+
+    def made(**options: Any) -> Trainer:
+        return Trainer(recipe, 10, size=32, device=torch.device(check.device), **options)
+
+    def fit(trainer: Trainer, seed: int) -> None:
+        trainer.fit(images, labels, seed=seed)
+
+    def report(name: str, first: float, spent: list[float], trainer: Trainer) -> None:
+        votes = trainer.predict(torch.from_numpy(test).to(check.device)).numpy()
+        right = round(float((votes == test_labels).mean()), 4)
+        found[name] = {"first, s": round(first, 2), "s": [round(s, 3) for s in spent], "accuracy": right}
+        print(name, found[name], flush=True)
+
+    def measure(name: str, trainer: Trainer, rounds: int) -> None:
+        spent = [check.seconds(lambda seed=seed: fit(trainer, seed)) for seed in range(1, 2 + rounds)]  # type: ignore[misc]
+        report(name, spent[0], spent[1:], trainer)
+
+    replayed = made()
+    measure("replayed", replayed, check.size(3, 1))
+    weights = replayed.state_dict()
+    fit(replayed, 1 + check.size(3, 1))
+    found["replayed again gives the same bits"] = all(
+        torch.equal(weights[name], tensor) for name, tensor in replayed.state_dict().items()
+    )
+    few = made()
+    few.fit(images[:2500], labels[:2500], seed=1)
+    steps_seen(check, lambda: few.fit(images[:2500], labels[:2500], seed=1))
+    measure("launched", made(replay=False), 1)
+
+    def at_once(count: int) -> None:
+        """Trainings side by side, each on a stream of its own."""
+        trainers = [made() for _ in range(count)]
+        for trainer in trainers:
+            fit(trainer, 1)
+
+        def beside(trainer: Trainer) -> None:
+            if check.rehearse:
+                return fit(trainer, 2)
+            with torch.cuda.stream(torch.cuda.Stream()):
+                fit(trainer, 2)
+
+        def all_of_them() -> None:
+            threads = [threading.Thread(target=beside, args=(trainer,)) for trainer in trainers]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        report(f"{count} at once, each", 0.0, [check.seconds(all_of_them) / count], trainers[0])
+
+    for count in (2, 4):
+        at_once(count)
+    if not check.rehearse:
+        compiled = made()
+        compiled.network.compile(dynamic=False)
+        measure("network compiled, replayed", compiled, 2)
+    return found
+
+
+def steps_seen(check: Check, work: Callable[[], object]) -> None:
+    """The kernels of a training that take longest, for the log."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (not check.rehearse)
+    with profile(activities=activities) as seen:
+        work()
+        check.wait()
+    by = "self_cpu_time_total" if check.rehearse else "self_cuda_time_total"
+    print(seen.key_averages().table(sort_by=by, row_limit=40, max_name_column_width=90))
 
 
 def certify(check: Check) -> Result:

@@ -1,7 +1,7 @@
 """How long `dpclean` takes to answer: whole processes, against one that only imports what a command line is made of.
 
-    python benchmarks/start_up.py            prints a table, writes benchmarks/results/start_up.json
-    python benchmarks/start_up.py --runs 5   fewer repetitions
+python benchmarks/start_up.py            prints a table, writes benchmarks/results/start_up.json
+python benchmarks/start_up.py --runs 5   fewer repetitions
 """
 
 from __future__ import annotations

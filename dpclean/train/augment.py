@@ -23,17 +23,20 @@ def flips(recipe: Recipe, first: Tensor, epoch: int, generator: Generator) -> Te
     return torch.zeros_like(first)
 
 
-def augmented(images: Tensor, flip: Tensor, shift: int, generator: Generator) -> Tensor:
-    """Images [B,3,S,S], mirrored where flip, bool [B], and moved by up to shift pixels, in channels-last order."""
-    if shift:
-        images = _translated(images, shift, generator)
-    flip = flip.to(images.device).view(-1, 1, 1, 1)
-    return torch.where(flip, images.flip(3), images).contiguous(memory_format=torch.channels_last)
+def shifts(translate: int, count: int, generator: Generator) -> Tensor:
+    """How far each image's window begins below and right of its furthest place, int64 [2,B], from 0 to 2 translate."""
+    return torch.randint(2 * translate + 1, (2, count), generator=generator)
 
 
-def _translated(images: Tensor, shift: int, generator: Generator) -> Tensor:
+def augmented(images: Tensor, flip: Tensor, translate: int, shift: Tensor) -> Tensor:
+    """Images [B,3,S,S], moved by what `shifts` drew and mirrored where flip, bool [B], in channels-last order."""
+    if translate:
+        images = _translated(images, translate, shift)
+    return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images).contiguous(memory_format=torch.channels_last)
+
+
+def _translated(images: Tensor, translate: int, shift: Tensor) -> Tensor:
     size = images.shape[2]
-    padded = functional.pad(images, (shift,) * 4, mode="reflect")
-    windows = padded.unfold(2, size, 1).unfold(3, size, 1)  # [B,3,2*shift+1,2*shift+1,S,S], a view
-    top, left = torch.randint(2 * shift + 1, (2, len(images)), generator=generator).to(images.device)
-    return windows[torch.arange(len(images), device=images.device), :, top, left]
+    padded = functional.pad(images, (translate,) * 4, mode="reflect")
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1)  # [B,3,2*translate+1,2*translate+1,S,S], a view
+    return windows[torch.arange(len(images), device=images.device), :, shift[0], shift[1]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import time
@@ -13,15 +12,15 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.denoiser import has_bf16
 from dpclean.errors import Diverged, InputError
 from dpclean.train import augment
 from dpclean.train.networks import Residual, build, head
-from dpclean.train.optimizers import make_optimizers, scale
+from dpclean.train.optimizers import scale
 from dpclean.train.recipes import Recipe
+from dpclean.train.step import Drawn, Step
 
 WHITENING_IMAGES = 5000  # from which the first layer's filters are found
 
@@ -45,21 +44,15 @@ class _Fit:
     """A fit under way."""
 
     seed: int
-    count: int  # images
-    batches: int  # an epoch
     epochs: int
-    optimizers: list[torch.optim.Optimizer]
-    average: nn.Module | None
+    step: Step
     first_flips: Tensor
-    totals: Tensor  # [2]: sums of the batches' loss and accuracy in this epoch
     done: int = 0  # steps
     seconds: float = 0.0  # of this epoch so far
-    order: Tensor | None = None  # of this epoch
-    flip: Tensor | None = None
 
     @property
     def steps(self) -> int:
-        return self.batches * self.epochs
+        return self.step.steps * self.epochs
 
 
 class Trainer:
@@ -69,7 +62,8 @@ class Trainer:
 
     size: S of the images, uint8 [N,S,S,3]. init: weights to begin from instead of fresh ones; a head of another
     shape stays fresh. Raises InputError where init does not fit the network.
-    On the CPU a fit gives the same weights bit for bit for the same number of threads.
+    On the CPU a fit gives the same weights bit for bit for the same number of threads. replay: on a GPU, a step is
+    captured once and replayed (step.py); everything that it reads and writes stays there from fit to fit.
     """
 
     def __init__(
@@ -80,6 +74,7 @@ class Trainer:
         size: int,
         device: torch.device,
         init: Mapping[str, Tensor] | None = None,
+        replay: bool = True,
     ) -> None:
         if device.type == "cpu":
             keep_memory()
@@ -97,6 +92,8 @@ class Trainer:
         if recipe.freeze:
             self.network.requires_grad_(False)
             self._head.requires_grad_(True)
+        self._replay = replay and device.type == "cuda"
+        self._step: Step | None = None
         self._fit: _Fit | None = None
         self._try_size()
 
@@ -131,44 +128,60 @@ class Trainer:
         and on_epoch may read checkpoint(), and may raise, which ends the fit. resume: a checkpoint of a fit with the
         same arguments, which then ends with the same weights. Raises Diverged.
         """
-        images, labels = images.to(self.device), labels.to(self.device)
-        fit = self._begin(images, seed)
-        if resume is not None:
-            self._restore(fit, resume)
         with _deterministic(), torch.random.fork_rng(self._generators()):
+            fit = self._begin(self._step_over(images, labels), seed)
+            if resume is not None:
+                self._restore(fit, resume)
+                self._draw(fit)
             while fit.done < fit.steps:
                 begun = time.perf_counter()
-                self._step(fit, images, labels)
+                if fit.done % fit.step.steps == 0:
+                    self._draw(fit)
+                torch.manual_seed(number_of(fit.seed, "network", fit.done))  # for networks with dropout
+                fit.step()
+                fit.done += 1
                 fit.seconds += time.perf_counter() - begun
-                if fit.done % fit.batches == 0:
+                if fit.done % fit.step.steps == 0:
                     self._end_epoch(fit, on_epoch)
                 if on_step is not None:
                     on_step(fit.done, fit.steps)
         self._fit = None
-        if fit.average is not None:
-            self.network.load_state_dict(fit.average.state_dict())
-        if not all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values()):
+        if fit.step.average is not None:
+            self.network.load_state_dict(fit.step.average.state_dict())
+        finite = [tensor.isfinite().all() for tensor in self.network.state_dict().values()]
+        if not bool(torch.stack(finite).all()):
             raise Diverged("the weights are not finite after training", "use another seed or another recipe")
 
-    def _begin(self, images: Tensor, seed: int) -> _Fit:
+    def _step_over(self, images: Tensor, labels: Tensor) -> Step:
+        """The step over these images: the one of the fit before where they fit into its tensors."""
+        before = self._step
+        if self._replay and before is not None and before.images.shape == images.shape:
+            before.images.copy_(images)
+            before.labels.copy_(labels)
+            return before
+        self._step = before = None  # its memory is needed
+        images, labels = images.to(self.device, copy=self._replay), labels.to(self.device, copy=self._replay)
+        steps = math.ceil(len(images) / self.recipe.batch_size)
+        self._step = Step(
+            self.recipe, self.network, self._head, images, labels, steps, self._normalized, self._logits,
+            replay=self._replay,
+        )  # fmt: skip
+        return self._step
+
+    def _begin(self, step: Step, seed: int) -> _Fit:
         """Sets the weights that a fit begins with, in place."""
-        recipe, count = self.recipe, len(images)
+        recipe = self.recipe
         self.network.load_state_dict(build(recipe, self.classes, number_of(seed, "weights")).state_dict())
         if self._init is not None:
             self.network.load_state_dict(self._init, strict=False)
         elif isinstance(self.network, Residual):
-            self.network.set_whitening(self._normalized(images[:WHITENING_IMAGES]))
-        batches = math.ceil(count / recipe.batch_size)
-        epochs = max(recipe.epochs, math.ceil(recipe.least_steps / batches))
+            self.network.set_whitening(self._normalized(step.images[:WHITENING_IMAGES]))
+        step.reset()
         self._fit = _Fit(
             seed=seed,
-            count=count,
-            batches=batches,
-            epochs=epochs,
-            optimizers=make_optimizers(self.network, self._head, recipe),
-            average=copy.deepcopy(self.network) if recipe.average else None,
-            first_flips=augment.first_flips(count, _generator(seed, "first flips")),
-            totals=torch.zeros(2, device=self.device),
+            epochs=max(recipe.epochs, math.ceil(recipe.least_steps / step.steps)),
+            step=step,
+            first_flips=augment.first_flips(len(step.images), _generator(seed, "first flips")),
         )
         return self._fit
 
@@ -176,46 +189,26 @@ class Trainer:
         """The devices, beside the CPU, whose global generators a fit borrows."""
         return [] if self.device.type == "cpu" else [self.device]
 
-    def _step(self, fit: _Fit, images: Tensor, labels: Tensor) -> None:
-        """One batch. All are of equal size; what is left over waits for another epoch."""
-        recipe, (epoch, batch) = self.recipe, divmod(fit.done, fit.batches)
-        if batch == 0 or fit.order is None:
-            fit.order, fit.flip = self._drawn(fit, epoch)
-        assert fit.flip is not None
-        size = fit.count // fit.batches
-        chosen = fit.order[batch * size : (batch + 1) * size]
-        there = chosen.to(self.device)
-        generator = _generator(fit.seed, "step", fit.done)
-        inputs = self._normalized(images[there])
-        inputs = augment.augmented(inputs, fit.flip[chosen], recipe.translate, generator)
-        torch.manual_seed(number_of(fit.seed, "network", fit.done))  # for networks with dropout
-        self.network.train(not recipe.freeze)
-        logits, truth = self._logits(inputs), labels[there]
-        loss = functional.cross_entropy(logits, truth, label_smoothing=recipe.label_smoothing)
-        loss.backward()
-        factor = scale(recipe, fit.done, fit.steps)
-        for optimizer in fit.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base"] * factor
-            optimizer.step()
-            optimizer.zero_grad()
-        if fit.average is not None:
-            _blend(fit.average, self.network, recipe.average)
-        fit.totals += torch.stack((loss.detach(), (logits.argmax(1) == truth).float().mean()))
-        fit.done += 1
-
-    def _drawn(self, fit: _Fit, epoch: int) -> tuple[Tensor, Tensor]:
-        """Order and flips of an epoch."""
+    def _draw(self, fit: _Fit) -> None:
+        """Hands over the epoch that a fit is in. All batches are of equal size; what is left over waits for another."""
+        recipe, steps, size = self.recipe, fit.step.steps, fit.step.size
+        epoch, place = divmod(fit.done, steps)
         generator = _generator(fit.seed, "epoch", epoch)
-        order = torch.randperm(fit.count, generator=generator)
-        return order, augment.flips(self.recipe, fit.first_flips, epoch, generator)
+        order = torch.randperm(len(fit.first_flips), generator=generator)
+        flips = augment.flips(recipe, fit.first_flips, epoch, generator)
+        chosen = order[: steps * size].view(steps, size)
+        numbers = range(epoch * steps, (epoch + 1) * steps)
+        shift = [augment.shifts(recipe.translate, size, _generator(fit.seed, "step", number)) for number in numbers]
+        factor = torch.tensor([scale(recipe, number, fit.steps) for number in numbers])
+        fit.step.draw(Drawn(chosen, flips[chosen], torch.stack(shift), factor), place)
 
     def _end_epoch(self, fit: _Fit, on_epoch: Callable[[Epoch], None] | None) -> None:
-        loss, accuracy = (fit.totals / fit.batches).tolist()
-        number, seconds = fit.done // fit.batches, fit.seconds
+        begun = time.perf_counter()
+        loss, accuracy = (fit.step.totals / fit.step.steps).tolist()  # a GPU is waited for here
+        number, seconds = fit.done // fit.step.steps, fit.seconds + time.perf_counter() - begun
         if not math.isfinite(loss):
             raise Diverged(f"the loss is not finite in epoch {number}", "use another seed or another recipe")
-        fit.totals.zero_()
+        fit.step.totals.zero_()
         fit.seconds = 0.0
         if on_epoch is not None:
             on_epoch(Epoch(number, fit.epochs, loss, accuracy, seconds))
@@ -226,22 +219,26 @@ class Trainer:
         """Everything that fit(..., resume=...) needs, for torch.save; only while a fit calls back."""
         fit = self._fit
         assert fit is not None, "no fit is under way"
+        step = fit.step
         return {
             "done": fit.done,
             "seconds": fit.seconds,
-            "totals": fit.totals,
+            "totals": step.totals,
             "network": self.network.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in fit.optimizers],
-            "average": fit.average.state_dict() if fit.average is not None else None,
+            "momenta": [optimizer.momenta for optimizer in step.optimizers],
+            "average": step.average.state_dict() if step.average is not None else None,
         }
 
     def _restore(self, fit: _Fit, state: State) -> None:
+        step = fit.step
         self.network.load_state_dict(state["network"])
-        for optimizer, saved in zip(fit.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        if fit.average is not None:
-            fit.average.load_state_dict(state["average"])
-        fit.done, fit.seconds, fit.totals = state["done"], state["seconds"], state["totals"].to(self.device)
+        for optimizer, saved in zip(step.optimizers, state["momenta"], strict=True):
+            for momentum, value in zip(optimizer.momenta, saved, strict=True):
+                momentum.copy_(value)
+        if step.average is not None:
+            step.average.load_state_dict(state["average"])
+        step.totals.copy_(state["totals"])
+        fit.done, fit.seconds = state["done"], state["seconds"]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights, contiguous, on the CPU."""
@@ -309,15 +306,6 @@ def _check(state: Mapping[str, Tensor], network: nn.Module, skipped: tuple[str, 
         if own.get(name) != given.get(name):
             message = f"weights that do not fit the network: {name!r} is {given.get(name)}, {own.get(name)} is wanted"
             raise InputError(message.replace("None", "missing"), "give weights of the recipe's own network")
-
-
-@torch.no_grad()
-def _blend(average: nn.Module, network: nn.Module, decay: float) -> None:
-    for mean, tensor in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(tensor, 1 - decay)
-        else:
-            mean.copy_(tensor)
 
 
 def number_of(seed: int, *purpose: str | int) -> int:

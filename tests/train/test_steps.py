@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dpclean.muon import orthogonalized
-from dpclean.train.augment import augmented, first_flips, flips
+from dpclean.train.augment import augmented, first_flips, flips, shifts
 from dpclean.train.networks import Residual, build
 from dpclean.train.optimizers import scale
 from dpclean.train.recipes import find_recipe
@@ -24,7 +24,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_an_image_is_moved_by_whole_pixels_with_its_border_mirrored() -> None:
     images = torch.rand(64, 3, 9, 9, generator=generator())
-    moved = augmented(images, torch.zeros(64, dtype=torch.bool), 2, generator())
+    moved = augmented(images, torch.zeros(64, dtype=torch.bool), 2, shifts(2, 64, generator()))
     found = set()
     for image, result in zip(images.numpy(), moved.numpy(), strict=True):
         padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode="reflect")
@@ -37,7 +37,7 @@ def test_an_image_is_moved_by_whole_pixels_with_its_border_mirrored() -> None:
 def test_flips_mirror_whole_images_and_without_a_shift_nothing_moves() -> None:
     images = torch.rand(4, 3, 9, 9, generator=generator())
     flip = torch.tensor([True, False, True, False])
-    result = augmented(images, flip, 0, generator())
+    result = augmented(images, flip, 0, shifts(0, 4, generator()))
     assert torch.equal(result[1::2], images[1::2]) and torch.equal(result[::2], images[::2].flip(3))
 
 
