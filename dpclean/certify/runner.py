@@ -97,7 +97,10 @@ class Runner:
         return [r.pixels if r.finite else np.full_like(r.pixels, MID_GREY) for r in ordered]
 
     def _on_device(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        return [torch.from_numpy(image).to(self.denoiser.device) for image in images]
+        device = self.denoiser.device
+        if device.type == "cuda" and len({image.shape for image in images}) == 1:
+            return list(torch.from_numpy(np.stack(images)).to(device))  # one copy instead of one an image
+        return [torch.from_numpy(image).to(device) for image in images]
 
     def _tensor(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         return prepare(images, self.method.size).to(self.denoiser.device)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +81,44 @@ class _Queues:
     tiles: dict[tuple[int, int], list[_Tile]] = field(default_factory=dict)
 
 
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Too little memory in the middle of a job, for which each library has its own words, is a refusal."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        raise SetupError(
+            f"the denoiser failed: {_first_line(error)}",
+            "free some memory, then give the same command again; or run 'dpclean doctor'",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+class _Leaving:
+    """Results on their way to the host: uint8 [N, H, W, C] and bool [N], which a GPU copies when it comes to them."""
+
+    def __init__(self, pixels: Tensor, finite: Tensor) -> None:
+        self._there = [pixels, finite]
+        self._copied: torch.cuda.Event | None = None
+        if pixels.is_cuda:
+            self._there = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in (pixels, finite)]
+            for there, tensor in zip(self._there, (pixels, finite), strict=True):
+                there.copy_(tensor, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    @_refusing()
+    def arrived(self) -> tuple[np.ndarray, list[bool]]:
+        """Waits for them. The pixels' memory is the caller's."""
+        if self._copied is not None:
+            self._copied.synchronize()
+            return self._there[0].numpy().copy(), self._there[1].tolist()  # page-locked memory is scarce
+        return self._there[0].numpy(), self._there[1].tolist()
+
+
 @dataclass(frozen=True, slots=True)
 class _Draw:
     """Which noise an image gets: the address of noise.md without the image's index."""
@@ -121,22 +161,6 @@ def has_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Too little memory in the middle of a job, for which each library has its own words, is a refusal."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        raise SetupError(
-            f"the denoiser failed: {_first_line(error)}",
-            "free some memory, then give the same command again; or run 'dpclean doctor'",
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 class Denoiser:
     """A denoiser at one noise level on one device.
 
@@ -168,6 +192,7 @@ class Denoiser:
         self._model: UNet2DModel | diffusers.UNet2DModel = load_network(files)
         self._network = self._at_level(DTYPES[self.dtype])
         self._launched = Replayed(self._network, self.device) if self.device.type == "cuda" else self._network
+        self._behind = 1 if self.device.type == "cuda" else 0  # batches: a GPU has the next one while results are taken
         tile, stride = tile_for(self._network.sample_size), max(LEAST_STRIDE, self._network.stride)
         self.shapes = Shapes(self._find_batch_pixels(batch_pixels), tile, stride)
 
@@ -248,14 +273,19 @@ class Denoiser:
         it has done (of a tile its share of the image). What it raises ends the work there: to stop, raise.
         Raises InputError for a colour image where the denoiser takes grey ones only.
         """
-        for pixels, results in self._batches(images, _Draw(key, run, test)):
-            yield from results
-            on_batch(pixels)
+        behind: deque[tuple[float, Iterator[Denoised]]] = deque()
+        for batch in itertools.chain(self._batches(images, _Draw(key, run, test)), [None] * self._behind):
+            if batch is not None:
+                behind.append(batch)
+            if behind and (batch is None or len(behind) > self._behind):
+                pixels, results = behind.popleft()
+                yield from results
+                on_batch(pixels)
 
     def _batches(
         self, images: Iterable[tuple[int, np.ndarray | Tensor]], draw: _Draw
-    ) -> Iterator[tuple[float, list[Denoised]]]:
-        """(pixels of images that a batch has done, what it completes), as they fill."""
+    ) -> Iterator[tuple[float, Iterator[Denoised]]]:
+        """(pixels of images that a batch has done, what it completes), as they fill; a GPU is not waited for."""
         queues = _Queues()
         for index, pixels in images:
             image = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
@@ -304,8 +334,10 @@ class Denoiser:
         prediction = prediction[:, : self._network.in_channels]
         pixels, finite = to_uint8(noised, prediction, level.alphas_cumprod, prediction_type=kind)
         drift = drift_of(noised, prediction, level, kind)
-        some = drift.flatten(1).any(1).nonzero()[:, 0]
-        if len(some) > 0:
+        some: Tensor | slice = slice(None)
+        if not drift.is_cuda:  # where looking costs a wait, what is zero is added: the same bits
+            some = drift.flatten(1).any(1).nonzero()[:, 0]
+        if drift.is_cuda or len(drift[some]) > 0:
             taken_back = without(drift[some], prediction[some], level, kind)
             pixels[some], finite[some] = to_uint8(noised[some], taken_back, level.alphas_cumprod, prediction_type=kind)
         return pixels, finite
@@ -314,14 +346,14 @@ class Denoiser:
     @torch.inference_mode()
     def _run_whole(
         self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw
-    ) -> tuple[float, list[Denoised]]:
+    ) -> tuple[float, Iterator[Denoised]]:
         """One batch of images that fit into a tile, grouped by their exact shape."""
         batch = self._blank(self.shapes.batch(*shape), *shape)
         groups: list[tuple[slice, list[int], Tensor, Tensor]] = []
         start = 0
         for image_shape in dict.fromkeys(tuple(image.shape) for _, image in queue):
             members = [(index, image) for index, image in queue if tuple(image.shape) == image_shape]
-            images = torch.stack([image for _, image in members]).to(self.device)
+            images = self._on_device(torch.stack([image for _, image in members]))
             indices = [index for index, _ in members]
             place = slice(start, start + len(members))
             height, width, channels = image_shape
@@ -333,18 +365,22 @@ class Denoiser:
             groups.append((place, indices, images, noised))
             start = place.stop
         prediction = self._predict(batch)
-        results: list[Denoised] = []
+        results: list[Iterator[Denoised]] = []
         for place, indices, images, noised in groups:
             height, width = noised.shape[2:]
-            pixels, finite = self._finish(noised, prediction[place, :, :height, :width])
-            results.extend(self._results(indices, images, pixels, finite, draw))
-        return float(sum(image.shape[0] * image.shape[1] for _, image in queue)), results
+            leaving = _Leaving(*self._finish(noised, prediction[place, :, :height, :width]))
+            results.append(self._results(indices, images, leaving, draw))
+        pixels = float(sum(image.shape[0] * image.shape[1] for _, image in queue))
+        return pixels, itertools.chain.from_iterable(results)
 
-    def _results(
-        self, indices: list[int], images: Tensor, pixels: Tensor, finite: Tensor, draw: _Draw
-    ) -> Iterator[Denoised]:
-        results = pixels.cpu().numpy()
-        for position, (index, good) in enumerate(zip(indices, finite.tolist(), strict=True)):
+    def _on_device(self, images: Tensor) -> Tensor:
+        if self.device.type == "cuda" and not images.is_cuda:
+            return images.pin_memory().to(self.device, non_blocking=True)
+        return images.to(self.device)
+
+    def _results(self, indices: list[int], images: Tensor, leaving: _Leaving, draw: _Draw) -> Iterator[Denoised]:
+        results, finite = leaving.arrived()
+        for position, (index, good) in enumerate(zip(indices, finite, strict=True)):
             if good:
                 yield Denoised(index, results[position], retried=False, finite=True)
             else:
@@ -370,18 +406,20 @@ class Denoiser:
 
     @_refusing()
     @torch.inference_mode()
-    def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> tuple[float, list[Denoised]]:
+    def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> tuple[float, Iterator[Denoised]]:
         """One batch of tiles; gives the images that it completes."""
-        results: list[Denoised] = []
+        results: list[Iterator[Denoised]] = []
         prediction = self._predict(self._fill(self._blank(self.shapes.batch(*shape), *shape), tiles))
         for tile, predicted in zip(tiles, prediction, strict=False):
             whole = tile.image.blend.add(predicted, tile.top, tile.left)
             if whole is not None:
                 image = tile.image
-                pixels, finite = self._finish(image.noised, whole[None])
-                results.extend(self._results([image.index], image.pixels, pixels, finite, draw))
-        return sum(tile.image.blend.share for tile in tiles), results
+                leaving = _Leaving(*self._finish(image.noised, whole[None]))
+                results.append(self._results([image.index], image.pixels, leaving, draw))
+        return sum(tile.image.blend.share for tile in tiles), itertools.chain.from_iterable(results)
 
+    @_refusing()
+    @torch.inference_mode()
     def _retry(self, index: int, images: Tensor, draw: _Draw) -> Denoised:
         """One image again in float32, tile by tile, with the same noise."""
         if self.dtype == "fp32":

@@ -7,6 +7,8 @@ the noised one's: noise explains a difference of a few standard errors; what is 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -94,8 +96,15 @@ def _stretched(means: Tensor, size: int, axis: int) -> Tensor:
     areas = means.shape[axis]
     if areas == 1:
         return means.expand(*means.shape[:axis], size, *means.shape[axis + 1 :])
+    low, high, share = _between(areas, size, means.device)
+    share = share.view(-1, *[1] * (3 - axis))
+    return means.index_select(axis, low) * (1 - share) + means.index_select(axis, high) * share
+
+
+@lru_cache(maxsize=256)
+def _between(areas: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of size pixels the area below, the area above, int64, and the share of the latter, float32."""
     place = ((torch.arange(size, dtype=torch.float64) + 0.5) * areas / size - 0.5).clamp(0, areas - 1)
-    share = (place - place.floor()).float().to(means.device).view(-1, *[1] * (3 - axis))
-    low = place.floor().long().to(means.device)
-    below, above = means.index_select(axis, low), means.index_select(axis, (low + 1).clamp(max=areas - 1))
-    return below * (1 - share) + above * share
+    low = place.floor().long()
+    share = (place - place.floor()).float()
+    return low.to(device), (low + 1).clamp(max=areas - 1).to(device), share.to(device)

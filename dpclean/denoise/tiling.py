@@ -69,20 +69,26 @@ def tile_for(sample_size: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _mirror(size: int, padded: int) -> Tensor:
+def _mirror(size: int, padded: int, device: torch.device) -> Tensor:
     """int64 [padded]: positions of an edge mirrored as often as the padding needs, without repeating the border."""
     period = max(1, 2 * (size - 1))
     position = torch.arange(padded) % period
-    return torch.minimum(position, period - position) if size > 1 else torch.zeros(padded, dtype=torch.int64)
+    mirrored = torch.minimum(position, period - position) if size > 1 else torch.zeros(padded, dtype=torch.int64)
+    return mirrored.to(device)
 
 
 def mirror_pad(image: Tensor, height: int, width: int) -> Tensor:
     """[..., H, W] -> [..., height, width]: mirrored downwards and to the right, repeatedly where it is small."""
     if image.shape[-1] != width:
-        image = image.index_select(-1, _mirror(image.shape[-1], width).to(image.device))
+        image = image.index_select(-1, _mirror(image.shape[-1], width, image.device))
     if image.shape[-2] != height:
-        image = image.index_select(-2, _mirror(image.shape[-2], height).to(image.device))
+        image = image.index_select(-2, _mirror(image.shape[-2], height, image.device))
     return image
+
+
+@lru_cache(maxsize=256)
+def _on(shapes: Shapes, size: int, device: torch.device) -> Tensor:
+    return shapes.ramp(size).to(device)
 
 
 class Blend:
@@ -90,7 +96,7 @@ class Blend:
 
     def __init__(self, shapes: Shapes, height: int, width: int, device: torch.device) -> None:
         self.size = (height, width)
-        self._ramps = tuple(shapes.ramp(size).to(device) for size in self.size)
+        self._ramps = tuple(_on(shapes, size, device) for size in self.size)
         self._starts = tuple(shapes.starts(size) for size in self.size)
         self._sum: Tensor | None = None
         self._todo = len(self._starts[0]) * len(self._starts[1])

@@ -83,7 +83,8 @@ def noise_on_cuda(
     import torch
 
     columns = tuple(t.data_ptr() for t in _table_on(draw.sigma, images.device)) if draw.table else (0, 0)
-    indices = torch.from_numpy(draw.indices).to(images.device)
+    # by way of page-locked memory: no wait for what the GPU still has to do
+    indices = torch.from_numpy(draw.indices).pin_memory().to(images.device, non_blocking=True)
     shape = tuple(images.shape)
     job = _job(draw, columns, indices.data_ptr(), images.data_ptr(), shape, out.data_ptr(), type, planar, a)
     with torch.cuda.device(images.device), cuda_errors():
