@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.dpclean-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench gpu clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -45,6 +45,9 @@ bench: $(INSTALLED)  ## measure what needs no data of yours; results go to bench
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/noise_kernels.py
 	$(BIN)/python benchmarks/denoiser_speed.py
+
+gpu: $(INSTALLED)  ## build, check and measure on a CUDA GPU, in eight minutes; started again it goes on
+	$(BIN)/python benchmarks/gpu_check.py
 
 clean:  ## remove what demo, test and the build left (the virtual environment stays)
 	rm -rf raw clean clean.report.* .clean.dpclean small small-certificate .small-certificate.dpclean build *.egg-info dpclean/*.so $(INSTALLED)

@@ -35,7 +35,7 @@ LIMITS = {
     "commands": 90,
     "noise": 30,
     "denoiser": 60,
-    "training": 90,
+    "training": 120,
     "certify": 60,
     "shards": 60,
     "compiled": 120,
