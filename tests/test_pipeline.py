@@ -462,20 +462,51 @@ def test_refusals_leave_nothing_behind(tmp_path: Path, transparent: str) -> None
     assert nothing_left(tmp_path)
 
 
-def test_out_and_raw_must_lie_apart(tmp_path: Path, transparent: str) -> None:
+def test_out_and_its_inputs_must_lie_apart(tmp_path: Path, transparent: str) -> None:
     make_folder(tmp_path / "raw", 2)
     for raw, out in (("raw", "raw"), ("raw", "raw/out"), ("raw/a", "raw")):
         with pytest.raises(ConflictError):
             sanitize(tmp_path / raw, tmp_path / out, transparent)
+    with pytest.raises(ConflictError, match="inside the input"):
+        sanitize(tmp_path / "raw", Path(transparent) / "out", transparent)
 
 
-def test_too_many_bad_inputs_stop_the_job_and_allowing_more_goes_on(tmp_path: Path, transparent: str) -> None:
-    make_folder(tmp_path / "raw")
-    (tmp_path / "raw" / "a" / "bad.png").write_bytes(b"")
-    with pytest.raises(InputError, match="more than --max-bad 0"):
-        sanitize(tmp_path / "raw", tmp_path / "out", transparent, max_bad="0")
-    assert not (tmp_path / "out").exists()
-    assert sanitize(tmp_path / "raw", tmp_path / "out", transparent, max_bad="10%").quarantined == {"empty": 1}
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+@pytest.mark.parametrize("limit", ["1", "9%"])
+def test_too_many_bad_inputs_stop_the_job_every_time_and_allowing_more_goes_on(
+    tmp_path: Path, transparent: str, kind: str, limit: str
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    if kind == "folder":
+        make_folder(raw, 20)
+        (raw / "a" / "000.png").write_bytes(b"")
+        (raw / "b" / "001.png").write_bytes(b"no image")
+        for number in range(10):  # files that do not claim to be images make no share smaller
+            (raw / f"notes{number}.txt").write_text("about these images")
+        bad, reasons = 2, "1 empty, 1 not-an-image"
+    else:
+        make_shards(raw, (5,))
+        for name in ("x", "y"):
+            (raw / f"{name}.safetensors").write_bytes(b"\xff" * 64)
+        bad, reasons = 2, "2 bad-shard"
+    for _ in range(2):
+        with pytest.raises(InputError, match=f"more than --max-bad {limit}") as refusal:
+            sanitize(raw, out, transparent, max_bad=limit)
+        assert reasons in refusal.value.message and not out.exists()
+        assert len(list_quarantined(out)) == bad
+    sanitize(raw, out, transparent, max_bad="2")
+    assert len(list_quarantined(out)) == bad
+    with pytest.raises(InputError, match="--max-bad 1 "):
+        sanitize(raw, out, transparent, max_bad="1")
+
+
+def test_where_nothing_can_be_used_the_reasons_are_told(tmp_path: Path, transparent: str) -> None:
+    for number in range(5):
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        (tmp_path / "raw" / f"{number}.png").write_bytes(b"" if number else b"no image")
+    with pytest.raises(InputError, match=r"4 empty, 1 not-an-image: '0\.png', '1\.png', '2\.png', \.\.\."):
+        sanitize(tmp_path / "raw", tmp_path / "out", transparent)
+    assert nothing_left(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["key", "ledger", "engine"])

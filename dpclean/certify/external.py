@@ -39,7 +39,8 @@ def certify_votes(
     Raises UsageError, InputError, ConflictError.
     """
     begun = time.monotonic()
-    path = Path(votes)
+    path, staging = Path(votes), Staging(Path(out))
+    staging.check_apart(path)
     asked = {"sigma": sigma, "bound": bound, "family": family, "alpha": alpha, "tau": tau}
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if selection_runs is not None:
@@ -49,7 +50,6 @@ def certify_votes(
     else:
         read = _foreign(path, given, classes, exploratory)
     check_terms(read.terms)
-    staging = Staging(Path(out))
     with staging:
         if holds_certificate(staging.out) and not overwrite:
             raise ConflictError(f"{str(staging.out)!r} is there already", "choose another --out, or --overwrite it")

@@ -70,6 +70,7 @@ class _Job:
         self.say = say
         self.staging = Staging(out)
         self.out = self.staging.out
+        self.staging.check_apart(clean, options.raw, options.test, options.denoiser, options.init)
         self.store = Store(self.staging.partial)
         self.begun = time.monotonic()
 
@@ -77,6 +78,7 @@ class _Job:
     def subject(self) -> Subject:
         """The data and the points, read and checked."""
         origin = find_origin(self.clean, self.options)
+        self.staging.check_apart(origin.raw)
         if origin.taken:
             self.say(origin.taken)
         return read_subject(origin, self.options)

@@ -14,6 +14,7 @@ from dpclean.certify.results import Trial
 from dpclean.certify.store import Data
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_terms
+from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
 
 
@@ -26,7 +27,9 @@ def trial(
     from dpclean.certify.runner import Runner
 
     asked = Options(**options)
-    subject = read_subject(find_origin(Path(clean), asked), asked)
+    origin = find_origin(Path(clean), asked)
+    Staging(Path(out)).check_apart(clean, asked.raw, asked.test, asked.denoiser, asked.init, origin.raw)
+    subject = read_subject(origin, asked)
     terms = make_terms(subject, asked)
     check_terms(terms)
     method = make_method(subject, asked, terms)

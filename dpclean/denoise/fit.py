@@ -111,7 +111,9 @@ def fit(
         keep_memory()
     rate = learning_rate if learning_rate is not None else RATE if init is None else RATE_FROM_INIT
     sources = [Path(path).expanduser().resolve() for path in data]
-    with Staging(Path(out)) as staging, computing_with(_threads(staging.partial, threads, overwrite)):
+    staging = Staging(Path(out))
+    staging.check_apart(*sources, init)
+    with staging, computing_with(_threads(staging.partial, threads, overwrite)):
         _check_out(staging.out, overwrite)
         patches = read_patches(sources, seed=seed, workers=workers)
         parameters = {

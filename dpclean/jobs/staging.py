@@ -41,6 +41,18 @@ class Staging:
         self._ignore = self.home / ".gitignore"
         self._lock: BinaryIO | None = None
 
+    def check_apart(self, *inputs: str | os.PathLike[str] | None) -> None:
+        """Raise ConflictError where OUT is an input, lies in one, or one lies in it; names of other things are none."""
+        for given in inputs:
+            if given is None or not (path := Path(given).expanduser()).exists():
+                continue
+            path = path.resolve()
+            if path == self.out or path in self.out.parents or self.out in path.parents:
+                how = "is" if path == self.out else "lies inside" if path in self.out.parents else "lies around"
+                raise ConflictError(
+                    f"OUT {str(self.out)!r} {how} the input {str(path)!r}", "choose an --out apart from all inputs"
+                )
+
     def __enter__(self) -> Staging:
         with writing(self.home):
             self.out.parent.mkdir(parents=True, exist_ok=True)

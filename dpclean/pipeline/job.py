@@ -20,14 +20,14 @@ from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError, InternalError, Reason
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.key_file import read_key, write_key
-from dpclean.jobs.ledger import DONE, PENDING, Ledger, Listed
+from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, Ledger, Listed
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
 from dpclean.pipeline.options import Options
 from dpclean.pipeline.results import Plan, Progress, SanitizeResult
 from dpclean.pipeline.seal import seal, write_with_sums
-from dpclean.pipeline.work import work_off
+from dpclean.pipeline.work import told, too_many_bad, work_off
 from dpclean.threads import choose_threads, computing_with
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ def plan(raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: flo
     return _Job(Path(raw), Path(out), Options(sigma=sigma, **options), lambda _: None).plan()
 
 
+class _NothingUsable(InputError):
+    """No input is an image that can be used."""
+
+
 class _Job:
     """One command's paths and options, and the steps from listing to commit."""
 
@@ -74,12 +78,13 @@ class _Job:
         self.raw = raw.expanduser().resolve()
         self.inherited = Ancestry()
         self.begun = time.monotonic()
-        _check_places(self.raw, self.out)
+        self.staging.check_apart(self.raw, options.denoiser)
 
     def run(self) -> SanitizeResult:
         """The result, whether the work is done now, was begun earlier, or had been finished before."""
         manifest = self._finished()
         if manifest is not None:
+            self._check_bad(manifest.quarantined, manifest.raw.listed - manifest.left_behind)
             pages = [str(page) for page in sheet.pages(self.out) if page.exists()]
             return self._result(manifest, already_complete=True, report=pages)
         source = self._source()
@@ -102,18 +107,11 @@ class _Job:
                         self._check_listing(ledger, source)
                     key = self._key(ledger.known("key_commitment", str))
                     manifest, sanitized, pages = self._work(ledger, source, pool, denoiser, key)
-        except InputError:
-            # nothing can come of it; the workers, who may still be writing, are gone by now
-            if ledger_path.exists() and self._sanitized_nothing(ledger_path):
-                self.staging.discard()
+        except _NothingUsable:
+            self.staging.discard()  # nothing can come of it; the workers, who may still be writing, are gone by now
             raise
         self.staging.commit()
         return self._result(manifest, sanitized=sanitized, source=source, report=pages)
-
-    @staticmethod
-    def _sanitized_nothing(ledger_path: Path) -> bool:
-        with closing(Ledger(ledger_path)) as ledger:
-            return ledger.count(DONE) == 0
 
     # -- what is there already
 
@@ -244,9 +242,12 @@ class _Job:
             work_off(samples, denoiser, sink, ledger, self.options, key, self.progress)
         if (pending := ledger.count(PENDING)) > 0:
             raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
+        self._check_bad(ledger.reasons(), ledger.count() - ledger.count(LEFT_BEHIND))
         if ledger.count(DONE) == 0:
-            raise InputError(
-                f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used", "look at RAW"
+            why = f" ({told(reasons)}: {_first_names(ledger)})" if (reasons := ledger.reasons()) else ""
+            raise _NothingUsable(
+                f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used{why}",
+                "look at RAW",
             )
         sink.finish()
         manifest = seal(
@@ -257,6 +258,11 @@ class _Job:
             sheet.write_pages(self.out, ledger, source, pool, denoiser, key)
             pages = [str(page) for page in sheet.pages(self.out)]
         return manifest, manifest.output.images - before, pages
+
+    def _check_bad(self, reasons: Mapping[str, int], images: int) -> None:
+        """Refuse where more of the inputs that claim to be images are bad than --max-bad allows; at every end."""
+        if sum(reasons.values()) > self.options.bad_limit(images):
+            raise too_many_bad(reasons, images, self.options.max_bad)
 
     def _key(self, expected: str | None) -> bytes:
         key = read_key(self.staging.key)
@@ -340,15 +346,6 @@ def _entry_of(row: Listed) -> Entry:
     return Entry(row.position, to_text(row.name), row.label, to_text(row.target), reason)
 
 
-def _check_places(raw: Path, out: Path) -> None:
-    if raw == out:
-        raise ConflictError(f"OUT is RAW: {str(out)!r}", "choose another --out")
-    if raw in out.parents:
-        raise ConflictError(f"OUT {str(out)!r} lies inside RAW", "choose an --out outside RAW")
-    if out in raw.parents:
-        raise ConflictError(f"RAW {str(raw)!r} lies inside OUT", "choose another --out")
-
-
 def _inherited(raw: Path, files: DenoiserFiles) -> Ancestry:
     """What RAW, if it is sanitized itself, and the denoiser were made of. What strangers wrote refuses nothing."""
     try:
@@ -356,6 +353,12 @@ def _inherited(raw: Path, files: DenoiserFiles) -> Ancestry:
     except (InputError, ConflictError) as error:
         of_raw = Ancestry.unknown(error.message)
     return of_raw | files.ancestry()
+
+
+def _first_names(ledger: Ledger) -> str:
+    """The first inputs that were left out, by name."""
+    first = [repr(to_text(name)) for name, _ in itertools.islice(ledger.quarantined(), 4)]
+    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
 
 
 def _engine(denoiser: Denoiser) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dpclean.data.digest import pixel_sha256
@@ -44,6 +44,7 @@ def work_off(
     total = ledger.count()
     start = finished = total if (pending := ledger.first_pending()) is None else pending
     retried, quarantined = ledger.known("retried", int), ledger.count(QUARANTINED)
+    no_image = ledger.count(LEFT_BEHIND)
     begun = committed = time.monotonic()
     outcomes: list[Outcome] = []
     with first_signal() as interrupted:
@@ -56,17 +57,30 @@ def work_off(
                 continue
             _commit(ledger, sink, outcomes, retried)
             quarantined += sum(outcome.status == QUARANTINED for outcome in outcomes)
+            no_image += sum(outcome.status == LEFT_BEHIND for outcome in outcomes)
             outcomes, committed = [], time.monotonic()
             progress(Progress(finished, total, quarantined, (finished - start) / max(committed - begun, 1e-9)))
-            if quarantined > options.bad_limit(total):
-                raise InputError(
-                    f"{quarantined} of {total} inputs cannot be used, more than --max-bad {options.max_bad} allows",
-                    "look at RAW, or allow more; the same command then goes on",
-                )
+            if quarantined > options.bad_limit(total - no_image):
+                raise too_many_bad(ledger.reasons(), total - no_image, options.max_bad)
             if interrupted.is_set() and finished < total:
                 raise Interrupted(
                     f"stopped after {finished} of {total} inputs, all of them saved", "the same command goes on"
                 )
+
+
+def too_many_bad(reasons: Mapping[str, int], images: int, allowed: str) -> InputError:
+    """The refusal of a data set of which more inputs than allowed are bad, with the reasons why."""
+    return InputError(
+        f"{sum(reasons.values())} of {images} inputs cannot be used ({told(reasons)}),"
+        f" more than --max-bad {allowed} allows",
+        "'dpclean quarantine OUT' lists them; with a larger --max-bad the same command goes on",
+    )
+
+
+def told(reasons: Mapping[str, int]) -> str:
+    """Counts by reason in words, the most frequent first."""
+    ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{count} {reason}" for reason, count in ordered)
 
 
 def chunks(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:

@@ -90,9 +90,8 @@ class _Job:
         self.begun = time.monotonic()
         self.busy = False
         clean = clean.expanduser().resolve()
+        self.staging.check_apart(clean, options.test, options.init, options.warm_start)
         self.material = Material(clean, self.options)
-        if clean == self.out or clean in self.out.parents or self.out in clean.parents:
-            raise ConflictError(f"OUT {str(self.out)!r} and the training data overlap", "choose another --out")
 
     def choose_threads(self) -> int | None:
         """Of how many threads; those that an interrupted job was begun with, as the weights depend on their number."""
