@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from dpclean.cli.app import command
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -24,9 +27,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """PATH with the dpclean and the python3 that these tests run with."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, command in {"dpclean": "-m dpclean", "python3": ""}.items():
+    for name, words in {"dpclean": "-m dpclean", "python3": ""}.items():
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
         program.chmod(0o755)
     return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
@@ -157,3 +160,75 @@ def test_the_trainer_of_the_documentation_certifies(environment: dict[str, str],
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert told["certified"] == told["correct"] == 4 and told["failed"] == 0
+
+
+# -- what README and docs show
+
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(ROOT.glob("docs/*.md"))
+NOT_RUN = "<!-- not run: "  # stands, with the reason, before a block that needs a GPU, a network or much time
+
+
+def fenced(document: Path, language: str) -> list[str]:
+    """The code of the blocks of a language that are to be run; one that is not is compiled only."""
+    found = []
+    for before, code in re.findall(rf"([^\n]*\n)```{language}\n(.*?)```", document.read_text("utf-8"), re.DOTALL):
+        if language == "python":
+            compile(code, str(document), "exec")
+        if not before.startswith(NOT_RUN):
+            found.append(code)
+    return found
+
+
+def typed(document: Path) -> list[list[str]]:
+    """The command lines of dpclean in the indented blocks of a document, without comments and redirections."""
+    lines = re.findall(r"^    dpclean (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return [shlex.split(line.partition(" > ")[0], comments=True) for line in lines]
+
+
+@pytest.fixture
+def at_work(raw: Path, tmp_path: Path) -> Path:
+    """A folder with the data that the documents speak of: ./raw, ./test."""
+    rng = np.random.default_rng(8)
+    for number in range(4):
+        path = tmp_path / "test" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if fenced(d, "python")], ids=lambda path: path.name)
+def test_the_python_of_a_document_runs(document: Path, at_work: Path, environment: dict[str, str]) -> None:
+    program = "\n".join(fenced(document, "python"))
+    done = run([sys.executable, "-c", program], environment, at_work)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if typed(d)], ids=lambda path: path.name)
+def test_the_commands_of_a_document_exist_with_their_options(document: Path) -> None:
+    tree = command(None)
+    for words in typed(document):
+        found, context = tree, tree.make_context("dpclean", [], obj={}, resilient_parsing=True)
+        while hasattr(found, "commands"):
+            if words[0].startswith("-"):
+                break
+            name = words.pop(0)
+            assert name in found.commands, f"{document.name}: dpclean {name}"
+            found = found.commands[name]
+            context = type(context)(found, parent=context, info_name=name)
+        _, rest, _ = found.make_parser(context).parse_args(args=words)
+        assert rest == [], f"{document.name}: {words}"
+
+
+def test_the_readme_has_every_option_of_sanitize() -> None:
+    table = (ROOT / "README.md").read_text("utf-8").partition("## Options of `dpclean sanitize`")[2]
+    options = {name for parameter in command("sanitize").commands["sanitize"].params for name in parameter.opts}
+    assert {name for name in options if name.startswith("--")} - set(re.findall(r"--[a-z-]+[a-z]", table)) == set()
+
+
+def test_the_configuration_of_the_readme_is_one(at_work: Path, environment: dict[str, str]) -> None:
+    (content,) = fenced(ROOT / "README.md", "toml")
+    (at_work / "dpclean.toml").write_text(content)
+    asked = ["sanitize", "raw", "--out", "clean", "--config", "dpclean.toml", "--dry-run", "--json"]
+    done = run(["dpclean", *asked], environment, at_work)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["listed"] == 21
