@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.dpclean-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench gpu clean
+.PHONY: help demo test lint bench gpu wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -49,6 +49,9 @@ bench: $(INSTALLED)  ## measure what needs no data of yours; results go to bench
 gpu: $(INSTALLED)  ## build, check and measure on a CUDA GPU, in eight minutes; started again it goes on
 	$(BIN)/python benchmarks/gpu_check.py
 
+wheel: $(INSTALLED)  ## make a manylinux wheel for each Python that is there, and try it where no compiler is
+	$(BIN)/python packaging/make_wheels.py dist
+
 clean:  ## remove what demo, test and the build left (the virtual environment stays)
-	rm -rf raw clean clean.report.* .clean.dpclean small small-certificate .small-certificate.dpclean build *.egg-info dpclean/*.so $(INSTALLED)
+	rm -rf raw clean clean.report.* .clean.dpclean small small-certificate .small-certificate.dpclean build dist *.egg-info dpclean/*.so $(INSTALLED)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def cudart_flags(nvcc: str) -> str:
     return libraries.replace('"', "") + " -lcudart_static -ldl -lrt -lpthread"
 
 
+def check_compiler() -> None:
+    """End with one sentence where there is no compiler, before pip has hundreds of lines to show."""
+    compiler = os.environ.get("CXX", "g++")
+    if {"bdist_wheel", "build_ext", "editable_wheel"} & set(sys.argv) and not shutil.which(compiler.split()[0]):
+        raise SystemExit(
+            f"dpclean: there is no C++ compiler {compiler!r} on PATH, and dpclean is compiled when it is installed from"
+            " its sources; install g++ (apt-get install g++), or name another one with CXX=..., or install a wheel,"
+            " which 'make wheel' makes on a machine that has one"
+        )
+
+
 class NinjaBuild(build_ext):
     """Writes a ninja file beside the objects and runs it: parallel, and only what changed."""
 
@@ -93,4 +105,5 @@ class NinjaBuild(build_ext):
         return "\n".join(lines) + "\n"
 
 
+check_compiler()
 setup(ext_modules=[Extension("dpclean._kernels", sources=[])], cmdclass={"build_ext": NinjaBuild})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -17,23 +18,23 @@ from dpclean.denoise.loading import BUNDLED
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_wheels", ROOT / "packaging" / "make_wheels.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the sources, without CUDA, which takes nvcc minutes."""
-    source, out = (tmp_path_factory.mktemp(name) for name in ("source", "wheel"))
-    for name in ("dpclean", "csrc"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"  # where ninja is
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out, source],
-        env={**os.environ, "PATH": path, "DPCLEAN_BUILD_CUDA": "0"},
-        check=True,
-        capture_output=True,
-    )
-    (built,) = out.glob("dpclean-*.whl")
-    return built
+    """As 'make wheel' makes it, without CUDA, which takes nvcc minutes."""
+    for module in ("auditwheel", "pybind11", "setuptools", "wheel"):
+        pytest.importorskip(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPCLEAN_BUILD_CUDA", "0")
+        out = tmp_path_factory.mktemp("dist")
+        return Path(program().make(sys.executable, tmp_path_factory.mktemp("scratch"), out))
 
 
 def test_wheel_has_the_denoisers_the_hints_and_the_licences(wheel: Path) -> None:
@@ -46,6 +47,7 @@ def test_wheel_has_the_denoisers_the_hints_and_the_licences(wheel: Path) -> None
     assert sum(file.compress_size for file in zipfile.ZipFile(wheel).infolist()) < 20e6
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"dpclean"}
+    assert "manylinux" in wheel.name
     assert not [name for name in names if name.endswith((".cpp", ".cu", ".h"))]
 
 
@@ -62,3 +64,36 @@ def test_wheel_works_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == f"{tmp_path / 'dpclean' / 'noise' / '__init__.py'}\nFalse True\n"
+
+
+def test_wheel_installs_and_works_where_no_compiler_is(
+    wheel: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program().try_out(sys.executable, wheel, tmp_path / "bare")
+    told = capfd.readouterr().out
+    assert f"works: {tmp_path / 'bare'}" in told and "scalar" in told and "CUDA kernels not built" in told
+
+
+def test_without_a_compiler_an_installation_from_sources_ends_with_one_sentence(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("dpclean", "csrc"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "dpclean" / "__init__.py", tmp_path / "dpclean")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path / "out",
+        tmp_path,
+    ]
+    environment = {**os.environ, "PATH": "/nowhere", "CXX": "g++"}
+    done = subprocess.run([*command, tmp_path], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    assert done.returncode == 1
+    assert len([line for line in lines if "there is no C++ compiler 'g++' on PATH" in line]) == 1
+    assert len(lines) < 40 and "Traceback" not in done.stdout + done.stderr
