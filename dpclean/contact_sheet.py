@@ -1,4 +1,4 @@
-"""The page one looks at after sanitizing: raw, noised, sanitized and difference, as a PNG and as one HTML file.
+"""Pages to look at, each as a PNG and as one HTML file: what a run did, and what several noise levels would do.
 
 Names come from data that nobody trusts. They are shown escaped: no control or direction character and no
 markup of theirs reaches the page, and the page may load nothing and run nothing.
@@ -24,6 +24,8 @@ Pixels = NDArray[np.uint8]
 GAIN = 3  # a change of one grey level is drawn as this many
 NEAR = 160  # pixels: images smaller than this are enlarged by a whole factor to about this
 LIMIT = 320  # pixels: of larger images every second, third, ... pixel is shown; averaging would hide the noise
+CROP = 240  # pixels: of those the square with the most detail is shown too, pixel for pixel
+LOOK = 4  # pixels: how far apart the places are where detail is looked for
 
 COLUMNS = (
     ("Raw", "as it came in"),
@@ -31,6 +33,9 @@ COLUMNS = (
     ("Sanitized", "what the denoiser made of it: the output"),
     (f"Difference x{GAIN}", "sanitized minus raw; mid-grey is no change"),
 )
+
+
+Columns = Sequence[tuple[str, str]]  # title, meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,25 @@ class SheetRow:
     sanitized: Pixels
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An image in all states that a page shows, of one shape, the raw one first."""
+
+    name: str
+    caption: str
+    states: tuple[Pixels, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What a page says around its pictures; the paragraphs are HTML."""
+
+    title: str
+    facts: Mapping[str, str]
+    introduction: str
+    promise: str
+
+
 def write_contact_sheet(
     path_stem: Path, rows: Sequence[SheetRow], title: str, facts: Mapping[str, str]
 ) -> tuple[Path, Path]:
@@ -50,10 +74,31 @@ def write_contact_sheet(
 
     facts: what a reader should know of the run, in the order shown ("sigma": "0.25", ...).
     """
+    shown = [
+        _Row(row.name, _caption(row), (row.raw, row.noised, row.sanitized, difference(row.raw, row.sanitized)))
+        for row in rows
+    ]
+    return _write_sheet(path_stem, shown, COLUMNS, _Words(title, facts, INTRODUCTION, PROMISE))
+
+
+def write_sigma_sheet(
+    path_stem: Path,
+    rows: Sequence[tuple[str, Pixels, Sequence[Pixels]]],
+    sigmas: Sequence[float],
+    title: str,
+    facts: Mapping[str, str],
+) -> tuple[Path, Path]:
+    """Like write_contact_sheet: images (name, raw, sanitized at each of the noise levels), to choose one by eye."""
+    columns = [COLUMNS[0], *((f"sigma {sigma:g}", f"sanitized; {255 * sigma:.0f} grey levels") for sigma in sigmas)]
+    shown = [_Row(name, f"{raw.shape[1]} x {raw.shape[0]} pixels", (raw, *sanitized)) for name, raw, sanitized in rows]
+    return _write_sheet(path_stem, shown, columns, _Words(title, facts, CHOICE, CHOICE_LIMITS))
+
+
+def _write_sheet(path_stem: Path, rows: Sequence[_Row], columns: Columns, words: _Words) -> tuple[Path, Path]:
     png = path_stem.with_name(path_stem.name + ".png")
     html = path_stem.with_name(path_stem.name + ".html")
-    _draw(rows, title, facts).save(png)
-    html.write_text(_page(rows, title, facts), encoding="utf-8")
+    _draw(rows, columns, words).save(png)
+    html.write_text(_page(rows, columns, words), encoding="utf-8")
     return png, html
 
 
@@ -63,16 +108,39 @@ def difference(raw: Pixels, sanitized: Pixels) -> Pixels:
     return amplified
 
 
-def _tiles(row: SheetRow) -> list[Image.Image]:
-    """The four images of a row, RGB, as large as they are shown; no pixel is mixed with another."""
-    longest = max(row.raw.shape[:2])
+def detailed(pixels: Pixels, edge: int) -> tuple[slice, slice]:
+    """Rows and columns of the part, at most edge x edge, in which neighbouring pixels [H,W,C] differ most."""
+    grey = pixels[::LOOK, ::LOOK].mean(axis=2)
+    change = np.zeros(grey.shape)
+    change[1:] += np.abs(np.diff(grey, axis=0))
+    change[:, 1:] += np.abs(np.diff(grey, axis=1))
+    sums = np.pad(change, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    height, width = (min(-(-edge // LOOK), size) for size in grey.shape)
+    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = (LOOK * int(place) for place in np.unravel_index(inside.argmax(), inside.shape))
+    top, left = (max(0, min(at, size - edge)) for at, size in zip((top, left), pixels.shape, strict=False))
+    return slice(top, top + edge), slice(left, left + edge)
+
+
+def _tiles(row: _Row) -> list[Image.Image]:
+    """The images of a row, RGB, as large as they are shown; no pixel is mixed with another."""
+    longest = max(row.states[0].shape[:2])
     step = -(-longest // LIMIT)
     factor = max(1, int(NEAR / longest + 0.5))
-    tiles = []
-    for pixels in (row.raw, row.noised, row.sanitized, difference(row.raw, row.sanitized)):
-        shown = pixels[::step, ::step].repeat(factor, axis=0).repeat(factor, axis=1)
-        tiles.append(Image.fromarray(np.repeat(shown, 3 // shown.shape[2], axis=2)))
-    return tiles
+    return [_picture(pixels[::step, ::step].repeat(factor, axis=0).repeat(factor, axis=1)) for pixels in row.states]
+
+
+def _crops(row: _Row) -> list[Image.Image]:
+    """The part with the most detail, pixel for pixel, of images whose tiles leave pixels out; else nothing."""
+    raw = row.states[0]
+    if max(raw.shape[:2]) <= LIMIT:
+        return []
+    part = detailed(raw, CROP)
+    return [_picture(pixels[part]) for pixels in row.states]
+
+
+def _picture(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
 
 
 def _caption(row: SheetRow) -> str:
@@ -90,34 +158,42 @@ PAPER, INK, FAINT = "#faf9f6", "#1c1b19", "#6f6b64"
 MARGIN, GAP, NAMES, LINE = 40, 14, 250, 20  # pixels: the border, between tiles, column of names, height of a line
 
 
-def _draw(rows: Sequence[SheetRow], title: str, facts: Mapping[str, str]) -> Image.Image:
+def _draw(rows: Sequence[_Row], columns: Columns, words: _Words) -> Image.Image:
     large, strong, small = (ImageFont.load_default(size) for size in (28, 16, 13))
-    tiles = [_tiles(row) for row in rows]
-    cell = max((row[0].width for row in tiles), default=NEAR)
-    width = 2 * MARGIN + NAMES + len(COLUMNS) * (cell + GAP) - GAP
-    heading: list[Line] = [(line, large, INK) for line in _wrapped(printable(title), large, width - 2 * MARGIN)[:1]]
-    footer: list[Line] = [(line, small, FAINT) for line in _wrapped(_fact_line(facts), small, width - 2 * MARGIN)]
-    columns: list[list[Line]] = [
+    lines = [[tiles for tiles in (_tiles(row), _crops(row)) if tiles] for row in rows]
+    cell = max((tiles[0].width for images in lines for tiles in images), default=NEAR)
+    width = 2 * MARGIN + NAMES + len(columns) * (cell + GAP) - GAP
+    title = _wrapped(printable(words.title), large, width - 2 * MARGIN)[:1]
+    heading: list[Line] = [(line, large, INK) for line in title]
+    facts = _wrapped(_fact_line(words.facts), small, width - 2 * MARGIN)
+    footer: list[Line] = [(line, small, FAINT) for line in facts]
+    heads: list[list[Line]] = [
         [(column, strong, INK), *((line, small, FAINT) for line in _wrapped(meaning, small, cell))]
-        for column, meaning in COLUMNS
+        for column, meaning in columns
     ]
     names = [_name_lines(row, strong, small) for row in rows]
-    heights = [max(images[0].height, LINE * len(name)) + GAP for images, name in zip(tiles, names, strict=True)]
+    heights = [
+        max(sum(tiles[0].height + GAP for tiles in images), LINE * len(name) + GAP)
+        for images, name in zip(lines, names, strict=True)
+    ]
     top = MARGIN + 48
-    body = top + LINE * max(map(len, columns)) + GAP
+    body = top + LINE * max(map(len, heads)) + GAP
     height = body + sum(heights) + GAP + LINE * len(footer) + MARGIN
 
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     _write(draw, (MARGIN, MARGIN - 8), heading)
-    lefts = [MARGIN + NAMES + i * (cell + GAP) for i in range(len(COLUMNS))]
-    for left, column in zip(lefts, columns, strict=True):
-        _write(draw, (left, top), column)
+    lefts = [MARGIN + NAMES + i * (cell + GAP) for i in range(len(columns))]
+    for left, head in zip(lefts, heads, strict=True):
+        _write(draw, (left, top), head)
     y = body
-    for name, images, step in zip(names, tiles, heights, strict=True):
+    for name, images, step in zip(names, lines, heights, strict=True):
         _write(draw, (MARGIN, y - 2), name)
-        for left, image in zip(lefts, images, strict=True):
-            sheet.paste(image, (left, y))
+        below = y
+        for tiles in images:
+            for left, image in zip(lefts, tiles, strict=True):
+                sheet.paste(image, (left, below))
+            below += tiles[0].height + GAP
         y += step
     _write(draw, (MARGIN, y + GAP), footer)
     return sheet
@@ -147,13 +223,17 @@ def _wrapped(text: str, font: Font, width: int) -> list[str]:
     return [line for line in lines if line] or [""]
 
 
-def _name_lines(row: SheetRow, strong: Font, small: Font) -> list[Line]:
+def _name_lines(row: _Row, strong: Font, small: Font) -> list[Line]:
     """What stands to the left of a row; of a long name the first three lines."""
     name = _wrapped(printable(row.name), strong, NAMES - 2 * GAP)
     if len(name) > 3:
         name = [*name[:2], name[2][:-3] + "..."]
-    caption = _wrapped(_caption(row), small, NAMES - 2 * GAP)
+    caption = _wrapped(f"{row.caption}{_cropped(row)}", small, NAMES - 2 * GAP)
     return [(line, strong, INK) for line in name] + [(line, small, FAINT) for line in caption]
+
+
+def _cropped(row: _Row) -> str:
+    return "; below, a part of them one for one" if _crops(row) else ""
 
 
 def _fact_line(facts: Mapping[str, str]) -> str:
@@ -182,13 +262,16 @@ small { display: block; color: var(--faint); font-weight: 400; font-size: .8rem;
 .sheet tbody th { padding: .9rem 1rem .9rem 0; overflow: hidden; overflow-wrap: anywhere; font-size: .95rem; }
 .sheet td { padding: .9rem .75rem 0 0; vertical-align: top; }
 .sheet img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; border-radius: 3px; }
+.sheet .crops td { padding-top: .5rem; }
+.crops div { display: flex; gap: 12px; overflow-x: auto; }
+.sheet .crops img { max-width: none; flex: none; }
 .facts { width: auto; background: var(--panel); border-radius: 8px; }
 .facts th, .facts td { padding: .3rem 1.25rem; overflow-wrap: anywhere; vertical-align: top; }
 .facts th { color: var(--faint); font-weight: 400; }
 .facts tr:first-child > * { padding-top: .8rem; }
 .facts tr:last-child > * { padding-bottom: .8rem; }
 @media (max-width: 40rem) {
-  .sheet tr { display: grid; grid-template-columns: repeat(4, 1fr); }
+  .sheet tr { display: grid; grid-template-columns: repeat(auto-fit, minmax(4rem, 1fr)); }
   .sheet thead th:first-child, .sheet thead small { display: none; }
   .sheet thead th { font-size: .8rem; padding-right: .3rem; }
   .sheet tbody th { grid-column: 1 / -1; padding: 1rem 0 .2rem; }
@@ -217,11 +300,28 @@ and a model trained on every one of them; this is one copy.</li>
 """
 
 
-def _page(rows: Sequence[SheetRow], title: str, facts: Mapping[str, str]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}<small>{escape(meaning)}</small></th>' for name, meaning in COLUMNS)
-    body = "\n".join(_table_row(row) for row in rows)
+CHOICE = """
+<p>More noise hides larger changes and costs more detail. Take the largest sigma at which you still see what your model
+has to tell apart: what is gone here is gone for it too. Where images are large, look at the lower line: it shows pixels
+one for one.</p>
+"""
+
+CHOICE_LIMITS = """
+<h2>What this page does not show</h2>
+<ul>
+<li>How accurate a model becomes. Train a small one on each of two or three candidates: a pilot of some hundred images
+tells more than any picture.</li>
+<li>That an attack is stopped. Against the noise a change counts by its size over all pixels; <code>dpclean plan</code>
+tells what a proof covers at a sigma, and what it takes.</li>
+</ul>
+"""
+
+
+def _page(rows: Sequence[_Row], columns: Columns, words: _Words) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}<small>{escape(meaning)}</small></th>' for name, meaning in columns)
+    body = "\n".join(_table_row(row, columns) for row in rows)
     table = "\n".join(
-        f'<tr><th scope="row">{_text(name)}</th><td>{_text(value)}</td></tr>' for name, value in facts.items()
+        f'<tr><th scope="row">{_text(name)}</th><td>{_text(value)}</td></tr>' for name, value in words.facts.items()
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -229,12 +329,12 @@ def _page(rows: Sequence[SheetRow], title: str, facts: Mapping[str, str]) -> str
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{_text(title)}</title>
+<title>{_text(words.title)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
-<h1>{_text(title)}</h1>
-{INTRODUCTION}
+<h1>{_text(words.title)}</h1>
+{words.introduction}
 <table class="sheet">
 <thead><tr><th scope="col">Image</th>{head}</tr></thead>
 <tbody>
@@ -245,18 +345,27 @@ def _page(rows: Sequence[SheetRow], title: str, facts: Mapping[str, str]) -> str
 <table class="facts">
 {table}
 </table>
-{PROMISE}
+{words.promise}
 </body>
 </html>
 """
 
 
-def _table_row(row: SheetRow) -> str:
-    cells = "".join(
-        f'<td><img src="{_data_uri(tile)}" width="{tile.width}" height="{tile.height}" alt="{escape(column)}"></td>'
-        for tile, (column, _) in zip(_tiles(row), COLUMNS, strict=True)
-    )
-    return f'<tr><th scope="row"><bdi>{_text(row.name)}</bdi><small>{_caption(row)}</small></th>{cells}</tr>'
+def _table_row(row: _Row, columns: Columns) -> str:
+    cells = "".join(f"<td>{image}</td>" for image in _images(_tiles(row), columns))
+    caption = f"{row.caption}{_cropped(row)}"
+    line = f'<tr><th scope="row"><bdi>{_text(row.name)}</bdi><small>{caption}</small></th>{cells}</tr>'
+    if crops := _crops(row):
+        pictures = "".join(_images(crops, columns))
+        line += f'\n<tr class="crops"><td colspan="{1 + len(columns)}"><div>{pictures}</div></td></tr>'
+    return line
+
+
+def _images(pictures: Sequence[Image.Image], columns: Columns) -> list[str]:
+    return [
+        f'<img src="{_data_uri(picture)}" width="{picture.width}" height="{picture.height}" alt="{escape(column)}">'
+        for picture, (column, _) in zip(pictures, columns, strict=True)
+    ]
 
 
 def _text(text: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import itertools
 import operator
 import os
 import platform
 import re
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ MODULES = {"torch": "torch", "torchvision": "torchvision", "diffusers": "diffuse
 COMPARISONS = {
     "==": operator.eq, "!=": operator.ne, ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt
 }  # fmt: skip
+OUT_OF_MEMORY = ("failed to map segment", "bad_alloc", "annot allocate memory")  # what an import then says
+NO_LIMIT = "lift the limit, with ulimit -v unlimited: it counts what is reserved and never used"
 REINSTALL = "install dpclean anew from its source folder, with pip install --force-reinstall --no-deps ."
 TOGETHER = "install both anew from one index, with pip install --force-reinstall torch torchvision"
 
@@ -59,11 +63,13 @@ class Report:
         """The object that --json prints."""
         return {"status": self.status, "findings": [asdict(finding) for finding in self.findings]}
 
-    def lines(self) -> list[str]:
+    def lines(self, only_bad: bool = False) -> list[str]:
         """The report for people: a line a finding, a remedy indented under what needs one."""
         width = max(len(finding.name) for finding in self.findings)
         lines = []
         for finding in self.findings:
+            if only_bad and finding.status == "ok":
+                continue
             lines.append(f"{finding.status:<4}  {finding.name:<{width}}  {finding.found}")
             if finding.remedy:
                 lines.append(f"{'':<{width + 8}}hint: {finding.remedy}")
@@ -82,9 +88,10 @@ def check_libraries() -> None:
     """Import torch and diffusers; raise SetupError, with what is wrong and the remedy, where they cannot be.
 
     A torchvision that was built for another torch cannot be imported, nor can diffusers beside it, and what they
-    raise then names an operator and not the cause. Commands call this when an import has failed.
+    raise then names an operator and not the cause; without memory or a folder for temporary files they fail in many
+    ways, and then they are not to blame. Commands call this when an import has failed.
     """
-    for finding in _libraries():
+    for finding in itertools.chain(_surroundings(), _libraries()):
         if finding.status == "fail":
             raise SetupError(finding.found, finding.remedy)
 
@@ -92,11 +99,25 @@ def check_libraries() -> None:
 def _findings() -> Iterator[Finding]:
     yield _machine()
     yield from _kernels()
+    yield from _surroundings()
     yield from _libraries()
     yield _gpus()
     yield from _denoisers()
-    yield _space("temporary files", Path(tempfile.gettempdir()))
-    yield _space("this folder", Path.cwd())
+    try:
+        yield _space("this folder", Path.cwd())
+    except FileNotFoundError:
+        yield Finding("this folder", "warn", "it has been deleted", "change to a folder that is there")
+
+
+def _surroundings() -> Iterator[Finding]:
+    """What the system must give before any library works."""
+    if limit := _address_limit():
+        yield Finding("memory limit", "warn", limit, NO_LIMIT)
+    try:
+        yield _space("temporary files", Path(tempfile.gettempdir()))
+    except FileNotFoundError:
+        found = "there is no folder for them that can be written to"
+        yield Finding("temporary files", "fail", found, "set TMPDIR to a folder that can be written to")
 
 
 def _machine() -> Finding:
@@ -137,7 +158,7 @@ def _libraries() -> Iterator[Finding]:
             continue
         try:
             importlib.import_module(module)
-        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        except (ImportError, OSError, RuntimeError, AttributeError, MemoryError) as error:
             yield _not_importable(package, error)
             return
         wanted = _wanted_torch() if package == "torchvision" else ""
@@ -150,6 +171,9 @@ def _libraries() -> Iterator[Finding]:
 def _not_importable(package: str, error: Exception) -> Finding:
     """Why a library cannot be imported; an installed torchvision that cannot be is one made for another torch."""
     version = _version(package)
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        found = f"memory ran out while {package} was loaded ({_address_limit() or _first_line(error)})"
+        return Finding(package, "fail", found, NO_LIMIT if _address_limit() else "free some, or take a larger machine")
     if version is None:
         return Finding(package, "fail", f"{package} is not installed", f"pip install {package}")
     if package == "torchvision":
@@ -203,13 +227,22 @@ def _denoiser(name: str) -> Finding:
 
 
 def _space(name: str, folder: Path) -> Finding:
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding(name, "warn", f"{folder} cannot be looked at: {error.strerror}", "work in a folder of your own")
     found = f"{free / 2**30:.1f} GiB free in {folder}"
     if not os.access(folder, os.W_OK):
         return Finding(name, "warn", f"{folder} cannot be written to", "work in a folder of your own")
     if free < LOW_SPACE:
         return Finding(name, "warn", found, "make room before a long job")
     return Finding(name, "ok", found)
+
+
+def _address_limit() -> str:
+    """What ulimit -v says, "" where there is no limit."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return "" if limit == resource.RLIM_INFINITY else f"ulimit -v allows a process {limit / 2**30:.3g} GiB of addresses"
 
 
 def _version(package: str) -> str | None:

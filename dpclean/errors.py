@@ -25,9 +25,12 @@ class DpcleanError(Exception):
     exit = 1
 
     def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message)
+        super().__init__(message, remedy)
         self.message = message
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.remedy}"
 
     def as_dict(self) -> dict[str, object]:
         """The object that --json prints under the key "error"."""

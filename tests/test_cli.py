@@ -147,7 +147,7 @@ def test_command_line_wins_over_environment_over_file(
         return float(result["sigma"])
 
     assert sigma("from_file") == 0.1
-    monkeypatch.setenv("DPCLEAN_SIGMA", "0.2")
+    monkeypatch.setenv("DPCLEAN_SANITIZE_SIGMA", "0.2")
     assert sigma("from_environment") == 0.2
     assert sigma("from_command_line", "--sigma", "0.3") == 0.3
 
@@ -174,7 +174,7 @@ def test_a_bad_configuration_names_the_file_and_the_key(
 def test_an_environment_variable_that_does_not_parse_is_named(
     raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DPCLEAN_LIMIT", "some")
+    monkeypatch.setenv("DPCLEAN_SANITIZE_LIMIT", "some")
     assert run(["sanitize", str(raw), "--sigma", "0.1", "--out", str(raw.parent / "clean")]) == 2
     assert "limit" in capsys.readouterr().err.lower()
 
@@ -253,3 +253,196 @@ def test_doctor_and_denoiser_list_tell_what_is_there() -> None:
     listed = json.loads(shell("denoiser", "list", "--json").stdout)["denoisers"]
     assert [row["id"] for row in listed] == ["natural", "perceptual"]
     assert len({row["weights"] for row in listed}) == 2 and len(listed[0]["weights"]) == 64
+
+
+BEYOND = "1" + "0" * 20
+REFUSED_AT_ONCE = [
+    *[["sanitize", "raw", "--sigma", "0.25", "--out", "clean", option, BEYOND]
+      for option in ("--limit", "--batch-size", "--workers", "--decode-timeout", "--decode-memory", "--max-pixels")],
+    *[["sanitize", "raw", "--sigma", "0.25", "--out", "clean", "--decode-timeout", value]
+      for value in ("inf", "nan", "1e10", "0", "-1")],
+    ["sanitize", "raw", "--sigma", "1e-9", "--out", "clean"],
+    ["sanitize", "raw", "--sigma", "1e-300", "--out", "clean"],
+    ["sanitize", "~nobody-of-that-name/raw", "--sigma", "0.25", "--out", "clean"],
+    ["sanitize", "raw", "--sigma", "0.25", "--out", "~nobody-of-that-name/clean"],
+    ["sanitize", "raw", "--sigma", "0.25", "--out", "clean", "--denoiser", "~nobody-of-that-name/denoiser"],
+    ["sanitize", "raw", "--sigma", "0.25", "--out", "clean", "--denoiser", "d" * 5000],
+    ["sanitize", "/" + "r" * 5000, "--sigma", "0.25", "--out", "clean"],
+    ["sanitize", "raw", "--sigma", "0.25", "--out", "o/" * 2500 + "clean"],
+    ["sanitize", "raw", "--sigma", "0.25", "--out", "n" * 240],
+    ["sanitize", "raw", "--sigma", "0.25", "--out", "n" * 256],
+    *[["train", "raw", "--out", "model", option, BEYOND] for option in ("--warm-epochs", "--workers")],
+    ["train", "raw", "--out", "model", "--init", "~nobody-of-that-name/model"],
+    *[["certify", "raw", "--sigma", "0.25", option, BEYOND]
+      for option in ("--limit", "--batch-size", "--workers", "--run-timeout", "--runs")],
+    ["certify", "--votes", "v.safetensors", "--classes", BEYOND, "--sigma", "0.25"],
+    *[["denoiser", "fit", "raw", "--out", "ours", option, BEYOND]
+      for option in ("--minutes", "--steps", "--batch-size", "--learning-rate", "--seed", "--workers")],
+    *[["denoiser", "fit", "raw", "--out", "ours", "--minutes", value] for value in ("nan", "inf", "-1")],
+    *[["denoiser", "eval", "natural", "raw", option, BEYOND] for option in ("--limit", "--workers")],
+    ["denoiser", "eval", "natural", "raw", "--sigmas", "1e-9"],
+    ["denoiser", "eval", "natural", "raw", "--sigmas", "0.1," * 5000 + "0.1"],
+    *[["plan", "--radius", "0.25", "--sigma", "0.25", option, BEYOND]
+      for option in ("--points", "--workers", "--seconds-per-run", "--image-bytes", "--image-values")],
+    ["plan", "--radius", "0.25", "--sigma", "5"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", REFUSED_AT_ONCE, ids=lambda arguments: " ".join(arguments)[:60])
+def test_what_is_out_of_any_range_is_refused_before_any_work(
+    arguments: list[str], raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(raw.parent)
+    assert run(arguments) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Note: ")]
+    assert len(said) == 2 and said[1].startswith("hint: ")
+    assert [p.name for p in raw.parent.iterdir()] == ["raw"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_configuration_that_is_no_file_is_refused(raw: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = raw.parent / "options.toml"
+    os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
+    assert run(["doctor", "--config", str(file)]) == 2
+    assert "not a regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["on", "1", "True", "yes"])
+@pytest.mark.parametrize("name", ["DPCLEAN_JSON", "DPCLEAN_PLAN_JSON"])
+@pytest.mark.parametrize("mistake", [["--sgima", "1"], ["--radius", "0.25"], ["--radius", "x", "--sigma", "0.25"]])
+def test_a_variable_that_asks_for_json_makes_errors_json(
+    name: str, value: str, mistake: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert run(["plan", *mistake]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["error"]["code"] == "usage" and said.err == ""
+
+
+def test_a_file_that_asks_for_json_makes_errors_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text("[plan]\njson = true\nsigma = '0.25'\n")
+    for mistake in ([], ["--radius", "0"], ["--radius", "0.25", "--points", BEYOND]):
+        assert run(["plan", "--config", str(tmp_path / "c.toml"), *mistake]) == 2
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("limit = true", "limit is no switch"),
+        ("report = 1", "report is a switch"),
+        ("report = 'yes'", "report is a switch"),
+        ("limit = [1, 2]", "one text or number"),
+        ("limit = 2020-01-01", "one text or number"),
+        ("limit.a = 1", "one text or number"),
+        ("format = ['png']", "one text or number"),
+        ("limit = " + "[" * 100000 + "]" * 100000, "TOML"),
+        ("limit = " + "9" * 5000, "TOML"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_value_of_another_kind_is_refused(
+    raw: Path, content: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = raw.parent / "bad.toml"
+    file.write_text(f"[sanitize]\n{content}\n")
+    assert run(["sanitize", str(raw), "--out", str(raw.parent / "clean"), "--sigma", "0.1", "--config", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "bad.toml" in said and words in said and len(said.splitlines()) == 2
+
+
+ALL_COMMANDS = [
+    *("sanitize", "train", "predict", "certify", "verify", "plan", "quarantine", "doctor"),
+    *("denoiser list", "denoiser fit", "denoiser eval"),
+]
+
+
+@pytest.mark.parametrize("name", ALL_COMMANDS)
+def test_every_command_takes_the_common_options_and_a_table_of_its_own(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*name.split(), "--help"]) == 0
+    told = capsys.readouterr().out
+    variable = f"DPCLEAN_{name.replace(' ', '_').upper()}_OUT"
+    for part in ("--json", "--quiet", "--config", f"[{name.replace(' ', '.')}]", variable):
+        assert part in told
+    (tmp_path / "c.toml").write_text(f"[{name.replace(' ', '.')}]\njson = true\nno-such-option = 1\n")
+    assert run([*name.split(), "--config", str(tmp_path / "c.toml")]) == 2
+    assert "no-such-option" in capsys.readouterr().err
+
+
+def test_a_table_is_read_by_its_command_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text("[denoiser.list]\njson = true\n[sanitize]\nlimit = 'x'\n[doctor]\nquiet = true\n")
+    assert run(["denoiser", "list", "--config", str(tmp_path / "c.toml")]) == 0
+    assert json.loads(capsys.readouterr().out)["command"] == "denoiser list"
+
+
+def test_variables_are_named_by_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "--radius", "0.25", "--json"]
+    monkeypatch.setenv("DPCLEAN_SANITIZE_SIGMA", "0.1")
+    assert run(asked) == 2
+    capsys.readouterr()
+    monkeypatch.setenv("DPCLEAN_PLAN_SIGMA", "0.5")
+    monkeypatch.setenv("DPCLEAN_POINTS", "7")
+    assert run(asked) == 0
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert (told["sigma"], told["points"]) == ("0.5", 1)
+    assert said.err == "dpclean: DPCLEAN_POINTS is not read: it could be meant for any command; " + (
+        "set DPCLEAN_PLAN_POINTS instead\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("sanitize --format ", {"png", "webp", "same"}),
+        ("sanitize --denoiser ", {"natural", "perceptual"}),
+        ("train --recipe f", {"fast"}),
+        ("certify --dtype ", {"auto", "bf16", "fp16", "fp32"}),
+        ("plan --bound ", {"multiclass", "union", "cohen", "anytime"}),
+        ("denoiser fit --init n", {"natural"}),
+    ],
+)
+def test_values_complete(words: str, offered: set[str]) -> None:
+    line = f"dpclean {words}"
+    done = shell(_DPCLEAN_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(line.split(" ")) - 1))
+    assert set(done.stdout.split()) == offered
+
+
+def test_help_stands_in_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sanitize", "--help"]) == 0
+    told = capsys.readouterr().out
+    headings = [line.rstrip(":") for line in told.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings[0] == "Arguments" and len(headings) > 5 and headings[-1] == "Common"
+    assert told.index("What comes out:") < told.index("  --format") < told.index("Noise:") < told.index("  --sigma S")
+
+
+def test_quiet_is_silent_where_all_went_well(raw: Path, denoiser: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["sanitize", str(raw), "--denoiser", denoiser, "--quiet", "--out"]
+    for _ in ("done", "already complete"):
+        assert run([*common, str(raw.parent / "clean"), "--sigma", "0.25"]) == 0
+        assert capsys.readouterr() == ("", "")
+    assert run([*common, str(raw.parent / "copy"), "--sigma", "0"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and "not sanitized" in said.err
+
+
+def test_a_plan_of_what_is_impossible_covers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--radius", "10", "--sigma", "0.25"]) == 0
+    told = capsys.readouterr().out
+    assert "Not possible" in told and "covers" not in told
+    assert run(["plan", "--radius", "10", "--sigma", "0.25", "--json"]) == 0
+    assert not any(row["covered_by_largest"] for row in json.loads(capsys.readouterr().out)["attack_sizes"])
+
+
+def test_a_sheet_of_noise_levels_is_all_that_is_written(
+    raw: Path, denoiser: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["sanitize", str(raw), "--out", str(raw.parent / "clean"), "--denoiser", denoiser, "--json"]
+    assert run([*asked, "--sigma-sheet", "0.1, 0.5"]) == 0
+    pages = [Path(page) for page in json.loads(capsys.readouterr().out)["sigma_sheet"]]
+    assert sorted(raw.parent.iterdir()) == sorted([*pages, raw])
+    assert pages[0].read_text("utf-8").count("<img") == 2 * 3
+    for wrong in ("0.1,x", "", ",".join(["0.1"] * 9)):
+        assert run([*asked, "--sigma-sheet", wrong]) == 2

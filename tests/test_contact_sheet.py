@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from dpclean.contact_sheet import COLUMNS, GAIN, Pixels, SheetRow, difference, printable, write_contact_sheet
+from dpclean.contact_sheet import (
+    COLUMNS,
+    CROP,
+    GAIN,
+    Pixels,
+    SheetRow,
+    detailed,
+    difference,
+    printable,
+    write_contact_sheet,
+    write_sigma_sheet,
+)
 
 RAW, NOISED, SANITIZED = (250, 10, 20), (20, 240, 30), (10, 30, 230)
 
@@ -114,3 +125,37 @@ def test_name_with_dots_keeps_them(tmp_path: Path) -> None:
     png, html = write_contact_sheet(tmp_path / "contact.sheet", [], "no images", {})
     assert (png.name, html.name) == ("contact.sheet.png", "contact.sheet.html")
     assert png.exists() and html.exists()
+
+
+def test_of_a_large_image_the_part_with_most_detail_is_shown_pixel_for_pixel(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    raw = np.full((700, 900, 3), 90, np.uint8)
+    raw[400:500, 600:720] = rng.integers(0, 256, (100, 120, 3), np.uint8)
+    noised, sanitized = rng.integers(0, 256, (2, *raw.shape), np.uint8)
+    png, html = write_contact_sheet(tmp_path / "sheet", [SheetRow("large", raw, noised, sanitized)], "title", {})
+    images = Page(html.read_text("utf-8")).images
+    part = detailed(raw, CROP)
+    assert part[0].start <= 400 and 500 <= part[0].stop and part[1].start <= 600 and 720 <= part[1].stop
+    assert len(images) == 2 * len(COLUMNS)
+    for shown, pixels in zip(images[4:], (raw, noised, sanitized, difference(raw, sanitized)), strict=True):
+        assert shown.shape == (CROP, CROP, 3) and (shown == pixels[part]).all()
+    sheet = np.asarray(Image.open(png))
+    where = np.argwhere((sheet == noised[part][0, 0]).all(axis=2))
+    assert any((sheet[y : y + CROP, x : x + CROP] == noised[part]).all() for y, x in where if y + CROP <= len(sheet))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 900), (900, 1), (3, 500), (321, 481), (240, 1000)])
+@pytest.mark.parametrize("edge", [1, 5, CROP, 512])
+def test_the_part_with_most_detail_is_as_large_as_there_is_room(height: int, width: int, edge: int) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (height, width, 1), np.uint8)
+    assert pixels[detailed(pixels, edge)].shape == (min(edge, height), min(edge, width), 1)
+
+
+def test_a_sheet_of_noise_levels_shows_each_beside_the_raw_image(tmp_path: Path) -> None:
+    raw, weak, strong = np.random.default_rng(5).integers(0, 256, (3, 16, 20, 1), np.uint8)
+    rows = [("one", raw, [weak, strong])]
+    png, html = write_sigma_sheet(tmp_path / "sheet", rows, [0.1, 0.5], "title", {"denoiser": "natural"})
+    page = Page(html.read_text("utf-8"))
+    assert [shown[4::8, 4::8, 0].tolist() for shown in page.images] == [i[..., 0].tolist() for i in (raw, weak, strong)]
+    assert "sigma 0.1" in page.text and "sigma 0.5" in page.text and "128 grey levels" in page.text
+    assert page.addresses == [] and Image.open(png).width > 3 * 160

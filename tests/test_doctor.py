@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dpclean import doctor
 from dpclean.denoise import loading
@@ -142,3 +144,42 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "MODULES", {"dpclean-no-such-package": "dpclean_no_such_module"})
     with pytest.raises(SetupError, match="dpclean-no-such-package is not installed"):
         doctor.check_libraries()
+
+
+def limited(limit: int, most: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dpclean", *arguments],
+        cwd=Path(doctor.__file__).parent.parent,
+        preexec_fn=lambda: resource.setrlimit(limit, (most, most)),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_without_a_folder_for_temporary_files_the_cause_is_named() -> None:
+    # where no file may have a single byte there is no folder that Python takes for temporary files
+    done = limited(resource.RLIMIT_FSIZE, 0, "doctor", "--json")
+    told = json.loads(done.stdout)
+    (found,) = (finding for finding in told["findings"] if finding["name"] == "temporary files")
+    assert done.returncode == 4 and found["status"] == "fail" and "TMPDIR" in found["remedy"]
+    assert {"torch", "denoiser natural", "this folder"} <= {finding["name"] for finding in told["findings"]}
+
+
+@pytest.mark.parametrize("command", ["sanitize raw --sigma 0.25 --out clean", "train clean --out model", "doctor"])
+def test_where_memory_is_limited_the_limit_is_named(command: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "cat"
+    raw.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(raw / "1.png")
+    done = limited(resource.RLIMIT_AS, 1 << 30, *command.replace("raw", str(raw.parent)).split())
+    assert done.returncode == 4
+    said = done.stdout + done.stderr
+    assert "ulimit -v allows a process 1 GiB" in said and "ulimit -v unlimited" in said
+    assert "Traceback" not in said and "pip install" not in said
+
+
+def test_a_folder_that_is_gone_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert finding(doctor.examine(), "this folder").found == "it has been deleted"

@@ -34,6 +34,7 @@ STATISTICS = (
 )
 FLOORS = (
     {"errors", "build", "small_files"},
+    {"given", "progress"},
     {"noise", "jobs", "muon", "threads", "statistics"},
     {"data"},
     {"denoise"},

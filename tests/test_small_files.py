@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 from dpclean.certify import certificate, verify, votes
+from dpclean.data import ancestry
 from dpclean.errors import ConflictError, DpcleanError, InputError
 from dpclean.jobs import key_file, manifest
 from dpclean.small_files import check_regular_file, read_small_file
-from dpclean.train import inputs, model
+from dpclean.train import model
 
 READERS: list[tuple[Callable[[Path], object], str, type[DpcleanError]]] = [
     (key_file.read_key, "key", ConflictError),
     (lambda path: manifest.read(path.parent), manifest.NAME, InputError),
     (lambda path: model.read_description(path.parent), model.NAME, InputError),
     (model.read_weights, "model.safetensors", InputError),
-    (inputs.read_ancestry, "ancestry", InputError),
+    (ancestry.read_ancestry, "ancestry", InputError),
     (certificate.read, "certificate.json", InputError),
     (votes.read_votes, "votes.safetensors", InputError),
     (lambda path: votes.read_plain_votes(path, 10), "votes.safetensors", InputError),

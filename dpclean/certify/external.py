@@ -13,6 +13,7 @@ from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.votes import Votes, has_terms, read_plain_votes, read_votes
 from dpclean.errors import ConflictError, UsageError
+from dpclean.given import check_ranges, given_path
 from dpclean.jobs.staging import Staging
 
 DEFAULTS: dict[str, str] = {"bound": "multiclass", "family": "point", "alpha": "0.001", "tau": "0"}
@@ -39,7 +40,8 @@ def certify_votes(
     Raises UsageError, InputError, ConflictError.
     """
     begun = time.monotonic()
-    path, staging = Path(votes), Staging(Path(out))
+    path, staging = given_path(votes), Staging(Path(out))
+    check_ranges(classes=classes, selection_runs=selection_runs)
     staging.check_apart(path)
     asked = {"sigma": sigma, "bound": bound, "family": family, "alpha": alpha, "tau": tau}
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}

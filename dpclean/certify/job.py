@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from dpclean.certify.certificate import check_terms, claimed_points
 from dpclean.certify.crew import Crew, check_failed
 from dpclean.certify.method import THREADS, make_method, settled
-from dpclean.certify.options import Options
+from dpclean.certify.options import Given, Options
 from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult, Progress
 from dpclean.certify.store import MODELS, WORK, Store
@@ -23,10 +23,12 @@ from dpclean.certify.subject import Subject, find_origin, read_subject
 from dpclean.certify.terms import changes, make_terms, with_found
 from dpclean.certify.votes import ABSTAIN, VOTES_NAME, Votes, read_votes, tally
 from dpclean.errors import ConflictError, Interrupted
+from dpclean.given import options_of
 from dpclean.jobs.key_file import write_key
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
+from dpclean.progress import shown_as_asked
 
 LOCK_SECONDS = 600.0  # how long to wait for another command that begins or publishes the same job
 OTHERS_SECONDS = 1.0
@@ -37,9 +39,9 @@ def certify(
     clean: str | os.PathLike[str] = "clean",
     out: str | os.PathLike[str] = "certificate",
     *,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
     say: Callable[[str], None] | None = None,
-    **options: Any,
+    **options: Unpack[Given],
 ) -> CertifyResult:
     """Train on many noised and denoised copies and turn their votes into a certificate in OUT.
 
@@ -49,8 +51,9 @@ def certify(
     Raises UsageError, InputError, SetupError, ConflictError, or Interrupted after a signal, each with a remedy.
     Source: arXiv 2403.11981, section 3; docs/certificates.md.
     """
-    asked = Options(**options)
-    return _Job(Path(clean), Path(out), asked, progress or (lambda _: None), say or (lambda _: None)).run()
+    asked = options_of(Options, "certify", options)
+    with shown_as_asked(progress) as show:
+        return _Job(Path(clean), Path(out), asked, show, say or (lambda _: None)).run()
 
 
 class _Job:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from dpclean.certify.subject import Subject, check_ancestry, known_of
 from dpclean.certify.trainer_command import check_class_names, fits_one_shard
 from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
+from dpclean.given import given_path
 from dpclean.train.images import prepare
 from dpclean.train.init import described_init, find_init
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
@@ -121,5 +121,5 @@ def settled(method: Method, engine: dict[str, Any]) -> Method:
 
 def _absolute(name: str) -> str:
     """A path, if it is one, that workers find wherever they are started."""
-    path = Path(name).expanduser()
+    path = given_path(name)
     return str(path.resolve()) if path.exists() else name

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypedDict
 
 from dpclean.certify.bounds import exact_decimal
 from dpclean.certify.votes import MOST_RUNS
 from dpclean.errors import UsageError
+from dpclean.given import check_ranges
 from dpclean.noise import SIGMA_MAX
 
 CHOICES = {
@@ -16,6 +19,36 @@ CHOICES = {
     "family": ("point", "all"),
     "bound": ("multiclass", "union", "cohen", "anytime"),
 }
+
+
+class Given(TypedDict, total=False):
+    """The options as keywords of a function; the same names as in Options, which checks them."""
+
+    runs: int
+    raw: str | os.PathLike[str] | None
+    test: str | os.PathLike[str] | None
+    holdout: float | None
+    sigma: str | float | None
+    alpha: str | float
+    bound: str
+    family: str
+    threat: str
+    recipe: str | None
+    init: str | os.PathLike[str] | None
+    freeze: bool
+    trainer: str | None
+    run_timeout: float
+    denoiser: str | os.PathLike[str] | None
+    method: str | None
+    device: str
+    dtype: str
+    batch_size: int | None
+    workers: int | None
+    limit: int | None
+    seed: int | None
+    seed_chosen_after_data: bool
+    keep_models: bool
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -68,10 +101,7 @@ class Options:
                 f"sigma must be from 0 to {SIGMA_MAX:g} on the [0, 1] pixel scale, got {self.sigma}",
                 "0.25 is a common choice",
             )
-        for name in ("batch_size", "workers", "limit", "run_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name.replace('_', '-')} must be above 0, got {value}", "give a larger number")
+        check_ranges(**{name: getattr(self, name) for name in ("batch_size", "workers", "limit", "run_timeout")})
         self._check_pairs()
 
     def _check_pairs(self) -> None:

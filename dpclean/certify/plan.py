@@ -16,7 +16,9 @@ from dpclean.certify.exact import BOUNDS, Setting
 from dpclean.certify.power import largest_shift, runs_for
 from dpclean.certify.votes import FAMILIES, MOST_RUNS
 from dpclean.errors import UsageError
+from dpclean.given import check_ranges
 
+LARGEST_SIGMA = 4  # of the noise that dpclean draws
 SHOWN_RUNS = (10, 20, 100, 1000, 10000)
 
 
@@ -50,7 +52,7 @@ class Plan:
     seconds: float | None
     bytes: int | None
     ceilings: list[dict[str, Any]]
-    attack_sizes: list[dict[str, Any]]
+    attack_sizes: list[dict[str, Any]]  # nothing is covered where no number of runs does it
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""
@@ -81,7 +83,11 @@ def plan(
     """
     reach, noise = _positive("radius", radius), _positive("sigma", sigma)
     level = exact_decimal("alpha", alpha)
-    _check(bound, family, points, workers, level)
+    _check(bound, family, level)
+    check_ranges(points=points, workers=workers, seconds_per_run=seconds_per_run)
+    check_ranges(image_bytes=image_bytes, image_values=values)
+    if noise > LARGEST_SIGMA:
+        raise UsageError(f"sigma must be at most {LARGEST_SIGMA}, got {sigma}", "0.25 is a common choice")
     shares = _shares(pa, pb, bound)
     wanted = _share("power", power)
     levels = {"point": level, "all": level / points} if points > 1 or family == "all" else {"point": level}
@@ -111,7 +117,7 @@ def plan(
         seconds=None if runs is None or seconds_per_run is None else runs * seconds_per_run / workers,
         bytes=None if runs is None else 4 * runs * points + workers * image_bytes,
         ceilings=[{"runs": n, "radius": _ceiling(bound, n, levels[family], noise)} for n in SHOWN_RUNS],
-        attack_sizes=attack_rows(values, None, bounds.budget(reach)),
+        attack_sizes=attack_rows(values, None, 0 if runs is None else bounds.budget(reach)),
     )
 
 
@@ -129,7 +135,7 @@ def _share(name: str, text: str) -> float:
     return float(value)
 
 
-def _check(bound: str, family: str, points: int, workers: int, level: Fraction) -> None:
+def _check(bound: str, family: str, level: Fraction) -> None:
     for name, value, known in (("bound", bound, BOUNDS), ("family", family, FAMILIES)):
         if value not in known:
             raise UsageError(f"{name} {value!r} is not known", f"give one of: {', '.join(known)}")
@@ -137,8 +143,6 @@ def _check(bound: str, family: str, points: int, workers: int, level: Fraction) 
         raise UsageError(
             "alpha is the probability of a false claim, above 0 and at most 0.5", "0.001 is a common choice"
         )
-    if points < 1 or workers < 1:
-        raise UsageError("points and workers are counted from 1", "leave them out, or give more")
 
 
 def _shares(pa: str | None, pb: str | None, bound: str) -> tuple[float, float] | None:

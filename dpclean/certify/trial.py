@@ -5,28 +5,29 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from dpclean.certify.certificate import ceiling, check_terms
 from dpclean.certify.method import THREADS, make_method
-from dpclean.certify.options import Options
+from dpclean.certify.options import Given, Options
 from dpclean.certify.results import Trial
 from dpclean.certify.store import Data
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_terms
+from dpclean.given import options_of
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
 
 
 def trial(
-    clean: str | os.PathLike[str] = "clean", out: str | os.PathLike[str] = "certificate", **options: Any
+    clean: str | os.PathLike[str] = "clean", out: str | os.PathLike[str] = "certificate", **options: Unpack[Given]
 ) -> Trial:
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
     import torch
 
     from dpclean.certify.runner import Runner
 
-    asked = Options(**options)
+    asked = options_of(Options, "certify", options)
     origin = find_origin(Path(clean), asked)
     Staging(Path(out)).check_apart(clean, asked.raw, asked.test, asked.denoiser, asked.init, origin.raw)
     subject = read_subject(origin, asked)

@@ -30,29 +30,34 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of a command line."""
+    asked = {"json": "--json" in arguments}
     try:
-        return _run(arguments)
+        return _run(arguments, asked)
     except KeyboardInterrupt:
-        return _refuse(_stopped(), arguments)
+        return _refuse(_stopped(), asked["json"])
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], asked: dict[str, bool]) -> int:
     from typer.exceptions import TyperException
 
     from dpclean.cli.app import command
+    from dpclean.cli.values import is_on
 
+    # a command adds what it finds, before it looks at anything that could be wrong
+    asked["json"] |= is_on(os.environ.get("DPCLEAN_JSON"))
     try:
         anything = arguments[0].startswith("-") or "_DPCLEAN_COMPLETE" in os.environ
-        code = command(None if anything else arguments[0]).main(arguments, prog_name="dpclean", standalone_mode=False)
+        tree = command(None if anything else arguments[0])
+        code = tree.main(arguments, prog_name="dpclean", standalone_mode=False, obj=asked)
         if code == Interrupted.exit:  # typer has seen the signal first
-            return _refuse(_stopped(), arguments)
+            return _refuse(_stopped(), asked["json"])
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except DpcleanError as error:
-        return _refuse(error, arguments)
+        return _refuse(error, asked["json"])
     except TyperException as error:
         shown = str(getattr(error, "format_message", error.__str__)()).strip().rstrip(".")
-        return _refuse(UsageError(_lower(shown), _usage_remedy(error)), arguments)
+        return _refuse(UsageError(_lower(shown), _usage_remedy(error)), asked["json"])
     except BrokenPipeError:
         _discard_output()
         return READER_GONE
@@ -62,7 +67,7 @@ def _run(arguments: list[str]) -> int:
         _discard_output()  # typer saw it first
         return READER_GONE
     except Exception as error:  # the one place where an unforeseen error ends: it becomes exit code 1 and a file
-        return _refuse(_unforeseen(error), arguments)
+        return _refuse(_unforeseen(error), asked["json"])
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -74,11 +79,11 @@ def _stopped() -> DpcleanError:
     return Interrupted("stopped; what was saved stays saved", "the same command goes on")
 
 
-def _refuse(error: DpcleanError, arguments: list[str]) -> int:
+def _refuse(error: DpcleanError, as_json: bool) -> int:
     if was_stopped():  # whatever a library has made of it
         error = _stopped()
     try:
-        if "--json" in arguments or os.environ.get("DPCLEAN_JSON", "").lower() in ("1", "true", "yes"):
+        if as_json:
             print_json({"error": error.as_dict()})
         else:
             sys.stderr.write(f"dpclean: error: {printable(error.message)}\nhint: {printable(error.remedy)}\n")
@@ -110,8 +115,25 @@ def _unforeseen(error: Exception) -> DpcleanError:
 
     if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
         return SetupError(f"the system refused: {error}", "mend that, then give the same command again")
-    with tempfile.NamedTemporaryFile("w", prefix="dpclean-error-", suffix=".txt", delete=False) as file:
-        traceback.print_exception(error, file=file)
-    return DpcleanError(
-        f"an error of dpclean's own: {type(error).__name__}: {error}", f"please report it with the file {file.name}"
-    )
+    if isinstance(error, ImportError | MemoryError) or _in_an_import(error):
+        from dpclean.doctor import check_libraries
+
+        try:
+            check_libraries()
+        except SetupError as cause:
+            return cause
+    said = f"an error of dpclean's own: {type(error).__name__}: {error}"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="dpclean-error-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:  # nowhere to write: what helps most to find it
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return DpcleanError(said, f"please report it, with {place.filename} line {place.lineno}")
+    return DpcleanError(said, f"please report it with the file {file.name}")
+
+
+def _in_an_import(error: BaseException) -> bool:
+    """Whether it came out of a module that was being imported: of a library that does not fit, or lacks something."""
+    import traceback
+
+    return any(frame.f_code.co_name == "<module>" for frame, _ in traceback.walk_tb(error.__traceback__))

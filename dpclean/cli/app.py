@@ -15,7 +15,7 @@ COMMANDS = ("sanitize", "train", "predict", "certify", "verify", "plan", "quaran
 
 HELP = """Sanitize training images that others made: noise of a known size, taken away by a diffusion model.
 
-Every option can also come from the environment (DPCLEAN_SIGMA=0.25) or from a file (--config FILE.toml);
+Every option can also come from the environment (DPCLEAN_SANITIZE_SIGMA=0.25) or from a file (--config FILE.toml);
 the command line wins over the environment, the environment over the file.
 """
 

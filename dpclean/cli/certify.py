@@ -7,142 +7,161 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpclean.cli.common import BatchSize, Config, Device, Dtype, Json, Overwrite, Quiet
+from dpclean.cli.common import BatchSize, Config, Device, Dtype, Json, Overwrite, Quiet, tell
+from dpclean.cli.panels import COMMON, INPUT, MACHINE, NOISE, OUTPUT, STATEMENT, TRAINING, VOTES
+from dpclean.cli.values import completing
 from dpclean.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from dpclean.certify.options import Given
     from dpclean.certify.results import CertifyResult, Trial
 
 
 def certify(
     clean: Annotated[
         Path,
-        typer.Argument(help="What 'dpclean sanitize' wrote; or raw data, with --sigma.", envvar="DPCLEAN_CLEAN"),
+        typer.Argument(help="What 'dpclean sanitize' wrote; or raw data, with --sigma."),
     ] = Path("clean"),
     runs: Annotated[
-        int, typer.Option(envvar="DPCLEAN_RUNS", metavar="N", help="Models to train; more runs, larger radii.")
+        int, typer.Option(metavar="N", help="Models to train; more runs, larger radii.", rich_help_panel=STATEMENT)
     ] = 1000,
-    out: Annotated[Path, typer.Option(envvar="DPCLEAN_OUT", help="Folder to make.")] = Path("certificate"),
+    out: Annotated[Path, typer.Option(help="Folder to make.", rich_help_panel=OUTPUT)] = Path("certificate"),
     raw: Annotated[
-        Path | None, typer.Option(envvar="DPCLEAN_RAW", help="The raw data, where they are not where CLEAN says.")
+        Path | None, typer.Option(help="The raw data, where they are not where CLEAN says.", rich_help_panel=INPUT)
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(envvar="DPCLEAN_TEST", help="Folder or shards with the points to vote on.")
+        Path | None, typer.Option(help="Folder or shards with the points to vote on.", rich_help_panel=INPUT)
     ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
-            envvar="DPCLEAN_HOLDOUT", metavar="SHARE", help="Vote on this share of RAW and do not train on it [0.1]."
+            metavar="SHARE", help="Vote on this share of RAW and do not train on it [0.1].", rich_help_panel=INPUT
         ),
     ] = None,
     sigma: Annotated[
         str | None,
-        typer.Option(envvar="DPCLEAN_SIGMA", metavar="S", help="Noise on the [0, 1] pixel scale, for raw data."),
+        typer.Option(metavar="S", help="Noise on the [0, 1] pixel scale, for raw data.", rich_help_panel=NOISE),
     ] = None,
     threat: Annotated[
         str,
         typer.Option(
-            envvar="DPCLEAN_THREAT",
             metavar="clean-test|noised-test",
             help="Whether only training images may be changed, or the test image too.",
+            rich_help_panel=STATEMENT,
+            autocompletion=completing("clean-test", "noised-test"),
         ),
     ] = "clean-test",
     bound: Annotated[
         str | None,
         typer.Option(
-            envvar="DPCLEAN_BOUND",
             metavar="multiclass|union|cohen|anytime",
             help="From votes to radius; fixed before run 1 [multiclass].",
+            rich_help_panel=STATEMENT,
+            autocompletion=completing("multiclass", "union", "cohen", "anytime"),
         ),
     ] = None,
     alpha: Annotated[
         str | None,
-        typer.Option(envvar="DPCLEAN_ALPHA", metavar="A", help="Probability that a claim may be false [0.001]."),
+        typer.Option(metavar="A", help="Probability that a claim may be false [0.001].", rich_help_panel=STATEMENT),
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(envvar="DPCLEAN_FAMILY", metavar="point|all", help="Alpha for each point, or for all [point]."),
+        typer.Option(
+            metavar="point|all",
+            help="Alpha for each point, or for all [point].",
+            rich_help_panel=STATEMENT,
+            autocompletion=completing("point", "all"),
+        ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(envvar="DPCLEAN_RECIPE", metavar="NAME", help="How each model is trained.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How each model is trained.",
+            rich_help_panel=TRAINING,
+            autocompletion=completing("tiny", "fast", "resnet18", "torchvision:"),
+        ),
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(envvar="DPCLEAN_INIT", metavar="FILE|DIR", help="Start from these weights, fixed beforehand."),
+        typer.Option(metavar="FILE|DIR", help="Start from these weights, fixed beforehand.", rich_help_panel=TRAINING),
     ] = None,
     freeze: Annotated[
-        bool, typer.Option("--freeze", envvar="DPCLEAN_FREEZE", help="With --init: only the last layer learns.")
+        bool, typer.Option("--freeze", help="With --init: only the last layer learns.", rich_help_panel=TRAINING)
     ] = False,
     trainer: Annotated[
         str | None,
         typer.Option(
-            envvar="DPCLEAN_TRAINER",
             metavar="CMD",
             help="Any program as trainer, with {data}, {test} and {out} in it; it writes {out}/predictions.tsv.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     run_timeout: Annotated[
         float,
-        typer.Option(envvar="DPCLEAN_RUN_TIMEOUT", metavar="SECONDS", help="With --trainer: a longer run has failed."),
+        typer.Option(metavar="SECONDS", help="With --trainer: a longer run has failed.", rich_help_panel=TRAINING),
     ] = 3600.0,
     keep_models: Annotated[
         bool,
-        typer.Option(
-            "--keep-models", envvar="DPCLEAN_KEEP_MODELS", help="Keep all models, so that 'predict' can vote."
-        ),
+        typer.Option("--keep-models", help="Keep all models, so that 'predict' can vote.", rich_help_panel=OUTPUT),
     ] = False,
     votes: Annotated[
         Path | None,
-        typer.Option(envvar="DPCLEAN_VOTES", metavar="FILE", help="No runs: the certificate of votes cast elsewhere."),
+        typer.Option(metavar="FILE", help="No runs: the certificate of votes cast elsewhere.", rich_help_panel=VOTES),
     ] = None,
     classes: Annotated[
         int | None,
-        typer.Option(envvar="DPCLEAN_CLASSES", metavar="C", help="With --votes: how many classes there are."),
+        typer.Option(metavar="C", help="With --votes: how many classes there are.", rich_help_panel=VOTES),
     ] = None,
     tau: Annotated[
         str | None,
         typer.Option(
-            envvar="DPCLEAN_TAU", metavar="T", help="With --votes: distance of the noise from a perfect Gaussian [0]."
+            metavar="T", help="With --votes: distance of the noise from a perfect Gaussian [0].", rich_help_panel=VOTES
         ),
     ] = None,
     selection_runs: Annotated[
         int | None,
-        typer.Option(envvar="DPCLEAN_SELECTION_RUNS", metavar="N", help="With --votes and cohen: the first N select."),
+        typer.Option(metavar="N", help="With --votes and cohen: the first N select.", rich_help_panel=VOTES),
     ] = None,
     exploratory: Annotated[
         bool,
         typer.Option(
-            "--exploratory", envvar="DPCLEAN_EXPLORATORY", help="With --votes: read them another way; proves nothing."
+            "--exploratory", help="With --votes: read them another way; proves nothing.", rich_help_panel=VOTES
         ),
     ] = False,
     denoiser: Annotated[
         str | None,
-        typer.Option(envvar="DPCLEAN_DENOISER", metavar="ID|DIR", help="Another denoiser than that of CLEAN."),
+        typer.Option(
+            metavar="ID|DIR",
+            help="Another denoiser than that of CLEAN.",
+            rich_help_panel=NOISE,
+            autocompletion=completing("natural", "perceptual"),
+        ),
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
     workers: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Runs at once [one a core or GPU].")
+        int | None, typer.Option(metavar="N", help="Runs at once [one a core or GPU].", rich_help_panel=MACHINE)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_LIMIT", metavar="N", help="Only the first N inputs of raw data.")
+        int | None, typer.Option(metavar="N", help="Only the first N inputs of raw data.", rich_help_panel=INPUT)
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Derive the noise key from a number: not secret."),
+        typer.Option(metavar="N", help="Derive the noise key from a number: not secret.", rich_help_panel=NOISE),
     ] = None,
     seed_chosen_after_data: Annotated[
         bool,
         typer.Option(
             "--seed-chosen-after-data",
-            envvar="DPCLEAN_SEED_CHOSEN_AFTER_DATA",
             help="Nobody who made the data could know the seed.",
+            rich_help_panel=NOISE,
         ),
     ] = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="DPCLEAN_DRY_RUN", help="Do one run, time it, and write nothing.")
+        bool, typer.Option("--dry-run", help="Do one run, time it, and write nothing.", rich_help_panel=COMMON)
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -158,8 +177,7 @@ def certify(
     dpclean certify ./raw --sigma 0.25 --test ./test --trainer "python train.py {data} {test} {out}"
     dpclean certify --votes votes.safetensors --classes 10 --sigma 0.5 --out certificate
     """
-    from dpclean.cli import print_json
-    from dpclean.cli.progress import said, shown
+    from dpclean.progress import said, shown
 
     only_votes: dict[str, Any] = {
         "classes": classes,
@@ -174,11 +192,11 @@ def certify(
         result = certify_votes(
             votes, out, sigma=sigma, overwrite=overwrite, **{**statistics, **only_votes, "exploratory": exploratory}
         )
-        print_json(result.as_dict()) if json else _tell(result)
+        tell(result, _tell, json=json, quiet=quiet)
         return
     if given := [name for name, value in only_votes.items() if value is not None]:
         raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --votes only", "leave it out")
-    options: dict[str, Any] = {
+    options: Given = {
         "runs": runs,
         "raw": raw,
         "test": test,
@@ -200,19 +218,24 @@ def certify(
         "seed": seed,
         "seed_chosen_after_data": seed_chosen_after_data,
         "overwrite": overwrite,
-        **{name: value for name, value in statistics.items() if value is not None},
     }
+    if bound is not None:
+        options["bound"] = bound
+    if alpha is not None:
+        options["alpha"] = alpha
+    if family is not None:
+        options["family"] = family
     if dry_run:
         from dpclean.certify.trial import trial as look_ahead
 
         trial = look_ahead(clean, out, **options)
-        print_json(trial.as_dict()) if json else _tell_trial(trial)
+        tell(trial, _tell_trial, json=json)
         return
     from dpclean.certify import job
 
     with shown(quiet) as progress:
         result = job.certify(clean, out, progress=progress, say=said(quiet), **options)
-    print_json(result.as_dict()) if json else _tell(result)
+    tell(result, _tell, json=json, quiet=quiet)
 
 
 def _tell(result: CertifyResult) -> None:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpclean.cli import values
-from dpclean.cli.common import Device, Dtype, Json, Overwrite, Quiet, Readers, Threads
+from dpclean.cli.command import Command
+from dpclean.cli.common import Config, Device, Dtype, Json, Overwrite, Quiet, Readers, Threads, tell
+from dpclean.cli.panels import INPUT, OUTPUT, TRAINING
+from dpclean.cli.values import completing
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
@@ -23,9 +26,11 @@ def denoiser() -> None:
     """The denoisers that are there; fitting one to images of your own, and measuring it."""
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_denoisers(
     json: Json = False,
+    quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """The bundled denoisers: name, folder, SHA-256 of the weights."""
     from dpclean.cli import print_json
@@ -39,44 +44,48 @@ def list_denoisers(
         typer.echo(f"{row['id']}\t{row['folder']}\t{row['weights']}")
 
 
-@app.command("fit")
+@app.command("fit", cls=Command)
 def fit_denoiser(
-    data: Annotated[
-        list[Path], typer.Argument(help="Folders of trusted images, or of *.safetensors shards.", envvar="DPCLEAN_DATA")
-    ],
-    out: Annotated[Path, typer.Option(envvar="DPCLEAN_OUT", help="Folder to make.")],
+    data: Annotated[list[Path], typer.Argument(help="Folders of trusted images, or of *.safetensors shards.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.", rich_help_panel=OUTPUT)],
     init: Annotated[
         str | None,
-        typer.Option(envvar="DPCLEAN_INIT", metavar="ID|DIR", help="Begin from this denoiser, e.g. natural."),
+        typer.Option(
+            metavar="ID|DIR",
+            help="Begin from this denoiser, e.g. natural.",
+            rich_help_panel=TRAINING,
+            autocompletion=completing("natural", "perceptual"),
+        ),
     ] = None,
     classifier: Annotated[
         Path | None,
         typer.Option(
-            envvar="DPCLEAN_CLASSIFIER",
             metavar="MODEL",
             help="Keep what this classifier sees too: what 'dpclean train' made of trusted images.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     minutes: Annotated[
-        float, typer.Option(envvar="DPCLEAN_MINUTES", metavar="M", help="As many steps as fit into this time.")
+        float, typer.Option(metavar="M", help="As many steps as fit into this time.", rich_help_panel=TRAINING)
     ] = 60.0,
     steps: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_STEPS", metavar="N", help="Just so many steps: repeatable.")
+        int | None, typer.Option(metavar="N", help="Just so many steps: repeatable.", rich_help_panel=TRAINING)
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(envvar="DPCLEAN_BATCH_SIZE", metavar="N", help="Patches of 32 px in a step.")
+        int, typer.Option(metavar="N", help="Patches of 32 px in a step.", rich_help_panel=TRAINING)
     ] = 32,
     learning_rate: Annotated[
         float | None,
-        typer.Option(envvar="DPCLEAN_LEARNING_RATE", metavar="R", help="Highest rate; 1e-3, with --init 3e-4."),
+        typer.Option(metavar="R", help="Highest rate; 1e-3, with --init 3e-4.", rich_help_panel=TRAINING),
     ] = None,
-    seed: Annotated[int, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Same seed, same weights.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same weights.", rich_help_panel=TRAINING)] = 0,
     device: Device = "auto",
     workers: Readers = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """Fit a denoiser to images that you trust. The same command again goes on where it stopped.
 
@@ -84,9 +93,8 @@ def fit_denoiser(
     dpclean denoiser fit ./trusted --init natural --minutes 60 --out ./ours
     dpclean sanitize ./raw --sigma 0.25 --denoiser ./ours --out ./clean
     """
-    from dpclean.cli import print_json
-    from dpclean.cli.progress import shown
     from dpclean.denoise.fit import fit
+    from dpclean.progress import shown
     from dpclean.train.model import read_model
 
     with shown(quiet) as progress:
@@ -106,7 +114,7 @@ def fit_denoiser(
             overwrite=overwrite,
             progress=progress,
         )
-    print_json(result.as_dict()) if json else _tell_fit(result)
+    tell(result, _tell_fit, json=json, quiet=quiet)
 
 
 def _tell_fit(result: FitResult) -> None:
@@ -123,32 +131,32 @@ def _tell_fit(result: FitResult) -> None:
     )
 
 
-@app.command("eval")
+@app.command("eval", cls=Command)
 def eval_denoiser(
     denoiser: Annotated[
         str, typer.Argument(help="natural, perceptual, diffusers folder, or hub id.", metavar="ID|DIR")
     ],
     data: Annotated[Path, typer.Argument(help="Folder of clean images, or of *.safetensors shards.")],
     sigmas: Annotated[
-        str, typer.Option(envvar="DPCLEAN_SIGMAS", metavar="S,S,...", help="Noise levels on the [0, 1] pixel scale.")
+        str, typer.Option(metavar="S,S,...", help="Noise levels on the [0, 1] pixel scale.", rich_help_panel=INPUT)
     ] = "0.05,0.1,0.25,0.5",
     limit: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_LIMIT", metavar="N", help="Only the first N inputs.")
+        int | None, typer.Option(metavar="N", help="Only the first N inputs.", rich_help_panel=INPUT)
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     workers: Readers = None,
     json: Json = False,
     quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """PSNR and SSIM of a denoiser on clean images, beside those of the noised ones.
 
     \b
     dpclean denoiser eval natural ./trusted-but-not-fitted --sigmas 0.1,0.25
     """
-    from dpclean.cli import print_json
-    from dpclean.cli.progress import shown
     from dpclean.denoise.evaluate import evaluate
+    from dpclean.progress import shown
 
     levels = [values.sigma(text.strip()) for text in sigmas.split(",")]
     with shown(quiet) as progress:
@@ -162,7 +170,7 @@ def eval_denoiser(
             workers=workers,
             progress=progress,
         )
-    print_json(result.as_dict()) if json else _tell_evaluation(result)
+    tell(result, _tell_evaluation, json=json)
 
 
 def _tell_evaluation(result: Evaluation) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpclean.cli import values
-from dpclean.cli.common import Config, Json
+from dpclean.cli.common import Config, Json, Quiet, tell
+from dpclean.cli.panels import COST, STATEMENT, VOTES
+from dpclean.cli.values import completing
 
 if TYPE_CHECKING:
     from dpclean.certify.plan import Plan
@@ -15,55 +17,65 @@ if TYPE_CHECKING:
 
 def plan(
     radius: Annotated[
-        str, typer.Option(envvar="DPCLEAN_RADIUS", metavar="R", help="The radius that is wanted, pixels from 0 to 1.")
+        str, typer.Option(metavar="R", help="The radius that is wanted, pixels from 0 to 1.", rich_help_panel=STATEMENT)
     ],
-    sigma: Annotated[str, typer.Option(envvar="DPCLEAN_SIGMA", metavar="S", help="Noise on the [0, 1] pixel scale.")],
+    sigma: Annotated[
+        str, typer.Option(metavar="S", help="Noise on the [0, 1] pixel scale.", rich_help_panel=STATEMENT)
+    ],
     pa: Annotated[
         str | None,
         typer.Option(
-            envvar="DPCLEAN_PA", metavar="P", help="Share of runs that will vote for the class; a pilot tells."
+            metavar="P", help="Share of runs that will vote for the class; a pilot tells.", rich_help_panel=VOTES
         ),
     ] = None,
     pb: Annotated[
         str | None,
         typer.Option(
-            envvar="DPCLEAN_PB", metavar="P", help="With --bound multiclass: share of the next class [1 - pa]."
+            metavar="P", help="With --bound multiclass: share of the next class [1 - pa].", rich_help_panel=VOTES
         ),
     ] = None,
     power: Annotated[
-        str, typer.Option(envvar="DPCLEAN_POWER", metavar="P", help="How probable the radius is to be reached then.")
+        str, typer.Option(metavar="P", help="How probable the radius is to be reached then.", rich_help_panel=VOTES)
     ] = "0.9",
     bound: Annotated[
         str,
-        typer.Option(envvar="DPCLEAN_BOUND", metavar="multiclass|union|cohen|anytime", help="From votes to radius."),
+        typer.Option(
+            metavar="multiclass|union|cohen|anytime",
+            help="From votes to radius.",
+            rich_help_panel=STATEMENT,
+            autocompletion=completing("multiclass", "union", "cohen", "anytime"),
+        ),
     ] = "multiclass",
     alpha: Annotated[
-        str, typer.Option(envvar="DPCLEAN_ALPHA", metavar="A", help="Probability that a claim may be false.")
+        str, typer.Option(metavar="A", help="Probability that a claim may be false.", rich_help_panel=STATEMENT)
     ] = "0.001",
     family: Annotated[
-        str, typer.Option(envvar="DPCLEAN_FAMILY", metavar="point|all", help="Alpha for each point, or for all.")
+        str,
+        typer.Option(
+            metavar="point|all",
+            help="Alpha for each point, or for all.",
+            rich_help_panel=STATEMENT,
+            autocompletion=completing("point", "all"),
+        ),
     ] = "point",
-    points: Annotated[int, typer.Option(envvar="DPCLEAN_POINTS", metavar="N", help="Test points to vote on.")] = 1,
+    points: Annotated[int, typer.Option(metavar="N", help="Test points to vote on.", rich_help_panel=STATEMENT)] = 1,
     seconds_per_run: Annotated[
         float | None,
-        typer.Option(
-            envvar="DPCLEAN_SECONDS_PER_RUN", metavar="T", help="From 'dpclean certify --dry-run'; gives the time."
-        ),
+        typer.Option(metavar="T", help="From 'dpclean certify --dry-run'; gives the time.", rich_help_panel=COST),
     ] = None,
-    workers: Annotated[int, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Runs at once.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", help="Runs at once.", rich_help_panel=COST)] = 1,
     image_bytes: Annotated[
         int,
         typer.Option(
-            parser=values.size, metavar="N", envvar="DPCLEAN_IMAGE_BYTES", help="Pixel values of all training images."
+            parser=values.size, metavar="N", help="Pixel values of all training images.", rich_help_panel=COST
         ),
     ] = "0",  # type: ignore[assignment]
     image_values: Annotated[
         int,
-        typer.Option(
-            envvar="DPCLEAN_IMAGE_VALUES", metavar="N", help="Pixel values of one image, for the table of attacks."
-        ),
+        typer.Option(metavar="N", help="Pixel values of one image, for the table of attacks.", rich_help_panel=COST),
     ] = 3072,
     json: Json = False,
+    quiet: Quiet = False,
     config: Config = None,
 ) -> None:
     """Tell how many runs, how much time and disk a radius takes, and what it is worth.
@@ -74,7 +86,6 @@ def plan(
     dpclean plan --radius 0.25 --sigma 0.25 --seconds-per-run 12 --workers 2
     """
     from dpclean.certify.plan import plan as look_ahead
-    from dpclean.cli import print_json
 
     result = look_ahead(
         radius,
@@ -91,7 +102,7 @@ def plan(
         image_bytes=image_bytes,
         values=image_values,
     )
-    print_json(result.as_dict()) if json else _tell(result)
+    tell(result, _tell, json=json)
 
 
 def _tell(plan: Plan) -> None:
@@ -116,6 +127,8 @@ def _tell(plan: Plan) -> None:
     say("The most that runs can show, even if all agree:")
     for row in plan.ceilings:
         say(f"  {row['runs']:>6,} runs: {row['radius'] if float(row['radius']) else 'nothing'}")
+    if plan.runs is None:
+        return
     say(f"What a radius of {plan.radius} covers:")
     for row in plan.attack_sizes:
         covered = "covered" if row["covered_by_largest"] else "NOT covered"

@@ -7,19 +7,21 @@ from typing import Annotated
 
 import typer
 
-from dpclean.cli.common import Device, Json, Readers
+from dpclean.cli.common import Config, Device, Json, Quiet, Readers
 from dpclean.errors import printable
 
 
 def predict(
     model: Annotated[
         Path,
-        typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'.", envvar="DPCLEAN_MODEL"),
+        typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'."),
     ],
     images: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards.")],
     device: Device = "auto",
     workers: Readers = None,
     json: Json = False,
+    quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """Classify images: one line each, name, tab, class, tab, probability.
 
@@ -44,7 +46,7 @@ def predict(
     typer.echo("name\tclass\tprobability")
     for row in found.predictions:
         typer.echo(f"{printable(row.name)}\t{printable(row.class_name)}\t{row.probability:.6f}")
-    if left_out := sum(found.quarantined.values()):
+    if (left_out := sum(found.quarantined.values())) and not quiet:
         typer.echo(f"dpclean: {left_out} images cannot be used and have no line", err=True)
 
 

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from dpclean.cli.common import Json
+from dpclean.cli.common import Config, Json, Quiet
 from dpclean.errors import printable
 
 
 def quarantine(
     out: Annotated[Path, typer.Argument(help="A folder that 'dpclean sanitize' made.")],
     json: Json = False,
+    quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """List the inputs that were left out, and why: one line each, reason, tab, name."""
     from dpclean.cli import print_json

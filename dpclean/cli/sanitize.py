@@ -8,98 +8,130 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpclean.cli import values
-from dpclean.cli.common import BatchSize, Config, Device, DryRun, Dtype, Json, Overwrite, Quiet, Threads
-from dpclean.errors import printable
+from dpclean.cli.common import BatchSize, Config, Device, DryRun, Dtype, Json, Overwrite, Quiet, Threads, tell
+from dpclean.cli.panels import DENOISER, INPUT, MACHINE, NOISE, OUTPUT
+from dpclean.cli.values import completing
+from dpclean.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from dpclean.pipeline.options import Given
     from dpclean.pipeline.results import Plan, SanitizeResult
 
 
 def sanitize(
-    raw: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards.", envvar="DPCLEAN_RAW")],
+    raw: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.", rich_help_panel=OUTPUT)],
     sigma: Annotated[
-        float,
+        float | None,
         typer.Option(
-            parser=values.sigma, metavar="S", envvar="DPCLEAN_SIGMA", help="Noise on the [0, 1] pixel scale, 0 to 4."
+            parser=values.sigma, metavar="S", help="Noise on the [0, 1] pixel scale, 0 to 4.", rich_help_panel=NOISE
         ),
-    ],
-    out: Annotated[Path, typer.Option(envvar="DPCLEAN_OUT", help="Folder to make.")],
+    ] = None,
+    sigma_sheet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S,S,...",
+            help="In place of --sigma: show a few images at these, on a page beside OUT, and end.",
+            rich_help_panel=NOISE,
+        ),
+    ] = None,
     format: Annotated[
-        str, typer.Option(envvar="DPCLEAN_FORMAT", metavar="png|webp|same", help="Lossless output format of images.")
+        str,
+        typer.Option(
+            metavar="png|webp|same",
+            help="Lossless output format of images.",
+            rich_help_panel=OUTPUT,
+            autocompletion=completing("png", "webp", "same"),
+        ),
     ] = "png",
     alpha_policy: Annotated[
         str,
         typer.Option(
-            envvar="DPCLEAN_ALPHA_POLICY",
             metavar="composite|drop|keep|reject",
             help="Transparency: composite on white, drop it, keep it unsanitized, or leave such images out.",
+            rich_help_panel=OUTPUT,
+            autocompletion=completing("composite", "drop", "keep", "reject"),
         ),
     ] = "composite",
     layout: Annotated[
         str | None,
-        typer.Option(envvar="DPCLEAN_LAYOUT", metavar="nhwc|nchw", help="Axes of shards where a guess is ambiguous."),
+        typer.Option(
+            metavar="nhwc|nchw",
+            help="Axes of shards where a guess is ambiguous.",
+            rich_help_panel=INPUT,
+            autocompletion=completing("nhwc", "nchw"),
+        ),
     ] = None,
     carry: Annotated[
         list[str] | None,
         typer.Option(
-            envvar="DPCLEAN_CARRY",
             metavar="NAME",
             help="Copy this tensor of a shard unsanitized; 'all' for all of them.",
+            rich_help_panel=INPUT,
         ),
     ] = None,
     follow_links: Annotated[
-        bool, typer.Option("--follow-links", envvar="DPCLEAN_FOLLOW_LINKS", help="Read links that lead out of RAW.")
+        bool, typer.Option("--follow-links", help="Read links that lead out of RAW.", rich_help_panel=INPUT)
     ] = False,
     max_pixels: Annotated[
-        int, typer.Option(parser=values.size, metavar="N", envvar="DPCLEAN_MAX_PIXELS", help="Leave larger images out.")
+        int, typer.Option(parser=values.size, metavar="N", help="Leave larger images out.", rich_help_panel=INPUT)
     ] = "100M",  # type: ignore[assignment]
     max_bad: Annotated[
         str,
-        typer.Option(envvar="DPCLEAN_MAX_BAD", metavar="N|P%", help="Stop when more inputs than this cannot be used."),
+        typer.Option(metavar="N|P%", help="Stop when more inputs than this cannot be used.", rich_help_panel=INPUT),
     ] = "100%",
     limit: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_LIMIT", metavar="N", help="Only the first N inputs.")
+        int | None, typer.Option(metavar="N", help="Only the first N inputs.", rich_help_panel=INPUT)
     ] = None,
     denoiser: Annotated[
         str,
         typer.Option(
-            envvar="DPCLEAN_DENOISER", metavar="ID|DIR", help="natural, perceptual, diffusers folder, or hub id."
+            metavar="ID|DIR",
+            help="natural, perceptual, diffusers folder, or hub id.",
+            rich_help_panel=DENOISER,
+            autocompletion=completing("natural", "perceptual"),
         ),
     ] = "natural",
     method: Annotated[
-        str, typer.Option(envvar="DPCLEAN_METHOD", metavar="one-step", help="How the noise is taken away.")
+        str,
+        typer.Option(
+            metavar="one-step",
+            help="How the noise is taken away.",
+            rich_help_panel=DENOISER,
+            autocompletion=completing("one-step"),
+        ),
     ] = "one-step",
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
     workers: Annotated[
-        int | None, typer.Option(envvar="DPCLEAN_WORKERS", metavar="N", help="Processes that read and write images.")
+        int | None, typer.Option(metavar="N", help="Processes that read and write images.", rich_help_panel=MACHINE)
     ] = None,
     threads: Threads = None,
     decode_timeout: Annotated[
         float,
-        typer.Option(envvar="DPCLEAN_DECODE_TIMEOUT", metavar="SECONDS", help="Leave out what takes longer to read."),
+        typer.Option(metavar="SECONDS", help="Leave out what takes longer to read.", rich_help_panel=INPUT),
     ] = 30.0,
     decode_memory: Annotated[
         int,
         typer.Option(
             parser=values.size,
             metavar="N",
-            envvar="DPCLEAN_DECODE_MEMORY",
             help="Leave out what takes more memory to read.",
+            rich_help_panel=INPUT,
         ),
     ] = "1G",  # type: ignore[assignment]
     seed: Annotated[
         int | None,
         typer.Option(
-            envvar="DPCLEAN_SEED", metavar="N", help="Derive the noise key from a number: repeatable, not secret."
+            metavar="N", help="Derive the noise key from a number: repeatable, not secret.", rich_help_panel=NOISE
         ),
     ] = None,
     reveal_key: Annotated[
-        bool, typer.Option("--reveal-key", envvar="DPCLEAN_REVEAL_KEY", help="Write the noise key into the manifest.")
+        bool, typer.Option("--reveal-key", help="Write the noise key into the manifest.", rich_help_panel=NOISE)
     ] = False,
     report: Annotated[
-        bool, typer.Option("--report", envvar="DPCLEAN_REPORT", help="Leave a page with examples beside OUT.")
+        bool, typer.Option("--report", help="Leave a page with examples beside OUT.", rich_help_panel=OUTPUT)
     ] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -114,10 +146,9 @@ def sanitize(
     dpclean sanitize ./shards --sigma 0.1 --out ./clean --json --quiet
     """
     from dpclean import pipeline
-    from dpclean.cli import print_json
-    from dpclean.cli.progress import shown
+    from dpclean.progress import shown
 
-    options = {
+    options: Given = {
         "denoiser": denoiser,
         "method": method,
         "device": device,
@@ -140,13 +171,33 @@ def sanitize(
         "overwrite": overwrite,
         "report": report,
     }
+    if sigma_sheet is not None:
+        _show_sigmas(raw, out, sigma_sheet, options, json, quiet)
+        return
+    if sigma is None:
+        raise UsageError(
+            "missing option '--sigma'", "0.25 is a common choice; --sigma-sheet 0.1,0.25,0.5 shows your images at some"
+        )
     if dry_run:
         plan = pipeline.plan(raw, out, sigma=sigma, **options)
-        print_json(plan.as_dict()) if json else _tell_plan(plan)
+        tell(plan, _tell_plan, json=json)
         return
     with shown(quiet) as progress:
         result = pipeline.sanitize(raw, out, sigma=sigma, progress=progress, **options)
-    print_json(result.as_dict()) if json else _tell(result)
+    tell(result, _tell, json=json, quiet=quiet)
+
+
+def _show_sigmas(raw: Path, out: Path, sigmas: str, options: Given, json: bool, quiet: bool) -> None:
+    from dpclean import pipeline
+    from dpclean.cli import print_json
+
+    pages = pipeline.sigma_sheet(raw, out, sigmas=[values.sigma(text.strip()) for text in sigmas.split(",")], **options)
+    if json:
+        print_json({"format": 1, "command": "sanitize", "sigma_sheet": pages})
+    elif not quiet:
+        for page in pages:
+            typer.echo(f"To look at: {printable(page)}")
+        typer.echo("Next: the same command with --sigma S in place of --sigma-sheet.")
 
 
 def _tell(result: SanitizeResult) -> None:

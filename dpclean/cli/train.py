@@ -7,52 +7,57 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpclean.cli.common import Config, Device, DryRun, Json, Overwrite, Quiet, Readers, Threads
+from dpclean.cli.common import Config, Device, DryRun, Json, Overwrite, Quiet, Readers, Threads, tell
+from dpclean.cli.panels import INPUT, OUTPUT, TRAINING
+from dpclean.cli.values import completing
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
+    from dpclean.train.options import Given
     from dpclean.train.results import Plan, TrainResult
 
 
 def train(
-    clean: Annotated[Path, typer.Argument(help="What 'dpclean sanitize' wrote.", envvar="DPCLEAN_CLEAN")],
-    out: Annotated[Path, typer.Option(envvar="DPCLEAN_OUT", help="Folder to make.")],
+    clean: Annotated[Path, typer.Argument(help="What 'dpclean sanitize' wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.", rich_help_panel=OUTPUT)],
     test: Annotated[
-        Path | None, typer.Option(envvar="DPCLEAN_TEST", help="Labelled images to measure accuracy on.")
+        Path | None, typer.Option(help="Labelled images to measure accuracy on.", rich_help_panel=INPUT)
     ] = None,
     holdout: Annotated[
         float | None,
-        typer.Option(envvar="DPCLEAN_HOLDOUT", metavar="P", help="Test on this share of the training images instead."),
+        typer.Option(metavar="P", help="Test on this share of the training images instead.", rich_help_panel=INPUT),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            envvar="DPCLEAN_RECIPE",
             metavar="NAME[@SIZE]",
             help="tiny, fast, resnet18, or torchvision:NAME; images are brought to SIZE.",
+            rich_help_panel=TRAINING,
+            autocompletion=completing("tiny", "fast", "resnet18", "torchvision:"),
         ),
     ] = None,
     init: Annotated[
         str | None,
         typer.Option(
-            envvar="DPCLEAN_INIT",
             metavar="DIR|FILE|torchvision[:WEIGHTS]",
             help="Begin from a model, a safetensors file, or torchvision's weights.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     freeze: Annotated[
-        bool, typer.Option("--freeze", envvar="DPCLEAN_FREEZE", help="Keep the weights of --init but the last layer's.")
+        bool,
+        typer.Option("--freeze", help="Keep the weights of --init but the last layer's.", rich_help_panel=TRAINING),
     ] = False,
     warm_start: Annotated[
         Path | None,
         typer.Option(
-            envvar="DPCLEAN_WARM_START", metavar="RAW", help="Begin on raw data. The model is not certifiable then."
+            metavar="RAW", help="Begin on raw data. The model is not certifiable then.", rich_help_panel=TRAINING
         ),
     ] = None,
     warm_epochs: Annotated[
-        int, typer.Option(envvar="DPCLEAN_WARM_EPOCHS", metavar="N", help="Epochs on the raw data.")
+        int, typer.Option(metavar="N", help="Epochs on the raw data.", rich_help_panel=TRAINING)
     ] = 10,
-    seed: Annotated[int, typer.Option(envvar="DPCLEAN_SEED", metavar="N", help="Same seed, same weights.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same weights.", rich_help_panel=TRAINING)] = 0,
     device: Device = "auto",
     workers: Readers = None,
     threads: Threads = None,
@@ -68,11 +73,10 @@ def train(
     dpclean train ./clean --test ./test --out ./model
     dpclean train ./clean --holdout 0.1 --recipe torchvision:convnext_tiny --init torchvision --freeze --out ./model
     """
-    from dpclean.cli import print_json
-    from dpclean.cli.progress import said, shown
+    from dpclean.progress import said, shown
     from dpclean.train import job
 
-    options = {
+    options: Given = {
         "test": test,
         "holdout": holdout,
         "recipe": recipe,
@@ -88,11 +92,11 @@ def train(
     }
     if dry_run:
         plan = job.plan(clean, out, **options)
-        print_json(plan.as_dict()) if json else _tell_plan(plan)
+        tell(plan, _tell_plan, json=json)
         return
     with shown(quiet) as progress:
         result = job.train(clean, out, progress=progress, say=said(quiet), **options)
-    print_json(result.as_dict()) if json else _tell(result)
+    tell(result, _tell, json=json, quiet=quiet)
 
 
 def _tell(result: TrainResult) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dpclean.errors import UsageError
+from dpclean.small_files import read_small_file
 
 _SIZES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
@@ -53,38 +55,62 @@ def size(text: str) -> int:
         raise UsageError(f"{text!r} is not a size", "give a number such as 500000, 500k or 100M") from error
 
 
-def config(context: typer.Context, path: Path | None) -> Path | None:
-    """Take the defaults of a command from the table of its name in a TOML file."""
-    if path is None:
-        return None
+def is_on(value: object) -> bool:
+    """Whether a switch is on, as the command line, a variable or a file gives it."""
+    return value is True or str(value).lower() in ("1", "true", "t", "yes", "y", "on")
+
+
+def completing(*choices: str) -> Callable[[], list[str]]:
+    """What a shell offers as the value of an option."""
+    return lambda: list(choices)
+
+
+def read_config(context: typer.Context, path: Path, words: list[str]) -> None:
+    """Take the defaults of a command, named by its words, from the table of its name in a TOML file.
+
+    Raises UsageError that names the file and what in it is wrong.
+    """
     remedy = "see 'Configuration file' in the README for an example"
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        table: Any = tomllib.loads(read_small_file(path).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the configuration {str(path)!r}: {error.strerror}", "check --config") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{str(path)!r} is not TOML: {error}", remedy) from error
-    table = tables.get(context.info_name or "", {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{str(path)!r}: {context.info_name!r} is not a table", remedy)
+    for word in words:
+        table = table.get(word, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{str(path)!r}: {word!r} is not a table", remedy)
     known: dict[str, Any] = {p.name.replace("_", "-"): p for p in context.command.params if p.name}
     defaults: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known or key == "config":
-            raise UsageError(f"{str(path)!r}: {context.info_name} has no option {key!r}", remedy)
+            raise UsageError(f"{str(path)!r}: {' '.join(words)} has no option {key!r}", remedy)
         defaults[known[key].name] = _checked(context, path, key, known[key], value)
     context.default_map = {**(context.default_map or {}), **defaults}
-    return path
 
 
 def _checked(context: typer.Context, path: Path, key: str, parameter: Any, value: Any) -> Any:
-    # an option's own conversion wants text, as the command line gives it; a switch and a list stay what they are
-    text = (
-        value if isinstance(value, bool) else [str(item) for item in value] if isinstance(value, list) else str(value)
+    """A value of the file as the command line would give it: text; a switch and a list stay what they are."""
+    given = f"{str(path)!r}: {key} = {str(value)[:80] if isinstance(value, dict) else repr(value)[:80]}"
+    switch, several = (
+        getattr(parameter, "is_flag", False),
+        getattr(parameter, "multiple", False) or parameter.nargs != 1,
     )
+    if switch != isinstance(value, bool):
+        wanted = "a switch, true or false" if switch else "no switch"
+        raise UsageError(f"{given}, but {key} is {wanted}", "correct the file, or leave the key out")
+    items = value if several and isinstance(value, list) else [value]
+    if not all(isinstance(item, str | int | float) for item in items):
+        raise UsageError(
+            f"{given}, but {key} takes {'text or numbers' if several else 'one text or number'}",
+            "correct the file, or leave the key out",
+        )
+    text = value if switch else [str(item) for item in items] if several else str(value)
     try:
         parameter.process_value(context, text)
     except (UsageError, TyperException) as error:
-        message = f"{str(path)!r}: {key} = {value!r}: {getattr(error, 'message', error)}"
-        raise UsageError(message, "correct the file, or leave the key out") from error
+        raise UsageError(
+            f"{given}: {getattr(error, 'message', error)}", "correct the file, or leave the key out"
+        ) from error
     return text

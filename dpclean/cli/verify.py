@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpclean.cli.common import Json
+from dpclean.cli.common import Config, Json, Quiet, tell
 from dpclean.errors import printable
+
+if TYPE_CHECKING:
+    from dpclean.certify.verify import Verified
 
 
 def verify(
-    certificate: Annotated[
-        Path, typer.Argument(help="A folder that 'dpclean certify' made.", envvar="DPCLEAN_CERTIFICATE")
-    ] = Path("certificate"),
+    certificate: Annotated[Path, typer.Argument(help="A folder that 'dpclean certify' made.")] = Path("certificate"),
     json: Json = False,
+    quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """Recompute a certificate from its votes, in whole numbers; exit code 6 names the first difference.
 
@@ -26,12 +29,11 @@ def verify(
     dpclean verify ./certificate --json
     """
     from dpclean.certify.verify import verify as recompute
-    from dpclean.cli import print_json
 
-    result = recompute(certificate)
-    if json:
-        print_json(result.as_dict())
-        return
+    tell(recompute(certificate), _tell, json=json, quiet=quiet)
+
+
+def _tell(result: Verified) -> None:
     say, counts = typer.echo, f"{result.certified} of {result.points} points have a radius, from {result.runs} runs"
     if result.kind == "exploratory":
         say(f"The exploratory report is computed rightly, and proves nothing: {counts}.")

@@ -20,13 +20,16 @@ from dpclean.data.workers import WorkerPool
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import InputError, SetupError, UsageError
+from dpclean.given import check_ranges
 from dpclean.noise import add_noise
+from dpclean.progress import shown_as_asked
 
 Pixels = NDArray[np.uint8]
 Metric = Callable[[Pixels, Pixels], float]
 
 KEY = b"dpclean evaluation: not a secret"  # the same noise every time
 HIGHEST_PSNR = 100.0  # dB, for an image that comes back exactly
+MOST_SIGMAS = 100
 WINDOW = 7  # pixels, of SSIM
 
 
@@ -74,22 +77,25 @@ def evaluate(
     device: str = "auto",
     dtype: str = "auto",
     workers: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
 ) -> Evaluation:
     """PSNR and SSIM of a denoiser on the images of a folder or of shards, by scikit-image, means of per-image values.
 
     sigmas: on the [0, 1] pixel scale. limit: only the first entries of the listing. The noise is the same every time.
     Raises UsageError, InputError, and SetupError where scikit-image is missing.
     """
-    if not sigmas or any(sigma <= 0 for sigma in sigmas):
-        raise UsageError("the noise levels must be positive", "give --sigmas 0.05,0.1,0.25,0.5")
+    if not 0 < len(sigmas) <= MOST_SIGMAS or any(sigma <= 0 for sigma in sigmas):
+        raise UsageError(
+            f"the noise levels must be positive, and at most {MOST_SIGMAS}", "give --sigmas 0.05,0.1,0.25,0.5"
+        )
+    check_ranges(limit=limit, workers=workers)
     metrics = _metrics()
     files, options = find_denoiser(denoiser), ReadOptions()
     source = open_source(Path(data), options)
     entries = list(itertools.islice(source.entries(), limit))
     ancestry = files.ancestry()
     rows, seen, images = [], 0, 0
-    with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
+    with shown_as_asked(progress) as tell, WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for number, sigma in enumerate(sigmas):
             engine = Denoiser(files, sigma, device=device, dtype=dtype)
             values: list[list[float]] = []
@@ -97,9 +103,8 @@ def evaluate(
                 values.append([measure(clean, image) for image in (noised, found) for measure in metrics])
                 if number == 0:
                     seen += pixel_sha256(clean) in ancestry
-                if progress:
-                    done = number * len(entries) + len(values)
-                    progress(Progress(done, len(sigmas) * len(entries), f"sigma {sigma:g}"))
+                done = number * len(entries) + len(values)
+                tell(Progress(done, len(sigmas) * len(entries), f"sigma {sigma:g}"))
             if not values:
                 raise InputError(f"none of the files in {str(data)!r} is an image that can be used", "look at it")
             psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(values, axis=0).tolist()

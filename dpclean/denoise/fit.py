@@ -29,10 +29,12 @@ from dpclean.denoise.samples import samples_png
 from dpclean.denoise.start import Start
 from dpclean.denoise.training import Recipe, Training
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
+from dpclean.given import check_ranges, given_path
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
+from dpclean.progress import shown_as_asked
 from dpclean.small_files import read_small_file
 from dpclean.threads import check_threads, choose_threads, computing_with
 
@@ -88,7 +90,7 @@ def fit(
     workers: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
 ) -> FitResult:
     """Fit a denoiser to the images of folders or shards; the same call again goes on where the last one stopped.
 
@@ -100,17 +102,16 @@ def fit(
     """
     if not data:
         raise UsageError("no images are given", "give folders of trusted images, or shards")
-    if minutes <= 0 or batch_size < 1 or (steps is not None and steps < 1):
-        raise UsageError("minutes, steps and batch size must be positive", "60 minutes is a good beginning")
+    check_ranges(minutes=minutes, steps=steps, batch_size=batch_size, learning_rate=learning_rate, workers=workers)
     check_threads(threads)
-    if not 0 <= seed < 1 << 32 or (learning_rate is not None and not learning_rate > 0):
-        raise UsageError("the seed must be from 0 to 4294967295, and the learning rate positive", "leave them out")
+    if not 0 <= seed < 1 << 32:
+        raise UsageError(f"seed must be from 0 to {(1 << 32) - 1}, got {seed}", "give a smaller number")
     begun = time.monotonic()
     start, where = Start.of(init), choose_device(device)
     if where.type == "cpu":
         keep_memory()
     rate = learning_rate if learning_rate is not None else RATE if init is None else RATE_FROM_INIT
-    sources = [Path(path).expanduser().resolve() for path in data]
+    sources = [given_path(path).resolve() for path in data]
     staging = Staging(Path(out))
     staging.check_apart(*sources, init)
     with staging, computing_with(_threads(staging.partial, threads, overwrite)):
@@ -143,7 +144,8 @@ def fit(
         recipe = Recipe(job["steps"], batch_size, rate, seed)
         if finished is None:
             training = start.training(patches, recipe, where, classifier)
-            _fit(staging, training, start, sources, engine, progress or (lambda _: None))
+            with shown_as_asked(progress) as show:
+                _fit(staging, training, start, sources, engine, show)
     return FitResult(
         out=str(staging.out),
         images=patches.images,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dpclean.data.ancestry import Ancestry, ancestry_in
 from dpclean.denoise import hub
 from dpclean.errors import SetupError
+from dpclean.given import given_path
 from dpclean.jobs.manifest import ANCESTRY_NAME
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def find_denoiser(name: str) -> DenoiserFiles:
     """
     if name in BUNDLED:
         return _find_in_folder(name, BUNDLED[name])
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     if folder.is_dir():
         return _find_in_folder(str(folder), folder)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):

@@ -43,7 +43,7 @@ def match(alphas_cumprod: np.ndarray, sigma: float) -> NoiseLevel:
     schedule = np.asarray(alphas_cumprod, np.float64)
     # a schedule rescaled to zero terminal SNR ends at abar = 0, which no finite sigma reaches
     log_noise = np.log(1.0 - schedule) - np.log(np.maximum(schedule, 1e-300))
-    wanted = math.log((1.0 - abar) / abar)
+    wanted = math.log((1.0 - abar) / abar) if abar < 1 else -math.inf
     if not log_noise[0] <= wanted <= log_noise[-1]:
         low, high = (math.exp(value / 2) / 2 for value in (log_noise[0], log_noise[-1]))
         raise UsageError(

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from dpclean.errors import ConflictError, SetupError
+from dpclean.errors import ConflictError, SetupError, UsageError
+from dpclean.given import given_path
 from dpclean.jobs.durable import remove_unfinished, sync_file_system, sync_folder, write_durably, writing
 from dpclean.jobs.signals import first_signal
 
 IGNORED = b"*\n"  # for git and all who read its files: the key and unfinished work are not to be shared
+LONGEST_NAME = 220  # bytes: names beside OUT have OUT's own in them, and none is longer than 255
 
 
 class Staging:
@@ -31,7 +33,12 @@ class Staging:
     """
 
     def __init__(self, out: Path) -> None:
-        out = out.expanduser()
+        out = given_path(out)
+        if len(os.fsencode(out.name)) > LONGEST_NAME:
+            raise UsageError(
+                f"the name of OUT is longer than {LONGEST_NAME} bytes, which leaves no room for the names beside it",
+                "choose a shorter --out",
+            )
         self.out = out.parent.resolve() / out.name if not out.is_symlink() else out.resolve()
         self.home = self.out.parent / f".{self.out.name}.dpclean"
         self.partial = self.home / "partial"

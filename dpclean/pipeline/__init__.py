@@ -3,8 +3,10 @@
 options.py  what can be asked for          job.py   begin, resume, finish: the story of one command
 results.py  what is told                   work.py  samples in, sanitized samples out, committed in chunks
 seal.py     manifest, ancestry, checksums  sheet.py examples to look at
+choose.py   several noise levels to look at
 """
 
+from dpclean.pipeline.choose import sigma_sheet
 from dpclean.pipeline.job import plan, sanitize
 
-__all__ = ["plan", "sanitize"]
+__all__ = ["plan", "sanitize", "sigma_sheet"]

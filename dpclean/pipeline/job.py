@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from dpclean.build import build
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
@@ -18,16 +18,18 @@ from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Source, open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError, InternalError, Reason
+from dpclean.given import given_path, options_of
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, Ledger, Listed
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
-from dpclean.pipeline.options import Options
+from dpclean.pipeline.options import Given, Options
 from dpclean.pipeline.results import Plan, Progress, SanitizeResult
 from dpclean.pipeline.seal import seal, write_with_sums
 from dpclean.pipeline.work import told, too_many_bad, work_off
+from dpclean.progress import shown_as_asked
 from dpclean.threads import choose_threads, computing_with
 
 if TYPE_CHECKING:
@@ -43,24 +45,28 @@ def sanitize(
     out: str | os.PathLike[str],
     *,
     sigma: float,
-    progress: Callable[[Progress], None] | None = None,
-    **options: Any,
+    progress: Callable[[Progress], None] | bool | None = None,
+    **options: Unpack[Given],
 ) -> SanitizeResult:
     """Noise and denoise every image of RAW into OUT; the same call again goes on, or finds OUT complete.
 
     raw: a folder of images, a folder of *.safetensors shards, or one shard. out: a folder that does not exist.
-    sigma: noise on the [0, 1] pixel scale. options: the fields of `dpclean.pipeline.options.Options`.
+    sigma: noise on the [0, 1] pixel scale. options: the fields of `dpclean.pipeline.options.Options`. progress: True
+    shows a bar; a function is called with each step.
     Raises UsageError, InputError, SetupError, ConflictError, or Interrupted after a signal, each with a remedy.
     Source: "Diffusion Denoising as a Certified Defense against Clean-label Poisoning", arXiv 2403.11981, section 3.
     """
-    job = _Job(Path(raw), Path(out), Options(sigma=sigma, **options), progress or (lambda _: None))
-    with job.staging:
-        return job.run()
+    asked = options_of(Options, "sanitize", {"sigma": sigma, **options})
+    with shown_as_asked(progress) as show:
+        job = _Job(Path(raw), Path(out), asked, show)
+        with job.staging:
+            return job.run()
 
 
-def plan(raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: float, **options: Any) -> Plan:
+def plan(raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: float, **options: Unpack[Given]) -> Plan:
     """What `sanitize` with the same arguments would do, from a look at the first images; writes nothing."""
-    return _Job(Path(raw), Path(out), Options(sigma=sigma, **options), lambda _: None).plan()
+    asked = options_of(Options, "sanitize", {"sigma": sigma, **options})
+    return _Job(Path(raw), Path(out), asked, lambda _: None).plan()
 
 
 class _NothingUsable(InputError):
@@ -75,7 +81,7 @@ class _Job:
         self.progress = progress
         self.staging = Staging(out)
         self.out = self.staging.out
-        self.raw = raw.expanduser().resolve()
+        self.raw = given_path(raw).resolve()
         self.inherited = Ancestry()
         self.begun = time.monotonic()
         self.staging.check_apart(self.raw, options.denoiser)

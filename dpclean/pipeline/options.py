@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from dpclean.data.source import ReadOptions
 from dpclean.errors import UsageError
+from dpclean.given import check_ranges
 from dpclean.noise import SIGMA_MAX
 from dpclean.threads import check_threads
 
@@ -16,7 +19,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "alpha_policy": ("composite", "drop", "keep", "reject"),
     "layout": (None, "nhwc", "nchw"),
 }
-POSITIVE = ("batch_size", "workers", "limit", "max_pixels", "decode_timeout", "decode_memory")
+NUMBERS = ("batch_size", "workers", "limit", "max_pixels", "decode_timeout", "decode_memory")
 # the options that change what the data are; a resumed job must have the same
 IDENTITY = (
     "sigma",
@@ -31,6 +34,32 @@ IDENTITY = (
     "max_pixels",
     "limit",
 )
+
+
+class Given(TypedDict, total=False):
+    """The options as keywords of a function; the same names as in Options, which checks them."""
+
+    denoiser: str | os.PathLike[str]
+    method: str
+    device: str
+    dtype: str
+    batch_size: int | None
+    workers: int | None
+    threads: int | None
+    seed: int | None
+    reveal_key: bool
+    format: str
+    alpha_policy: str
+    layout: str | None
+    carry: Sequence[str]
+    follow_links: bool
+    max_bad: str | int | float
+    max_pixels: int
+    decode_timeout: float
+    decode_memory: int
+    limit: int | None
+    overwrite: bool
+    report: bool
 
 
 @dataclass(frozen=True)
@@ -77,10 +106,7 @@ class Options:
                     f"{name.replace('_', '-')} {getattr(self, name)!r} is not known",
                     f"give one of: {', '.join(choice for choice in known if choice)}",
                 )
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name.replace('_', '-')} must be above 0, got {value}", "give a larger number")
+        check_ranges(**{name: getattr(self, name) for name in NUMBERS})
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number, or no seed")
         check_threads(self.threads)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dpclean.data.ancestry import Ancestry, ancestry_in
 from dpclean.errors import InputError, SetupError, UsageError
+from dpclean.given import given_path
 from dpclean.train.model import (
     NAME,
     WEIGHTS_NAME,
@@ -43,7 +44,7 @@ def find_init(name: str, recipe: Recipe) -> Init:
     """
     if _is_torchvision(name):
         return _from_torchvision(name.partition(":")[2] or "DEFAULT", recipe)
-    path = Path(name).expanduser().resolve()
+    path = given_path(name).resolve()
     if (path / NAME).exists():
         return _from_model(read_model(path))
     if not path.is_file():
@@ -61,7 +62,7 @@ def described_init(name: str) -> Description | None:
     """What is said of the model that --init names by its folder or by a file in it; None where there is no such."""
     if _is_torchvision(name):
         return None
-    path = Path(name).expanduser().resolve()
+    path = given_path(name).resolve()
     return read_description(path if path.is_dir() else path.parent)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from safetensors.torch import load, save
@@ -21,14 +21,16 @@ from torch import Tensor
 from dpclean.build import build
 from dpclean.denoise.denoiser import choose_device, has_bf16
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted
+from dpclean.given import given_path, options_of
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
+from dpclean.progress import shown_as_asked
 from dpclean.threads import choose_threads, computing_with
 from dpclean.train import model as models
 from dpclean.train.images import prepare
 from dpclean.train.material import Material
-from dpclean.train.options import Options
+from dpclean.train.options import Given, Options
 from dpclean.train.results import Plan, Progress, TrainResult
 from dpclean.train.seal import seal
 from dpclean.train.trainer import Epoch, Trainer
@@ -47,9 +49,9 @@ def train(
     clean: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
     say: Callable[[str], None] | None = None,
-    **options: Any,
+    **options: Unpack[Given],
 ) -> TrainResult:
     """Train a classifier on what `sanitize` wrote; the same call again goes on, or finds OUT complete.
 
@@ -58,14 +60,15 @@ def train(
     with the same number of threads. Raises UsageError, InputError, SetupError, ConflictError, Diverged, or Interrupted
     after a signal, each with a remedy.
     """
-    job = _Job(Path(clean), Path(out), Options(**options), progress or (lambda _: None), say or (lambda _: None))
-    with job.staging, computing_with(job.choose_threads()):
-        return job.run()
+    with shown_as_asked(progress) as show:
+        job = _Job(Path(clean), Path(out), options_of(Options, "train", options), show, say or (lambda _: None))
+        with job.staging, computing_with(job.choose_threads()):
+            return job.run()
 
 
-def plan(clean: str | os.PathLike[str], out: str | os.PathLike[str], **options: Any) -> Plan:
+def plan(clean: str | os.PathLike[str], out: str | os.PathLike[str], **options: Unpack[Given]) -> Plan:
     """What `train` with the same arguments would do, from a few steps; writes nothing."""
-    job = _Job(Path(clean), Path(out), Options(**options), lambda _: None)
+    job = _Job(Path(clean), Path(out), options_of(Options, "train", options), lambda _: None)
     with computing_with(job.choose_threads()):
         return job.plan()
 
@@ -89,7 +92,7 @@ class _Job:
         self.device = choose_device(options.device)
         self.begun = time.monotonic()
         self.busy = False
-        clean = clean.expanduser().resolve()
+        clean = given_path(clean).resolve()
         self.staging.check_apart(clean, options.test, options.init, options.warm_start)
         self.material = Material(clean, self.options)
 

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from dpclean.errors import UsageError
+from dpclean.given import check_ranges
 from dpclean.threads import check_threads
 from dpclean.train.recipes import find_recipe
+
+
+class Given(TypedDict, total=False):
+    """The options as keywords of a function; the same names as in Options, which checks them."""
+
+    test: str | os.PathLike[str] | None
+    holdout: float | None
+    recipe: str | None
+    init: str | os.PathLike[str] | None
+    freeze: bool
+    warm_start: str | os.PathLike[str] | None
+    warm_epochs: int
+    seed: int
+    device: str
+    workers: int | None
+    threads: int | None
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,4 @@ class Options:
             raise UsageError("--init and --warm-start both say where to begin", "give one of them")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number")
-        for name, value in (("warm-epochs", self.warm_epochs), ("workers", self.workers)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}", "give a larger number")
+        check_ranges(warm_epochs=self.warm_epochs, workers=self.workers)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpclean.denoise.denoiser import choose_device
+from dpclean.given import given_path
 from dpclean.train.dataset import read_images
 from dpclean.train.images import prepare
 from dpclean.train.model import read_model
@@ -45,7 +46,7 @@ class Predictions:
 
 def predict(model: Path, images: Path, *, device: str = "auto", workers: int | None = None) -> Predictions:
     """Classify a folder of images or of shards with what `train` wrote. Raises InputError, ConflictError."""
-    read = read_model(model.expanduser())
+    read = read_model(given_path(model))
     trainer = read.trainer(choose_device(device))
     found = read_images(images, workers=workers)
     scores = trainer.scores(prepare(found.pixels, read.description.size))

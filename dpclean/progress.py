@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal or in a notebook, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
-
-import typer
+from typing import Any, Protocol
 
 from dpclean.errors import printable
 
@@ -36,7 +34,7 @@ Show = Callable[[Step], None]
 
 def said(quiet: bool) -> Callable[[str], None] | None:
     """What to call with a sentence that a user should hear before a long work; None where nothing is to be said."""
-    return None if quiet else lambda sentence: typer.echo(f"Note: {printable(sentence)}.", err=True)
+    return None if quiet else lambda sentence: print(f"Note: {printable(sentence)}.", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -44,11 +42,30 @@ def shown(quiet: bool) -> Iterator[Show | None]:
     """What to call with each step; None where nothing is to be shown."""
     if quiet:
         yield None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() or _in_notebook():
         with _bar() as show:
             yield show
     else:
         yield _plain()
+
+
+@contextmanager
+def shown_as_asked(progress: Callable[[Any], None] | bool | None) -> Iterator[Callable[[Any], None]]:
+    """What a function calls with each step: what its caller gave, a bar for True, nothing for False or None."""
+    if callable(progress):
+        yield progress
+    else:
+        with shown(quiet=not progress) as show:
+            yield show or (lambda _: None)
+
+
+def _in_notebook() -> bool:
+    """Whether a notebook runs this and can draw a bar."""
+    if "ipykernel" not in sys.modules:
+        return False
+    from importlib.util import find_spec
+
+    return find_spec("ipywidgets") is not None
 
 
 def _plain() -> Show:

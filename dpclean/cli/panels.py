@@ -1,0 +1,14 @@
+"""The sections of the help, in the words of a user."""
+
+from __future__ import annotations
+
+NOISE = "Noise"
+INPUT = "What goes in"
+OUTPUT = "What comes out"
+DENOISER = "Denoiser"
+TRAINING = "Training"
+STATEMENT = "What is proved"
+VOTES = "Votes"
+COST = "Time and disk"
+MACHINE = "Machine"
+COMMON = "Common"
