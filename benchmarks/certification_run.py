@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from dpclean.certify.data import Data
 from dpclean.certify.method import make_method, recipe_of
 from dpclean.certify.options import Options
 from dpclean.certify.runner import Runner
-from dpclean.certify.store import Data
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_terms
 from dpclean.denoise.loading import find_denoiser, load_schedule, load_through_diffusers
@@ -49,7 +49,7 @@ def make_runner(inputs: Path, images: int, points: int, scratch: Path) -> tuple[
     train = subject.train
     tests, labels = spread_over_classes(subject.points.pixels, subject.points.labels, points)
     data = Data(train.pixels, train.labels, train.indices, tests, np.arange(len(tests)))
-    return Runner(method, data, subject.classes, KEY, scratch, scratch), labels
+    return Runner(method, data, subject.classes, KEY, scratch), labels
 
 
 def spread_over_classes(

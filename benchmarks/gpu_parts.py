@@ -444,10 +444,10 @@ def steps_seen(check: Check, work: Callable[[], object]) -> None:
 
 def certify(check: Check) -> Result:
     """Seconds of a run, noise to votes, on as many images as CIFAR-10 has."""
+    from dpclean.certify.data import Data
     from dpclean.certify.method import make_method
     from dpclean.certify.options import Options
     from dpclean.certify.runner import Runner
-    from dpclean.certify.store import Data
     from dpclean.certify.subject import find_origin, read_subject
     from dpclean.certify.terms import make_terms
 
@@ -459,7 +459,7 @@ def certify(check: Check) -> Result:
     method = make_method(subject, asked, make_terms(subject, asked))
     train, points = subject.train, subject.points
     data = Data(train.pixels, train.labels, train.indices, points.pixels, np.arange(len(points)))
-    runner = Runner(method, data, subject.classes, KEY, check.scratch, check.scratch)
+    runner = Runner(method, data, subject.classes, KEY, check.scratch)
     runner.run(1)
     runner.seconds.clear()
     spent, right = [], []

@@ -12,6 +12,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,14 @@ def certified_accuracy(terms: Mapping[str, Any], points: Sequence[Mapping[str, A
 
 
 def _radii(ceiling: Fraction) -> Iterator[Fraction]:
-    """0 and the multiples of 1, 2 or 5 times a power of ten up to the ceiling, about ROWS of them."""
+    """0 and the multiples of 1, 2 or 5 times a power of ten up to the ceiling, about ROWS of them.
+
+    A radius that covers no change of a grey level has no row.
+    """
     steps = (digit * Fraction(10) ** place for place in itertools.count(-PLACES) for digit in (1, 2, 5))
     step = next(step for step in steps if ceiling <= ROWS * step)
-    return (number * step for number in range(math.floor(ceiling / step) + 1))
+    radii = (number * step for number in range(math.floor(ceiling / step) + 1))
+    return (radius for radius in radii if radius == 0 or bounds.budget(radius) > 0)
 
 
 def _share_lower(count: int, of: int) -> Fraction:
@@ -101,14 +106,22 @@ def accuracy_certificate(terms: Mapping[str, Any], labels: NDArray[np.int64], co
     of_class = np.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
     correct, voted, labelled = counted.correct.tolist(), counted.voted.tolist(), sum(of_class)
     mean = _Mean(terms, sum(correct), labelled)
+
+    @cache  # of many classes most have equal counts
+    def right(total: int, points: int) -> Json:
+        return _Mean(terms, total, points).as_dict(CLASS_STEP, CLASS_STEPS)
+
+    @cache
+    def spared(total: int, points: int) -> Json:
+        return _Mean(terms, total, points).as_attack(CLASS_STEP, CLASS_STEPS)
+
     per_class, attack = [], []
     for label, name in enumerate(classes):
         if of_class[label]:
-            row = _Mean(terms, correct[label], of_class[label])
-            per_class.append({"class": label, "name": name, **row.as_dict(CLASS_STEP, CLASS_STEPS)})
+            per_class.append({"class": label, "name": name, **right(correct[label], of_class[label])})
         if others := labelled - of_class[label]:
-            row = _Mean(terms, runs * others - (voted[label] - correct[label]), others)
-            attack.append({"class": label, "name": name, **row.as_attack(CLASS_STEP, CLASS_STEPS)})
+            kept = spared(runs * others - (voted[label] - correct[label]), others)
+            attack.append({"class": label, "name": name, **kept})
     return {"alpha": terms["alpha"], **mean.as_dict(STEP, STEPS), "per_class": per_class, "attack": attack}
 
 

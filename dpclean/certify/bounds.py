@@ -7,10 +7,11 @@ multiple of their last decimal that passes, upper bounds the smallest.
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from statistics import NormalDist
@@ -22,18 +23,23 @@ from dpclean.errors import UsageError
 
 SHARE_UNIT = 10**18  # confidence bounds have 18 decimals
 RADIUS_UNIT = 10**6  # radii have 6
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 LONGEST = 60  # characters of a decimal, and places before or after its point: far more than any noise is fine
 
 
 def exact_decimal(name: str, text: str) -> Fraction:
     """The exact number that a decimal spells, never a float's. Raises UsageError for anything else."""
-    try:
+    if len(text) <= LONGEST and _DECIMAL.fullmatch(text):
         value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal("nan")
-    if value.is_finite() and len(text) <= LONGEST and abs(value.adjusted()) <= LONGEST:
-        return Fraction(value)
-    raise UsageError(f"{name} must be a decimal number, got {text!r}", "give a number such as 0.001")
+        if abs(value.adjusted()) <= LONGEST:
+            return Fraction(value)
+    raise UsageError(f"{name} must be a decimal number, got {text[:LONGEST]!r}", "give a number such as 0.001")
+
+
+def shortest(name: str, text: str) -> str:
+    """The same number in the one spelling of terms: 1e-3 and 0.0010 are 0.001. Raises what exact_decimal does."""
+    exact_decimal(name, text)
+    return format(Decimal(text).normalize(), "f")
 
 
 def setting_of(terms: Mapping[str, Any]) -> Setting:

@@ -12,14 +12,16 @@ from typing import Any
 
 from dpclean.certify import bounds, statements
 from dpclean.certify.accuracy import accuracy_certificate, certified_accuracy, why_not
-from dpclean.certify.bounds import exact_decimal, setting_of, text
+from dpclean.certify.bounds import Claim, exact_decimal, setting_of, text
 from dpclean.certify.exact import BOUNDS, Setting
-from dpclean.certify.votes import ABSTAIN, FAMILIES, MOST_RUNS, THREATS, Tally, Votes, job_id, tally
+from dpclean.certify.form import FAMILIES, FORMAT, MOST_RUNS, THREATS, selecting
+from dpclean.certify.votes import ABSTAIN, Tally, Votes, canonical, job_id, read_bytes, tally
 from dpclean.errors import ConflictError, InputError, UsageError, printable
-from dpclean.small_files import LARGE_LIMIT, read_small_file
 
-FORMAT = 1
+CERTIFICATE_NAME = "certificate.json"
+TSV_NAME = "certified.tsv"
 NO_RADIUS = "0.000000"
+LEAST_LEVEL = Fraction(1, 10**30)  # of a point: far below what anybody asks, far above where the arithmetic ends
 COLUMNS = (
     "index", "name", "label", "class", "certified_radius", "budget", "k_a", "k_b", "pa_lower", "pb_upper"
 )  # fmt: skip
@@ -27,13 +29,20 @@ CIFAR_VALUES = 32 * 32 * 3  # an image whose size is not known
 PAPER_IMAGES = 500  # that the attacks of arXiv 2403.11981 change
 
 Json = dict[str, Any]
+_RESTORE = "restore the file, or certify again"
 
 
 def build(votes: Votes, votes_sha256: str) -> Json:
-    """The whole certificate of format 1; the same votes and terms give the same bytes. Raises what check_terms does."""
+    """The whole certificate; the same votes and terms give the same bytes. Raises what check_terms does."""
     check_terms(votes.terms)
     counted = tally(votes)
-    return assemble(votes, votes_sha256, counted, claimed_points(votes, counted))
+    return _assemble(votes, votes_sha256, counted, claimed_points(votes, counted))
+
+
+def claim_of(setting: Setting, k_a: int, k_b: int) -> Claim | None:
+    """What is published of these counts, None to abstain: a radius that covers no grey level is no claim."""
+    made = bounds.claim(setting, k_a, k_b)
+    return made if made is not None and bounds.budget(made.radius) > 0 else None
 
 
 def claimed_points(votes: Votes, counted: Tally) -> list[Json]:
@@ -42,7 +51,7 @@ def claimed_points(votes: Votes, counted: Tally) -> list[Json]:
 
     @cache
     def claim(k_a: int, k_b: int) -> Json | None:
-        made = bounds.claim(setting, k_a, k_b)
+        made = claim_of(setting, k_a, k_b)
         return None if made is None else {
             "pa_lower": text(made.pa_lower, 18),
             "pb_upper": None if made.pb_upper is None else text(made.pb_upper, 18),
@@ -77,7 +86,7 @@ def known_labels(votes: Votes) -> list[int | None]:
     return [label if label >= 0 else None for label in votes.labels.tolist()]
 
 
-def assemble(votes: Votes, votes_sha256: str, counted: Tally, points: list[Json]) -> Json:
+def _assemble(votes: Votes, votes_sha256: str, counted: Tally, points: list[Json]) -> Json:
     """The certificate around its points: everything that follows from them and from the votes."""
     terms = votes.terms
     highest = ceiling(terms)
@@ -93,7 +102,7 @@ def assemble(votes: Votes, votes_sha256: str, counted: Tally, points: list[Json]
         "tool": terms["tool"],
         "job": job_id(terms),
         "votes_sha256": votes_sha256,
-        "terms": {name: value for name, value in terms.items() if name != "point_names"},
+        "terms": json.loads(canonical({name: value for name, value in terms.items() if name != "point_names"})),
         "summary": {
             "points": len(points),
             "certified": len(claimed),
@@ -155,24 +164,26 @@ def dump(certificate: Mapping[str, Any]) -> bytes:
 
 
 def read(path: Path) -> Json:
-    """A certificate as it was dumped. Raises InputError for one that is none, ConflictError for a newer format."""
-    remedy = "restore the file, or certify again"
+    """A certificate as it was dumped; what it says is not checked. Raises InputError, or what check_format does."""
     try:
-        certificate = json.loads(read_small_file(path, LARGE_LIMIT))
-    except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror}", "give a folder that certify made") from error
+        certificate = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is no JSON: {error}", remedy) from error
-    found = certificate.get("format") if isinstance(certificate, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise ConflictError(
-            f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
-            f"use {certificate.get('tool', 'a newer dpclean')} or newer",
-        )
-    if found != FORMAT:
-        raise InputError(f"{str(path)!r} is no certificate", remedy)
+        raise InputError(f"{str(path)!r} is no JSON: {error}", _RESTORE) from error
+    check_format(path, certificate)
     assert isinstance(certificate, dict)
     return certificate
+
+
+def check_format(path: Path, certificate: Any) -> None:
+    """Raises InputError for what is no certificate, ConflictError for one of another format."""
+    found = certificate.get("format") if isinstance(certificate, dict) else None
+    if type(found) is int and found > 0 and found != FORMAT:
+        raise ConflictError(
+            f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
+            f"use {certificate.get('tool')!s:.100}, or one of that format",
+        )
+    if type(found) is not int or found != FORMAT:
+        raise InputError(f"{str(path)!r} is no certificate", _RESTORE)
 
 
 def tsv(certificate: Mapping[str, Any]) -> str:
@@ -195,7 +206,7 @@ def ceiling(terms: Mapping[str, Any]) -> str:
 @cache
 def unanimous(setting: Setting) -> str:
     """The same for a setting."""
-    made = bounds.claim(setting, setting.runs, 0)
+    made = claim_of(setting, setting.runs, 0)
     return NO_RADIUS if made is None else text(made.radius, 6)
 
 
@@ -212,11 +223,6 @@ def least_runs(bound: str, level: Fraction, sigma: Fraction = Fraction(1), tau: 
     return bounds.least(can, MOST_RUNS)
 
 
-def selecting(bound: str, runs: int) -> int:
-    """How many of the runs select by default."""
-    return max(1, runs // 10) if bound == "cohen" else 0
-
-
 def check_terms(terms: Mapping[str, Any]) -> None:
     """Refuse terms under which nothing can be claimed, or nothing could be proved. Raises UsageError."""
     for name, known in (("bound", BOUNDS), ("family", FAMILIES), ("threat", THREATS)):
@@ -228,6 +234,8 @@ def check_terms(terms: Mapping[str, Any]) -> None:
             f"alpha is the probability of a false claim, above 0 and at most 0.5, got {terms['alpha']}",
             "it is not the confidence, which is 1 - alpha; 0.001 is a common choice",
         )
+    if alpha < LEAST_LEVEL * (terms["points"] if terms["family"] == "all" else 1):
+        raise UsageError(f"alpha {terms['alpha']} is too small to compute with", "0.001 is a common choice")
     if sigma <= 0:
         raise UsageError(
             f"without noise nothing can be certified, got sigma {terms['sigma']}", "give the sigma above 0"
@@ -265,5 +273,7 @@ def _check_runs(terms: Mapping[str, Any]) -> None:
     level = f"alpha {terms['alpha']}" + (f" for all {terms['points']} points" if terms["family"] == "all" else "")
     raise UsageError(
         f"{runs} runs cannot certify anything with {setting.bound} at {level}, even if all agree",
-        f"give at least {least} runs" if least else "no number of runs can: tau is too large for this sigma",
+        f"give at least {least} runs"
+        if least
+        else "no number of runs can: sigma is too small to cover any change of a grey level, or tau too large",
     )

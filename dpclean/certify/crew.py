@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dpclean.certify.units import Units
+from dpclean.certify.units import Units, new_worker
 from dpclean.errors import DpcleanError, InputError, refusal
 
 WATCH_SECONDS = 0.2
@@ -31,7 +31,7 @@ class Crew:
         self.units = units
         self.runs = runs
         self.threads = threads
-        self._processes: dict[int, tuple[subprocess.Popen[bytes], str]] = {}
+        self._processes: dict[str, tuple[subprocess.Popen[bytes], str]] = {}  # by the name that the worker has
         for device in devices:
             self._start(device)
 
@@ -66,7 +66,8 @@ class Crew:
             process.stdin.close()
 
     def _start(self, device: str) -> None:
-        arguments = [str(os.getpid()), str(self.folder), str(self.key), device, str(self.runs)]
+        worker = new_worker()
+        arguments = [str(os.getpid()), str(self.folder), str(self.key), device, str(self.runs), worker]
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "dpclean.certify.worker", *arguments],
             stdin=subprocess.PIPE,
@@ -74,7 +75,7 @@ class Crew:
             env=self._environment(),
             process_group=0,  # Ctrl-C in a terminal is for the parent alone
         )
-        self._processes[process.pid] = (process, device)
+        self._processes[worker] = (process, device)
 
     def _environment(self) -> dict[str, str]:
         environment = (
@@ -88,24 +89,24 @@ class Crew:
 
     def _reap(self, *, replace: bool) -> None:
         """Deal with workers that have ended."""
-        for pid, (process, device) in list(self._processes.items()):
+        for worker, (process, device) in list(self._processes.items()):
             code = process.poll()
             if code is None:
                 continue
             assert process.stdout is not None
             said = process.stdout.read()
             process.stdout.close()
-            del self._processes[pid]
+            del self._processes[worker]
             if code > 0:
                 raise _refusal(said, code)
             if code < 0:
-                self._blame(pid, -code)
+                self._blame(worker, -code)
                 if replace and self.units.missing(self.runs):
                     self._start(device)
 
-    def _blame(self, pid: int, signal_number: int) -> None:
+    def _blame(self, worker: str, signal_number: int) -> None:
         """Count a death against the run that the worker was at."""
-        run = self.units.claimed_by(pid)
+        run = self.units.claimed_by(worker)
         if run is None:
             return
         if self.units.attempts_path(run).exists():

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from dpclean import __version__
-from dpclean.certify.certificate import check_terms, selecting
+from dpclean.certify.bounds import shortest
+from dpclean.certify.certificate import check_terms
+from dpclean.certify.form import FORMAT, MOST_CLASSES, check_form, selecting, unknown_elsewhere
 from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.votes import Votes, has_terms, read_plain_votes, read_votes
-from dpclean.errors import ConflictError, UsageError
+from dpclean.errors import ConflictError, InputError, UsageError
 from dpclean.given import check_ranges, given_path
 from dpclean.jobs.staging import Staging
+from dpclean.noise import SIGMA_MAX
 
 DEFAULTS: dict[str, str] = {"bound": "multiclass", "family": "point", "alpha": "0.001", "tau": "0"}
 
@@ -23,6 +27,8 @@ def certify_votes(
     votes: str | os.PathLike[str],
     out: str | os.PathLike[str] = "certificate",
     *,
+    runs: int | None = None,
+    threat: str | None = None,
     classes: int | None = None,
     sigma: str | None = None,
     bound: str | None = None,
@@ -35,7 +41,8 @@ def certify_votes(
 ) -> CertifyResult:
     """The certificate of a votes file in OUT; what is None takes its default, or what dpclean's own votes say.
 
-    votes: safetensors with `votes` int32 [runs, points] (-1 none) and perhaps `labels` int64 [points].
+    votes: safetensors with `votes` int32 [runs, points] (-1 none) and perhaps `labels` int64 [points]. runs: how many
+    were announced, where that is to be checked. threat: what the votes were cast for; it is not checked.
     exploratory: read dpclean's own votes with another bound, alpha or family; the result proves nothing.
     Raises UsageError, InputError, ConflictError.
     """
@@ -43,15 +50,22 @@ def certify_votes(
     path, staging = given_path(votes), Staging(Path(out))
     check_ranges(classes=classes, selection_runs=selection_runs)
     staging.check_apart(path)
-    asked = {"sigma": sigma, "bound": bound, "family": family, "alpha": alpha, "tau": tau}
+    decimals = {"sigma": sigma, "alpha": alpha, "tau": tau}
+    asked = {
+        **{name: None if text is None else shortest(name, text) for name, text in decimals.items()},
+        "bound": bound,
+        "family": family,
+        "threat": threat,
+        "runs": runs,
+        "selection_runs": selection_runs,
+    }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    if selection_runs is not None:
-        given["selection_runs"] = selection_runs
     if has_terms(path):
         read = _own(path, given, exploratory)
     else:
         read = _foreign(path, given, classes, exploratory)
     check_terms(read.terms)
+    check_form(read.terms)
     with staging:
         if holds_certificate(staging.out) and not overwrite:
             raise ConflictError(f"{str(staging.out)!r} is there already", "choose another --out, or --overwrite it")
@@ -64,7 +78,12 @@ def certify_votes(
 def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
     """dpclean's own votes bring their terms along."""
     read = read_votes(path)
-    changed = {name: value for name, value in given.items() if str(read.terms[name]) != str(value)}
+    changed = {name: value for name, value in given.items() if read.terms[name] != value}
+    if fixed := [name for name in ("threat", "runs") if name in changed]:
+        raise ConflictError(
+            f"these votes were cast with {fixed[0]} {read.terms[fixed[0]]}, not {changed[fixed[0]]}",
+            f"leave --{fixed[0]} out",
+        )
     if changed and not exploratory:
         told = ", ".join(f"{name} {read.terms[name]}" for name in changed)
         raise ConflictError(
@@ -82,38 +101,32 @@ def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
 def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory: bool) -> Votes:
     if classes is None or "sigma" not in given:
         raise UsageError("votes from elsewhere say neither their classes nor their noise", "give --classes and --sigma")
+    if classes > MOST_CLASSES:
+        raise UsageError(f"at most {MOST_CLASSES} classes are counted, got {classes}", "give as many as there are")
+    if Fraction(given["sigma"]) > Fraction(SIGMA_MAX):
+        raise UsageError(
+            f"sigma is on the [0, 1] pixel scale, up to {SIGMA_MAX:g}, got {given['sigma']}",
+            "divide it by 255 if pixels went from 0 to 255",
+        )
     table, labels = read_plain_votes(path, classes)
     runs, points = table.shape
-    chosen = {**DEFAULTS, **given}
+    if given.get("runs", runs) != runs:
+        raise InputError(
+            f"{str(path)!r} has votes of {runs} runs, {given['runs']} were announced", "all runs count, and no others"
+        )
+    chosen = {"threat": "clean-test", **DEFAULTS, **given}
     chosen.setdefault("selection_runs", selecting(chosen["bound"], runs))
     terms = {
-        **{name: None for name in UNKNOWN},
+        **unknown_elsewhere(),
         **chosen,
-        "format": 1,
+        "format": FORMAT,
         "tool": f"dpclean {__version__}",
         "origin": "external",
         "runs": runs,
         "points": points,
         "classes": [str(number) for number in range(classes)],
-        "threat": "clean-test",
         "point_names": [str(number) for number in range(points)],
         "point_source": "external",
         "exploratory": exploratory,
     }
     return Votes(table, labels, None, terms)
-
-
-UNKNOWN = (
-    "values",
-    "tau1",
-    "seed",
-    "points_digest",
-    "raw",
-    "key_commitment",
-    "order",
-    "denoiser",
-    "recipe",
-    "trainer",
-    "decode",
-    "engine",
-)

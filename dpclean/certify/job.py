@@ -18,11 +18,12 @@ from dpclean.certify.method import THREADS, make_method, settled
 from dpclean.certify.options import Given, Options
 from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult, Progress
-from dpclean.certify.store import MODELS, WORK, Store
+from dpclean.certify.store import MODELS, WORK, Store, model_name, read_model
 from dpclean.certify.subject import Subject, find_origin, read_subject
 from dpclean.certify.terms import changes, make_terms, with_found
-from dpclean.certify.votes import ABSTAIN, VOTES_NAME, Votes, read_votes, tally
-from dpclean.errors import ConflictError, Interrupted
+from dpclean.certify.units import NO_MODEL
+from dpclean.certify.votes import ABSTAIN, VOTES_NAME, Votes, job_id, read_votes, tally
+from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.given import options_of
 from dpclean.jobs.key_file import write_key
 from dpclean.jobs.signals import first_signal
@@ -46,7 +47,8 @@ def certify(
     """Train on many noised and denoised copies and turn their votes into a certificate in OUT.
 
     clean: what `sanitize` wrote, or raw data together with sigma. options: fields of `dpclean.certify.options.Options`.
-    say: gets at the beginning, as a sentence without a full stop, what was taken from CLEAN's manifest.
+    say: gets, as sentences without a full stop, what was taken from CLEAN's manifest and, before the first run, the
+    job's identity, for an issuer who wants to commit to it.
     The same call again goes on with the runs that are missing; the same call from another process joins in.
     Raises UsageError, InputError, SetupError, ConflictError, or Interrupted after a signal, each with a remedy.
     Source: arXiv 2403.11981, section 3; docs/certificates.md.
@@ -97,6 +99,7 @@ class _Job:
                 job = self._begun(asked) or self._begin(asked)
                 working.enter_context(self._active())
             terms = {**job["terms"], "runs": asked["runs"]}
+            self._announce(terms)
             before = len(self.store.units(terms).done())
             self._work(terms)
         with self._locked():
@@ -117,8 +120,8 @@ class _Job:
 
     def _begun(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         """The job that an earlier command began, None where there is none. Refuses changed terms."""
-        job = self.store.begun()
-        if job is None or self.options.overwrite:
+        job = None if self.options.overwrite else self.store.begun()
+        if job is None:
             self._check_idle()
             return None
         self._refuse_changes("was begun", job["terms"], asked)
@@ -146,15 +149,30 @@ class _Job:
 
         method = make_method(self.subject, self.options, asked)
         denoiser = load_denoiser(method)
+        attempt = self._attempts() + 1
         self.staging.start()
-        data_sha256 = self.store.write_data(self.subject)
+        self.store.write_data(self.subject)
         seed = self.options.seed
         key = draw_key() if seed is None else key_from_seed(seed, "certify")
         write_key(self.staging.key, key)
         found = engine(denoiser, THREADS)
-        terms = with_found(asked, found, commitment(key))
-        self.store.begin(terms, settled(method, found), data_sha256, self.subject)
+        terms = with_found(asked, found, commitment(key), attempt)
+        self.store.begin(terms, settled(method, found), self.subject)
         return {"terms": terms}
+
+    def _attempts(self) -> int:
+        """How many jobs were begun in this place before, as far as anything tells that is left of them."""
+        published = 0
+        if holds_certificate(self.out):
+            try:
+                published = int(read_votes(self.out / VOTES_NAME).terms.get("attempt", 1))
+            except (InputError, ConflictError):  # it is to be replaced, whatever it says
+                published = 1
+        return max(published, self.store.attempt())
+
+    def _announce(self, terms: dict[str, Any]) -> None:
+        attempt = f", attempt {terms['attempt']} in this place" if terms["attempt"] > 1 else ""
+        self.say(f"job {job_id(terms)}{attempt}: publish this now, and nobody can say that you chose among jobs later")
 
     def _reopen(self, published: Votes, asked: dict[str, Any]) -> bool:
         """Put the runs of a finished `anytime` job back to work, so that more can be added; False.
@@ -165,16 +183,20 @@ class _Job:
             return True
         if self.store.begun() is None:
             self.store.folder.mkdir(exist_ok=True)
-            data_sha256 = self.store.write_data(self.subject)
+            self.store.write_data(self.subject)
             units = self.store.units(published.terms)
             units.make_folders()
             for place, row in enumerate(published.votes):
-                units.write(place + 1, row)
-            if (self.out / MODELS).exists():
-                shutil.copytree(self.out / MODELS, self.store.models, copy_function=os.link, dirs_exist_ok=True)
+                units.write(place + 1, row, self._kept_model(published, place))
             method = settled(make_method(self.subject, self.options, asked), published.terms["engine"])
-            self.store.begin(published.terms, method, data_sha256, self.subject)
+            self.store.begin(published.terms, method, self.subject)
         return False
+
+    def _kept_model(self, published: Votes, place: int) -> bytes | None:
+        """The model of a published run, None where it has none. Raises what read_model does."""
+        if published.models is None or published.models[place].tobytes() == NO_MODEL:
+            return None
+        return read_model(self.out / MODELS / model_name(place + 1), published.models[place].tobytes())
 
     # -- work
 
@@ -212,8 +234,8 @@ class _Job:
 
     def _proved(self, terms: dict[str, Any], runs: int) -> str:
         """What `anytime` proves after so many runs, in a word."""
-        votes, records = self.store.units(terms).table(runs)
-        so_far = Votes(votes, self.subject.points.labels, records, {**terms, "runs": runs})
+        votes, records, models = self.store.units(terms).table(runs)
+        so_far = Votes(votes, self.subject.points.labels, records, {**terms, "runs": runs}, models)
         claimed = [point for point in claimed_points(so_far, tally(so_far)) if point["class"] != ABSTAIN]
         right = sum(point["class"] == point["label"] for point in claimed)
         return f"{len(claimed)} of {terms['points']} certified, {right} right"
@@ -221,9 +243,11 @@ class _Job:
     # -- publish
 
     def _publish(self, terms: dict[str, Any]) -> None:
-        votes, records = self.store.units(terms).table(terms["runs"])
+        votes, records, models = self.store.units(terms).table(terms["runs"])
         points = self.subject.points
-        publish(self.staging.partial, Votes(votes, points.labels, records, terms), points.pixels)
+        if models is not None:
+            self.store.keep_models(terms, models)
+        publish(self.staging.partial, Votes(votes, points.labels, records, terms, models), points.pixels)
         self.staging.commit()
         shutil.rmtree(self.out / WORK)
 

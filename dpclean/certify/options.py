@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from dpclean.certify.bounds import exact_decimal
-from dpclean.certify.votes import MOST_RUNS
+from dpclean.certify.form import MOST_RUNS
 from dpclean.errors import UsageError
 from dpclean.given import check_ranges
 from dpclean.noise import SIGMA_MAX

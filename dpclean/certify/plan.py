@@ -11,10 +11,10 @@ from typing import Any
 
 from dpclean.certify import bounds
 from dpclean.certify.bounds import exact_decimal
-from dpclean.certify.certificate import CIFAR_VALUES, NO_RADIUS, attack_rows, selecting, unanimous
+from dpclean.certify.certificate import CIFAR_VALUES, NO_RADIUS, attack_rows, unanimous
 from dpclean.certify.exact import BOUNDS, Setting
+from dpclean.certify.form import FAMILIES, MOST_RUNS, selecting
 from dpclean.certify.power import largest_shift, runs_for
-from dpclean.certify.votes import FAMILIES, MOST_RUNS
 from dpclean.errors import UsageError
 from dpclean.given import check_ranges
 
@@ -90,6 +90,11 @@ def plan(
         raise UsageError(f"sigma must be at most {LARGEST_SIGMA}, got {sigma}", "0.25 is a common choice")
     shares = _shares(pa, pb, bound)
     wanted = _share("power", power)
+    if bounds.budget(reach) == 0:
+        raise UsageError(
+            f"a radius of {radius} covers no change at all: one grey level of one value is a distance of 0.003922",
+            "ask for a larger radius",
+        )
     levels = {"point": level, "all": level / points} if points > 1 or family == "all" else {"point": level}
     setting = Setting(bound, 1, level, noise, Fraction(0))
     answers = [

@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from statistics import NormalDist
 
 from dpclean.certify import bounds, exact
-from dpclean.certify.votes import MOST_RUNS
+from dpclean.certify.form import MOST_RUNS
 
 REACH = 5.0  # standard deviations of a count that are summed over
 _normal = NormalDist()

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load
 
-from dpclean.certify.certificate import build
+from dpclean.certify.certificate import CERTIFICATE_NAME, build
 from dpclean.certify.method import recipe_of
-from dpclean.certify.publish import CERTIFICATE_NAME, holds_certificate
+from dpclean.certify.publish import holds_certificate
 from dpclean.certify.results import VotedImage
-from dpclean.certify.store import MODELS
-from dpclean.certify.votes import VOTES_NAME, Votes, read_votes
+from dpclean.certify.store import MODELS, model_name, read_model
+from dpclean.certify.units import NO_MODEL
+from dpclean.certify.verify import folder_of, verify
+from dpclean.certify.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
 from dpclean.denoise.denoiser import choose_device
 from dpclean.errors import InputError
 from dpclean.train.dataset import read_images
@@ -23,17 +25,21 @@ from dpclean.train.trainer import Trainer
 
 
 def predict(certificate: Path, images: Path, *, device: str = "auto", workers: int | None = None) -> list[VotedImage]:
-    """The vote of the kept models on each image, in the order of the listing.
+    """The vote of the kept models on each image, in the order of the listing; the certificate is verified first.
 
-    Each claim is one of level alpha, valid for an image that was chosen without looking at these models.
+    Each claim is one of level alpha, valid for an image that was chosen without looking at these models. A run without
+    a model is one that failed: its votes say so, and it is a vote for nobody here too.
     Raises InputError where there are no models, or where points were noised: an image's noise may be drawn once only.
+    Raises DifferenceError where the certificate does not hold, or a model is not the one that voted.
     """
-    if not holds_certificate(certificate):
-        raise InputError(f"{str(certificate)!r} is not there", f"give a folder with {CERTIFICATE_NAME} in it")
-    terms = read_votes(certificate / VOTES_NAME).terms
-    models = certificate / MODELS
-    if not models.is_dir():
-        raise InputError(f"{str(certificate)!r} has no models", "certify again with --keep-models")
+    folder = folder_of(certificate)
+    if not holds_certificate(folder):
+        raise InputError(f"{str(folder)!r} is not there", f"give a folder with {CERTIFICATE_NAME} in it")
+    verify(folder)
+    kept = read_votes(folder / VOTES_NAME)
+    terms = kept.terms
+    if kept.models is None:
+        raise InputError(f"{str(folder)!r} has no models", "certify again with --keep-models")
     if terms["threat"] != "clean-test":
         raise InputError(
             "these models vote on noised images, and the noise of a new image could be drawn once only",
@@ -44,11 +50,11 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
         recipe_of(terms["recipe"]), len(terms["classes"]), size=terms["size"], device=choose_device(device)
     )
     prepared = prepare(found.pixels, terms["size"])
-    votes = np.full((terms["runs"], len(found)), -1, np.int32)
-    for run in range(1, terms["runs"] + 1):
-        path = models / f"{run:07d}.safetensors"
-        if path.exists():  # a run that failed left none: a vote for nobody
-            votes[run - 1] = _votes(trainer, path, prepared)
+    votes = np.full((terms["runs"], len(found)), ABSTAIN, np.int32)
+    for place, digest in enumerate(row.tobytes() for row in kept.models):
+        if digest != NO_MODEL:
+            model = read_model(folder / MODELS / model_name(place + 1), digest)
+            votes[place] = _votes(trainer, model, prepared)
     points = {"points": len(found), "point_names": found.names, "family": "point"}
     made = build(Votes(votes, None, None, {**terms, **points}), "")
     return [
@@ -63,7 +69,7 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
     ]
 
 
-def _votes(trainer: Trainer, path: Path, prepared: torch.Tensor) -> NDArray[np.int32]:
-    trainer.load_state_dict(load_file(path))
+def _votes(trainer: Trainer, model: bytes, prepared: torch.Tensor) -> NDArray[np.int32]:
+    trainer.load_state_dict(load(model))
     votes: NDArray[np.int32] = trainer.predict(prepared).cpu().numpy().astype(np.int32)
     return votes

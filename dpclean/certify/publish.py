@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.certify import statements
-from dpclean.certify.certificate import build, dump, read, tsv
+from dpclean.certify.certificate import CERTIFICATE_NAME, TSV_NAME, build, dump, read, tsv
 from dpclean.certify.curve import curve_png, curve_svg
 from dpclean.certify.report import Example, report_html
 from dpclean.certify.results import CertifyResult
@@ -19,7 +19,6 @@ from dpclean.certify.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.errors import ConflictError
 from dpclean.jobs.durable import write_durably
 
-CERTIFICATE_NAME = "certificate.json"
 EXAMPLES_OF_EACH = 12
 
 
@@ -30,7 +29,7 @@ def publish(folder: Path, votes: Votes, pixels: Sequence[NDArray[np.uint8]]) -> 
     files = {
         VOTES_NAME: data,
         CERTIFICATE_NAME: dump(certificate),
-        "certified.tsv": tsv(certificate).encode("utf-8", "surrogateescape"),
+        TSV_NAME: tsv(certificate).encode("utf-8", "surrogateescape"),
         "curve.svg": curve_svg(certificate).encode(),
         "curve.png": curve_png(certificate),
         "report.html": report_html(certificate, _examples(certificate, pixels)).encode(),
@@ -73,6 +72,8 @@ def read_result(
     return CertifyResult(
         out=str(out),
         kind=certificate["kind"],
+        job=certificate["job"],
+        attempt=terms.get("attempt"),
         runs=terms["runs"],
         runs_done_now=runs_done_now,
         failed=summary["failed_runs"],

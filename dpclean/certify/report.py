@@ -35,6 +35,7 @@ from dpclean.certify.page import (
     table,
 )
 from dpclean.certify.wording import (
+    ATTEMPTS,
     FROM_ELSEWHERE,
     FROM_SEED,
     IN_TRAINING,
@@ -102,6 +103,8 @@ def _opening(certificate: Certificate) -> Iterator[Html]:
         yield paragraph(strong("Votes from elsewhere. "), FROM_ELSEWHERE, kind="warning")
     if terms["seed"] is not None:
         yield paragraph(strong(f"Seed {terms['seed']}. "), FROM_SEED, kind="warning")
+    if (attempt := terms.get("attempt") or 1) > 1:
+        yield paragraph(strong(f"Attempt {attempt}. "), ATTEMPTS, kind="warning")
     if terms.get("points_in_training"):
         yield paragraph(strong(f"{terms['points_in_training']:,} "), IN_TRAINING, kind="warning")
     yield paragraph(QUESTION)

@@ -30,6 +30,8 @@ class CertifyResult:
 
     out: str
     kind: str
+    job: str
+    attempt: int | None  # of jobs begun in this place, None for votes from elsewhere
     runs: int
     runs_done_now: int
     failed: int

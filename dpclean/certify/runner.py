@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from importlib import metadata
@@ -15,13 +16,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dpclean.build import build
+from dpclean.certify.data import Data
 from dpclean.certify.method import Method, recipe_of
-from dpclean.certify.store import Data
 from dpclean.certify.trainer_command import CommandTrainer
 from dpclean.denoise.denoiser import Denoiser, has_bf16
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import ConflictError
-from dpclean.jobs.durable import write_durably
 from dpclean.noise.keys import run_seed
 from dpclean.train.images import prepare
 from dpclean.train.init import find_init
@@ -37,11 +37,10 @@ class Runner:
     Nothing of a run is left for the next one: weights are reset, noise is addressed by the run's number.
     """
 
-    def __init__(self, method: Method, data: Data, classes: Sequence[str], key: bytes, scratch: Path, models: Path):
+    def __init__(self, method: Method, data: Data, classes: Sequence[str], key: bytes, scratch: Path):
         self.method = method
         self.data = data
         self.key = key
-        self.models = models
         self.seconds: dict[str, float] = {}  # spent in the parts of the runs so far
         self.denoiser = load_denoiser(method)
         # raw pixels stay on the device from run to run; on a CPU these are views
@@ -78,9 +77,14 @@ class Runner:
         begun = self._spent("train", begun)
         votes = self._trainer.predict(self._tensor(points) if noised_test else self._prepared)
         self._spent("predict", begun)
-        if self.method.keep_models:
-            write_durably(self.models / f"{number:07d}.safetensors", save(self._trainer.state_dict()))
         return votes.cpu().numpy().astype(np.int32)
+
+    def model(self) -> bytes | None:
+        """What the last run trained, as a safetensors file; None where models are not kept."""
+        if not self.method.keep_models:
+            return None
+        assert self._trainer is not None
+        return save(self._trainer.state_dict())
 
     def _spent(self, part: str, begun: float) -> float:
         now = time.perf_counter()
@@ -121,6 +125,36 @@ def load_denoiser(method: Method) -> Denoiser:
         method=method.method,
         batch_pixels=method.batch_pixels or None,
     )
+
+
+def check_method(method: Method, terms: dict[str, Any]) -> None:
+    """Raises ConflictError where a run would be done in another way than the terms of its job say."""
+    init, engine = terms["init"] or {}, terms["engine"]
+    said = {
+        "sigma": terms["sigma"],
+        "denoiser_digests": terms["denoiser"]["digests"],
+        "method": terms["denoiser"]["method"],
+        "dtype": engine["dtype"],
+        "batch_pixels": engine["batch_pixels"],
+        "threat": terms["threat"],
+        "recipe": terms["recipe"],
+        "size": terms["size"],
+        "init_digest": init.get("digest"),
+        "trainer": terms["trainer"],
+        "trainer_files": terms["trainer_files"],
+        "run_timeout": terms["run_timeout"],
+        "kind": terms["raw"]["kind"],
+        "keep_models": terms["keep_models"],
+    }
+    for name, wanted in said.items():
+        found = getattr(method, name)
+        if name == "trainer" and found is not None:
+            found = shlex.join(shlex.split(found))
+        if found != wanted and not (name == "run_timeout" and wanted is None):
+            raise ConflictError(
+                f"runs would be done with {name.replace('_', '-')} {found}, the job was begun with {wanted}",
+                "start again with --overwrite",
+            )
 
 
 def make_trainer(method: Method, classes: int, device: torch.device) -> Trainer:

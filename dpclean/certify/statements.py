@@ -19,6 +19,11 @@ def warnings(terms: Mapping[str, Any]) -> list[str]:
         )
     if terms["seed"] is not None:
         said.append("the noise key comes from a seed: trying several seeds voids the certificate")
+    if (attempt := terms.get("attempt") or 1) > 1:
+        said.append(
+            f"this is attempt {attempt} in this place, each under a key of its own: choosing the best of several voids"
+            " the claims"
+        )
     if shared := terms.get("points_in_training"):
         said.append(f"{shared} test points are training images too: the accuracy flatters")
     if seen := _points_seen(terms):
@@ -34,6 +39,33 @@ def assumptions(terms: Mapping[str, Any]) -> list[str]:
 def not_covered(terms: Mapping[str, Any]) -> list[str]:
     """What nobody may read into the claims, in full sentences."""
     return [*_changes(terms), *_limits(terms)]
+
+
+def issuers_word(terms: Mapping[str, Any]) -> list[str]:
+    """What no arithmetic shows of the votes and the terms, and a reader takes from the issuer, in full sentences."""
+    said = [
+        "The votes: that each row is the vote of one honest run as described, and that no run was left out, done again"
+        " until it pleased, or counted twice. Whoever writes a votes file can put its rows in any order, repeat one"
+        " forty times or leave some out, and make the terms fit: the arithmetic still holds.",
+        f"When the terms were fixed: that {terms['runs']} runs, the bound {terms['bound']}, alpha {terms['alpha']}, the"
+        f" family {terms['family']}, the threat {terms['threat']} and sigma {terms['sigma']} were chosen before the"
+        " first run, and that no other job was done and dropped. An issuer who published the job's identity before the"
+        " first run can show this.",
+        "The test points: their names, their labels, and that they are what the threat model says.",
+        f"The program: that {terms['tool']} made this.",
+    ]
+    if terms["origin"] == "external":
+        return [*said, "The noise: that its size is sigma and its distance from a Gaussian is at most tau."]
+    return [
+        *said,
+        "The training data: that the digests under raw, points_digest and inputs_digest are theirs, how many images"
+        f" ({terms['raw']['images']}) and values ({terms['values']}) there are, how many inputs were left out, and how"
+        f" many test points ({terms['points_in_training']}) are training images too.",
+        "The key: that the one committed to was used, was drawn after the digest of the data was fixed and stayed"
+        f" secret, and that this was attempt {terms['attempt']}.",
+        "What a run was: that denoiser, recipe or trainer, initial weights, size, decoding, engine and versions are as"
+        " the terms say and the same for all runs, and that none of them was made from the training data.",
+    ]
 
 
 def _statement(terms: Mapping[str, Any]) -> Iterator[str]:
@@ -100,6 +132,12 @@ def _noise(terms: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "The key was drawn after the digest of the training data had been fixed, stayed secret during the runs, and"
             " was used for this job alone."
+        )
+    if (attempt := terms.get("attempt") or 1) > 1:
+        yield (
+            f"This is attempt {attempt} in this place: {attempt - 1} earlier jobs, each under a key of its own, were"
+            " begun and replaced. The claims hold if none of them was dropped for what its votes had shown; if the best"
+            f" of all was kept, each is false with probability up to {attempt} times what is stated."
         )
 
 

@@ -1,46 +1,57 @@
-"""The folder of a job while it runs: its terms, the pixels in memory of every worker, the votes that are in.
+"""The folder of a job while it runs: its terms, what a run reads, the votes that are in.
 
 work/job.json       terms, and how a run is done     work/runs/     a file a run (units.py)
-work/data.safetensors   D and the test points        work/scratch/  copies handed to a trainer command
-models/             with --keep-models
+work/data.safetensors   D and the test points        work/models/   with --keep-models, a file a run
+work/scratch/       copies handed to a trainer command
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
 
+from dpclean.certify.data import Data, read_data, write_data
+from dpclean.certify.form import FormError, check_form
 from dpclean.certify.method import Method, made_of
-from dpclean.certify.subject import Subject, digest_of
-from dpclean.certify.units import Units
+from dpclean.certify.subject import Subject
+from dpclean.certify.units import NO_MODEL, Units
 from dpclean.certify.votes import job_id
-from dpclean.errors import InputError
+from dpclean.errors import DifferenceError, InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.manifest import ANCESTRY_NAME
-from dpclean.train.dataset import Images
 
 WORK = "work"
 MODELS = "models"
 JOB = "job.json"
 DATA = "data.safetensors"
+_DAMAGED = "start again with --overwrite"
 
 
-@dataclass(frozen=True)
-class Data:
-    """D and the test points as a worker holds them: pixels uint8 [H,W,C] each; labels and indices int64."""
+def model_name(run: int) -> str:
+    """The file of a run's model in the folder that is handed over."""
+    return f"{run:07d}.safetensors"
 
-    train: list[NDArray[np.uint8]]
-    labels: NDArray[np.int64]
-    indices: NDArray[np.int64]
-    points: list[NDArray[np.uint8]]
-    point_indices: NDArray[np.int64]
+
+def read_model(path: Path, digest: bytes) -> bytes:
+    """A kept model. Raises InputError where it is missing, DifferenceError where it is not the one of that digest."""
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the model {str(path)!r}, which has a vote: {error.strerror}", "restore it, or certify again"
+        ) from error
+    if hashlib.sha256(model).digest() != digest:
+        raise DifferenceError(
+            f"{str(path)!r} is not the model that voted in its run: its digest is another",
+            "restore it, or certify again",
+        )
+    return model
 
 
 @dataclass(frozen=True)
@@ -59,62 +70,56 @@ class Store:
 
     def begun(self) -> dict[str, Any] | None:
         """What job.json holds; None before the job was begun. Raises InputError where it is damaged."""
+        path = self.work / JOB
         try:
-            job = json.loads((self.work / JOB).read_bytes())
+            job = json.loads(path.read_bytes())
+            check_form(job["terms"])
+            Method(**job["method"])
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise InputError(f"{str(self.work / JOB)!r} is damaged: {error}", "start again with --overwrite") from error
+        except (FormError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(f"{str(path)!r} is damaged: {error}", _DAMAGED) from error
         assert isinstance(job, dict)
         return job
 
-    def begin(self, terms: dict[str, Any], method: Method, data_sha256: str, subject: Subject) -> None:
+    def begin(self, terms: dict[str, Any], method: Method, subject: Subject) -> None:
         """Write job.json: from here on the job is begun."""
         self.units(terms).make_folders()
         if method.keep_models:
             self.models.mkdir(exist_ok=True)
             write_durably(self.models / ANCESTRY_NAME, made_of(subject, method).dump())
-        job = {"terms": terms, "method": asdict(method), "data_sha256": data_sha256}
-        write_durably(self.work / JOB, json.dumps(job).encode() + b"\n")
+        write_durably(self.work / JOB, json.dumps({"terms": terms, "method": asdict(method)}).encode() + b"\n")
 
-    def units(self, terms: dict[str, Any]) -> Units:
-        """The runs of the job."""
-        return Units(self.work, job_id(terms), terms["points"])
+    def units(self, terms: dict[str, Any], worker: str = "") -> Units:
+        """The runs of the job; worker: the name under which this process claims them."""
+        return Units(self.work, job_id(terms), terms["points"], keep_models=terms["keep_models"], worker=worker)
 
-    def write_data(self, subject: Subject) -> str:
-        """Put D and the points where workers find them; returns the digest that each of them checks."""
+    def attempt(self) -> int:
+        """Which attempt the job that is begun here is: 0 without one, at least 1 where its record cannot be read."""
+        try:
+            job = self.begun()
+        except (InputError, OSError):
+            return 1
+        return 0 if job is None else int(job["terms"]["attempt"])
+
+    def keep_models(self, terms: dict[str, Any], models: NDArray[np.uint8]) -> None:
+        """Put the models of the votes that count where they are handed over: models/0000001.safetensors and so on."""
+        self.models.mkdir(exist_ok=True)
+        units = self.units(terms)
+        for run, row in enumerate(models, 1):
+            target, digest = self.models / model_name(run), row.tobytes()
+            if digest == NO_MODEL or target.exists():
+                continue
+            try:
+                units.model_path(run, digest).rename(target)
+            except FileNotFoundError as error:
+                raise InputError(f"the model of run {run} is gone", "start again with --overwrite") from error
+
+    def write_data(self, subject: Subject) -> None:
+        """Put D and the points where workers find them; each of them checks terms["inputs_digest"]."""
         self.work.mkdir(parents=True, exist_ok=True)
-        tensors = {**_packed("train", subject.train), **_packed("points", subject.points)}
-        write_durably(self.work / DATA, save(tensors))
-        return data_digest(subject.train.pixels, subject.points.pixels)
+        write_data(self.work / DATA, Data.of(subject.train, subject.points))
 
-    def read_data(self, data_sha256: str) -> Data:
-        """What write_data wrote. Raises InputError where the bytes in memory are not those the job was begun with."""
-        tensors = load_file(self.work / DATA)
-        train, points = _unpacked(tensors, "train"), _unpacked(tensors, "points")
-        if data_digest(train, points) != data_sha256:
-            raise InputError(
-                "the pixels in memory are not those that the job was begun with", "start again with --overwrite"
-            )
-        return Data(train, tensors["train.labels"], tensors["train.indices"], points, tensors["points.indices"])
-
-
-def data_digest(train: Sequence[NDArray[np.uint8]], points: Sequence[NDArray[np.uint8]]) -> str:
-    """One digest over the pixels of D and of the test points."""
-    return digest_of([*train, *points])
-
-
-def _packed(name: str, images: Images) -> dict[str, NDArray[Any]]:
-    return {
-        f"{name}.pixels": np.concatenate([image.ravel() for image in images.pixels]),
-        f"{name}.shapes": np.array([image.shape for image in images.pixels], np.int64),
-        f"{name}.labels": images.labels,
-        f"{name}.indices": images.indices,
-    }
-
-
-def _unpacked(tensors: dict[str, NDArray[Any]], name: str) -> list[NDArray[np.uint8]]:
-    shapes = tensors[f"{name}.shapes"]
-    ends = np.cumsum(shapes.prod(axis=1))
-    flat = tensors[f"{name}.pixels"]
-    return [flat[end - np.prod(shape) : end].reshape(shape) for end, shape in zip(ends, shapes, strict=True)]
+    def read_data(self, terms: dict[str, Any]) -> Data:
+        """What write_data wrote. Raises InputError where it is not what the job was begun with."""
+        return read_data(self.work / DATA, terms["inputs_digest"])

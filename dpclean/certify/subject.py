@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpclean.certify.options import Options
 from dpclean.data.ancestry import Ancestry
@@ -291,11 +289,3 @@ def known_of(ancestry: Ancestry, subject: Subject) -> dict[str, Any]:
 def described(images: Images) -> dict[str, Any]:
     """Counts of a data set for the job's terms."""
     return {"images": len(images), "listed": images.listed, "quarantined": images.quarantined}
-
-
-def digest_of(pixels: Sequence[NDArray[np.uint8]]) -> str:
-    """SHA-256 over pixels alone, in order: what a process holds in memory against what the job was begun with."""
-    whole = hashlib.sha256()
-    for image in pixels:
-        whole.update(repr(image.shape).encode() + np.ascontiguousarray(image).data)
-    return whole.hexdigest()

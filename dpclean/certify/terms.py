@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from decimal import ROUND_UP, Decimal, localcontext
-from fractions import Fraction
 from typing import Any
 
 from dpclean import __version__
-from dpclean.certify.certificate import selecting
+from dpclean.certify.bounds import shortest
+from dpclean.certify.data import inputs_digest
+from dpclean.certify.form import FORMAT, ORDER, check_form, noise_distances, selecting
 from dpclean.certify.method import choose_init, choose_recipe, image_size
 from dpclean.certify.options import Options
 from dpclean.certify.subject import Subject, described, known_of
 from dpclean.certify.trainer_command import program_files
-from dpclean.noise.table import table
 
-TAU_DIGITS = 20
-ORDER = ["digest of the data fixed", "key drawn"]
-# what a process finds out for itself; workers compare it, not the command that starts them
-FOUND = ("engine", "key_commitment", "tool")
+# what is found out when a job begins; workers compare it, not the command that starts them
+FOUND = ("attempt", "engine", "key_commitment", "tool")
 
 
 def make_terms(subject: Subject, options: Options) -> dict[str, Any]:
-    """The terms of a job, less what FOUND names. Decimal strings are exact, or rounded up (tau1, tau).
-
-    tau1 and tau: docs/certificates.md, "Imperfect noise".
-    """
+    """The terms of a job, less what FOUND names. Decimal strings are exact, or rounded up (tau1, tau)."""
     origin = subject.origin
-    sigma = float(origin.sigma)
-    tau1 = table(sigma).total_variation if sigma else Fraction(0)
+    sigma = shortest("sigma", origin.sigma)
     recipe = None if options.trainer else choose_recipe(subject, options)
     values = subject.values
     if options.threat == "noised-test":
         values += max(image.size for image in subject.points.pixels)
     return {
-        "format": 1,
+        "format": FORMAT,
         "origin": "dpclean",
         "runs": options.runs,
         "selection_runs": selecting(options.bound, options.runs),
         "points": len(subject.points),
         "classes": list(subject.classes),
-        "sigma": origin.sigma,
-        "alpha": options.alpha,
+        "sigma": sigma,
+        "alpha": shortest("alpha", options.alpha),
         "bound": options.bound,
         "family": options.family,
         "threat": options.threat,
         "values": values,
-        "tau1": rounded_up(tau1),
-        "tau": rounded_up(values * tau1),
+        **noise_distances(sigma, values),
         "seed": options.seed,
         "point_names": subject.points.names,
         "point_source": subject.point_source,
@@ -59,6 +52,7 @@ def make_terms(subject: Subject, options: Options) -> dict[str, Any]:
             **described(subject.train),
             "kind": subject.train.kind,
         },
+        "inputs_digest": inputs_digest(subject.train, subject.points),
         "order": ORDER,
         "denoiser": {
             "id": subject.denoiser.id,
@@ -71,6 +65,7 @@ def make_terms(subject: Subject, options: Options) -> dict[str, Any]:
         "init": None if recipe is None else choose_init(subject, options, recipe),
         "trainer": shlex.join(shlex.split(options.trainer)) if options.trainer else None,
         "trainer_files": program_files(options.trainer) if options.trainer else None,
+        "run_timeout": options.run_timeout if options.trainer else None,
         "decode": {
             "alpha_policy": origin.read_options.alpha_policy,
             "follow_links": origin.read_options.follow_links,
@@ -83,15 +78,12 @@ def make_terms(subject: Subject, options: Options) -> dict[str, Any]:
     }
 
 
-def rounded_up(value: Fraction) -> str:
-    """A decimal of 20 digits that is at least the value."""
-    with localcontext(prec=TAU_DIGITS, rounding=ROUND_UP):
-        return format(Decimal(value.numerator) / Decimal(value.denominator), "f")
-
-
-def with_found(terms: dict[str, Any], engine: dict[str, Any], key_commitment: str) -> dict[str, Any]:
-    """The whole terms of a job that begins now."""
-    return {**terms, "tool": f"dpclean {__version__}", "engine": engine, "key_commitment": key_commitment}
+def with_found(terms: dict[str, Any], engine: dict[str, Any], key_commitment: str, attempt: int) -> dict[str, Any]:
+    """The whole terms of a job that begins now; attempt: how many jobs were begun in its place, this one included."""
+    found = {"tool": f"dpclean {__version__}", "engine": engine, "key_commitment": key_commitment, "attempt": attempt}
+    whole: dict[str, Any] = json.loads(json.dumps({**terms, **found}))  # as whoever reads the votes will have them
+    check_form(whole)
+    return whole
 
 
 def changes(begun: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Unpack
 
 from dpclean.certify.certificate import ceiling, check_terms
+from dpclean.certify.data import Data
 from dpclean.certify.method import THREADS, make_method
 from dpclean.certify.options import Given, Options
 from dpclean.certify.results import Trial
-from dpclean.certify.store import Data
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_terms
 from dpclean.given import options_of
@@ -35,12 +35,12 @@ def trial(
     check_terms(terms)
     method = make_method(subject, asked, terms)
     train, points = subject.train, subject.points
-    data = Data(train.pixels, train.labels, train.indices, points.pixels, points.indices)
+    data = Data.of(train, points)
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            runner = Runner(method, data, subject.classes, draw_key(), Path(scratch), Path(scratch))
+            runner = Runner(method, data, subject.classes, draw_key(), Path(scratch))
             runner.run(1)  # pays for what is set up once
             runner.seconds.clear()
             runner.run(2)

@@ -18,66 +18,51 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dpclean.certify.exact import BOUNDS
+from dpclean.certify.form import FORMAT, MOST_RUNS, FormError, check_form
 from dpclean.errors import ConflictError, InputError
 from dpclean.small_files import check_regular_file
 
 VOTES_NAME = "votes.safetensors"
 ABSTAIN = -1
-FORMAT = 1
-MOST_RUNS = 10**6
-FAMILIES = ("point", "all")
-THREATS = ("clean-test", "noised-test")
+DIGEST_BYTES = 32
 _METADATA = "dpclean"
 _WHOLE = "restore the file, or take the votes again"
-_FORM: dict[str, tuple[type, ...]] = {  # the terms that something is computed from
-    "runs": (int,),
-    "selection_runs": (int,),
-    "points": (int,),
-    "classes": (list,),
-    "sigma": (str,),
-    "alpha": (str,),
-    "tau": (str,),
-    "bound": (str,),
-    "family": (str,),
-    "threat": (str,),
-    "origin": (str,),
-    "tool": (str,),
-    "values": (int, type(None)),
-    "seed": (int, type(None)),
-    "point_names": (list,),
-    "point_source": (str,),
-    "raw": (dict, type(None)),
-    "denoiser": (dict, type(None)),
-    "trainer": (str, type(None)),
-    "exploratory": (bool,),
-}
+
+
+class InconsistentError(InputError):
+    """A votes file in which something does not follow from the rest; what: that, without the file's name."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{str(path)!r}: {what}", "do not rely on these votes; ask their issuer for the original")
+        self.what = what
 
 
 @dataclass(frozen=True)
 class Votes:
     """votes: int32 [runs, points], -1 none, else a place in the class list; row j, from 0, is run j + 1.
 
-    labels: int64 [points], -1 unknown, or None. records: uint8 [runs, 32], or None for votes from elsewhere.
-    terms: docs/certificates.md, section "Files"; with `cohen` the first terms["selection_runs"] rows select.
+    labels: int64 [points], -1 unknown, or None. records: uint8 [runs, 32], or None for votes from elsewhere and for
+    exploratory ones. models: uint8 [runs, 32], SHA-256 of each run's model, 0 for a run that failed; None where none
+    were kept. terms: docs/certificates.md, section "Files"; with `cohen` the first terms["selection_runs"] rows select.
     """
 
     votes: NDArray[np.int32]
     labels: NDArray[np.int64] | None
     records: NDArray[np.uint8] | None
     terms: dict[str, Any]
+    models: NDArray[np.uint8] | None = None
 
 
-def record(job: str, run: int, row: NDArray[np.int32]) -> bytes:
-    """What binds a run's votes [points] to its job (hex) and number: 32 bytes of SHA-256."""
-    begin = b"dpclean-run-1" + bytes.fromhex(job) + run.to_bytes(8, "little")
-    return hashlib.sha256(begin + np.ascontiguousarray(row, "<i4").tobytes()).digest()
+def record(job: str, run: int, row: NDArray[np.int32], model: bytes = b"") -> bytes:
+    """What binds a run's votes [points], and the digest of its model if that is kept, to its job (hex) and number."""
+    begin = b"dpclean-run-2" + bytes.fromhex(job) + run.to_bytes(8, "little")
+    return hashlib.sha256(begin + np.ascontiguousarray(row, "<i4").tobytes() + model).digest()
 
 
 def job_id(terms: Mapping[str, Any]) -> str:
     """Hex SHA-256 of the terms; of `anytime` without the number of runs, which may be raised."""
     fixed = {name: value for name, value in terms.items() if name != "runs" or terms["bound"] != "anytime"}
-    return hashlib.sha256(_canonical(fixed).encode()).hexdigest()
+    return hashlib.sha256(canonical(fixed).encode()).hexdigest()
 
 
 def votes_bytes(votes: Votes) -> bytes:
@@ -87,10 +72,13 @@ def votes_bytes(votes: Votes) -> bytes:
         tensors["labels"] = np.ascontiguousarray(votes.labels, "<i8")
     if votes.records is not None:
         tensors["records"] = np.ascontiguousarray(votes.records, np.uint8)
-    return save(tensors, {_METADATA: _canonical(votes.terms)})
+    if votes.models is not None:
+        tensors["models"] = np.ascontiguousarray(votes.models, np.uint8)
+    return save(tensors, {_METADATA: canonical(votes.terms)})
 
 
-def _canonical(terms: Mapping[str, Any]) -> str:
+def canonical(terms: Mapping[str, Any]) -> str:
+    """The one spelling of terms as JSON: keys sorted, no spaces, ASCII."""
     return json.dumps(terms, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -104,19 +92,76 @@ def has_terms(path: Path) -> bool:
 
 
 def read_votes(path: Path) -> Votes:
-    """dpclean's own votes, checked against their terms. Raises InputError, or ConflictError for a newer format."""
+    """dpclean's own votes, to the last byte what `votes_bytes` makes of them, each row under its record.
+
+    Raises InputError for a file that cannot be read, InconsistentError where something in it does not follow from the
+    rest, ConflictError for another format.
+    """
     with _opened(path) as file:
         terms = _terms(path, (file.metadata() or {}).get(_METADATA))
         votes, labels = _votes_and_labels(path, file, len(terms["classes"]))
-        records = _tensor(path, file, "records", "U8", (votes.shape[0], 32)) if "records" in file.keys() else None
-    shape = (terms["runs"], terms["points"])
-    if votes.shape != shape:
-        raise InputError(
-            f"{str(path)!r} has votes of {votes.shape[0]} runs on {votes.shape[1]} points,"
-            f" its terms announce {shape[0]} on {shape[1]}",
-            "all runs that were announced are needed, and no others",
+        by_run = (votes.shape[0], DIGEST_BYTES)
+        records, models = (
+            _tensor(path, file, name, "U8", by_run) if name in file.keys() else None for name in ("records", "models")
         )
-    return Votes(votes, labels, records, terms)
+    read = Votes(votes, labels, records, terms, models)
+    _check_rows(path, read)
+    if votes_bytes(read) != read_bytes(path):
+        raise InconsistentError(
+            path, "its bytes are not those that its content gives: some say nothing, or something twice"
+        )
+    return read
+
+
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """The first so many bytes of a regular file, or all. Raises InputError where it cannot be read."""
+    try:
+        check_regular_file(path)
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot read {str(path)!r}: {error.strerror or error}", "give a folder or file that certify made"
+    )
+
+
+def _check_rows(path: Path, votes: Votes) -> None:
+    """That there is a row for each run that was announced, and that each is that run's of this job."""
+    terms, runs = votes.terms, votes.votes.shape[0]
+    if votes.votes.shape != (terms["runs"], terms["points"]):
+        raise InconsistentError(
+            path,
+            f"it has votes of {runs} runs on {votes.votes.shape[1]} points, its terms announce {terms['runs']} on"
+            f" {terms['points']}",
+        )
+    recorded = terms["origin"] == "dpclean" and not terms["exploratory"]
+    for name, tensor, wanted in (
+        ("records", votes.records, recorded),
+        ("models", votes.models, recorded and terms["keep_models"]),
+    ):
+        if (tensor is not None) != wanted:
+            said = "has no" if wanted else "has"
+            raise InconsistentError(path, f"it {said} {name} of its runs, which does not go with its terms")
+    if votes.records is None:
+        return
+    job, seen = job_id(terms), dict[bytes, int]()
+    failed = (votes.votes == ABSTAIN).all(axis=1)
+    for place, (row, found) in enumerate(zip(votes.votes, votes.records, strict=True)):
+        kept, run = found.tobytes(), place + 1
+        model = b"" if votes.models is None else votes.models[place].tobytes()
+        if kept in seen:
+            raise InconsistentError(path, f"run {run} is a copy of run {seen[kept]}")
+        seen[kept] = run
+        if kept != record(job, run, row, model):
+            raise InconsistentError(
+                path, f"run {run}: its votes were edited, or are of another run, of another job or other terms"
+            )
+        if model and (model == bytes(DIGEST_BYTES)) != failed[place]:
+            raise InconsistentError(path, f"run {run} has votes without a model, or a model without votes")
 
 
 def read_plain_votes(path: Path, classes: int) -> tuple[NDArray[np.int32], NDArray[np.int64] | None]:
@@ -132,7 +177,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as file:
             yield file
     except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}", "check the path") from error
+        raise _unreadable(path, error) from error
     except SafetensorError as error:
         raise InputError(f"{str(path)!r} is no safetensors file: {error}", _WHOLE) from error
 
@@ -188,34 +233,17 @@ def _terms(path: Path, text: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} has terms that are no JSON: {error}", _WHOLE) from error
     found = terms.get("format") if isinstance(terms, dict) else None
-    if isinstance(found, int) and found > FORMAT:
+    if type(found) is int and found > 0 and found != FORMAT:
         raise ConflictError(
-            f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
-            f"use {terms.get('tool', 'a newer dpclean')} or newer",
+            f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
+            f"use {terms.get('tool')!s:.100}, or one of that format",
         )
-    if found != FORMAT or not _well_formed(terms):
-        raise InputError(f"{str(path)!r} has terms that are incomplete or damaged", _WHOLE)
+    try:
+        check_form(terms)
+    except FormError as error:
+        raise InconsistentError(path, str(error)) from error
     assert isinstance(terms, dict)
     return terms
-
-
-def _well_formed(terms: dict[str, Any]) -> bool:
-    """Whether all that is computed with is there and of its type; the values are for `certificate.check_terms`."""
-    return (
-        all(name in terms and isinstance(terms[name], types) for name, types in _FORM.items())
-        and all(isinstance(name, str) for name in [*terms["classes"], *terms["point_names"]])
-        and len(terms["point_names"]) == terms["points"]
-        and terms["bound"] in BOUNDS
-        and terms["family"] in FAMILIES
-        and terms["threat"] in THREATS
-        and (terms["raw"] is None or _raw_well_formed(terms["raw"]))
-    )
-
-
-def _raw_well_formed(raw: dict[str, Any]) -> bool:
-    counts = [raw.get("images"), raw.get("listed")]
-    quarantined = raw.get("quarantined")
-    return isinstance(quarantined, dict) and all(isinstance(n, int) for n in [*counts, *quarantined.values()])
 
 
 # ------------------------------------------------------------------------------------------------------ counting

@@ -17,6 +17,10 @@ FROM_SEED = (
     "The noise comes from a number that somebody chose. Everything here holds only if it was chosen after the training"
     " images were fixed, and without trying several."
 )
+ATTEMPTS = (
+    "Earlier jobs were begun in the place of this one, each with new noise, and replaced. What is said here holds only"
+    " if none of them was dropped for what its votes had shown."
+)
 PROVED_RADII = (
     "Where enough votes agree, no small change of the training images can have made another answer the most frequent"
     " one. Where they do not, the test image abstains: nothing is said about it."

@@ -1,6 +1,6 @@
 """A process that does runs of a job until none is left: claim one, do it, write its vote.
 
-Started as ``python -m dpclean.certify.worker PARENT FOLDER KEY DEVICE RUNS``; ends after the run it is at when its
+Started as ``python -m dpclean.certify.worker PARENT FOLDER KEY DEVICE RUNS NAME``; ends after the run it is at when its
 standard input is closed. What went wrong is one JSON object on standard output, beside an exit code of errors.py.
 """
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Work until no run is left or the parent closes standard input."""
-    parent, folder, key, device, runs = sys.argv[1:]
+    parent, folder, key, device, runs, name = sys.argv[1:]
     die_with(int(parent))
     try:
-        serve(Path(folder), Path(key), device, int(runs))
+        serve(Path(folder), Path(key), device, int(runs), name)
     except DpcleanError as error:
         _refuse(error)
     except OSError as error:
@@ -40,8 +40,8 @@ def _refuse(error: DpcleanError) -> None:
     sys.exit(error.exit)
 
 
-def serve(folder: Path, key_path: Path, device: str, runs: int) -> None:
-    """Do what is missing of runs 1..runs of the job in a folder, on one device."""
+def serve(folder: Path, key_path: Path, device: str, runs: int, name: str) -> None:
+    """Do what is missing of runs 1..runs of the job in a folder, on one device; name: what claims are made under."""
     from dpclean.certify.store import Store
     from dpclean.jobs.key_file import read_key
 
@@ -50,7 +50,7 @@ def serve(folder: Path, key_path: Path, device: str, runs: int) -> None:
     if job is None:  # another command has published the job meanwhile
         return
     runner = open_runner(store, job, read_key(key_path), device)
-    units = store.units(job["terms"])
+    units = store.units(job["terms"], name)
     work(units, runner, units.missing(runs), stop=_asked_to_stop)
 
 
@@ -59,7 +59,7 @@ def open_runner(store: Store, job: dict[str, Any], key: bytes, device: str) -> R
     import torch
 
     from dpclean.certify.method import Method
-    from dpclean.certify.runner import Runner, engine
+    from dpclean.certify.runner import Runner, check_method, engine
     from dpclean.certify.store import WORK
     from dpclean.noise.keys import commitment
 
@@ -69,8 +69,9 @@ def open_runner(store: Store, job: dict[str, Any], key: bytes, device: str) -> R
     if terms["engine"]["threads"] is not None:
         torch.set_num_threads(terms["engine"]["threads"])
     method = Method(**{**job["method"], "device": device})
-    data = store.read_data(job["data_sha256"])
-    runner = Runner(method, data, terms["classes"], key, store.folder / WORK / "scratch", store.models)
+    check_method(method, terms)
+    data = store.read_data(terms)
+    runner = Runner(method, data, terms["classes"], key, store.folder / WORK / "scratch")
     found, begun = engine(runner.denoiser, torch.get_num_threads()), terms["engine"]
     if differing := [name for name in begun if begun[name] != found[name]]:
         told = ", ".join(f"{name} {begun[name]} there, {found[name]} here" for name in differing)
@@ -97,7 +98,7 @@ def _do(units: Units, runner: Runner, run: int) -> None:
 
     for last in (False, True):
         try:
-            units.write(run, runner.run(run))
+            units.write(run, runner.run(run), runner.model())
             return
         except (RunFailed, Diverged) as error:
             if last:

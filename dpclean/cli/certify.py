@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from dpclean.certify.results import CertifyResult, Trial
 
 
+WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
+    "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
+    "limit", "seed", "seed_chosen_after_data", "dry_run", "device", "dtype", "batch_size", "workers",
+)  # fmt: skip
+
+
 def certify(
+    context: typer.Context,
     clean: Annotated[
         Path,
         typer.Argument(help="What 'dpclean sanitize' wrote; or raw data, with --sigma."),
@@ -189,8 +196,17 @@ def certify(
     if votes is not None:
         from dpclean.certify.external import certify_votes
 
+        if ignored := [name for name in WITHOUT_MEANING if _given(context, name)]:
+            named = "CLEAN" if ignored[0] == "clean" else f"--{ignored[0].replace('_', '-')}"
+            raise UsageError(f"{named} has no meaning with --votes, whose runs are done", "leave it out")
         result = certify_votes(
-            votes, out, sigma=sigma, overwrite=overwrite, **{**statistics, **only_votes, "exploratory": exploratory}
+            votes,
+            out,
+            sigma=sigma,
+            runs=runs if _given(context, "runs") else None,
+            threat=threat if _given(context, "threat") else None,
+            overwrite=overwrite,
+            **{**statistics, **only_votes, "exploratory": exploratory},
         )
         tell(result, _tell, json=json, quiet=quiet)
         return
@@ -236,6 +252,13 @@ def certify(
     with shown(quiet) as progress:
         result = job.certify(clean, out, progress=progress, say=said(quiet), **options)
     tell(result, _tell, json=json, quiet=quiet)
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given for this command: how fast to work may be set for all of them."""
+    source = context.get_parameter_source(name)
+    everywhere = name in WITHOUT_MEANING[-4:] and source is not None and source.name == "ENVIRONMENT"
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP") and not everywhere
 
 
 def _tell(result: CertifyResult) -> None:

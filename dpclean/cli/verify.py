@@ -15,31 +15,40 @@ if TYPE_CHECKING:
 
 
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="A folder that 'dpclean certify' made.")] = Path("certificate"),
+    certificate: Annotated[
+        Path, typer.Argument(help="A folder that 'dpclean certify' made, or the certificate.json in it.")
+    ] = Path("certificate"),
     json: Json = False,
     quiet: Quiet = False,
     config: Config = None,
 ) -> None:
-    """Recompute a certificate from its votes, in whole numbers; exit code 6 names the first difference.
+    """Make a certificate again from its votes and compare every byte; exit code 6 names the first difference.
 
-    Needs no GPU, no torch and no images. That the votes come from honest runs is its issuer's word.
+    In whole numbers; needs no GPU, no torch and no images. That the votes come from honest runs is its issuer's word:
+    what else is, is listed. With --quiet the exit code says it all.
 
     \b
     dpclean verify ./certificate
-    dpclean verify ./certificate --json
+    dpclean verify ./certificate/certificate.json --json
     """
-    from dpclean.certify.verify import verify as recompute
+    from dpclean.certify.verify import verify as make_again
 
-    tell(recompute(certificate), _tell, json=json, quiet=quiet)
+    tell(make_again(certificate), _tell, json=json, quiet=quiet)
 
 
 def _tell(result: Verified) -> None:
     say, counts = typer.echo, f"{result.certified} of {result.points} points have a radius, from {result.runs} runs"
-    if result.kind == "exploratory":
-        say(f"The exploratory report is computed rightly, and proves nothing: {counts}.")
-    else:
-        say(f"The certificate holds: {counts}.")
-    say(f"Everything was recomputed from the votes in {result.seconds:.1f} s.")
+    proves = ", and proves nothing: this report is exploratory" if result.kind == "exploratory" else ""
+    say(f"The arithmetic holds{proves}: {counts}.")
+    say(f"Made again from the votes in {result.seconds:.1f} s:")
+    for line in result.recomputed:
+        say(f"  - {line}")
+    say("The issuer's word, which nobody can check from here:")
+    for line in result.issuers_word:
+        say(f"  - {printable(line)}")
+    say(f"  - Terms: {', '.join(result.issuers_terms)}.")
+    if result.not_read:
+        say(f"Not read, and perhaps saying something else: {', '.join(result.not_read)}.")
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
-    say("Not checked, because nobody can from here: that the votes come from honest runs on the stated data.")
+    say(f"Job: {result.job}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +12,101 @@ from numpy.typing import ArrayLike
 
 from dpclean import __version__
 from dpclean.certify.certificate import build, dump, tsv
+from dpclean.certify.form import FORMAT, noise_distances, selecting, unknown_elsewhere
 from dpclean.certify.votes import Votes, job_id, record, votes_bytes
+from dpclean.noise.keys import commitment, key_from_seed
 
 CLASSES = ("cat", "dog", "owl")
 
 
+OWN: dict[str, Any] = {
+    "values": 3072 * 100,
+    "seed": None,
+    "attempt": 1,
+    "point_source": "test",
+    "points_digest": "cd" * 32,
+    "points_in_training": 0,
+    "raw": {
+        "pixel_digest": "ab" * 32,
+        "certified_digest": "ac" * 32,
+        "images": 100,
+        "listed": 103,
+        "quarantined": {"empty": 2, "corrupt": 1},
+        "kind": "folder",
+    },
+    "inputs_digest": "ad" * 32,
+    "key_commitment": "ef" * 32,
+    "order": ["digest of the data fixed", "key drawn"],
+    "denoiser": {
+        "id": "natural",
+        "digests": {"weights": "12" * 32},
+        "method": "one-step",
+        "ancestry": {"images": 15199, "gaps": [], "points": 0},
+    },
+    "recipe": {"name": "tiny", "size": None, "widths": [16, 32], "lr": 0.24},
+    "size": 32,
+    "init": None,
+    "trainer": None,
+    "trainer_files": None,
+    "run_timeout": None,
+    "decode": {
+        "alpha_policy": "composite",
+        "follow_links": False,
+        "max_pixels": 10**8,
+        "layout": None,
+        "limit": None,
+    },
+    "engine": {"device": "cpu", "dtype": "fp32", "batch_pixels": 131072, "threads": 1, "versions": {"torch": "2.4"}},
+    "keep_models": False,
+}
+
+
 def terms(runs: int, points: int, **changed: Any) -> dict[str, Any]:
-    """The terms of a job; selection_runs follows from bound and runs unless it is given."""
+    """The terms of a job, or of votes from elsewhere; what follows from others follows unless it is given."""
+    external = changed.get("origin") == "external"
     bound = changed.get("bound", "multiclass")
-    return {
-        "format": 1,
+    names = [f"{number}" if external else f"{number:03d}.png" for number in range(points)]
+    made = {
+        "format": FORMAT,
         "tool": f"dpclean {__version__}",
         "origin": "dpclean",
         "runs": runs,
-        "selection_runs": max(1, runs // 10) if bound == "cohen" else 0,
+        "selection_runs": selecting(bound, runs),
         "points": points,
-        "classes": list(CLASSES),
+        "classes": ["0", "1", "2"] if external else list(CLASSES),
         "sigma": "0.25",
         "alpha": "0.001",
         "bound": bound,
         "family": "point",
         "threat": "clean-test",
-        "values": 3072 * 100,
-        "tau1": "0.00000000000000000000000001",
-        "tau": "0.0000000000000000000031",
-        "seed": None,
-        "point_names": [f"{number:03d}.png" for number in range(points)],
-        "point_source": "test",
-        "points_digest": "cd" * 32,
-        "raw": {"pixel_digest": "ab" * 32, "images": 100, "listed": 103, "quarantined": {"empty": 2, "corrupt": 1}},
-        "key_commitment": "ef" * 32,
-        "order": ["digest of the data fixed", "key drawn"],
-        "denoiser": {"id": "natural", "digests": {}, "ancestry": {"images": 15199, "gaps": [], "points": 0}},
-        "recipe": None,
-        "trainer": None,
-        "decode": None,
-        "engine": None,
+        "point_names": names,
         "exploratory": False,
+        **({**unknown_elsewhere(), "point_source": "external", "tau": "0"} if external else OWN),
         **changed,
     }
+    if not external:
+        made = {**noise_distances(made["sigma"], made["values"]), **made}
+    if made["seed"] is not None:
+        made["key_commitment"] = commitment(key_from_seed(made["seed"], "certify"))
+    if made["trainer"] is not None and not external:
+        made.update(recipe=None, size=None, init=None, run_timeout=3600.0, trainer_files={})
+    return made
 
 
 def ballot(table: ArrayLike, labels: ArrayLike | None = None, **changed: Any) -> Votes:
-    """Votes with their records; table is [runs, points]."""
+    """Votes, with their records where they are dpclean's own; table is [runs, points]."""
     votes = np.asarray(table, np.int32)
-    fixed = terms(*votes.shape, **changed)
-    job = job_id(fixed)
-    records = np.stack([np.frombuffer(record(job, run, row), np.uint8) for run, row in enumerate(votes, 1)])
-    return Votes(votes, None if labels is None else np.asarray(labels, np.int64), records, fixed)
+    kept = Votes(votes, None if labels is None else np.asarray(labels, np.int64), None, terms(*votes.shape, **changed))
+    return kept if kept.terms["origin"] == "external" else recorded(kept)
+
+
+def recorded(votes: Votes) -> Votes:
+    """The same with records that fit, as whoever holds the file can make them."""
+    job = job_id(votes.terms)
+    models = [b""] * len(votes.votes) if votes.models is None else [row.tobytes() for row in votes.models]
+    rows = zip(votes.votes, models, strict=True)
+    records = [np.frombuffer(record(job, run, row, model), np.uint8) for run, (row, model) in enumerate(rows, 1)]
+    return replace(votes, records=np.stack(records))
 
 
 def counted(*columns: dict[int, int], runs: int = 100, **changed: Any) -> Votes:

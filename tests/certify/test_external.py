@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from dpclean.certify.external import certify_votes
 from dpclean.certify.verify import verify
+from dpclean.cli import run
 from dpclean.errors import ConflictError, DpcleanError, InputError, UsageError
 
 
@@ -91,6 +92,47 @@ def test_what_cannot_be_certified_is_refused_and_leaves_nothing(
     with pytest.raises(error):
         certify_votes(foreign(tmp_path), tmp_path / "out", **{"classes": 3, "sigma": "0.5", **change})
     assert not list(tmp_path.glob("*out*"))
+
+
+def command(tmp_path: Path, *more: str) -> int:
+    line = ["certify", "--votes", str(tmp_path / "foreign.safetensors"), "--classes", "3", "--sigma", "0.5"]
+    return run([*line, "--out", str(tmp_path / "out"), *more])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--test", "there"], ["--holdout", "0.2"], ["--raw", "raw"], ["--seed", "7"], ["--seed-chosen-after-data"],
+        ["--recipe", "tiny"], ["--init", "x"], ["--freeze"], ["--trainer", "x {data} {test} {out}"],
+        ["--run-timeout", "5"], ["--keep-models"], ["--denoiser", "natural"], ["--limit", "5"], ["--dry-run"],
+        ["--device", "cpu"], ["--dtype", "fp32"], ["--batch-size", "2"], ["--workers", "2"], ["somewhere"],
+    ],
+    ids=lambda option: option[0],
+)  # fmt: skip
+def test_an_option_that_would_change_nothing_is_refused(
+    tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign(tmp_path)
+    assert command(tmp_path, *option) == 2
+    assert "no meaning with --votes" in capsys.readouterr().err and not list(tmp_path.glob("*out*"))
+
+
+def test_threat_and_runs_are_honoured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign(tmp_path, labels=np.array([2, 0, 1, -1, 0], np.int64))
+    assert command(tmp_path, "--runs", "41") == 3 and not list(tmp_path.glob("*out*"))
+    assert command(tmp_path, "--threat", "noised-test", "--runs", "40") == 0
+    made = json.loads((tmp_path / "out/certificate.json").read_text())
+    assert made["terms"]["threat"] == "noised-test" and made["accuracy_certificate"] is None
+    assert not any("trigger that is put into it" in sentence for sentence in made["not_covered"])
+    assert verify(tmp_path / "out").runs == 40
+    for name, value in (("threat", "clean-test"), ("runs", 39)):
+        with pytest.raises(ConflictError):
+            certify_votes(tmp_path / "out/votes.safetensors", tmp_path / "more", **{name: value})  # type: ignore[arg-type]
+
+
+def test_noise_beyond_the_pixel_scale_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pixel scale"):
+        certify_votes(foreign(tmp_path), tmp_path / "out", classes=3, sigma="25")
 
 
 def published(tmp_path: Path, **terms: Any) -> Path:

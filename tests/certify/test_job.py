@@ -9,22 +9,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import dpclean
 from dpclean.certify.job import certify
+from dpclean.certify.predict import predict
+from dpclean.certify.publish import publish
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.store import Store
 from dpclean.certify.verify import verify
-from dpclean.errors import ConflictError, InputError, Interrupted, UsageError
+from dpclean.certify.votes import read_votes, votes_bytes
+from dpclean.certify.worker import open_runner
+from dpclean.errors import ConflictError, DifferenceError, InputError, Interrupted, UsageError
 from dpclean.jobs.key_file import read_key
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import key_from_seed
+from tests.certify.ballots import recorded
 from tests.certify.conftest import ALWAYS_RED, NEAREST_COLOUR, trainer_command, write_folder
 
 SEED: dict[str, Any] = {"seed": 5, "seed_chosen_after_data": True}
@@ -158,7 +164,7 @@ def test_an_interrupted_job_leaves_no_certificate_and_has_its_key_after_its_data
     assert not (tmp_path / "begun").exists()
     data, key_file = store.work / "data.safetensors", Staging(tmp_path / "begun").key
     assert data.stat().st_mtime_ns <= key_file.stat().st_mtime_ns
-    assert job["terms"]["order"] == ["digest of the data fixed", "key drawn"]
+    assert job["terms"]["order"] == ["digest of the data fixed", "key drawn"] and job["terms"]["attempt"] == 1
     assert key == key_from_seed(5, "certify") != key_from_seed(5, "sanitize")
 
 
@@ -383,6 +389,73 @@ def test_test_images_that_were_trained_on_are_warned_about(
     assert any("1 test points" in warning for warning in result.warnings)
 
 
+def reversed_labels(store: Store) -> None:
+    path = store.work / "data.safetensors"
+    tensors = load_file(path)
+    tensors["train.labels"] = np.ascontiguousarray(tensors["train.labels"][::-1])
+    save_file(tensors, path)
+
+
+def pixel_of_a_point(store: Store) -> None:
+    path = store.work / "data.safetensors"
+    tensors = load_file(path)
+    tensors["points.pixels"][0] ^= 1
+    save_file(tensors, path)
+
+
+def other_shapes(store: Store) -> None:
+    path = store.work / "data.safetensors"
+    tensors = load_file(path)
+    tensors["train.shapes"][0] = (8, 32, 3)
+    save_file(tensors, path)
+
+
+def cut(store: Store) -> None:
+    path = store.work / "data.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def other_timeout(store: Store) -> None:
+    edit_job(store, lambda job: job["method"].update(run_timeout=0.001))
+
+
+def other_method(store: Store) -> None:
+    edit_job(store, lambda job: job["method"].update(sigma="0.01"))
+
+
+def other_form(store: Store) -> None:
+    edit_job(store, lambda job: job["terms"].update(values=None))
+
+
+def edit_job(store: Store, change: Callable[[dict[str, Any]], None]) -> None:
+    path = store.work / "job.json"
+    job = json.loads(path.read_text())
+    change(job)
+    path.write_text(json.dumps(job))
+
+
+EDITS = [reversed_labels, pixel_of_a_point, other_shapes, cut, other_timeout, other_method, other_form]
+
+
+def test_whatever_a_run_reads_is_what_the_job_was_begun_with(
+    raw: Path, tmp_path: Path, transparent: str, trainer: str
+) -> None:
+    """Between two commands of one job somebody edits its folder: no worker begins, and no vote is cast from it."""
+    store, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
+    before = store.units(job["terms"]).done()
+    kept = {name: (store.work / name).read_bytes() for name in ("data.safetensors", "job.json")}
+    for edit in EDITS:
+        edit(store)
+        with pytest.raises((InputError, ConflictError)):
+            open_runner(store, store.begun() or {}, key, "cpu")
+        for name, content in kept.items():
+            (store.work / name).write_bytes(content)
+    reversed_labels(store)
+    with pytest.raises(InputError, match="labels"):
+        run(raw, tmp_path / "begun", transparent, trainer=trainer, **MANY)
+    assert store.units(job["terms"]).done() == before
+
+
 def test_another_folder_is_never_replaced(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").write_text("precious")
@@ -391,18 +464,95 @@ def test_another_folder_is_never_replaced(raw: Path, tmp_path: Path, transparent
     assert (tmp_path / "out/thesis.txt").read_text() == "precious"
 
 
-def test_kept_models_vote_on_new_images(raw: Path, tmp_path: Path, transparent: str) -> None:
+@pytest.fixture(scope="module")
+def with_models(tmp_path_factory: pytest.TempPathFactory, transparent: str) -> tuple[Path, Path]:
+    """(raw data, a certificate of the built-in trainer with its models)."""
+    root = tmp_path_factory.mktemp("models")
+    write_folder(root / "raw", 6, prefix="train")
+    write_folder(root / "raw", 3, first=100, prefix="test")
+    run(root / "raw", root / "out", transparent, keep_models=True)
+    return root / "raw", root / "out"
+
+
+def test_kept_models_vote_on_new_images(with_models: tuple[Path, Path]) -> None:
     """On the points of the certificate itself the kept models give its classes and radii again."""
-    out = tmp_path / "out"
-    run(raw, out, transparent, keep_models=True)
-    line = [sys.executable, "-m", "dpclean", "predict", str(out), str(raw / "test"), "--json"]
+    raw, out = with_models
+    line = [sys.executable, "-m", "dpclean", "predict", str(out / "certificate.json"), str(raw / "test"), "--json"]
     told = json.loads(subprocess.run(line, capture_output=True, text=True, timeout=300, check=True).stdout)
     points = json.loads((out / "certificate.json").read_text())["points"]
     classes = ("blue", "green", "red")
     assert [(p["class"], p["certified_radius"], p["votes"]) for p in told["predictions"]] == [
         (None if p["class"] < 0 else classes[p["class"]], p["certified_radius"], p["k_a"]) for p in points
     ]
-    assert len(points) == 9
+    assert len(points) == 9 and verify(out).runs == 6
+
+
+def without(out: Path) -> None:
+    (out / "models/0000002.safetensors").unlink()
+
+
+def copied(out: Path) -> None:
+    shutil.copy(out / "models/0000001.safetensors", out / "models/0000002.safetensors")
+
+
+def damaged(out: Path) -> None:
+    path = out / "models/0000002.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+
+
+def larger_sigma(out: Path) -> None:
+    path = out / "votes.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'\\"sigma\\":\\"0.25\\"', b'\\"sigma\\":\\"1.25\\"'))
+
+
+def failed_run(out: Path) -> None:
+    """A run without its model, said to have failed, all records made anew: the votes no longer give the certificate."""
+    (out / "models/0000002.safetensors").unlink()
+    votes = read_votes(out / "votes.safetensors")
+    assert votes.models is not None
+    votes.votes[1], votes.models[1] = -1, 0
+    (out / "votes.safetensors").write_bytes(votes_bytes(recorded(votes)))
+
+
+@pytest.mark.parametrize("change", [without, copied, damaged, larger_sigma, failed_run])
+def test_models_that_did_not_vote_in_the_certificate_are_refused(
+    tmp_path: Path, with_models: tuple[Path, Path], change: Callable[[Path], None]
+) -> None:
+    raw, out = with_models
+    shutil.copytree(out, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    change(tmp_path / "out")
+    assert before != {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises((InputError, DifferenceError)):
+        predict(tmp_path / "out", raw / "test")
+
+
+def test_a_run_that_failed_has_no_model_and_no_vote(tmp_path: Path, with_models: tuple[Path, Path]) -> None:
+    raw, out = with_models
+    shutil.copytree(out, tmp_path / "out")
+    votes = read_votes(out / "votes.safetensors")
+    assert votes.models is not None
+    votes.votes[1], votes.models[1] = -1, 0
+    publish(tmp_path / "out", recorded(votes), [])
+    (tmp_path / "out/models/0000002.safetensors").unlink()
+    whole, fewer = predict(out, raw / "test"), predict(tmp_path / "out", raw / "test")
+    assert all(after.votes in (before.votes, before.votes - 1) for before, after in zip(whole, fewer, strict=True))
+    assert len(fewer) == 9
+
+
+def test_an_attempt_that_was_dropped_halfway_counts_and_the_job_is_told_beforehand(
+    raw: Path, tmp_path: Path, transparent: str, trainer: str
+) -> None:
+    store, _, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
+    (store.work / "job.json").write_text("damaged")  # whatever it said, there was one
+    told: list[str] = []
+    out, options = tmp_path / "begun", {"trainer": trainer, "overwrite": True, "say": told.append}
+    second = run(raw, out, transparent, **options)
+    third = run(raw, out, transparent, **options)
+    assert (second.attempt, third.attempt) == (2, 3)
+    told = [sentence for sentence in told if sentence.startswith("job ")]
+    assert len(told) == 2 and second.job in told[0] and third.job in told[1] and "attempt 3" in told[1]
+    assert json.loads((out / "certificate.json").read_text())["job"] == third.job == verify(out).job
 
 
 def test_overwrite_replaces_a_certificate_by_a_job_of_its_own(
@@ -411,5 +561,8 @@ def test_overwrite_replaces_a_certificate_by_a_job_of_its_own(
     shutil.copytree(finished["out"], tmp_path / "out")
     result = run(**{**finished, "out": tmp_path / "out"}, alpha="0.2", overwrite=True)
     assert (result.runs_done_now, result.already_complete) == (6, False)
-    assert json.loads((tmp_path / "out/certificate.json").read_text())["terms"]["alpha"] == "0.2"
+    terms = json.loads((tmp_path / "out/certificate.json").read_text())["terms"]
+    assert (terms["alpha"], terms["attempt"], result.attempt) == ("0.2", 2, 2)
+    assert any("attempt 2" in warning for warning in result.warnings)
+    assert any("attempt 2" in warning for warning in verify(tmp_path / "out").warnings)
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.dpclean"}

@@ -104,7 +104,7 @@ REFUSED = [
     ({"radius": "0"}, "radius"), ({"sigma": "0"}, "sigma"), ({"sigma": "0,25"}, "decimal"), ({"alpha": "1"}, "alpha"),
     ({"bound": "magic"}, "bound"), ({"family": "each"}, "family"), ({"points": 0}, "points"), ({"pa": "1"}, "pa"),
     ({"pb": "0.1"}, "--pa"), ({"pa": "0.4", "pb": "0.5"}, "pa > pb"), ({"pa": "0.9", "pb": "0.2"}, "at most 1"),
-    ({"pa": "0.9", "power": "1"}, "power"), ({"workers": 0}, "workers"),
+    ({"radius": "0.003921"}, "no change at all"), ({"pa": "0.9", "power": "1"}, "power"), ({"workers": 0}, "workers"),
 ]  # fmt: skip
 
 

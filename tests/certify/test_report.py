@@ -230,9 +230,10 @@ def test_votes_from_elsewhere_are_said_to_be() -> None:
 
 
 def test_a_chosen_seed_and_shared_test_images_are_warned_about() -> None:
-    page = shown(drawn(seed=1234567, points_in_training=13))
+    page = shown(drawn(seed=1234567, points_in_training=13, attempt=4))
+    assert page.warnings[1].startswith("Attempt 4. Earlier jobs were begun")
     assert page.warnings[0].startswith("Seed 1234567. The noise comes from a number that somebody chose.")
-    assert page.warnings[1].startswith("13 of the test images also occur among the training images.")
+    assert page.warnings[2].startswith("13 of the test images also occur among the training images.")
 
 
 def test_classes_certified_against_their_label_are_counted_and_shown_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpclean.certify.units import Units
+from dpclean.certify.units import Units, new_worker
 from dpclean.errors import ConflictError, InputError
 
 JOB = "ab" * 32
@@ -31,34 +32,79 @@ def row(*votes: int) -> np.ndarray:
 def test_what_was_written_is_read_in_the_order_of_runs(tmp_path: Path) -> None:
     for run in (2, 3, 1):
         units(tmp_path).write(run, row(run, -1, 0))
-    votes, records = units(tmp_path).table(3)
+    votes, records, models = units(tmp_path).table(3)
     assert votes.tolist() == [[1, -1, 0], [2, -1, 0], [3, -1, 0]]
-    assert len({bytes(record) for record in records}) == 3
+    assert len({bytes(record) for record in records}) == 3 and models is None
 
 
 def test_the_first_to_finish_a_run_has_done_it(tmp_path: Path) -> None:
     assert units(tmp_path).write(1, row(0, 0, 0))
     assert not units(tmp_path).write(1, row(1, 1, 1))
-    assert units(tmp_path).read(1)[0].tolist() == [0, 0, 0]
+    assert units(tmp_path).read(1).row.tolist() == [0, 0, 0]
 
 
 def test_a_run_is_claimed_by_one_process_until_that_dies(tmp_path: Path) -> None:
     units(tmp_path)
     program = (
         "import sys, time; from pathlib import Path; from dpclean.certify.units import Units\n"
-        f"with Units(Path({str(tmp_path)!r}), {JOB!r}, 3).claim(7) as mine: print(mine, flush=True); time.sleep(60)"
+        f"with Units(Path({str(tmp_path)!r}), {JOB!r}, 3, worker='one').claim(7) as mine:\n"
+        "    print(mine, flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "True\n"
         with units(tmp_path).claim(7) as mine:
             assert not mine
-        assert units(tmp_path).claimed_by(other.pid) == 7
+        assert units(tmp_path).claimed_by("one") == 7
     finally:
         other.send_signal(signal.SIGKILL)
         other.wait()
     with units(tmp_path).claim(7) as mine:
         assert mine
+
+
+def test_workers_with_the_same_number_on_hosts_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    """As in two containers: nothing that a claim holds is taken from host or process, and all of it differs."""
+    one, other = units(tmp_path), units(tmp_path)
+    with one.claim(7) as mine, other.claim(8) as theirs:
+        assert mine and theirs
+        assert (one.claimed_by(one.worker), one.claimed_by(other.worker)) == (7, 8)
+        assert one.claimed_by(str(os.getpid())) is None
+    assert len({new_worker() for _ in range(100)}) == 100
+
+
+def test_files_that_two_write_at_once_do_not_meet(tmp_path: Path) -> None:
+    """Leftovers of a killed writer, whatever their names, stand in nobody's way."""
+    path = units(tmp_path).path(1)
+    path.parent.mkdir()
+    for name in (f"{path.name}.new", f"{path.stem}.{os.uname().nodename}.{os.getpid()}"):
+        (path.parent / name).mkdir()
+    assert units(tmp_path).write(1, row(0, 1, 2))
+    assert units(tmp_path).read(1).row.tolist() == [0, 1, 2] and units(tmp_path).done() == {1}
+
+
+def test_the_model_that_counts_is_that_of_the_vote_that_counts(tmp_path: Path) -> None:
+    first, second = (Units(tmp_path, JOB, points=3, keep_models=True) for _ in range(2))
+    first.make_folders()
+    assert first.write(1, row(0, 0, 0), b"the first model")
+    assert not second.write(1, row(1, 1, 1), b"the second model")
+    first.give_up(2, "nothing came of it")
+    vote = first.read(1)
+    assert first.model_path(1, vote.model).read_bytes() == b"the first model"
+    votes, _, models = second.table(2)
+    assert models is not None and models[1].tolist() == [0] * 32
+    assert (votes.tolist(), models[0].tobytes()) == ([[0, 0, 0], [-1, -1, -1]], vote.model)
+
+
+def test_a_model_that_is_swapped_after_its_vote_has_another_name(tmp_path: Path) -> None:
+    kept = Units(tmp_path, JOB, points=3, keep_models=True)
+    kept.make_folders()
+    kept.write(1, row(0, 1, 2), b"a model")
+    path = kept.path(1)
+    other = hashlib.sha256(b"another").digest()
+    path.write_bytes(path.read_bytes().replace(kept.read(1).model, other))
+    with pytest.raises(ConflictError):
+        kept.read(1)
 
 
 def test_a_finished_run_is_claimed_by_nobody(tmp_path: Path) -> None:
@@ -116,10 +162,10 @@ def test_a_killed_writer_leaves_no_half_of_a_run(tmp_path: Path) -> None:
     writer.wait()
     done = units(tmp_path).done()
     assert done
-    assert all(units(tmp_path).read(run)[0].tolist() == [0, 0, 0] for run in done)
+    assert all(units(tmp_path).read(run).row.tolist() == [0, 0, 0] for run in done)
 
 
 def test_giving_up_is_a_vote_for_nobody_with_its_reason(tmp_path: Path) -> None:
     units(tmp_path).give_up(4, "run 4: the trainer left with exit code 1")
-    assert units(tmp_path).read(4)[0].tolist() == [-1, -1, -1]
+    assert units(tmp_path).read(4).row.tolist() == [-1, -1, -1]
     assert units(tmp_path).failed() == {4: "run 4: the trainer left with exit code 1"}

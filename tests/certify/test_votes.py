@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from dpclean.certify.votes import Votes, has_terms, job_id, read_plain_votes, read_votes, record, tally, votes_bytes
+from dpclean.certify.votes import (
+    InconsistentError,
+    Votes,
+    has_terms,
+    job_id,
+    read_plain_votes,
+    read_votes,
+    record,
+    tally,
+    votes_bytes,
+)
 from dpclean.errors import ConflictError, InputError
-from tests.certify.ballots import ballot, counted, terms
+from tests.certify.ballots import ballot, counted, recorded, terms
 
 TABLE = np.array([[0, 1, -1], [2, 1, 0]], np.int32)
 
@@ -101,28 +113,116 @@ def test_missing_and_additional_runs_are_refused(tmp_path: Path, runs: int) -> N
         read_votes(path)
 
 
-def test_a_newer_format_is_told_apart_from_damage(tmp_path: Path) -> None:
-    newer = {**terms(2, 3), "format": 2, "tool": "dpclean 9.0"}
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_format_is_told_apart_from_damage(tmp_path: Path, number: int) -> None:
+    other = {**terms(2, 3), "format": number, "tool": "dpclean 9.0"}
     with pytest.raises(ConflictError) as refusal:
-        read_votes(written(tmp_path, save({"votes": TABLE}, {"dpclean": json.dumps(newer)})))
+        read_votes(written(tmp_path, save({"votes": TABLE}, {"dpclean": json.dumps(other)})))
     assert "dpclean 9.0" in refusal.value.remedy
 
 
+def denoiser(**changed: Any) -> dict[str, Any]:
+    return {"denoiser": {**terms(2, 3)["denoiser"], **changed}}
+
+
+def raw(**changed: Any) -> dict[str, Any]:
+    return {"raw": {**terms(2, 3)["raw"], **changed}}
+
+
 BROKEN: list[dict[str, Any]] = [
-    {"runs": "2"}, {"classes": 3}, {"classes": [1, 2, 3]}, {"bound": "magic"}, {"family": "each"}, {"threat": None},
-    {"point_names": ["a"]}, {"raw": {}}, {"raw": {"images": 1, "listed": 1, "quarantined": 0}}, {"exploratory": "no"},
-    {"format": 0}, {"tau": None},
+    {"runs": "2"}, {"runs": True}, {"runs": -2}, {"runs": 10**30}, {"runs": 2.0}, {"points": 4}, {"selection_runs": 1},
+    {"classes": 3}, {"classes": [1, 2, 3]}, {"classes": ["a"]}, {"bound": "magic"}, {"family": "each"},
+    {"threat": None}, {"point_names": ["a"]}, {"exploratory": "no"}, {"exploratory": 0}, {"format": 0},
+    {"format": True}, {"format": 2.0}, {"tool": ""}, {"tool": "golden"}, {"origin": "heaven"}, {"origin": "external"},
+    {"sigma": "00.25"}, {"sigma": "0__0.25"}, {"sigma": "0.250"}, {"sigma": ".25"}, {"sigma": "1e-1"}, {"sigma": 0.25},
+    {"sigma": "-0.25"}, {"sigma": "1000"}, {"sigma": "9" * 5000}, {"sigma": "\u0660.\u0661"}, {"alpha": "0.0010"},
+    {"alpha": "NaN"}, {"tau": None}, {"tau": "0"}, {"tau1": "0"}, {"tau": "0.1"}, {"values": None}, {"values": 0},
+    {"values": 99}, {"values": 3072 * 100 + 1}, {"seed": -1}, {"seed": 7}, {"attempt": 0}, {"attempt": None},
+    {"point_source": "moon"}, {"points_digest": "AB" * 32}, {"points_digest": "ab" * 31}, {"points_in_training": 4},
+    {"points_in_training": -1}, {"raw": None}, {"raw": {}}, raw(quarantined=0), raw(quarantined={"empty": -2}),
+    raw(quarantined={"lost": 2}), raw(images=-100), raw(images=2), raw(images=10**4), raw(listed=99), raw(kind="tape"),
+    raw(more=1), raw(pixel_digest="x"), {"inputs_digest": None}, {"key_commitment": ""}, {"order": []},
+    {"order": ["key drawn", "digest of the data fixed"]}, {"denoiser": None}, denoiser(digests={"weights": "12"}),
+    denoiser(ancestry="yes"),
+    denoiser(ancestry={"images": 1, "gaps": [], "points": 4}),
+    denoiser(id=""), {"recipe": None}, {"recipe": {"lr": [[1]]}}, {"size": None},
+    {"recipe": {"name": "tiny", "size": 24}}, {"trainer": "python x.py"}, {"init": {}}, {"run_timeout": 5.0},
+    {"decode": None}, {"engine": None}, {"engine": {"versions": {"torch": [2]}}}, {"keep_models": None},
+    {"seal": "gold"},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", BROKEN, ids=str)
-def test_terms_that_cannot_be_computed_with_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    text = json.dumps({**terms(2, 3), **change})
-    with pytest.raises(InputError, match="incomplete or damaged"):
+@pytest.mark.parametrize("change", BROKEN, ids=lambda change: str(change)[:60])
+def test_terms_of_another_form_or_that_do_not_follow_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    changed = terms(2, 3)
+    changed.update(change)
+    text = json.dumps(changed, sort_keys=True, separators=(",", ":"))
+    with pytest.raises(InconsistentError):
         read_votes(written(tmp_path, save({"votes": TABLE}, {"dpclean": text})))
-    for text in ("{", "[]", "null", "[" * 10**5):
-        with pytest.raises(InputError):
-            read_votes(written(tmp_path, save({"votes": TABLE}, {"dpclean": text})))
+
+
+@pytest.mark.parametrize("name", terms(2, 3))
+def test_every_term_must_be_there(tmp_path: Path, name: str) -> None:
+    changed = {key: value for key, value in terms(2, 3).items() if key != name}
+    with pytest.raises(InconsistentError):
+        read_votes(written(tmp_path, save({"votes": TABLE}, {"dpclean": json.dumps(changed)})))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 10**5, "1" * 5000, '"' * 3])
+def test_terms_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError):
+        read_votes(written(tmp_path, save({"votes": TABLE}, {"dpclean": text})))
+
+
+def respelled(change: Callable[[str], str], **tensors: Any) -> bytes:
+    """Honest votes with their terms spelled in another way, or with more in the file."""
+    votes = ballot(TABLE)
+    assert votes.records is not None
+    text = json.dumps(votes.terms, sort_keys=True, separators=(",", ":"))
+    return save({"votes": votes.votes, "records": votes.records, **tensors}, {"dpclean": change(text)})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        respelled(lambda text: text + " "),
+        respelled(lambda text: '{"alpha":"0.5",' + text[1:]),  # the last of two is taken
+        respelled(lambda text: text.replace("dpclean 0", "dpclean \\u0030")),
+        respelled(lambda text: text.replace(":0.24", ":0.240")),
+        respelled(str, seal=np.zeros(1, np.uint8)),
+        respelled(str, models=np.zeros((2, 32), np.uint8)),
+        respelled(str) + b"\x00",
+    ],
+)
+def test_what_is_spelled_in_another_way_is_refused(tmp_path: Path, data: bytes) -> None:
+    assert read_votes(written(tmp_path, respelled(str))).terms["runs"] == 2
+    with pytest.raises(InputError):
+        read_votes(written(tmp_path, data))
+
+
+def test_votes_without_the_records_of_their_runs_are_refused(tmp_path: Path) -> None:
+    votes = ballot(TABLE)
+    with pytest.raises(InconsistentError, match="no records"):
+        read_votes(written(tmp_path, votes_bytes(replace(votes, records=None))))
+
+
+def test_models_are_bound_to_their_runs(tmp_path: Path) -> None:
+    """A digest for each run with votes and none for one that failed, all under the records."""
+    table = np.array([[0, 1, -1], [-1, -1, -1]], np.int32)
+    models = np.stack([np.full(32, 7, np.uint8), np.zeros(32, np.uint8)])
+    plain = ballot(table, keep_models=True)
+    votes = recorded(replace(plain, models=models))
+    back = read_votes(written(tmp_path, votes_bytes(votes)))
+    assert back.models is not None and (back.models == models).all()
+    for wrong in (models[::-1], np.zeros_like(models), np.full_like(models, 7)):
+        with pytest.raises(InconsistentError, match="model"):
+            read_votes(written(tmp_path, votes_bytes(recorded(replace(plain, models=np.ascontiguousarray(wrong))))))
+    other = models.copy()
+    other[0, 5] = 8
+    with pytest.raises(InconsistentError, match="run 1"):
+        read_votes(written(tmp_path, votes_bytes(replace(votes, models=other))))
+    with pytest.raises(InconsistentError, match="no models"):
+        read_votes(written(tmp_path, votes_bytes(plain)))
 
 
 def test_a_job_is_its_terms_and_anytime_leaves_the_number_of_runs_open() -> None:

@@ -1,0 +1,416 @@
+"""Certificates forged in every way that is known here: how many `dpclean verify` accepts. The bar is none.
+
+    python benchmarks/forge_certificates.py   prints a table, writes benchmarks/results/forge_certificates.json
+    python benchmarks/forge_certificates.py --mutations 50   fewer random ones
+
+- Bytes and JSON of each of the three files changed at random, or spelled in another way: all must be refused.
+- Self-consistent forgeries: a term is changed to another value of the same form or to one of none, and the job's
+  identity, all records, certificate.json and certified.tsv are made anew with dpclean itself. What verify then accepts
+  must be a term that it lists as the issuer's word, changed to a value of its form.
+- Votes that no honest run cast (rows in another order, one row many times, some left out, edited ones), all else made
+  anew: nobody can see them; they are counted apart and must be named in the issuer's word.
+
+A forgery ends verify with exit code 3, 5 or 6. Another exception is a crash, and counts as badly as an acceptance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpclean import __version__
+from dpclean.certify.certificate import build, dump, tsv
+from dpclean.certify.form import FORMAT, issuers_terms, noise_distances, selecting, unknown_elsewhere
+from dpclean.certify.verify import verify
+from dpclean.certify.votes import Votes, job_id, record, votes_bytes
+from dpclean.errors import DpcleanError
+
+RUNS, POINTS = 40, 5
+FILES = ("certificate.json", "certified.tsv", "votes.safetensors")
+SLOW_SECONDS = 10.0
+Json = dict[str, Any]
+
+
+def own_terms() -> Json:
+    """Terms as a job of dpclean's own has them."""
+    known = {"images": 15199, "gaps": [], "points": 0}
+    return {
+        "format": FORMAT, "tool": f"dpclean {__version__}", "origin": "dpclean", "runs": RUNS, "selection_runs": 0,
+        "points": POINTS, "classes": ["cat", "dog", "owl"], "sigma": "0.25", "alpha": "0.001", "bound": "multiclass",
+        "family": "point", "threat": "clean-test", "values": 307200, **noise_distances("0.25", 307200), "seed": None,
+        "attempt": 1, "point_names": [f"{number}.png" for number in range(POINTS)], "point_source": "test",
+        "points_digest": "a1" * 32, "points_in_training": 0,
+        "raw": {"pixel_digest": "a2" * 32, "certified_digest": "a3" * 32, "images": 100, "listed": 103,
+                "quarantined": {"empty": 2, "corrupt": 1}, "kind": "folder"},
+        "inputs_digest": "a4" * 32, "key_commitment": "a5" * 32, "order": ["digest of the data fixed", "key drawn"],
+        "denoiser": {"id": "natural", "digests": {"weights": "a6" * 32}, "method": "one-step", "ancestry": known},
+        "recipe": {"name": "tiny", "size": None, "widths": [16, 32], "lr": 0.24, "mirror": True},
+        "size": 32,
+        "init": {"source": "x", "digest": "a7" * 32, "ancestry": known},
+        "trainer": None, "trainer_files": None, "run_timeout": None,
+        "decode": {"alpha_policy": "composite", "follow_links": False, "max_pixels": 10**8, "layout": None,
+                   "limit": None},
+        "engine": {"device": "cpu", "dtype": "fp32", "batch_pixels": 131072, "threads": 1,
+                   "versions": {"torch": "2.4"}},
+        "keep_models": False, "exploratory": False,
+    }  # fmt: skip
+
+
+def elsewhere_terms() -> Json:
+    """Terms of votes from elsewhere."""
+    kept = {name: value for name, value in own_terms().items() if name in (
+        "format", "tool", "runs", "selection_runs", "points", "sigma", "alpha", "bound", "family", "threat",
+        "exploratory")}  # fmt: skip
+    return {
+        **unknown_elsewhere(), **kept, "origin": "external", "tau": "0", "classes": ["0", "1", "2"],
+        "point_names": [str(number) for number in range(POINTS)], "point_source": "external",
+    }  # fmt: skip
+
+
+def honest(terms: Json) -> Votes:
+    """Votes of every kind of point: unanimous, disputed, tied, without any; a run that failed."""
+    votes = np.zeros((RUNS, POINTS), np.int32)
+    votes[:4, 1] = 1
+    votes[: RUNS // 2, 2] = 2
+    votes[:, 3] = -1
+    votes[::7, 4] = 1
+    votes[RUNS - 1] = -1
+    return recorded(Votes(votes, np.array([0, 0, 2, 1, -1], np.int64), None, terms))
+
+
+def recorded(votes: Votes) -> Votes:
+    """The same with records that fit, where votes of this origin have any."""
+    if votes.terms["origin"] != "dpclean" or votes.terms["exploratory"]:
+        return replace(votes, records=None)
+    job = job_id(votes.terms)
+    rows = [np.frombuffer(record(job, run, row), np.uint8) for run, row in enumerate(votes.votes, 1)]
+    return replace(votes, records=np.stack(rows))
+
+
+def hand_over(folder: Path, votes: Votes) -> None:
+    """All three files, each made from the others as certify makes them. Raises what certify refuses."""
+    data = votes_bytes(votes)
+    made = build(votes, hashlib.sha256(data).hexdigest())
+    (folder / "votes.safetensors").write_bytes(data)
+    (folder / "certificate.json").write_bytes(dump(made))
+    (folder / "certified.tsv").write_bytes(tsv(made).encode("utf-8", "surrogateescape"))
+
+
+# -------------------------------------------------------------------------------------------------------- forgeries
+
+
+@dataclass(frozen=True)
+class Forgery:
+    """kind: a row of the table. make: changes a folder with honest files in it, False where nothing was changed.
+
+    undetectable: whether verify can but name it as the issuer's word.
+    """
+
+    kind: str
+    what: str
+    make: Callable[[Path], bool]
+    undetectable: bool = False
+
+
+def of_bytes(rng: random.Random, count: int) -> Iterator[Forgery]:
+    """Random bytes of each file changed, taken out, put in, doubled, moved; files cut and lengthened."""
+    for name in FILES:
+        for number in range(count):
+            yield Forgery(f"bytes of {name}", str(number), _of_bytes(name, rng.randrange(2**32)))
+
+
+def _of_bytes(name: str, seed: int) -> Callable[[Path], bool]:
+    def make(folder: Path) -> bool:
+        rng, path = random.Random(seed), folder / name
+        before = path.read_bytes()
+        data = bytearray(before)
+        for _ in range(rng.choice((1, 1, 1, 2, 8))):
+            at, length = rng.randrange(len(data)), rng.choice((1, 1, 2, 8, 64))
+            match rng.randrange(6):
+                case 0:
+                    data[at] ^= 1 << rng.randrange(8)
+                case 1:
+                    del data[at : at + length]
+                case 2:
+                    data[at:at] = rng.randbytes(length)
+                case 3:
+                    data[at:at] = data[at : at + length]
+                case 4:
+                    data[at : at + length] = rng.choice((b"0", b"9", b"-1", b"true", b"null", b" ", b'"', b"_", b"NaN"))
+                case _:
+                    del data[at:]
+            if not data:
+                break
+        path.write_bytes(data)
+        return bytes(data) != before
+
+    return make
+
+
+VALUES: tuple[Any, ...] = (
+    None, True, False, 0, 1, -1, 2, 1.0, 0.5, 10**30, float("nan"), float("inf"), "", "0", "1", "0.5",
+    "00.11", "0__0.1",
+    "-1", "1e-3", "1" * 5000, "golden", [], {}, [1], {"a": 1}, [[[[]]]], "\ud800", "\u0000",
+)  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value in a JSON value."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, entry in inside:
+        yield from places(entry, (*path, name))
+
+
+def changed(whole: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy with another value at a path."""
+    if not path:
+        return value
+    made = copy.deepcopy(whole)
+    inside = made
+    for name in path[:-1]:
+        inside = inside[name]
+    inside[path[-1]] = value
+    return made
+
+
+def nearby(value: Any) -> list[Any]:
+    """Values of the same form, a little off."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value - 1, -value, float(value)]
+    if isinstance(value, str):
+        numbers = [value.replace("0.", "1.", 1), value + "0", "0" + value] if value[:2] == "0." else []
+        return [*numbers, value + " ", value[::-1], value.upper(), value[:-1]]
+    if isinstance(value, list):
+        return [value[:-1], value[::-1], value * 2]
+    if isinstance(value, dict):
+        return [{**value, "seal": "golden"}, dict(list(value.items())[1:]), dict(reversed(value.items()))]
+    return []
+
+
+def of_json(rng: random.Random, count: int, certificate: Json) -> Iterator[Forgery]:
+    """Values of certificate.json changed at random places, and the whole spelled in other ways."""
+    everywhere = [path for path in places(certificate) if path]
+    for path in rng.sample(everywhere, min(count, len(everywhere))):
+        found: Any = certificate
+        for name in path:
+            found = found[name]
+        for value in rng.sample([*nearby(found), *rng.sample(VALUES, 3)], 3):
+            yield Forgery("values of certificate.json", f"{path}: {value!r:.40}", _of_json(path, value))
+    spellings: dict[str, Callable[[str], bytes]] = {
+        "utf-16": lambda text: text.encode("utf-16"),
+        "utf-32": lambda text: text.encode("utf-32"),
+        "byte order mark": lambda text: text.encode("utf-8-sig"),
+        "duplicate key": lambda text: text.replace('"kind"', '"kind": "certificate", "kind"', 1).encode(),
+        "duplicate key, the first is another": lambda text: text.replace('"kind"', '"kind": 1, "kind"', 1).encode(),
+        "one line": lambda text: json.dumps(json.loads(text)).encode(),
+        "sorted": lambda text: json.dumps(json.loads(text), indent=1, sort_keys=True).encode(),
+        "windows": lambda text: text.replace("\n", "\r\n").encode(),
+        "nested": lambda text: b"[" * 10**6,
+        "nested objects": lambda text: b'{"a":' * 10**6,
+        "a long number": lambda text: text.replace('"points": 5', '"points": ' + "9" * 10**6, 1).encode(),
+        "twice": lambda text: (text + text).encode(),
+        "empty": lambda text: b"",
+        "many zeros": lambda text: text.encode() + bytes(10**8),
+    }
+    for name, spell in spellings.items():
+        yield Forgery("spellings of certificate.json", name, _respelled(spell))
+
+
+def _of_json(path: tuple[Any, ...], value: Any) -> Callable[[Path], bool]:
+    def make(folder: Path) -> bool:
+        file = folder / "certificate.json"
+        before = file.read_bytes()
+        forged = changed(json.loads(before), path, value)
+        try:
+            data = dump(forged)
+            (folder / "certified.tsv").write_bytes(tsv(forged).encode("utf-8", "surrogateescape"))
+        except (TypeError, KeyError, ValueError, AttributeError):
+            data = json.dumps(forged).encode()
+        file.write_bytes(data)
+        return data != before
+
+    return make
+
+
+def _respelled(spell: Callable[[str], bytes]) -> Callable[[Path], bool]:
+    def make(folder: Path) -> bool:
+        file = folder / "certificate.json"
+        file.write_bytes(spell(file.read_text("utf-8")))
+        return True
+
+    return make
+
+
+def of_terms(votes: Votes, count: int, rng: random.Random) -> Iterator[Forgery]:
+    """Each term changed, and everything that follows from it made anew; count: values a place."""
+    for path in places(votes.terms):
+        if not path:
+            continue
+        found: Any = votes.terms
+        for name in path:
+            found = found[name]
+        values = [*nearby(found), *rng.sample(VALUES, min(count, len(VALUES))), *SAME_FORM.get(path[0], ())]
+        for value in values:
+            what = f"{'.'.join(map(str, path))} = {value!r:.40}"
+            yield Forgery(
+                "terms, all else made anew", what, _of_terms(votes, path, value), path[0] in issuers_terms(votes.terms)
+            )
+    for name in votes.terms:
+        forged = {key: value for key, value in votes.terms.items() if key != name}
+        yield Forgery("terms, one left out", name, _handed(replace(votes, terms=forged)))
+
+
+SAME_FORM: dict[str, tuple[Any, ...]] = {
+    "sigma": ("0.5", "4", "1000", "0.0000001"), "tau": ("0",), "tau1": ("0",), "alpha": ("0.01", "0.5", "0.6"),
+    "bound": ("union", "cohen", "anytime"), "selection_runs": (4,), "seed": (7,), "threat": ("noised-test",),
+    "trainer": ("python x.py",), "order": (["key drawn", "digest of the data fixed"],), "origin": ("external",),
+}  # fmt: skip
+
+
+def _of_terms(votes: Votes, path: tuple[Any, ...], value: Any) -> Callable[[Path], bool]:
+    forged = changed(votes.terms, path, value)
+    return _handed(replace(votes, terms=forged), beside=votes.terms)
+
+
+def _handed(votes: Votes, beside: Json | None = None) -> Callable[[Path], bool]:
+    def make(folder: Path) -> bool:
+        try:
+            if beside is not None and job_id(votes.terms) == job_id(beside) and votes.terms["runs"] == beside["runs"]:
+                return False
+            hand_over(folder, recorded(votes))
+        except (DpcleanError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
+            return False  # dpclean itself makes no certificate of it
+        return True
+
+    return make
+
+
+def of_votes(votes: Votes) -> Iterator[Forgery]:
+    """What only the issuer knows: votes that no honest run cast, all else made anew."""
+    tables = {
+        "rows reversed": votes.votes[::-1],
+        "one row forty times": np.repeat(votes.votes[:1], RUNS, axis=0),
+        "a quarter of the runs left out": votes.votes[RUNS // 4 :],
+        "all votes for one class": np.ones_like(votes.votes),
+        "one vote edited": np.where(np.arange(votes.votes.size).reshape(votes.votes.shape) == 7, 1, votes.votes),
+    }
+    for name, table in tables.items():
+        terms = {**votes.terms, "runs": len(table), "selection_runs": selecting(votes.terms["bound"], len(table))}
+        forged = replace(votes, votes=np.ascontiguousarray(table, np.int32), terms=terms)
+        yield Forgery("votes, all else made anew", name, _handed(forged), True)
+    if votes.labels is not None:
+        flattering = replace(votes, labels=np.zeros(POINTS, np.int64))
+        yield Forgery("votes, all else made anew", "other labels", _handed(flattering), True)
+
+
+# ---------------------------------------------------------------------------------------------------------- judging
+
+
+@dataclass
+class Tally:
+    """What became of the forgeries of a kind."""
+
+    refused: Counter[str] = field(default_factory=Counter)
+    issuers_word: int = 0
+    accepted: list[str] = field(default_factory=list)
+    crashed: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+
+
+def judge(forgery: Forgery, folder: Path, tally: Tally) -> None:
+    """Let verify look at a forged folder."""
+    begun = time.perf_counter()
+    try:
+        verify(folder)
+    except DpcleanError as error:
+        if error.exit in (3, 5, 6):
+            tally.refused[str(error.exit)] += 1
+        else:
+            tally.crashed.append(f"{forgery.what}: exit {error.exit}")
+    except Exception as error:  # whatever it is, it would have been exit code 1
+        tally.crashed.append(f"{forgery.what}: {type(error).__name__}: {error}")
+    else:
+        if forgery.undetectable:
+            tally.issuers_word += 1
+        else:
+            tally.accepted.append(forgery.what)
+    elapsed = time.perf_counter() - begun
+    tally.slowest = max(tally.slowest, elapsed)
+    if elapsed > SLOW_SECONDS:
+        tally.crashed.append(f"{forgery.what}: took {elapsed:.0f} s")
+
+
+def forge(place: Path, mutations: int, seed: int = 1) -> dict[str, Tally]:
+    """All kinds of forgeries, made and judged in a folder; mutations: random ones of each kind."""
+    rng, tallies = random.Random(seed), dict[str, Tally]()
+    for number, terms in enumerate((own_terms(), elsewhere_terms())):
+        votes, clean = honest(terms), place / f"honest-{number}"
+        clean.mkdir()
+        hand_over(clean, votes)
+        verify(clean)
+        certificate = json.loads((clean / "certificate.json").read_bytes())
+        forgeries = (
+            *of_bytes(rng, mutations), *of_json(rng, mutations, certificate),
+            *of_terms(votes, max(1, mutations // 50), rng), *of_votes(votes),
+        )  # fmt: skip
+        for forgery in forgeries:
+            folder = place / "forged"
+            shutil.copytree(clean, folder)
+            if forgery.make(folder):
+                judge(forgery, folder, tallies.setdefault(forgery.kind, Tally()))
+            shutil.rmtree(folder)
+    return tallies
+
+
+def main() -> None:
+    from machine_facts import write_results
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutations", type=int, default=500, metavar="N", help="random ones of each kind")
+    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        tallies = forge(Path(place), asked.mutations, asked.seed)
+    print(f"{'kind':<34} {'refused':>8} {'issuer':>7} {'ACCEPTED':>9} {'CRASHED':>8} {'slowest':>8}")
+    for kind, tally in tallies.items():
+        print(
+            f"{kind:<34} {tally.refused.total():>8} {tally.issuers_word:>7} {len(tally.accepted):>9}"
+            f" {len(tally.crashed):>8} {tally.slowest:>7.2f}s"
+        )
+    bad = [f"{kind}: {what}" for kind, tally in tallies.items() for what in (*tally.accepted, *tally.crashed)]
+    for line in bad[:50]:
+        print(f"  {line}")
+    results = {
+        kind: {
+            "refused_by_exit_code": dict(sorted(tally.refused.items())),
+            "issuers_word": tally.issuers_word,
+            "accepted": tally.accepted,
+            "crashed": tally.crashed,
+            "slowest_seconds": round(tally.slowest, 3),
+        }
+        for kind, tally in tallies.items()
+    }
+    shape = {"mutations": asked.mutations, "seed": asked.seed}
+    print(f"results in {write_results('forge_certificates', {**shape, 'kinds': results})}")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What every run of a job reads, D and the test points, as a file that workers load, and the one digest over it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from dpclean.errors import InputError
+from dpclean.jobs.durable import write_durably
+
+_REMEDY = "start again with --overwrite"
+
+
+class ImageSet(Protocol):
+    """pixels: uint8 [H,W,C] each; labels, indices: int64 [N], places in the class list and in the listing."""
+
+    @property
+    def pixels(self) -> list[NDArray[np.uint8]]: ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    @property
+    def indices(self) -> NDArray[np.int64]: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """D and the test points as a worker holds them: pixels uint8 [H,W,C] each; labels and indices int64."""
+
+    train: list[NDArray[np.uint8]]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    points: list[NDArray[np.uint8]]
+    point_indices: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, train: ImageSet, points: ImageSet) -> Data:
+        """What a run reads of both; labels of points are read by nobody before all votes are in."""
+        return cls(train.pixels, train.labels, train.indices, points.pixels, points.indices)
+
+
+def inputs_digest(train: ImageSet, points: ImageSet) -> str:
+    """Hex SHA-256 over all that a run reads: pixels, shapes, labels and indices of D, and of the points but labels.
+
+    In bytes: "dpclean-inputs-1"; for D, then for the points: the number of images (u64 LE), for each H, W, C (u32 LE)
+    and the SHA-256 of its pixels; the labels of D and the indices of both (i64 LE).
+    """
+    return _digest(Data.of(train, points))
+
+
+def _digest(data: Data) -> str:
+    whole = hashlib.sha256(b"dpclean-inputs-1")
+    for images in (data.train, data.points):
+        whole.update(len(images).to_bytes(8, "little"))
+        for image in images:
+            pixels = hashlib.sha256(np.ascontiguousarray(image).data)
+            whole.update(np.array(image.shape, "<u4").tobytes() + pixels.digest())
+    for numbers in (data.labels, data.indices, data.point_indices):
+        whole.update(np.ascontiguousarray(numbers, "<i8").tobytes())
+    return whole.hexdigest()
+
+
+def write_data(path: Path, data: Data) -> None:
+    """Put D and the points where workers find them."""
+    tensors: dict[str, NDArray[Any]] = {
+        "train.pixels": _joined(data.train),
+        "train.shapes": np.array([image.shape for image in data.train], np.int64),
+        "train.labels": data.labels,
+        "train.indices": data.indices,
+        "points.pixels": _joined(data.points),
+        "points.shapes": np.array([image.shape for image in data.points], np.int64),
+        "points.indices": data.point_indices,
+    }
+    write_durably(path, save(tensors))
+
+
+def read_data(path: Path, digest: str) -> Data:
+    """What write_data wrote. Raises InputError where what is in memory now is not what the job was begun with."""
+    try:
+        tensors = load_file(path)
+        data = Data(
+            _split(tensors, "train"),
+            tensors["train.labels"],
+            tensors["train.indices"],
+            _split(tensors, "points"),
+            tensors["points.indices"],
+        )
+        found = _digest(data)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}", _REMEDY) from error
+    if found != digest:
+        raise InputError(
+            "the images, labels or indices in memory are not those that the job was begun with",
+            _REMEDY,
+        )
+    return data
+
+
+def _joined(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.concatenate([image.ravel() for image in images])
+
+
+def _split(tensors: Mapping[str, NDArray[Any]], name: str) -> list[NDArray[np.uint8]]:
+    shapes, flat = tensors[f"{name}.shapes"], tensors[f"{name}.pixels"]
+    ends = np.cumsum(shapes.prod(axis=1))
+    return [flat[end - np.prod(shape) : end].reshape(shape) for end, shape in zip(ends, shapes, strict=True)]
