@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -399,13 +400,70 @@ def test_what_a_job_did_not_commit_is_never_published(tmp_path: Path, small: str
     assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "out", capture_output=True).returncode == 0
 
 
-def test_a_committed_image_that_is_gone_is_found_before_publishing(tmp_path: Path, small: str) -> None:
-    make_folder(tmp_path / "raw")
+@pytest.mark.parametrize("damage", ["gone", "another image", "garbage in a shard", "another label in a shard"])
+def test_what_was_committed_and_is_not_there_any_more_is_found_before_publishing(
+    tmp_path: Path, small: str, damage: str
+) -> None:
+    shards = "shard" in damage
+    make_shards(tmp_path / "raw", (5, 5)) if shards else make_folder(tmp_path / "raw")
     partial = stop_before_sealing(tmp_path / "raw", tmp_path / "out", small)
-    (partial / "a" / "000.png").unlink()
-    with pytest.raises(ConflictError, match=r"a/000\.png"):
+    path = partial / ("s1.safetensors" if shards else "a/000.png")
+    if damage == "gone":
+        path.unlink()
+    elif damage == "another image":
+        path.write_bytes((partial / "a" / "006.png").read_bytes())
+    elif damage == "garbage in a shard":
+        with path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)[0]
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last ^ 1]))
+    else:
+        import sqlite3
+
+        with closing(sqlite3.connect(partial / "dpclean.ledger.sqlite")) as db, db:
+            db.execute("UPDATE samples SET label = 0 WHERE position = 6")
+    with pytest.raises(ConflictError, match=r"s1\.safetensors|a/000\.png"):
         sanitize(tmp_path / "raw", tmp_path / "out", small)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_raw_that_has_changed_is_noticed_and_named(tmp_path: Path, small: str) -> None:
+    make_folder(tmp_path / "raw")
+    (tmp_path / "raw" / "a" / "bad.png").write_bytes(b"")
+    sanitize(tmp_path / "raw", tmp_path / "out", small)
+    changed, other = tmp_path / "raw" / "a" / "002.png", tmp_path / "raw" / "b" / "003.png"
+    os.utime(other, ns=(1, 1))
+    assert sanitize(tmp_path / "raw", tmp_path / "out", small).already_complete  # another time, the same content
+    before = changed.stat()
+    pixels = read(changed)
+    save(changed, 255 - pixels)
+    with pytest.raises(ConflictError, match=r"other content in 'a/002\.png'\n"):
+        sanitize(tmp_path / "raw", tmp_path / "out", small)
+    save(changed, pixels)
+    save(tmp_path / "raw" / "a" / "bad.png", pixels)
+    with pytest.raises(ConflictError, match=r"other content in 'a/bad\.png'\n"):
+        sanitize(tmp_path / "raw", tmp_path / "out", small)
+    (tmp_path / "raw" / "a" / "bad.png").write_bytes(b"")
+    assert sanitize(tmp_path / "raw", tmp_path / "out", small, check_raw=True).already_complete
+    # what changes size and time back is found where the digests are asked for
+    content = bytearray(changed.read_bytes())
+    Image.fromarray(255 - pixels).save(changed)
+    if changed.stat().st_size < len(content):
+        changed.write_bytes(changed.read_bytes() + bytes(len(content) - changed.stat().st_size))
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ConflictError, match=r"a/002\.png"):
+        sanitize(tmp_path / "raw", tmp_path / "out", small, check_raw=True)
+
+
+def test_a_changed_shard_is_noticed(tmp_path: Path, small: str) -> None:
+    arrays = make_shards(tmp_path / "raw", (5, 5))
+    sanitize(tmp_path / "raw", tmp_path / "out", small)
+    arrays[1][3] ^= 1
+    other = load_file(tmp_path / "raw" / "s1.safetensors") | {"images": arrays[1]}
+    save_file(other, tmp_path / "raw" / "s1.safetensors", {"class_names": '["a", "b"]'})
+    with pytest.raises(ConflictError, match=r"other content in 's1\.safetensors#3'\n"):
+        sanitize(tmp_path / "raw", tmp_path / "out", small)
 
 
 def test_the_umask_is_kept_by_every_file_and_folder(tmp_path: Path, small: str) -> None:

@@ -134,6 +134,14 @@ def sanitize(
         bool, typer.Option("--report", help="Leave a page with examples beside OUT.", rich_help_panel=OUTPUT)
     ] = False,
     overwrite: Overwrite = False,
+    check_raw: Annotated[
+        bool,
+        typer.Option(
+            "--check-raw",
+            envvar="DPCLEAN_CHECK_RAW",
+            help="Where OUT is there: read all of RAW again and compare it with what was read then.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -169,6 +177,7 @@ def sanitize(
         "decode_memory": decode_memory,
         "limit": limit,
         "overwrite": overwrite,
+        "check_raw": check_raw,
         "report": report,
     }
     if sigma_sheet is not None:

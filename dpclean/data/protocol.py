@@ -19,7 +19,8 @@ ENCODE = b"E"  # {"root": ..., "replace": bool, "images": [[number, target, form
 
 # number, identity_of(index, name), outcome, place in FORMATS, C, has alpha, H, W; then the planes
 RESULT = struct.Struct("<Q16sBBBBII")
-WRITTEN = struct.Struct("<Q16si")  # number, identity_of(number, target) and planes, errno (0 when the file is written)
+# number, identity_of(number, target) and planes, errno (0 when the file is written), SHA-256 of what was written
+WRITTEN = struct.Struct("<Q16si32s")
 
 FORMATS = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "ppm")
 REASONS = tuple(Reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from dpclean.data.digest import identity_of
 from dpclean.errors import InternalError, Reason
@@ -55,6 +55,14 @@ class Sample:
     def left_out(cls, entry: Entry, reason: Reason | None) -> Self:
         """An entry that was not read, for a reason."""
         return cls(entry, None, None, "", reason, False, entry.identity)
+
+
+class Written(NamedTuple):
+    """One sample that is safe on the disk."""
+
+    position: int  # index of the entry
+    target: str  # the final name
+    sha256: bytes | None  # of its file; None for a row of a shard
 
 
 @dataclass(frozen=True)

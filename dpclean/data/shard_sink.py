@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.files import Unusable
-from dpclean.data.records import Entry, Sample
+from dpclean.data.records import Entry, Sample, Written
 from dpclean.data.shard import CLASS_NAMES, IMAGES, LABEL_DTYPES, LABELS, Shard
 from dpclean.data.shard_header import Tensor, write_header
 from dpclean.data.shards import ShardSource
@@ -32,7 +32,7 @@ class ShardSink:
         self._source = source
         self._root = root
         self._outputs = {shard.name: _Output(shard, source, root) for shard in source.shards()}
-        self._pending: list[tuple[int, str]] = []
+        self._pending: list[Written] = []
         self._current: _Output | None = None
         for entry in kept:
             self._outputs[entry.target].keep(entry)
@@ -47,9 +47,9 @@ class ShardSink:
                 self._current.flush()
             self._current = output
         output.append(sample.entry, pixels)
-        self._pending.append((sample.entry.index, sample.entry.target))
+        self._pending.append(Written(sample.entry.index, sample.entry.target, None))
 
-    def sync(self) -> list[tuple[int, str]]:
+    def sync(self) -> list[Written]:
         """Writes what is buffered, then flushes the file system."""
         if self._current is not None:
             self._current.flush()

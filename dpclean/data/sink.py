@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dpclean.data.encode import output_format
 from dpclean.data.formats import OUTPUT_ENDINGS, split_ending
-from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.records import Entry, ReadOptions, Sample, Written
 from dpclean.data.shard_sink import ShardSink
 from dpclean.data.shards import ShardSource
 from dpclean.data.source import Source
@@ -28,8 +28,8 @@ class Sink(Protocol):
         """Takes the sanitized pixels [H,W,C] of sample; may return before they are written. Raises SetupError."""
         ...
 
-    def sync(self) -> list[tuple[int, str]]:
-        """Waits until all that was put is on the disk; gives (index, final name) of what was not safe before."""
+    def sync(self) -> list[Written]:
+        """Waits until all that was put is on the disk; gives what was not safe before."""
         ...
 
     def finish(self) -> None:
@@ -54,7 +54,7 @@ class FolderSink:
         self._root = root
         self._option = options.output_format
         self._folders = {""}
-        self._pending: list[tuple[int, str]] = []
+        self._pending: list[tuple[int, int, str]] = []  # number that the writer gave, index, target
         with writing(root), os.scandir(root) as entries:
             replace = next(entries, None) is not None
         self._writer: Writer = pool.writer(root, replace)
@@ -64,15 +64,15 @@ class FolderSink:
         format = output_format(self._option, sample.format, sample.alpha is not None)
         target = split_ending(sample.entry.target)[0] + OUTPUT_ENDINGS[format]
         self._make_folder(target.rpartition("/")[0])
-        self._writer.put(target, format, pixels, sample.alpha)
-        self._pending.append((sample.entry.index, target))
+        number = self._writer.put(target, format, pixels, sample.alpha)
+        self._pending.append((number, sample.entry.index, target))
 
-    def sync(self) -> list[tuple[int, str]]:
+    def sync(self) -> list[Written]:
         """One flush of the file system for all files and folders."""
-        self._writer.wait()
+        digests = self._writer.wait()
         sync_file_system(self._root)
         done, self._pending = self._pending, []
-        return done
+        return [Written(index, target, digests[number]) for number, index, target in done]
 
     def finish(self) -> None:
         """Image files need nothing more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -133,8 +134,10 @@ def _encode_all(request: dict[str, Any], requests: IO[bytes], answers: IO[bytes]
         if has_alpha:
             alpha = np.frombuffer(planes, np.uint8, offset=pixels.size).reshape(height, width)
         path = os.path.join(os.fsencode(request["root"]), to_bytes(target))
-        error = _write(path, encode(pixels, alpha, format), request["replace"])
-        answers.write(WRITTEN.pack(number, identity_of(number, target, planes), error))
+        data = encode(pixels, alpha, format)
+        error = _write(path, data, request["replace"])
+        digest = hashlib.sha256(data).digest()
+        answers.write(WRITTEN.pack(number, identity_of(number, target, planes), error, digest))
         answers.flush()
 
 

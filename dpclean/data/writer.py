@@ -47,11 +47,15 @@ class Writer:
         self._changed = threading.Condition()  # guards the rest
         self._awaited: dict[int, int] = {}  # bytes of what is given and not written, by number
         self._backlog = 0  # their sum
+        self._digests: dict[int, bytes] = {}  # SHA-256 of the files that were written since the last wait, by number
         self._jobs = 0  # that may still write something
         self._error: Exception | None = None
 
-    def put(self, target: str, format: str, pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> None:
-        """Queues one image, copied; waits while the backlog is full. Raises what went wrong earlier."""
+    def put(self, target: str, format: str, pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> int:
+        """Queues one image, copied, and gives its number; waits while the backlog is full.
+
+        Raises what went wrong earlier.
+        """
         planes = pixels.tobytes() + (b"" if alpha is None else alpha.tobytes())
         self._take_room(self._given, len(planes))
         self._next.append(_Given(self._given, target, format, pixels.shape, alpha is not None, planes))
@@ -59,23 +63,30 @@ class Writer:
         self._next_bytes += len(planes)
         if len(self._next) >= LARGEST_CHUNK or self._next_bytes >= CHUNK_BYTES:
             self._submit()
+        return self._given - 1
 
-    def wait(self) -> None:
-        """Returns when everything given is written. Raises SetupError, and InternalError where nobody writes it."""
+    def wait(self) -> dict[int, bytes]:
+        """Returns when everything given is written: the SHA-256 of each new file, by the number that put gave.
+
+        Raises SetupError, and InternalError where nobody writes it.
+        """
         self._submit()
         with self._changed:
             while self._awaited and self._error is None:
                 self._check_somebody_writes()
                 self._changed.wait()
             self._raise()
+            digests, self._digests = self._digests, {}
+            return digests
 
-    def written(self, number: int) -> None:
+    def written(self, number: int, digest: bytes) -> None:
         """Takes an image off the backlog. Raises InternalError where it is not awaited."""
         with self._changed:
             size = self._awaited.pop(number, None)
             if size is None:
                 raise InternalError(f"image {number} was written without being awaited", "please report it")
             self._backlog -= size
+            self._digests[number] = digest
             self._changed.notify_all()
 
     def fail(self, error: Exception) -> None:
@@ -158,11 +169,11 @@ class _Encoding:
         planes = (image.planes for image in left)
         worker.send(b"".join((REQUEST.pack(ENCODE, len(request)), request, *planes)), None)
         for image in left:
-            number, identity, error = WRITTEN.unpack(worker.read(WRITTEN.size, None))
+            number, identity, error, digest = WRITTEN.unpack(worker.read(WRITTEN.size, None))
             if number != image.number or identity != identity_of(image.number, image.target, image.planes):
                 raise WorkerDied  # it answers something else
             if error:
                 path = os.path.join(self._writer.root, image.target)
                 raise write_error(path, OSError(error, os.strerror(error)))
-            self._writer.written(image.number)
+            self._writer.written(image.number, digest)
             self._written += 1

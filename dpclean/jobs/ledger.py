@@ -16,7 +16,7 @@ from dpclean.errors import ConflictError, InternalError, SetupError
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 PAGE = 4096  # rows of the listing that are read together
 PENDING, DONE, QUARANTINED, LEFT_BEHIND = "pending", "done", "quarantined", "left-behind"
 # results of SQLite that speak of the disk, not of what is on it
@@ -43,7 +43,9 @@ CREATE TABLE samples (
     reason TEXT,                    -- of quarantine; while pending: what the listing alone tells
     height INTEGER, width INTEGER, channels INTEGER,
     raw_sha256 BLOB,                -- of the raw pixels [H, W, C]
-    clean_sha256 BLOB               -- of the sanitized pixels [H, W, C]
+    clean_sha256 BLOB,              -- of the sanitized pixels [H, W, C]
+    file_sha256 BLOB,               -- of the file in OUT; NULL in shards
+    raw_size INTEGER, raw_mtime_ns INTEGER  -- of the file in RAW when it was listed; NULL where nothing could be told
 );
 PRAGMA user_version = {FORMAT};
 COMMIT;
@@ -65,6 +67,9 @@ FROM samples
 """
 
 
+Stamp = tuple[int, int] | tuple[None, None]  # size in bytes and time of the last change in ns, of a file in RAW
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One row of the frozen listing."""
@@ -74,6 +79,7 @@ class Listed:
     label: int
     target: bytes
     reason: str | None = None  # why it is left out, as far as the listing alone tells
+    stamp: Stamp = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,9 @@ class Outcome:
     shape: tuple[int, int, int] | tuple[None, None, None] = (None, None, None)
     raw_sha256: bytes | None = None
     clean_sha256: bytes | None = None
+
+
+File = tuple[bytes, bytes | None]  # name in OUT; SHA-256, None for a shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,34 +196,38 @@ class Ledger:
 
     def freeze(self, listing: Iterable[Listed]) -> int:
         """Write the listing, each sample pending; inside a transaction. Returns its length."""
-        rows = ((e.position, e.name, e.label, e.target, e.reason, PENDING) for e in listing)
+        rows = ((e.position, e.name, e.label, e.target, e.reason, *e.stamp, PENDING) for e in listing)
         return self._db.executemany(
-            "INSERT INTO samples (position, name, label, target, reason, status) VALUES (?, ?, ?, ?, ?, ?)", rows
+            "INSERT INTO samples (position, name, label, target, reason, raw_size, raw_mtime_ns, status)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
         ).rowcount
 
     def listing(self, start: int = 0) -> Iterator[Listed]:
         """The frozen listing from a position on, in order; rows may be recorded meanwhile."""
         query = (
-            "SELECT position, name, label, target, reason FROM samples WHERE position >= ? ORDER BY position LIMIT ?"
+            "SELECT position, name, label, target, reason, raw_size, raw_mtime_ns FROM samples"
+            " WHERE position >= ? ORDER BY position LIMIT ?"
         )
         while rows := list(self._rows(query, start, PAGE)):
-            for row in rows:
-                if b".." in row[3].split(b"/") or row[3].startswith(b"/"):
-                    raise self._damaged(f"{os.fsdecode(row[3])!r} leads out of OUT")
-                yield Listed(*row)
+            for position, name, label, target, reason, size, mtime in rows:
+                if b".." in target.split(b"/") or target.startswith(b"/"):
+                    raise self._damaged(f"{os.fsdecode(target)!r} leads out of OUT")
+                yield Listed(position, name, label, target, reason, (size, mtime))
             start = rows[-1][0] + 1
 
-    def record(self, outcomes: Iterable[Outcome], targets: Mapping[int, bytes] = MappingProxyType({})) -> None:
-        """What became of samples, and under which name where it is not the listing's; inside a transaction.
+    def record(self, outcomes: Iterable[Outcome], files: Mapping[int, File] = MappingProxyType({})) -> None:
+        """What became of samples, and their files in OUT by position; inside a transaction.
 
         Raises InternalError where one is not in the listing under its position and name, or is not pending any more.
         """
         outcomes = list(outcomes)
         recorded = self._db.executemany(
             "UPDATE samples SET status = ?, reason = ?, height = ?, width = ?, channels = ?, raw_sha256 = ?,"
-            " clean_sha256 = ?, target = coalesce(?, target) WHERE position = ? AND name = ? AND status = ?",
+            " clean_sha256 = ?, target = coalesce(?, target), file_sha256 = ?"
+            " WHERE position = ? AND name = ? AND status = ?",
             (
-                (o.status, o.reason, *o.shape, o.raw_sha256, o.clean_sha256, targets.get(o.position))
+                (o.status, o.reason, *o.shape, o.raw_sha256, o.clean_sha256, *files.get(o.position, (None, None)))
                 + (o.position, o.name, PENDING)
                 for o in outcomes
             ),
@@ -260,10 +273,15 @@ class Ledger:
         query = "SELECT DISTINCT substr(raw_sha256, 1, 8) FROM samples WHERE status = ? ORDER BY 1"
         return (prefix for (prefix,) in self._rows(query, DONE))
 
-    def targets(self) -> Iterator[bytes]:
-        """The names of the files of OUT that hold data, in byte order, each once."""
-        query = "SELECT DISTINCT target FROM samples WHERE status = ? ORDER BY target"
-        return (target for (target,) in self._rows(query, DONE))
+    def files(self) -> Iterator[File]:
+        """The files of OUT that hold data, in byte order of their names, each once."""
+        return self._rows("SELECT DISTINCT target, file_sha256 FROM samples WHERE status = ? ORDER BY target", DONE)
+
+    def seen(self, position: int) -> tuple[str, str | None, bytes | None]:
+        """(status, reason, raw_sha256) of a sample."""
+        query = "SELECT status, reason, raw_sha256 FROM samples WHERE position = ?"
+        found: tuple[str, str | None, bytes | None] = next(self._rows(query, position))
+        return found
 
     def named_targets(self) -> Callable[[bytes], bool]:
         """A test whether a file of OUT is one that holds data."""

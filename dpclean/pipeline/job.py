@@ -9,25 +9,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from dpclean.build import build
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
+from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes, to_text
 from dpclean.data.sink import open_sink
-from dpclean.data.source import Entry, Source, open_source
+from dpclean.data.source import Entry, Sample, Source, open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError, InternalError, Reason
 from dpclean.given import given_path, options_of
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.key_file import read_key, write_key
-from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, Ledger, Listed
+from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
 from dpclean.pipeline.options import Given, Options
 from dpclean.pipeline.results import Plan, Progress, SanitizeResult
-from dpclean.pipeline.seal import seal, write_with_sums
+from dpclean.pipeline.seal import check_rows, seal, write_with_sums
 from dpclean.pipeline.work import told, too_many_bad, work_off
 from dpclean.progress import shown_as_asked
 from dpclean.threads import choose_threads, computing_with
@@ -176,15 +177,33 @@ class _Job:
             )
 
     def _check_listing(self, ledger: Ledger, source: Source) -> None:
-        """Refuse where RAW's names and classes are not those of the frozen listing any more."""
-        now = ((to_bytes(entry.name), entry.label) for entry in self._entries(source))
-        then = ((row.name, row.label) for row in ledger.listing())
-        for new, old in itertools.zip_longest(now, then):
+        """Refuse where RAW is not what it was when the listing was frozen: names, classes, and what has been read.
+
+        A file is read again where its size or time is another, or where digests are asked for; what counts is what is
+        in it.
+        """
+        suspects: list[Entry] = []
+        for now, row in itertools.zip_longest(self._stamped(source), ledger.listing()):
+            new = None if now is None else (to_bytes(now[0].name), now[0].label)
+            old = None if row is None else (row.name, row.label)
             if new != old:
-                raise ConflictError(
-                    f"RAW has changed since {str(self.out)!r} was begun: {_what_changed(new, old)}",
-                    "restore it, choose another --out, or --overwrite to start again",
-                )
+                self._refuse_changed(_what_changed(new, old))
+            if now[1] != row.stamp or self.options.check_raw:
+                suspects.append(now[0])
+        if not suspects:
+            return
+        with WorkerPool(self.options.workers or len(os.sched_getaffinity(0)), self.options.read_options()) as pool:
+            samples = source.samples(suspects, pool)
+            changed = [s.entry.name for s in samples if not _is_as_seen(s, *ledger.seen(s.entry.index))]
+        if changed:
+            named = ", ".join(map(repr, changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            self._refuse_changed(f"other content in {named}")
+
+    def _refuse_changed(self, what: str) -> NoReturn:
+        raise ConflictError(
+            f"RAW has changed since {str(self.out)!r} was begun: {what}",
+            "restore it, choose another --out, or --overwrite to start again",
+        )
 
     # -- begin, work, finish
 
@@ -194,6 +213,16 @@ class _Job:
     def _entries(self, source: Source) -> Iterator[Entry]:
         """What RAW holds now; once the job has begun, the ledger's listing alone counts."""
         return itertools.islice(source.entries(), self.options.limit)
+
+    def _stamped(self, source: Source) -> Iterator[tuple[Entry, Stamp]]:
+        """The listing, with size and time of the last change of each entry's file."""
+        last: str | None = None
+        stamp: Stamp = (None, None)
+        for entry in self._entries(source):
+            name = entry.target if source.kind == "shards" else entry.name
+            if name != last:
+                last, stamp = name, _stamp(source.root, name)
+            yield entry, stamp
 
     def _parameters(self) -> tuple[DenoiserFiles, dict[str, Any]]:
         from dpclean.denoise.loading import find_denoiser
@@ -226,7 +255,8 @@ class _Job:
         self.staging.start()
         with closing(Ledger(ledger_path)) as ledger, ledger.transaction():
             ledger.freeze(
-                Listed(e.index, to_bytes(e.name), e.label, to_bytes(e.target), e.reason) for e in self._entries(source)
+                Listed(e.index, to_bytes(e.name), e.label, to_bytes(e.target), e.reason, stamp)
+                for e, stamp in self._stamped(source)
             )
             seed = self.options.seed
             key = draw_key() if seed is None else key_from_seed(seed, "sanitize")
@@ -256,6 +286,8 @@ class _Job:
                 "look at RAW",
             )
         sink.finish()
+        if source.kind == "shards":  # of image files the sums are compared
+            check_rows(self.staging.partial, ledger, self.options.read_options(), pool)
         manifest = seal(
             self.staging.partial, self.out, self.raw, ledger, source, denoiser, self.options, key, self.inherited
         )
@@ -359,6 +391,23 @@ def _inherited(raw: Path, files: DenoiserFiles) -> Ancestry:
     except (InputError, ConflictError) as error:
         of_raw = Ancestry.unknown(error.message)
     return of_raw | files.ancestry()
+
+
+def _stamp(root: Path, name: str) -> Stamp:
+    try:
+        found = os.stat(os.path.join(os.fsencode(root), to_bytes(name)))
+    except OSError:
+        return None, None
+    return found.st_size, found.st_mtime_ns
+
+
+def _is_as_seen(sample: Sample, status: str, reason: str | None, raw_sha256: bytes | None) -> bool:
+    """Whether a sample is what the ledger says was read; of one that is pending it says nothing yet."""
+    if status == PENDING or (reason == Reason.NOT_FINITE and sample.pixels is not None):
+        return True
+    if sample.pixels is not None:
+        return pixel_sha256(sample.pixels) == raw_sha256
+    return (status, reason) == ((LEFT_BEHIND, None) if sample.left_behind else (QUARANTINED, sample.reason))
 
 
 def _first_names(ledger: Ledger) -> str:

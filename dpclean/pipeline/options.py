@@ -59,6 +59,7 @@ class Given(TypedDict, total=False):
     decode_memory: int
     limit: int | None
     overwrite: bool
+    check_raw: bool
     report: bool
 
 
@@ -92,6 +93,7 @@ class Options:
     decode_memory: int = 1 << 30
     limit: int | None = None
     overwrite: bool = False
+    check_raw: bool = False
     report: bool = False
 
     def __post_init__(self) -> None:

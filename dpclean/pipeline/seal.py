@@ -11,18 +11,23 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dpclean import __version__
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.digest import PixelDigest
+from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.names import to_text
+from dpclean.data.records import ReadOptions
+from dpclean.data.shards import ShardSource
 from dpclean.data.source import Source
+from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.durable import write_durably, writing
-from dpclean.jobs.ledger import DONE, LEFT_BEHIND, Ledger
+from dpclean.jobs.ledger import DONE, LEFT_BEHIND, File, Ledger
 from dpclean.noise import kernel_name
 from dpclean.noise.keys import commitment
 
@@ -97,17 +102,18 @@ def seal(
 def write_with_sums(folder: Path, manifest: manifests.Manifest, ledger: Ledger) -> None:
     """The manifest, and SHA256SUMS of it and of every data file, as `sha256sum -c` reads it."""
     write_durably(folder / manifests.NAME, manifests.dump(manifest))
-    names = heapq.merge(ledger.targets(), map(os.fsencode, sorted((manifests.NAME, manifests.ANCESTRY_NAME))))
+    own: list[File] = [(name.encode(), None) for name in sorted((manifests.NAME, manifests.ANCESTRY_NAME))]
+    files = heapq.merge(ledger.files(), own, key=itemgetter(0))
     with ThreadPoolExecutor(HASHING) as threads:
-        sums = _ahead(threads, names, lambda name: (name, _sha256(folder, name)))
+        sums = _ahead(threads, files, lambda file: (file[0], _sha256(folder, *file)))
         write_durably(folder / manifests.CHECKSUMS_NAME, (_sum_line(name, digest) for name, digest in sums))
 
 
-def _ahead(threads: Executor, names: Iterable[bytes], work: Callable[[bytes], T]) -> Iterator[T]:
-    """work of each name, in order, by threads that are a few names ahead."""
+def _ahead(threads: Executor, files: Iterable[File], work: Callable[[File], T]) -> Iterator[T]:
+    """work of each file, in order, by threads that are a few files ahead."""
     begun: deque[Future[T]] = deque()
-    for name in names:
-        begun.append(threads.submit(work, name))
+    for file in files:
+        begun.append(threads.submit(work, file))
         if len(begun) > 8 * HASHING:
             yield begun.popleft().result()
     while begun:
@@ -117,7 +123,7 @@ def _ahead(threads: Executor, names: Iterable[bytes], work: Callable[[bytes], T]
 def _remove_strays(folder: Path, ledger: Ledger) -> None:
     """Unlink what the ledger does not name: what a killed process wrote and had not committed, or others laid there."""
     own = {name.encode() for name in manifests.NAMES}
-    if sum(1 for _ in _files(folder)) == len(own) + sum(1 for _ in ledger.targets()):
+    if sum(1 for _ in _files(folder)) == len(own) + sum(1 for _ in ledger.files()):
         return  # all that is named is there, or the sums could not have been written
     named = ledger.named_targets()
     with writing(folder):
@@ -178,11 +184,31 @@ def _clean_digest(ledger: Ledger, shards: bool) -> str:
     return digest.hexdigest()
 
 
-def _sha256(folder: Path, name: bytes) -> bytes:
+def check_rows(folder: Path, ledger: Ledger, options: ReadOptions, pool: WorkerPool) -> None:
+    """Read the shards back: every row must be the one that was committed. Raises ConflictError."""
+    names = tuple(to_text(name) for name, _ in ledger.files())
+    back = ShardSource(folder, names, replace(options, carry=()), hidden=0)
+    for done, sample in itertools.zip_longest(ledger.done(by_target=True), back.samples(back.entries(), pool)):
+        if (
+            done is None
+            or sample is None
+            or sample.pixels is None
+            or sample.entry.label != done.label
+            or pixel_sha256(sample.pixels) != done.clean_sha256
+        ):
+            name = sample.entry.name if sample is not None else to_text(done.target)
+            raise _not_as_committed(f"{name} in {folder}")
+
+
+def _not_as_committed(what: str) -> ConflictError:
+    return ConflictError(f"{what} is not what was written and committed", "start again with --overwrite")
+
+
+def _sha256(folder: Path, name: bytes, expected: bytes | None) -> bytes:
     path = os.path.join(os.fsencode(folder), name)
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            digest = hashlib.file_digest(file, "sha256").digest()
     except FileNotFoundError as error:
         raise ConflictError(
             f"{os.fsdecode(path)!r} was written and committed, and is gone", "start again with --overwrite"
@@ -192,6 +218,9 @@ def _sha256(folder: Path, name: bytes) -> bytes:
         raise SetupError(
             f"{os.fsdecode(path)!r} cannot be read: {what}", "mend that; the same command goes on"
         ) from error
+    if expected not in (None, digest):
+        raise _not_as_committed(repr(os.fsdecode(path)))
+    return digest
 
 
 def _sum_line(name: bytes, digest: bytes) -> bytes:

@@ -122,7 +122,7 @@ def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
 
 def _commit(ledger: Ledger, sink: Sink, outcomes: list[Outcome], retried: int) -> None:
     """Bytes first, then the rows that speak of them."""
-    targets = {index: to_bytes(target) for index, target in sink.sync()}
+    files = {written.position: (to_bytes(written.target), written.sha256) for written in sink.sync()}
     with ledger.transaction():
-        ledger.record(outcomes, targets)
+        ledger.record(outcomes, files)
         ledger.set("retried", retried)

@@ -368,14 +368,14 @@ def test_an_interrupted_job_ends_with_the_same_bytes(
     out.mkdir()
     sink = open_sink(source, out, options, pool)
     put_all(source, sink, pool, entries[:synced])
-    assert sink.sync() == [(entry.index, entry.target) for entry in entries[:synced]]
+    assert sink.sync() == [(entry.index, entry.target, None) for entry in entries[:synced]]
     put_all(source, sink, pool, entries[synced:])  # written, and never committed
     sink.sync()
     if finished:
         sink.finish()
     sink = open_sink(source, out, options, pool, kept=iter(entries[:synced]))
     put_all(source, sink, pool, entries[synced:])
-    assert [index for index, _ in sink.sync()] == list(range(synced, 12))
+    assert [index for index, *_ in sink.sync()] == list(range(synced, 12))
     sink.finish()
     sink.finish()
     for name in ("a.safetensors", "b.safetensors"):

@@ -31,7 +31,7 @@ def copy(raw: Path, out: Path, options: ReadOptions) -> list[tuple[int, str]]:
         for sample in source.samples(source.entries(), pool):
             if sample.pixels is not None:
                 sink.put(sample, sample.pixels)
-        done = sink.sync()
+        done = [(index, target) for index, target, _ in sink.sync()]
         sink.finish()
         assert sink.sync() == []
     return done
