@@ -52,7 +52,7 @@ def architecture_flags(nvcc: str) -> str:
 def cudart_flags(nvcc: str) -> str:
     """Links the CUDA run-time statically, so that the module imports where there is none. nvcc says where it lies."""
     dry = subprocess.run(
-        [nvcc, "--dryrun", "-o", "/dev/null", str(CSRC / "noise_cuda.cu")], check=True, capture_output=True, text=True
+        [nvcc, "--dryrun", "-o", "/dev/null", str(next(CSRC.glob("*.cu")))], check=True, capture_output=True, text=True
     ).stderr
     libraries = next(line.partition("LIBRARIES=")[2] for line in dry.splitlines() if "LIBRARIES=" in line)
     return libraries.replace('"', "") + " -lcudart_static -ldl -lrt -lpthread"
@@ -98,9 +98,10 @@ class NinjaBuild(build_ext):
                 "rule nvcc",
                 f"  command = {nvcc} {NVCC_FLAGS} {architecture_flags(nvcc)} -t 0 -MD -MF $out.d -c $in -o $out",
                 "  depfile = $out.d",
-                f"build noise_cuda.o: nvcc {CSRC.resolve() / 'noise_cuda.cu'}",
             ]
-            objects.append("noise_cuda.o")
+            for source in sorted(CSRC.resolve().glob("*.cu")):
+                objects.append(f"{source.stem}.o")
+                lines.append(f"build {source.stem}.o: nvcc {source}")
         lines += [f"build {target}: link {' '.join(objects)}", f"  libraries = {cudart_flags(nvcc)}" if nvcc else ""]
         return "\n".join(lines) + "\n"
 

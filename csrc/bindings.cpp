@@ -131,6 +131,7 @@ void area_means_on_cpu(size_t threads, const View& view, size_t count, size_t he
 // of all samples.
 void group_norm_on_cpu(const std::string& kernel, size_t threads, const GroupNormJob& job, size_t count) {
     const GroupNorm& norm = *kernel_named(kernel).group_norm;
+    require(job.type != Type::f16, "on the CPU activations are f32 or bf16");
     py::gil_scoped_release release;
     if (count * job.pixels * job.channels < 1 << 15) threads = 1;
     const size_t blocks = blocks_per_sample(job), each = 2 * blocks * job.channels;
@@ -152,6 +153,7 @@ void group_norm_on_cpu(const std::string& kernel, size_t threads, const GroupNor
 void group_norm_gradient_on_cpu(const std::string& kernel, size_t threads, const GroupNormJob& norm, uintptr_t gradient,
                                 uintptr_t weight_gradient, uintptr_t bias_gradient, size_t count) {
     require(gradient && weight_gradient && bias_gradient, "null address");
+    require(norm.type != Type::f16, "on the CPU activations are f32 or bf16");
     const GroupNorm& chosen = *kernel_named(kernel).group_norm;
     const GroupNormGradientJob job{norm, at<void>(gradient), at<float>(weight_gradient), at<float>(bias_gradient)};
     py::gil_scoped_release release;
@@ -171,7 +173,7 @@ GroupNormJob group_norm_job(uintptr_t input, uintptr_t out, const std::string& t
     require(groups >= 1 && channels % groups == 0, "channels must be a multiple of groups");
     require(channels <= 8192, "at most 8192 channels");
     const Type stored = type_named(type);
-    require(stored == Type::f32 || stored == Type::bf16, "activations are f32 or bf16");
+    require(stored != Type::i16, "activations are f32, bf16 or f16");
     return {at<void>(input), at<void>(out), stored, at<float>(weight), at<float>(bias), pixels, channels, groups, eps,
             silu};
 }
@@ -187,6 +189,15 @@ py::list chacha20(const py::bytes& key, uint32_t counter, uint32_t run, uint32_t
 #ifdef DPCLEAN_CUDA
 void raise(const char* problem) {
     if (problem) throw std::runtime_error(problem);
+}
+
+SumJob sum_job(uintptr_t x, uintptr_t other, uintptr_t first, uintptr_t second, uintptr_t out, const std::string& type,
+               size_t count, size_t channels) {
+    require(x && other && out, "null address");
+    require(type_named(type) != Type::i16, "activations are f32, bf16 or f16");
+    require(channels >= 1 && count % channels == 0, "the elements must be whole pixels");
+    return {at<void>(x), at<void>(other), at<void>(first), at<void>(second), at<void>(out), type_named(type), count,
+            channels};
 }
 #endif
 
@@ -228,6 +239,20 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("invert_cuda", [](const InverseJob& job, size_t count, uintptr_t finite, int device, uintptr_t stream) {
         raise(invert_cuda(job, count, at<uint8_t>(finite), device, at<void>(stream)));
     }, py::arg("job"), py::arg("count"), py::arg("finite"), py::arg("device"), py::arg("stream"));
+    module.def("group_norm_cuda_scratch", [](const GroupNormJob& job, size_t count, int device) {
+        size_t bytes;
+        raise(group_norm_cuda_scratch(job, count, device, bytes));
+        return bytes;
+    }, py::arg("job"), py::arg("count"), py::arg("device"));
+    module.def("group_norm_cuda", [](const GroupNormJob& job, size_t count, uintptr_t added, uintptr_t scratch,
+                                     int device, uintptr_t stream) {
+        raise(group_norm_cuda(job, count, at<void>(added), at<void>(scratch), device, at<void>(stream)));
+    }, py::arg("job"), py::arg("count"), py::arg("added"), py::arg("scratch"), py::arg("device"), py::arg("stream"));
+    module.def("sum_cuda", [](uintptr_t x, uintptr_t other, uintptr_t first, uintptr_t second, uintptr_t out,
+                              const std::string& type, size_t count, size_t channels, int device, uintptr_t stream) {
+        raise(sum_cuda(sum_job(x, other, first, second, out, type, count, channels), device, at<void>(stream)));
+    }, py::kw_only(), py::arg("x"), py::arg("other"), py::arg("first"), py::arg("second"), py::arg("out"),
+       py::arg("type"), py::arg("count"), py::arg("channels"), py::arg("device"), py::arg("stream"));
 #else
     module.attr("cuda_built") = false;
 #endif

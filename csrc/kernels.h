@@ -43,7 +43,7 @@ struct InverseJob {
 struct GroupNormJob {
     const void* input;  // [N, pixels, channels]
     void* out;
-    Type type;  // f32 or bf16
+    Type type;  // f32 or bf16; on CUDA f16 too
     const float *weight, *bias;
     size_t pixels, channels, groups;
     double eps;

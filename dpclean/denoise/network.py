@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpclean.denoise.convolution import convolved_onto
+from dpclean.denoise.convolution import convolved_onto, fuses_bias, without_bias
 from dpclean.denoise.group_norm import group_norm_silu
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ class FusedNorm(nn.Module):
         self.weight.data, self.bias.data = self.weight.data.float(), self.bias.data.float()
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, silu=self.silu)
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Of x + added, added [C]."""
+        return group_norm_silu(x, self.weight, self.bias, self.groups, self.eps, self.silu, added)
 
 
 class FixedResnetBlock(nn.Module):
@@ -62,9 +63,13 @@ class FixedResnetBlock(nn.Module):
         h = self.norm1(x)
         if self.resample is not None:
             x, h = self.resample(x), self.resample(h)
-        if self.conv_shortcut is not None:
+        fuses, left = fuses_bias(x), None
+        h = self.norm2(without_bias(self.conv1, h), self.conv1.bias) if fuses else self.norm2(self.conv1(h))
+        if self.conv_shortcut is not None and fuses:
+            x, left = without_bias(self.conv_shortcut, x), self.conv_shortcut.bias
+        elif self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
-        total = convolved_onto(self.conv2, self.norm2(self.conv1(h)), x)
+        total = convolved_onto(self.conv2, h, x, left)
         return total if self.output_scale_factor == 1 else total.div_(self.output_scale_factor)
 
 

@@ -29,7 +29,7 @@ def test_known_answers(answer: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("shape", [(5, 37, 29, 3), (5, 28, 28, 1), (1, 1, 1, 3)])
+@pytest.mark.parametrize("shape", [(5, 37, 29, 3), (5, 28, 28, 1), (1, 1, 1, 3), (300, 32, 32, 3), (3, 16, 20, 3)])
 def test_fused_forms(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> None:
     x = torch.from_numpy(np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8))
     for sigma in (0.0, 0.25, 4.0):
