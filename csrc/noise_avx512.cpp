@@ -259,7 +259,8 @@ struct Avx512 {
         const __m512 a = _mm512_set1_ps(job.a);
         for (size_t i = 0; i < count; i += 32) {
             const __mmask32 some = first_words(count - i);
-            const Pair v = odd_numbers(_mm256_maskz_loadu_epi8(some, x + i), load(picks + i), bias);
+            const __m512i z = _mm512_maskz_loadu_epi16(some, picks + i);
+            const Pair v = odd_numbers(_mm256_maskz_loadu_epi8(some, x + i), z, bias);
             put(Pair{_mm512_mul_ps(v.even, a), _mm512_mul_ps(v.odd, a)}, some, out + i);
         }
     }
@@ -269,7 +270,8 @@ struct Avx512 {
         for (size_t i = 0; i < count; i += 32) {
             const __mmask32 some = first_words(count - i);
             const __m512i grey = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(some, x + i));
-            _mm512_mask_storeu_epi16(out + i, some, _mm512_sub_epi16(_mm512_add_epi16(grey, load(picks + i)), k));
+            const __m512i z = _mm512_maskz_loadu_epi16(some, picks + i);
+            _mm512_mask_storeu_epi16(out + i, some, _mm512_sub_epi16(_mm512_add_epi16(grey, z), k));
         }
     }
 

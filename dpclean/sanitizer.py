@@ -1,4 +1,4 @@
-"""The sanitizer as a torch module, for pipelines that transform images on the way to training."""
+"""The sanitizer as a torchvision transform, for pipelines that transform images on the way to training."""
 
 from __future__ import annotations
 
@@ -7,26 +7,40 @@ import os
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import InputError
 from dpclean.noise.keys import draw_key
 
+CHANNELS = {"RGB": 3, "L": 1}  # of the modes of PIL
 
-class Sanitizer(nn.Module):
-    """Noise and denoise uint8 images: [N, C, H, W] or [C, H, W] in, the same shape and device out; C is 1 or 3.
+
+def _is_plain(given: Any) -> bool:
+    return isinstance(given, Tensor) and not isinstance(given, tv_tensors.TVTensor)
+
+
+class Sanitizer(v2.Transform):  # type: ignore[misc]
+    """Noise and denoise uint8 images: [..., C, H, W] in, the same shape, type and device out; C is 1 or 3.
+
+    A torchvision v2 transform: it takes tensors, tv_tensors (Image, Video) and PIL images (RGB and L), alone or in any
+    structure such as (image, label), and leaves the rest of it alone. Batches of any size do, also empty ones.
 
     sigma: noise on the [0, 1] pixel scale. denoiser: `natural`, a diffusers folder, or a hub id. device: where the
-    network runs. It works as a torchvision v2 transform and in data loader workers. Every call draws fresh noise
-    under a key that this process took from the operating system, again after a fork.
+    network runs. It works in data loader workers. Every call draws fresh noise under a key that this process took from
+    the operating system, again after a fork.
 
     Fresh noise each epoch is not what `certify` certifies: a training that sees E noised copies of an image has
     seen E draws, and every radius shrinks by sqrt(E). For certificates, sanitize the data set once.
     Raises the errors of `dpclean.sanitize`.
     """
+
+    _transformed_types = (_is_plain, tv_tensors.Image, tv_tensors.Video, PIL.Image.Image)
 
     def __init__(self, sigma: float, denoiser: str = "natural", *, device: str = "auto", dtype: str = "auto") -> None:
         super().__init__()
@@ -46,23 +60,34 @@ class Sanitizer(nn.Module):
         self.__dict__.update(state)
         self._renew()
 
-    def forward(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or images.shape[-3] not in (1, 3):
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """One image or batch of a sample, as torchvision hands it over."""
+        if not isinstance(inpt, PIL.Image.Image):
+            found = self._sanitized(inpt.as_subclass(Tensor))
+            return found if _is_plain(inpt) else tv_tensors.wrap(found, like=inpt)
+        if inpt.mode not in CHANNELS:
+            raise InputError(f"the image's mode is {inpt.mode}, expected RGB or L", "give image.convert('RGB')")
+        pixels = torch.from_numpy(np.array(inpt)).view(inpt.height, inpt.width, CHANNELS[inpt.mode])
+        found = self._sanitized(pixels.permute(2, 0, 1)).permute(1, 2, 0)
+        return PIL.Image.fromarray(found.squeeze(2).numpy() if inpt.mode == "L" else found.contiguous().numpy())
+
+    _transform = transform  # its name in torchvision before 0.21
+
+    def _sanitized(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-3] not in (1, 3):
             raise InputError(
-                f"images are {images.dtype} {list(images.shape)}, expected uint8 [N, C, H, W] or [C, H, W], C 1 or 3",
+                f"images are {images.dtype} {list(images.shape)}, expected uint8 [..., C, H, W], C 1 or 3",
                 "convert them with torchvision.transforms.v2.PILToTensor, before any scaling to float",
             )
         if os.getpid() != self._owner:
             self._renew()
-        batch = images if images.ndim == 4 else images[None]
-        pairs = zip(self._indices, batch.permute(0, 2, 3, 1).contiguous(), strict=False)
-        done = sorted(self._denoiser.denoise(_first(pairs, len(batch)), key=self._key), key=lambda r: r.index)
-        pixels = torch.from_numpy(np.stack([r.pixels for r in done])).permute(0, 3, 1, 2).to(images.device)
-        return pixels.contiguous() if images.ndim == 4 else pixels[0].contiguous()
+        if images.numel() == 0:
+            return images.clone()
+        batch = images.reshape(-1, *images.shape[-3:]).permute(0, 2, 3, 1).contiguous()
+        pairs = list(zip(itertools.islice(self._indices, len(batch)), batch, strict=True))
+        done = sorted(self._denoiser.denoise(pairs, key=self._key), key=lambda result: result.index)
+        pixels = torch.from_numpy(np.stack([result.pixels for result in done])).permute(0, 3, 1, 2)
+        return pixels.reshape(images.shape).contiguous().to(images.device)
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma:g}, denoiser={self._denoiser.id!r}"
-
-
-def _first(pairs: Any, count: int) -> Any:
-    return list(itertools.islice(pairs, count))

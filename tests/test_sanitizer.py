@@ -5,9 +5,12 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dpclean import Sanitizer
@@ -51,6 +54,45 @@ def test_it_works_as_a_transform_and_forked_workers_do_not_share_noise(sanitizer
     images = list(loader)
     assert all(image.dtype == torch.float32 and image.shape == (3, 32, 32) for image in images)
     assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+
+
+def test_in_a_pipeline_it_takes_what_other_v2_transforms_take_and_keeps_types(sanitizer: Sanitizer) -> None:
+    pipeline = v2.Compose([sanitizer, v2.RandomHorizontalFlip(0.0)])
+    label, box = torch.tensor(3), tv_tensors.BoundingBoxes([[1, 2, 8, 9]], format="XYXY", canvas_size=(30, 33))  # type: ignore[call-overload]
+    for image in (
+        grey(3, 30, 33),
+        tv_tensors.Image(grey(3, 30, 33)),
+        tv_tensors.Video(grey(2, 3, 30, 33)),
+        Image.new("RGB", (33, 30), (128, 128, 128)),
+        Image.new("L", (33, 30), 128),
+    ):
+        found, kept, others = pipeline(image, label, {"boxes": box, "name": "a"})
+        assert type(found) is type(image) and kept is label and others["name"] == "a"
+        assert torch.equal(others["boxes"], box)
+        before, after = (np.asarray(each).astype(int) for each in (image, found))
+        assert before.shape == after.shape and 15 < (after - before).std() < 35
+    assert type(pipeline((tv_tensors.Image(grey(1, 28, 28)), 7))) is tuple
+
+
+def test_an_empty_batch_stays_empty_and_other_modes_are_refused(sanitizer: Sanitizer) -> None:
+    assert sanitizer(grey(0, 3, 32, 32)).shape == (0, 3, 32, 32)
+    for mode in ("RGBA", "P", "1", "I;16"):
+        with pytest.raises(InputError, match="expected RGB or L"):
+            sanitizer(Image.new(mode, (32, 32)))
+
+
+def test_what_is_computed_is_what_was_given(sanitizer: Sanitizer) -> None:
+    computed = 0
+
+    def count(_: object, inputs: tuple[torch.Tensor]) -> None:
+        nonlocal computed
+        computed += inputs[0][:, 0].numel()
+
+    sanitizer._denoiser._network.register_forward_pre_hook(count)
+    for shape in ((3, 32, 32), (1, 3, 28, 28), (9, 3, 64, 64), (130, 3, 32, 32)):
+        computed = 0
+        sanitizer(grey(*shape))
+        assert computed == grey(*shape)[..., 0, :, :].numel()
 
 
 @pytest.mark.parametrize("images", [torch.zeros(3, 32, 32), grey(32, 32), grey(2, 2, 32, 32)])

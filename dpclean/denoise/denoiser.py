@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from dpclean.denoise.drift import drift_of, without
 from dpclean.denoise.graphs import Replayed
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.network import FixedLevelNetwork
-from dpclean.denoise.tiling import LEAST_STRIDE, Blend, Shapes, mirror_pad, tile_for
+from dpclean.denoise.tiling import Blend, Edges, Place, Shapes, merged, mirror_pad, tile_for
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import kernel_name, to_model_input, to_uint8
 
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # pixels in a batch that keep the device busy; found to be too many, they are halved
 PREFERRED_BATCH_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 1024 * 32 * 32}
+# pixels that are denoised in the time that a batch of another shape takes beside them
+BATCH_COST_PIXELS = {"cpu": 2 * 32 * 32, "cuda": 256 * 32 * 32}
+MOST_WAITING = 32  # full batches
+LEAST_STRIDE = 4
 
+T = TypeVar("T")
 Network = Callable[[Tensor], Tensor]
 Method = Callable[[Tensor, Network], Tensor]
 
@@ -69,16 +74,23 @@ class _Pending:
 @dataclass(slots=True)
 class _Tile:
     image: _Pending
-    top: int
-    left: int
+    place: Place
 
 
 @dataclass(slots=True)
 class _Queues:
-    """What waits for a full batch: whole images and tiles of larger ones, by tile shape."""
+    """What waits for a full batch: whole images and tiles of larger ones, by the shape that they take."""
 
-    whole: dict[tuple[int, int], list[tuple[int, Tensor]]] = field(default_factory=dict)
-    tiles: dict[tuple[int, int], list[_Tile]] = field(default_factory=dict)
+    whole: dict[Edges, list[tuple[int, Tensor]]] = field(default_factory=dict)
+    tiles: dict[Edges, list[_Tile]] = field(default_factory=dict)
+
+    @property
+    def pixels(self) -> int:
+        return sum(h * w * len(waiting) for queue in (self.whole, self.tiles) for (h, w), waiting in queue.items())
+
+    def clear(self) -> None:
+        self.whole.clear()
+        self.tiles.clear()
 
 
 @contextmanager
@@ -193,7 +205,8 @@ class Denoiser:
         self._network = self._at_level(DTYPES[self.dtype])
         self._launched = Replayed(self._network, self.device) if self.device.type == "cuda" else self._network
         self._behind = 1 if self.device.type == "cuda" else 0  # batches: a GPU has the next one while results are taken
-        tile, stride = tile_for(self._network.sample_size), max(LEAST_STRIDE, self._network.stride)
+        stride = max(LEAST_STRIDE, self._network.stride)
+        tile = tile_for(self._network.sample_size, stride)
         self.shapes = Shapes(self._find_batch_pixels(batch_pixels), tile, stride)
 
     def _at_level(self, dtype: torch.dtype) -> FixedLevelNetwork:
@@ -256,6 +269,11 @@ class Denoiser:
         """Overwritten by the next prediction where the device is a GPU."""
         return METHODS[self.method](noised, network or self._launched)
 
+    def _for(self, batch: Tensor) -> Network:
+        """What runs a batch: on a GPU, full ones are captured, as those come again."""
+        full = len(batch) == self.shapes.batch(*batch.shape[2:])
+        return self._launched if full else self._network
+
     def denoise(
         self,
         images: Iterable[tuple[int, np.ndarray | Tensor]],
@@ -267,7 +285,9 @@ class Denoiser:
     ) -> Iterator[Denoised]:
         """Noise and denoise (index, uint8 [H, W, C]) pairs, C 1 or 3; results come as their batches fill.
 
-        Batches mix images and tiles of one padded shape; what is left at the end runs in padded batches. An index's
+        Batches hold images and tiles of one padded shape. What is left at the end runs in smaller ones, and shapes that
+        few images have are padded to others, so an image's result depends also on how many images of which sizes come
+        in which order, never on what is in them. An index's
         noise is that of `dpclean.noise.add_noise` with the same key, run, index and test.
         on_batch is called after every batch, also in the middle of a large image, with how many of the images' pixels
         it has done (of a tile its share of the image). What it raises ends the work there: to stop, raise.
@@ -295,24 +315,39 @@ class Denoiser:
                     f"image {index} has {channels} channels, denoiser {self.id!r} takes grey images only",
                     "give --denoiser one that takes 3 channels",
                 )
-            shape = (self.shapes.edge(height), self.shapes.edge(width))
-            size = self.shapes.batch(*shape)
-            if height <= shape[0] and width <= shape[1]:
-                queue = queues.whole.setdefault(shape, [])
-                queue.append((index, image))
-                if len(queue) == size:
-                    yield self._run_whole(queues.whole.pop(shape), shape, draw)
-                continue
-            waiting = queues.tiles.setdefault(shape, [])
-            waiting.extend(self._tiles(index, image, draw))
-            while len(waiting) >= size:
-                batch, waiting[:size] = waiting[:size], []
-                yield self._run_tiles(batch, shape, draw)
-        for shape, whole in queues.whole.items():
-            yield self._run_whole(whole, shape, draw)
-        for shape, tiles in queues.tiles.items():
-            for start in range(0, len(tiles), self.shapes.batch(*shape)):
-                yield self._run_tiles(tiles[start : start + self.shapes.batch(*shape)], shape, draw)
+            if max(height, width) <= self.shapes.tile:
+                shape = self.shapes.lengths(height)[0], self.shapes.lengths(width)[0]
+                queues.whole.setdefault(shape, []).append((index, image))
+                for whole in self._full(queues.whole, shape):
+                    yield self._run_whole(whole, shape, draw)
+            else:
+                tiles = self._tiles(index, image, draw)
+                for tile in tiles:
+                    queues.tiles.setdefault(tile.place[2:], []).append(tile)
+                for shape in dict.fromkeys(tile.place[2:] for tile in tiles):
+                    for some in self._full(queues.tiles, shape):
+                        yield self._run_tiles(some, shape, draw)
+            if queues.pixels > MOST_WAITING * self.shapes.batch_pixels:
+                yield from self._rest(queues, draw)
+        yield from self._rest(queues, draw)
+
+    def _full(self, queue: dict[Edges, list[T]], shape: Edges) -> Iterator[list[T]]:
+        """The full batches of a shape that wait, taken out."""
+        size = self.shapes.batch(*shape)
+        while len(waiting := queue[shape]) >= size:
+            batch, waiting[:size] = waiting[:size], []
+            yield batch
+
+    def _rest(self, queues: _Queues, draw: _Draw) -> Iterator[tuple[float, Iterator[Denoised]]]:
+        """All that waits, in as few batches as it takes."""
+        cost = BATCH_COST_PIXELS[self.device.type]
+        for shape, whole in merged(queues.whole, cost):
+            for start in range(0, len(whole), size := self.shapes.batch(*shape)):
+                yield self._run_whole(whole[start : start + size], shape, draw)
+        for shape, tiles in merged(queues.tiles, cost):
+            for start in range(0, len(tiles), size := self.shapes.batch(*shape)):
+                yield self._run_tiles(tiles[start : start + size], shape, draw)
+        queues.clear()
 
     def _noised(self, images: Tensor, indices: list[int], draw: _Draw, dtype: str, out: Tensor | None = None) -> Tensor:
         """uint8 [N, H, W, C] to the model's input [N, C, H, W], in one fused pass."""
@@ -348,7 +383,7 @@ class Denoiser:
         self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw
     ) -> tuple[float, Iterator[Denoised]]:
         """One batch of images that fit into a tile, grouped by their exact shape."""
-        batch = self._blank(self.shapes.batch(*shape), *shape)
+        batch = self._blank(len(queue), *shape)
         groups: list[tuple[slice, list[int], Tensor, Tensor]] = []
         start = 0
         for image_shape in dict.fromkeys(tuple(image.shape) for _, image in queue):
@@ -364,7 +399,7 @@ class Denoiser:
                 batch[place] = mirror_pad(noised, *shape)
             groups.append((place, indices, images, noised))
             start = place.stop
-        prediction = self._predict(batch)
+        prediction = self._predict(batch, self._for(batch))
         results: list[Iterator[Denoised]] = []
         for place, indices, images, noised in groups:
             height, width = noised.shape[2:]
@@ -395,12 +430,13 @@ class Denoiser:
         height, width, _ = image.shape
         blend = Blend(self.shapes, height, width, self.device)
         pending = _Pending(index, pixels, noised, blend)
-        return [_Tile(pending, top, left) for top, left in blend.positions()]
+        return [_Tile(pending, place) for place in blend.places()]
 
     def _fill(self, batch: Tensor, tiles: list[_Tile]) -> Tensor:
         height, width = batch.shape[2:]
         for position, tile in enumerate(tiles):
-            window = tile.image.noised[0, :, tile.top : tile.top + height, tile.left : tile.left + width]
+            top, left = tile.place[:2]
+            window = tile.image.noised[0, :, top : top + height, left : left + width]
             batch[position] = mirror_pad(window, height, width)
         return batch
 
@@ -409,9 +445,10 @@ class Denoiser:
     def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> tuple[float, Iterator[Denoised]]:
         """One batch of tiles; gives the images that it completes."""
         results: list[Iterator[Denoised]] = []
-        prediction = self._predict(self._fill(self._blank(self.shapes.batch(*shape), *shape), tiles))
-        for tile, predicted in zip(tiles, prediction, strict=False):
-            whole = tile.image.blend.add(predicted, tile.top, tile.left)
+        batch = self._fill(self._blank(len(tiles), *shape), tiles)
+        prediction = self._predict(batch, self._for(batch))
+        for tile, predicted in zip(tiles, prediction, strict=True):
+            whole = tile.image.blend.add(predicted, tile.place)
             if whole is not None:
                 image = tile.image
                 leaving = _Leaving(*self._finish(image.noised, whole[None]))
@@ -425,11 +462,10 @@ class Denoiser:
         if self.dtype == "fp32":
             return Denoised(index, np.zeros(images.shape[1:], np.uint8), retried=False, finite=False)
         tiles = self._tiles(index, images[0], draw, "fp32")
-        shape = (self.shapes.edge(images.shape[1]), self.shapes.edge(images.shape[2]))
         whole: Tensor | None = None
         for tile in tiles:
-            batch = self._fill(self._blank(1, *shape, dtype=torch.float32), [tile])
-            whole = tile.image.blend.add(self._predict(batch, self._exact)[0], tile.top, tile.left)
+            batch = self._fill(self._blank(1, *tile.place[2:], dtype=torch.float32), [tile])
+            whole = tile.image.blend.add(self._predict(batch, self._exact)[0], tile.place)
         assert whole is not None
         pixels, finite = self._finish(tiles[0].image.noised, whole[None])
         return Denoised(index, pixels[0].cpu().numpy(), retried=True, finite=bool(finite[0]))

@@ -32,7 +32,7 @@ def pages(out: Path) -> list[Path]:
 
 
 def write_pages(out: Path, ledger: Ledger, source: Source, pool: WorkerPool, denoiser: Denoiser, key: bytes) -> None:
-    """Examples spread over the listing, sanitized once more with the same noise: the same pixels as in OUT."""
+    """Examples spread over the listing, sanitized once more with the same noise: OUT's, but for another rounding."""
     images = ledger.count(DONE)
     wanted = {round(i * (images - 1) / (EXAMPLES - 1)) for i in range(EXAMPLES)}
     entries = [entry_of(done) for place, done in enumerate(ledger.done()) if place in wanted]
