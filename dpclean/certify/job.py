@@ -86,7 +86,10 @@ class _Job:
         self.staging.check_apart(origin.raw)
         if origin.taken:
             self.say(origin.taken)
-        return read_subject(origin, self.options)
+        subject = read_subject(origin, self.options)
+        for remark in subject.remarks:
+            self.say(remark)
+        return subject
 
     def run(self) -> CertifyResult:
         """The result, whether the runs are done now, were begun earlier, or had been finished before."""

@@ -20,7 +20,7 @@ from dpclean.errors import InputError, Reason, UsageError, printable
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.ledger import Ledger
 from dpclean.jobs.manifest import Manifest
-from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
+from dpclean.train.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.train.inputs import check_classes, is_what_was_written, read_options, was_edited
 
 DEFAULT_HOLDOUT = 0.1
@@ -52,6 +52,7 @@ class Subject:
     train: Images
     points: Images
     point_source: str  # "test" | "split" | "holdout"
+    remarks: list[str]  # on how the folders were read, one sentence each
     raw_digest: str  # of everything readable in RAW
     train_digest: str
     points_digest: str
@@ -184,7 +185,11 @@ def read_subject(origin: Origin, options: Options) -> Subject:
     hashes = pixel_hashes(whole)
     digest = pixel_digest(whole, hashes)
     _check_digest(origin, whole, hashes, digest)
-    train, points, point_source = _divide(whole, options)
+    train, points, point_source = divide(
+        whole, test=options.test, share=options.holdout, default_share=DEFAULT_HOLDOUT, workers=options.workers
+    )
+    assert points is not None  # a share is held out where nothing else gives them
+    train = train.take(train.labels >= 0)
     check_classes(train, origin.manifest.classes if origin.manifest is not None else ())
     files = _denoiser(origin)
     train_hashes, point_hashes = pixel_hashes(train), pixel_hashes(points)
@@ -200,6 +205,7 @@ def read_subject(origin: Origin, options: Options) -> Subject:
         train=train,
         points=points,
         point_source=point_source,
+        remarks=remarks(whole, points),
         raw_digest=digest,
         train_digest=train_digest,
         points_digest=pixel_digest(points, point_hashes),
@@ -234,25 +240,6 @@ def _check_digest(origin: Origin, whole: Images, hashes: Sequence[bytes], digest
             f" the manifest says {origin.manifest.raw.pixel_digest[:16]}...",
             "restore them, name their place with --raw, or sanitize again",
         )
-
-
-def _divide(whole: Images, options: Options) -> tuple[Images, Images, str]:
-    """(D, the test points, where these come from). D is the train split, less a holdout, and has labels only."""
-    train, test_split = split(whole)
-    train = train.take(train.labels >= 0)
-    if options.test is not None:
-        points = read_images(options.test, workers=options.workers)
-        return train, _relabelled(points, train.classes), "test"
-    if test_split is not None and options.holdout is None:
-        return train, test_split, "split"
-    held = holdout(train, options.holdout or DEFAULT_HOLDOUT)
-    return train.take(~held), train.take(held), "holdout"
-
-
-def _relabelled(points: Images, classes: tuple[str, ...]) -> Images:
-    from dataclasses import replace
-
-    return replace(points, labels=match_labels(points, classes), classes=classes)
 
 
 def _denoiser(origin: Origin) -> DenoiserFiles:

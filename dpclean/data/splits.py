@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-TRAIN = "train"
-MEASURED = ("test", "val", "valid", "validation")  # the first that is there is what people measure on
+TRAIN, TEST = "train", "test"
+MEASURED = (TEST, "val", "valid", "validation")  # the first that is there is what people measure on
 SPLITS = frozenset((TRAIN, *MEASURED))
 
 

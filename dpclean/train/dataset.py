@@ -9,7 +9,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.records import ReadOptions, Sample
 from dpclean.data.source import open_source
+from dpclean.data.splits import MEASURED, TEST, TRAIN, measured_split
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError, UsageError
 
@@ -39,7 +40,8 @@ class Images:
     listed: int  # entries of the listing
     quarantined: dict[str, int]  # samples left out, by reason
     kind: Literal["folder", "shards"]
-    has_splits: bool  # every top folder is one of train, val, valid, validation, test
+    has_splits: bool  # top folders are splits (data/splits.py)
+    remarks: list[str] = field(default_factory=list)  # on how the folders were read, one sentence each
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,6 +90,7 @@ def read_images(
         quarantined=_reasons(samples),
         kind=source.kind,
         has_splits=source.has_splits,
+        remarks=source.remarks() if source.kind == "folder" else [],
     )
 
 
@@ -104,14 +107,53 @@ def _reasons(samples: list[Sample]) -> dict[str, int]:
 
 
 def split(images: Images) -> tuple[Images, Images | None]:
-    """Train and test by top folder; val, valid and validation are left aside. No test split: None.
+    """Train and test by top folder; validation stands for test where there is no test. Neither there: None.
 
     Without splits everything is train. With splits, train may come out empty.
     """
     if not images.has_splits:
         return images, None
-    train, test = (np.array([name.startswith(top) for name in images.names]) for top in ("train/", "test/"))
-    return images.take(train), images.take(test) if test.any() else None
+    tops = np.array([name.partition("/")[0] for name in images.names])
+    measured = measured_split(set(tops.tolist()))
+    return images.take(tops == TRAIN), images.take(tops == measured) if measured is not None else None
+
+
+def divide(
+    whole: Images,
+    *,
+    test: Path | None,
+    share: float | None,
+    default_share: float | None = None,
+    workers: int | None = None,
+) -> tuple[Images, Images | None, str]:
+    """(train, test, where test is from: "test", "holdout", "split" or ""): the one reading of every command.
+
+    test: a data set of its own; of one with splits, its test split. share: of train, to be held out. default_share:
+    the same where nothing else gives test images. Test labels are places in the classes of train, -1 none.
+    Raises InputError where test cannot be read or has a class that train has not.
+    """
+    train, in_split = split(whole)
+    if test is not None:
+        images = read_images(test, workers=workers)
+        return train, relabelled(split(images)[1] or images, train.classes), "test"
+    if share is None and in_split is not None:
+        return train, in_split, "split"
+    if (share := share or default_share) is not None:
+        held = holdout(train, share)
+        return train.take(~held), train.take(held), "holdout"
+    return train, None, ""
+
+
+def remarks(whole: Images, test: Images | None) -> list[str]:
+    """What a user should know about how the folders were read, one sentence each."""
+    measured = test.names[0].partition("/")[0] if test is not None and test.has_splits and len(test) else TEST
+    standing_in = [f"no split is named {TEST!r}: the test images are those of {measured!r}"]
+    return whole.remarks + (standing_in if measured in MEASURED and measured != TEST else [])
+
+
+def relabelled(images: Images, classes: Sequence[str]) -> Images:
+    """Labelled by another class list. Raises InputError where a class is not in it."""
+    return replace(images, labels=match_labels(images, classes), classes=tuple(classes))
 
 
 def match_labels(images: Images, classes: Sequence[str]) -> NDArray[np.int64]:

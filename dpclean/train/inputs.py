@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from dpclean.errors import InputError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.manifest import Manifest
 from dpclean.small_files import check_regular_file
-from dpclean.train.dataset import Images, holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
+from dpclean.train.dataset import Images, divide, match_labels, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.train.options import Options
 
 
@@ -34,6 +34,7 @@ class Inputs:
     test_digest: str | None
     shared: int  # test images that are among the training images, or among what these were made of
     unlabelled: int
+    remarks: list[str]  # on how the folders were read, one sentence each
     not_sanitized: list[str]
 
 
@@ -45,7 +46,8 @@ def read_inputs(clean: Path, options: Options) -> Inputs:
     manifest = manifests.read(clean)
     whole = read_images(clean, read_options(manifest), workers=options.workers)
     hashes = pixel_hashes(whole)
-    train, test, source = _divide(whole, options)
+    train, test, source = divide(whole, test=options.test, share=options.holdout, workers=options.workers)
+    test = test.take(test.labels >= 0) if test is not None else None
     labelled = train.take(train.labels >= 0)
     check_classes(labelled, manifest.classes if manifest is not None else ())
     train_hashes = pixel_hashes(labelled)
@@ -64,6 +66,7 @@ def read_inputs(clean: Path, options: Options) -> Inputs:
         test_digest=pixel_digest(test, test_hashes) if test is not None else None,
         shared=sum(found in known or (source == "test" and found in inherited) for found in test_hashes),
         unlabelled=len(train) - len(labelled),
+        remarks=remarks(whole, test),
         not_sanitized=_not_sanitized(clean, whole, hashes, manifest),
     )
 
@@ -74,26 +77,6 @@ def read_options(manifest: Manifest | None) -> ReadOptions:
         return ReadOptions()
     asked = manifest.parameters
     return ReadOptions(alpha_policy="drop", max_pixels=asked["max_pixels"], layout=asked["layout"])
-
-
-def _divide(whole: Images, options: Options) -> tuple[Images, Images | None, str]:
-    """(train, test, where test comes from)."""
-    train, in_split = split(whole)
-    if options.test is not None:
-        test = read_images(options.test, workers=options.workers)
-        test = split(test)[1] or test
-        return train, relabelled(test.take(test.labels >= 0), train.classes), "test"
-    if options.holdout is not None:
-        held = holdout(train, options.holdout)
-        return train.take(~held), train.take(held), "holdout"
-    if in_split is not None:
-        return train, in_split.take(in_split.labels >= 0), "split"
-    return train, None, ""
-
-
-def relabelled(images: Images, classes: Sequence[str]) -> Images:
-    """Labelled by another class list. Raises InputError where a class is not in it."""
-    return replace(images, labels=match_labels(images, classes), classes=tuple(classes))
 
 
 def check_classes(train: Images, expected: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
 from dpclean.jobs import manifest as manifests
 from dpclean.train import inputs as data
-from dpclean.train.dataset import Images, pixel_digest, pixel_hashes, read_images, split
+from dpclean.train.dataset import Images, pixel_digest, pixel_hashes, read_images, relabelled, split
 from dpclean.train.images import prepare
 from dpclean.train.init import Init, described_init, find_init
 from dpclean.train.inputs import Inputs
@@ -62,7 +62,7 @@ class Material:
         if self.options.warm_start is None:
             return None
         raw = split(read_images(self.options.warm_start, workers=self.options.workers))[0]
-        raw = data.relabelled(raw.take(raw.labels >= 0), self.inputs.train.classes)
+        raw = relabelled(raw.take(raw.labels >= 0), self.inputs.train.classes)
         hashes = pixel_hashes(raw)
         digest = pixel_digest(raw, hashes)
         inherited = ancestry_of_data(self.options.warm_start)
@@ -130,4 +130,4 @@ class Material:
             (gaps, f"what the model was made of is not known in full: {gaps}"),
         ]
         reasons = [f"not certifiable: {reason}" for reason in self.not_certifiable()]
-        return reasons + [sentence for applies, sentence in said if applies]
+        return reasons + found.remarks + [sentence for applies, sentence in said if applies]

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 import dpclean
 from dpclean.errors import InputError, UsageError
 from dpclean.jobs import manifest as manifests
-from dpclean.train.dataset import holdout, match_labels, pixel_digest, pixel_hashes, read_images, split
+from dpclean.train.dataset import divide, holdout, match_labels, pixel_digest, pixel_hashes, read_images, remarks, split
 from tests.data.pictures import noise, saved, to_image, write, write_png
 from tests.networks import make_transparent
 
@@ -60,6 +60,32 @@ def test_splits_are_told_by_top_folder_and_validation_is_left_aside(tmp_path: Pa
     train, test = split(read_images(tmp_path, workers=1))
     assert test is not None and (train.names, test.names) == (["train/cat/0.png"], ["test/cat/0.png"])
     assert train.classes == test.classes == ("cat",)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_stands_for_test_where_there_is_none_and_it_is_said(tmp_path: Path, name: str) -> None:
+    for place, split_name in enumerate(("train", name)):
+        write_png(tmp_path / split_name / "cat" / "0.png", seed=place)
+    write_png(tmp_path / "annotations" / "x" / "1.png", seed=9)
+    whole = read_images(tmp_path, workers=1)
+    train, test, source = divide(whole, test=None, share=None, default_share=0.1)
+    assert test is not None and source == "split"
+    assert (train.names, test.names) == (["train/cat/0.png"], [f"{name}/cat/0.png"])
+    beside, standing_in = remarks(whole, test)
+    assert "'annotations'" in beside and f"those of '{name}'" in standing_in
+    write_png(tmp_path / "test" / "cat" / "0.png", seed=7)
+    whole = read_images(tmp_path, workers=1)
+    test = split(whole)[1]
+    assert test is not None and test.names == ["test/cat/0.png"] and len(remarks(whole, test)) == 1
+
+
+def test_a_data_set_of_its_own_for_testing_is_read_by_its_test_split(tmp_path: Path) -> None:
+    for place, name in enumerate(("a/train/cat", "a/train/dog", "b/train/cat", "b/test/dog", "b/other/x")):
+        write_png(tmp_path / name / "0.png", seed=place)
+    whole = read_images(tmp_path / "a", workers=1)
+    train, test, source = divide(whole, test=tmp_path / "b", share=0.5, workers=1)
+    assert test is not None and source == "test" and train.classes == test.classes == ("cat", "dog")
+    assert (test.names, test.labels.tolist()) == (["test/dog/0.png"], [1])
 
 
 def test_without_splits_everything_is_train(tmp_path: Path) -> None:
