@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -61,6 +62,7 @@ def main() -> None:
             turn = Round(sources["shards" if number % SHARD_ROUNDS == 0 else "folder"], Path(place) / str(number), pool)
             wrong, hung = turn.result(asked.patience)
             counts.update(rounds=1, images=turn.moved, wrong_images=wrong, wrong_rounds=wrong > 0, hung_rounds=hung)
+            shutil.rmtree(turn.out, ignore_errors=True)
             if hung:
                 threading.Thread(target=pool.close, daemon=True).start()
                 pool = WorkerPool(2, OPTIONS)

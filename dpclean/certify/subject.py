@@ -14,6 +14,7 @@ import numpy as np
 
 from dpclean.certify.options import Options
 from dpclean.data.ancestry import Ancestry
+from dpclean.data.names import to_bytes, to_text
 from dpclean.data.records import ReadOptions
 from dpclean.denoise.loading import BUNDLED, DenoiserFiles, find_denoiser
 from dpclean.errors import InputError, Reason, UsageError, printable
@@ -133,7 +134,7 @@ def find_origin(path: Path, options: Options) -> Origin:
 def _raw_of(clean: Path, manifest: Manifest) -> Path:
     """Where a manifest says that its raw data are. Raises InputError where `sanitize` cannot have written that."""
     try:
-        raw = Path(os.path.normpath(clean / manifest.raw.path))
+        raw = Path(os.path.normpath(clean / os.fsdecode(to_bytes(manifest.raw.path))))
         places = raw.resolve(), clean.resolve()
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
@@ -170,7 +171,7 @@ def _origin_of_raw(path: Path, options: Options) -> Origin:
 
 def _unfinished(clean: Path) -> frozenset[str]:
     with closing(Ledger(clean / manifests.LEDGER_NAME, writable=False)) as ledger:
-        return frozenset(os.fsdecode(name) for name, reason in ledger.quarantined() if reason == Reason.NOT_FINITE)
+        return frozenset(to_text(name) for name, reason in ledger.quarantined() if reason == Reason.NOT_FINITE)
 
 
 def read_subject(origin: Origin, options: Options) -> Subject:

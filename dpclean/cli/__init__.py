@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import sys
@@ -23,6 +24,9 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this; the next file opened would take its number
             setattr(sys, name, open(os.devnull, "w"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names from elsewhere must print where the locale has no such letters
+            stream.reconfigure(errors="backslashreplace")
     stop_on_signals()
     wait_passively()
     sys.exit(run(sys.argv[1:] or ["--help"]))

@@ -6,6 +6,8 @@ import hashlib
 import struct
 from typing import TYPE_CHECKING
 
+from dpclean.data.names import to_bytes
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -21,7 +23,7 @@ def pixel_sha256(pixels: NDArray[np.uint8]) -> bytes:
 
 def identity_of(index: int, name: str, planes: bytes = b"") -> bytes:
     """What a worker echoes of what it was asked, so that no answer can pass for another's; 16 bytes."""
-    encoded = name.encode("utf-8", "surrogateescape")
+    encoded = to_bytes(name)
     digest = hashlib.blake2b(_NAME.pack(index, len(encoded)) + encoded, digest_size=16)
     digest.update(planes)
     return digest.digest()
@@ -35,7 +37,7 @@ class PixelDigest:
 
     def update(self, index: int, name: str, label: int, shape: tuple[int, ...], pixel_sha256: bytes) -> None:
         """Adds the next sample; shape is (H, W, C), label -1 for none."""
-        encoded = name.encode("utf-8", "surrogateescape")
+        encoded = to_bytes(name)
         self._hash.update(_NAME.pack(index, len(encoded)) + encoded + _REST.pack(label, *shape) + pixel_sha256)
 
     def hexdigest(self) -> str:

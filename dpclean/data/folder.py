@@ -10,7 +10,7 @@ from typing import Literal
 from dpclean.data.files import check_there, identity_of_folder
 from dpclean.data.formats import OUTPUT_ENDINGS, READ_ENDINGS, split_ending
 from dpclean.data.listing import Listing, is_folder
-from dpclean.data.names import to_bytes, to_text
+from dpclean.data.names import is_text, to_bytes, to_text
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.splits import split_names
 from dpclean.data.workers import WorkerPool
@@ -33,6 +33,7 @@ class FolderSource:
         self._beside = tuple(top for top in tops if top not in splits) if splits else ()
         inner = {name for split in splits for name in self._folders(split)}
         self.classes = tuple(sorted(inner, key=to_bytes) if splits else tops)
+        self._check_classes()
         self._labels = {name: label for label, name in enumerate(self.classes)}
 
     def entries(self) -> Iterator[Entry]:
@@ -70,6 +71,12 @@ class FolderSource:
         except KeyError as error:
             message = f"{self.root} got the folder {parts[place]!r} while it was listed"
             raise InputError(message, "wait until nobody writes to it, then give the same command again") from error
+
+    def _check_classes(self) -> None:
+        for name in self.classes:
+            if not is_text(name):
+                message = f"{str(self.root)!r} has the class {name!r}, whose name is no UTF-8"
+                raise InputError(message, "rename that folder: manifests and models hold names of classes as text")
 
     def _folders(self, below: str = "") -> list[str]:
         """Names of the visible folders in a folder below root in byte order; none where it cannot be listed."""

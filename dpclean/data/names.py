@@ -11,3 +11,8 @@ def to_text(name: bytes) -> str:
 def to_bytes(name: str) -> bytes:
     """The bytes that to_text was given."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.files import Unusable, open_regular
+from dpclean.data.names import is_text, to_bytes
 from dpclean.data.records import ReadOptions
 from dpclean.data.shard_header import BadShard, Header, Tensor, read_header
 from dpclean.errors import Reason
@@ -178,6 +179,8 @@ def _class_names(header: Header) -> tuple[str, ...]:
         raise BadShard("has class_names that are no JSON") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise BadShard("has class_names that are no list of different strings")
+    if not all(map(is_text, names)):
+        raise BadShard("has class_names that are no UTF-8")
     return tuple(names)
 
 
@@ -187,7 +190,7 @@ def _has_rows(tensor: Tensor, rows: int) -> bool:
 
 
 def _open(root: Path, name: str, follow_links: bool) -> int:
-    return open_regular(os.fsencode(root), name.encode("utf-8", "surrogateescape"), follow_links)
+    return open_regular(os.fsencode(root), to_bytes(name), follow_links)
 
 
 def _identity(descriptor: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.files import Unusable
+from dpclean.data.names import to_bytes
 from dpclean.data.records import Entry, Sample, Written
 from dpclean.data.shard import CLASS_NAMES, IMAGES, LABEL_DTYPES, LABELS, Shard
 from dpclean.data.shard_header import Tensor, write_header
@@ -70,7 +71,7 @@ class _Output:
     def __init__(self, shard: Shard, source: ShardSource, root: Path) -> None:
         self._shard = shard
         self._root = root
-        self._path = os.path.join(os.fsencode(root), shard.name.encode("utf-8", "surrogateescape"))
+        self._path = os.path.join(os.fsencode(root), to_bytes(shard.name))
         self._carried = source.carried(shard)
         self._metadata = {CLASS_NAMES: json.dumps(list(shard.class_names))} if shard.class_names else {}
         self._reserve = len(write_header(self._tensors(shard.rows, 0), self._metadata))  # fewer rows need no more

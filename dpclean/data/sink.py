@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dpclean.data.encode import output_format
 from dpclean.data.formats import OUTPUT_ENDINGS, split_ending
+from dpclean.data.names import to_bytes
 from dpclean.data.records import Entry, ReadOptions, Sample, Written
 from dpclean.data.shard_sink import ShardSink
 from dpclean.data.shards import ShardSource
@@ -80,7 +81,7 @@ class FolderSink:
     def _make_folder(self, folder: str) -> None:
         if folder in self._folders:
             return
-        path = os.path.join(os.fsencode(self._root), folder.encode("utf-8", "surrogateescape"))
+        path = os.path.join(os.fsencode(self._root), to_bytes(folder))
         with writing(path):
             os.makedirs(path, exist_ok=True)
         self._folders.add(folder)

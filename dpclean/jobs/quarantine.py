@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from dpclean.errors import InputError
@@ -22,6 +21,6 @@ def list_quarantined(out: Path) -> list[tuple[str, str]]:
         raise InputError(f"{str(out)!r} has no ledger", "give a folder that 'dpclean sanitize' made")
     ledger = Ledger(path, writable=False)
     try:
-        return [(os.fsdecode(name), reason) for name, reason in ledger.quarantined()]
+        return [(name.decode("utf-8", "surrogateescape"), reason) for name, reason in ledger.quarantined()]
     finally:
         ledger.close()

@@ -63,7 +63,7 @@ def seal(
         sanitized=options.sigma > 0,
         parameters=ledger.known("parameters", dict),
         raw=manifests.Raw(
-            path=os.path.relpath(raw, out),
+            path=os.fsencode(os.path.relpath(raw, out)).decode("utf-8", "backslashreplace"),  # JSON holds text alone
             kind=source.kind,
             listed=ledger.count(),
             images=ledger.count(DONE),

@@ -16,7 +16,7 @@ from dpclean.data.source import open_source
 from dpclean.data.worker import read
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError, Reason
-from tests.data.pictures import by_name, noise, read_all, write, write_png
+from tests.data.pictures import noise, read_all, write, write_png
 from tests.data.test_listing import unprivileged
 
 OPTIONS = ReadOptions()
@@ -225,17 +225,6 @@ def test_no_permission() -> None:
         write_png(Path(folder, "x.png")).chmod(0)
         with unprivileged():
             assert outcome(Path(folder), "x.png") is Reason.UNREADABLE
-
-
-def test_a_class_of_a_name_that_is_no_utf8(tmp_path: Path) -> None:
-    folder = os.path.join(os.fsencode(tmp_path), b"\xff")
-    os.mkdir(folder)
-    write_png(Path(os.fsdecode(folder)) / "x.png", seed=3)
-    source = open_source(tmp_path, OPTIONS)
-    assert source.classes == ("\udcff",)
-    assert by_name(list(source.entries()))["\udcff/x.png"].label == 0
-    with WorkerPool(1, OPTIONS) as pool:
-        np.testing.assert_array_equal(read_all(source, pool)[0].pixels, noise(seed=3))
 
 
 def test_a_linked_class_is_a_class_where_links_are_followed(tmp_path: Path) -> None:
