@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.numpy import load_file, save_file
 
+import dpclean
+from dpclean.build import build
 from dpclean.certify.data import Data
 from dpclean.certify.method import make_method
 from dpclean.certify.options import Options
-from dpclean.certify.runner import Runner
+from dpclean.certify.runner import Runner, engine
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_terms
 from dpclean.certify.trainer_command import RunFailed
@@ -53,6 +56,13 @@ def test_a_run_depends_on_its_number_only(raw: Path, tmp_path: Path, transparent
     finally:
         torch.set_num_threads(threads)
     assert first[1][1] != first[2][1]
+
+
+def test_the_engine_names_the_code_and_its_libraries(raw: Path, tmp_path: Path, transparent: str) -> None:
+    versions = engine(make_runner(raw, tmp_path, transparent).denoiser, 1)["versions"]
+    assert versions["dpclean"] == build() != dpclean.__version__
+    assert (versions["torch"], versions["numpy"]) == (torch.__version__, np.__version__)
+    assert torchvision.__version__.partition("+")[0] == versions["torchvision"]
 
 
 SPY = """
