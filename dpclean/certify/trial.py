@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
@@ -20,7 +21,11 @@ from dpclean.noise.keys import draw_key
 
 
 def trial(
-    clean: str | os.PathLike[str] = "clean", out: str | os.PathLike[str] = "certificate", **options: Unpack[Given]
+    clean: str | os.PathLike[str] = "clean",
+    out: str | os.PathLike[str] = "certificate",
+    *,
+    say: Callable[[str], None] | None = None,
+    **options: Unpack[Given],
 ) -> Trial:
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
     import torch
@@ -30,6 +35,8 @@ def trial(
     asked = options_of(Options, "certify", options)
     origin = find_origin(Path(clean), asked)
     Staging(Path(out)).check_apart(clean, asked.raw, asked.test, asked.denoiser, asked.init, origin.raw)
+    if say is not None and origin.taken:
+        say(origin.taken)
     subject = read_subject(origin, asked)
     terms = make_terms(subject, asked)
     check_terms(terms)

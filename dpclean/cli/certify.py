@@ -244,7 +244,7 @@ def certify(
     if dry_run:
         from dpclean.certify.trial import trial as look_ahead
 
-        trial = look_ahead(clean, out, **options)
+        trial = look_ahead(clean, out, say=said(quiet), **options)
         tell(trial, _tell_trial, json=json)
         return
     from dpclean.certify import job

@@ -230,8 +230,9 @@ def test_what_a_manifest_decides_is_said_first(
         certify(clean, tmp_path / "out", denoiser=transparent, say=said.append, **FEW)
     assert len(said) == 1 and str(raw) in said[0] and "limit 26" in said[0] and "sigma is 0.25" in said[0]
     command = ["certify", str(clean), "--out", str(tmp_path / "out"), "--denoiser", transparent, "--runs=6"]
-    assert run([*command, "--bound=union", "--alpha=0.1", "--device=cpu"]) == 3
-    assert f"raw ones in {str(raw)!r}" in capsys.readouterr().err
+    for more in ([], ["--dry-run"]):
+        assert run([*command, *more, "--bound=union", "--alpha=0.1", "--device=cpu"]) == 3
+        assert f"raw ones in {str(raw)!r}" in capsys.readouterr().err
 
 
 # -- a class that has lost its images
