@@ -69,13 +69,13 @@ def _in_notebook() -> bool:
 
 
 def _plain() -> Show:
-    last, told = time.monotonic(), -1
+    last, told = time.monotonic(), (-1, "")
 
     def show(step: Step) -> None:
         nonlocal last, told
-        due = time.monotonic() - last >= PLAIN_SECONDS or step.finished == step.total
-        if due and step.finished != told:
-            last, told = time.monotonic(), step.finished
+        ended = step.finished == step.total != told[0]
+        if ended or (time.monotonic() - last >= PLAIN_SECONDS and (step.finished, step.said) != told):
+            last, told = time.monotonic(), (step.finished, step.said)
             sys.stderr.write(f"dpclean: {step.finished}/{step.total} {step.unit}, {step.said}\n")
 
     return show

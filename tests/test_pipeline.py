@@ -20,13 +20,13 @@ from safetensors.numpy import load_file, save_file
 
 import dpclean
 from dpclean.data.ancestry import read_ancestry
-from dpclean.errors import ConflictError, InputError, UsageError
+from dpclean.errors import ConflictError, InputError, Interrupted, UsageError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.quarantine import list_quarantined
 from dpclean.noise import add_noise
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.pipeline import plan
-from dpclean.pipeline.results import SanitizeResult
+from dpclean.pipeline.results import Progress, SanitizeResult
 from tests.networks import make_denoiser, make_transparent
 
 SIGMA, SEED = 0.25, 7
@@ -477,6 +477,28 @@ def test_the_umask_is_kept_by_every_file_and_folder(tmp_path: Path, small: str) 
     assert len(made) > 10 and [path for path in made if path.stat().st_mode & 0o077] == []
 
 
+def test_a_signal_in_the_middle_of_a_large_image_stops_there_and_what_is_finished_is_saved(
+    tmp_path: Path, small: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "raw" / "a.png", picture(1))
+    save(tmp_path / "raw" / "b.png", picture(2, (700, 700, 3)))
+    seen: list[float] = []
+
+    def interrupt(step: Progress) -> None:
+        seen.append(step.pixels[0])
+        if step.pixels[0] > 100_000:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dpclean.pipeline.work.CHUNK_PIXELS", 1)  # each image is a chunk
+        with pytest.raises(Interrupted, match="after 1 of 2 inputs"):
+            sanitize(tmp_path / "raw", tmp_path / "out", small, batch_size=16, progress=interrupt)
+        assert "stopping" in capfd.readouterr().err
+        assert 100_000 < max(seen) < 200_000 and ledger_rows(tmp_path / "out") == 1
+        result = sanitize(tmp_path / "raw", tmp_path / "out", small, batch_size=16)
+    assert result.images == 2 and not result.already_complete
+
+
 FULL_DISK = """
 mount -t tmpfs -o size=200k tmpfs {disk} || exit 77
 {command}; echo $?
@@ -607,6 +629,27 @@ def test_a_dry_run_tells_and_touches_nothing(tmp_path: Path, transparent: str) -
     ahead = plan(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
     assert (ahead.listed, ahead.classes, ahead.kind) == (12, ["a", "b"], "folder")
     assert ahead.bytes > 0 and nothing_left(tmp_path)
+
+
+def test_a_dry_run_denoises_a_part_of_what_is_large_and_tells_of_the_whole(
+    tmp_path: Path, transparent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dpclean.denoise.denoiser import Denoiser
+
+    for name in "abc":
+        save(tmp_path / "raw" / f"{name}.png", np.zeros((1500, 1400, 3), np.uint8))
+    denoised: list[int] = []
+    real = Denoiser.denoise
+
+    def counting(self: Denoiser, images: Any, **more: Any) -> Any:
+        images = list(images)
+        denoised.extend(image.shape[0] * image.shape[1] for _, image in images)
+        return real(self, images, **more)
+
+    monkeypatch.setattr(Denoiser, "denoise", counting)
+    ahead = plan(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
+    assert ahead.megapixels == 6.3 and ahead.bytes == 3 * 1500 * 1400 * 3 and ahead.unusable_in_sample == 0
+    assert 0 < sum(denoised) <= 4 * 512 * 512 and ahead.seconds > 0
 
 
 def test_the_report_shows_examples_beside_out(tmp_path: Path, small: str) -> None:

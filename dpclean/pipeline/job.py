@@ -34,11 +34,16 @@ from dpclean.progress import shown_as_asked
 from dpclean.threads import choose_threads, computing_with
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dpclean.denoise.denoiser import Denoiser
     from dpclean.denoise.loading import DenoiserFiles
 
 LIBRARIES = ("torch", "diffusers", "numpy", "pillow", "safetensors")
 SAMPLED_BY_PLAN = 64
+LOOKED_AT_PIXELS = 1 << 26  # by a look ahead, at most, but for one image
+TRIED_EDGE, TRIED_PIXELS = 512, 1 << 18  # of these, what is denoised to see how long it takes
 
 
 def sanitize(
@@ -358,24 +363,36 @@ class _Job:
             self._loaded(self._parameters()[0], threads) as denoiser,
         ):
             first = itertools.islice(self._entries(source), SAMPLED_BY_PLAN)
-            samples = list(source.samples(first, pool))
-            pairs = [(sample.entry.index, sample.pixels) for sample in samples if sample.pixels is not None]
+            sampled = pixels = values = tried = 0
+            usable: list[tuple[int, NDArray[np.uint8]]] = []  # none larger than a few tiles, together a few batches
+            for sample in source.samples(first, pool):
+                sampled += 1
+                if sample.pixels is None:
+                    continue
+                height, width, _ = sample.pixels.shape
+                pixels, values = pixels + height * width, values + sample.pixels.size
+                part = sample.pixels[:TRIED_EDGE, :TRIED_EDGE].copy()
+                usable.append((sample.entry.index, part if tried < TRIED_PIXELS else part[:0]))
+                tried += usable[-1][1].shape[0] * part.shape[1]
+                if pixels > LOOKED_AT_PIXELS:
+                    break
+            pairs = [pair for pair in usable if pair[1].size]
             key = draw_key()
             list(denoiser.denoise(pairs, key=key))  # the first pass pays for what is set up once
             begun = time.monotonic()
             list(denoiser.denoise(pairs, key=key))
-            seconds = time.monotonic() - begun
-        share = listed / max(1, len(samples))
+            seconds = (time.monotonic() - begun) * pixels / max(1, tried)
+        share = listed / max(1, sampled)
         return Plan(
             out=str(self.out),
             listed=listed,
             classes=list(source.classes),
             kind=source.kind,
-            sampled=len(samples),
-            unusable_in_sample=len(samples) - len(pairs),
-            megapixels=round(sum(p.shape[0] * p.shape[1] for _, p in pairs) * share / 1e6, 3),
+            sampled=sampled,
+            unusable_in_sample=sampled - len(usable),
+            megapixels=round(pixels * share / 1e6, 3),
             seconds=round(seconds * share, 1),
-            bytes=int(sum(p.size for _, p in pairs) * share),
+            bytes=int(values * share),
         )
 
 

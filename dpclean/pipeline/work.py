@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -38,8 +39,8 @@ def work_off(
 ) -> None:
     """Sanitize the samples that are still pending, in the order of the listing.
 
-    Raises Interrupted after a signal and InputError when too many inputs were bad; either way what is finished is
-    committed.
+    Raises Interrupted after a signal, at the end of a batch, and InputError when too many inputs were bad; either way
+    what is finished is committed.
     """
     total = ledger.count()
     start = finished = total if (pending := ledger.first_pending()) is None else pending
@@ -47,25 +48,45 @@ def work_off(
     no_image = ledger.count(LEFT_BEHIND)
     begun = committed = time.monotonic()
     outcomes: list[Outcome] = []
+
+    def tell(done: float = 0.0, pixels: int = 0, images: int = 0) -> None:
+        under_way = images * done / max(pixels, 1)
+        rate = (finished - start + under_way) / max(time.monotonic() - begun, 1e-9)
+        progress(Progress(finished, total, quarantined, rate, under_way=under_way, pixels=(done, pixels)))
+
+    def commit() -> None:
+        nonlocal quarantined, no_image, outcomes, committed
+        _commit(ledger, sink, outcomes, retried)
+        quarantined += sum(outcome.status == QUARANTINED for outcome in outcomes)
+        no_image += sum(outcome.status == LEFT_BEHIND for outcome in outcomes)
+        outcomes, committed = [], time.monotonic()
+
     with first_signal() as interrupted:
         for chunk in chunks(samples, denoiser.shapes.batch(32, 32)):
-            results = _denoised(chunk, denoiser, key)
+            try:
+                results = _denoised(chunk, denoiser, key, interrupted, tell)
+            except _Stopped as error:
+                commit()
+                raise _interrupted(finished, total) from error
             outcomes.extend(_outcome(sample, results.get(sample.entry.index), sink) for sample in chunk)
             retried += sum(result.retried for result in results.values())
             finished += len(chunk)
             if finished < total and not interrupted.is_set() and time.monotonic() - committed < COMMIT_SECONDS:
                 continue
-            _commit(ledger, sink, outcomes, retried)
-            quarantined += sum(outcome.status == QUARANTINED for outcome in outcomes)
-            no_image += sum(outcome.status == LEFT_BEHIND for outcome in outcomes)
-            outcomes, committed = [], time.monotonic()
-            progress(Progress(finished, total, quarantined, (finished - start) / max(committed - begun, 1e-9)))
+            commit()
+            tell()
             if quarantined > options.bad_limit(total - no_image):
                 raise too_many_bad(ledger.reasons(), total - no_image, options.max_bad)
             if interrupted.is_set() and finished < total:
-                raise Interrupted(
-                    f"stopped after {finished} of {total} inputs, all of them saved", "the same command goes on"
-                )
+                raise _interrupted(finished, total)
+
+
+class _Stopped(Exception):
+    """A signal came while a chunk was denoised; what of it is done is dropped, so that it is formed again alike."""
+
+
+def _interrupted(finished: int, total: int) -> Interrupted:
+    return Interrupted(f"stopped after {finished} of {total} inputs, all of them saved", "the same command goes on")
 
 
 def too_many_bad(reasons: Mapping[str, int], images: int, allowed: str) -> InputError:
@@ -98,9 +119,26 @@ def chunks(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
         yield chunk
 
 
-def _denoised(chunk: list[Sample], denoiser: Denoiser, key: bytes) -> dict[int, Denoised]:
-    pairs = ((sample.entry.index, sample.pixels) for sample in chunk if sample.pixels is not None)
-    return {result.index: result for result in denoiser.denoise(pairs, key=key, run=SANITIZE_RUN)}
+def _denoised(
+    chunk: list[Sample],
+    denoiser: Denoiser,
+    key: bytes,
+    interrupted: threading.Event,
+    tell: Callable[[float, int, int], None],
+) -> dict[int, Denoised]:
+    """The chunk's results, by index. Raises _Stopped at the end of a batch."""
+    pairs = [(sample.entry.index, sample.pixels) for sample in chunk if sample.pixels is not None]
+    pixels, done = sum(image.shape[0] * image.shape[1] for _, image in pairs), 0.0
+
+    def on_batch(count: float) -> None:
+        nonlocal done
+        done += count
+        if interrupted.is_set() and done < pixels - 0.5:
+            raise _Stopped
+        tell(done, pixels, len(chunk))
+
+    results = denoiser.denoise(pairs, key=key, run=SANITIZE_RUN, on_batch=on_batch)
+    return {result.index: result for result in results}
 
 
 def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
