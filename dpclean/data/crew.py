@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dpclean.data.process import WorkerDied, WorkerProcess
 from dpclean.data.records import ReadOptions
-from dpclean.errors import InternalError
+from dpclean.errors import InternalError, SetupError
 
 
 class Job(Protocol):
@@ -36,6 +36,7 @@ class Slot:
         self._lock = threading.Lock()
         self._closed = False
         self.process: WorkerProcess | None = None
+        self.room: int | None = None  # bytes that one image may take in the worker started last
 
     def worker(self) -> WorkerProcess:
         """The worker, a new one after discard. Raises SetupError, and WorkerDied after close."""
@@ -45,7 +46,7 @@ class Slot:
                 if self._closed:  # its pipes are closed, and their numbers may be another file's by now
                     started.kill()
                     raise WorkerDied
-                self.process = started
+                self.process, self.room = started, started.room
         return self.process
 
     def discard(self) -> None:
@@ -80,12 +81,19 @@ class Crew:
         self._jobs.put(job)
         if len(self._threads) < len(self._slots):
             thread = threading.Thread(target=self._serve, args=(self._slots[len(self._threads)],), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise SetupError("no thread can be started", "raise the limits (ulimit -u, ulimit -v)") from error
             self._threads.append(thread)
-            thread.start()
 
     def pids(self) -> list[int]:
         """Processes of the workers that were started and not discarded."""
         return [process.pid for process in [slot.process for slot in self._slots] if process is not None]
+
+    def room(self) -> int | None:
+        """Bytes that one image may take, in the narrowest of the workers that were started; None before."""
+        return min((slot.room for slot in self._slots if slot.room is not None), default=None)
 
     def close(self) -> None:
         """Ends threads and workers; jobs not done are dropped."""

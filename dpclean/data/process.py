@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import sysconfig
 import time
 from pathlib import Path
 
-from dpclean.data.protocol import HELLO
+from dpclean.data.protocol import HELLO, ROOM
 from dpclean.data.records import ReadOptions
 from dpclean.errors import SetupError
 
 START_SECONDS = 120.0
+LEAST_ROOM = 64 << 20  # with less even small images fail
+_RAISE_IT = "raise it, as with 'ulimit -v unlimited'; the same command goes on"
 _READ_BYTES = 1 << 18
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 _INSTALLED = _PACKAGE_PARENT in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
@@ -58,12 +61,17 @@ class WorkerProcess:
         self._buffer = b""
         self._used = 0
         try:
-            started = self.read(len(HELLO), time.monotonic() + START_SECONDS) == HELLO
+            deadline = time.monotonic() + START_SECONDS
+            started = self.read(len(HELLO), deadline) == HELLO
+            (self.room,) = ROOM.unpack(self.read(ROOM.size, deadline))  # bytes that one image may take
         except (WorkerDied, WorkerLate):
             started = False
         if not started:
             self.kill()
             raise _cannot_start()
+        if self.room < LEAST_ROOM:
+            self.kill()
+            raise SetupError(f"the limit on memory (ulimit -v) leaves {self.room >> 20} MiB for an image", _RAISE_IT)
 
     @property
     def pid(self) -> int:
@@ -154,4 +162,8 @@ def _as_json(options: ReadOptions) -> str:
 
 
 def _cannot_start() -> SetupError:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        message = f"a decoding worker does not start within the limit on memory of {limit >> 20} MiB (ulimit -v)"
+        return SetupError(message, _RAISE_IT)
     return SetupError("a decoding worker does not start", "see what `python -m dpclean.data.worker 0 {}` says")

@@ -11,7 +11,8 @@ import struct
 
 from dpclean.errors import Reason
 
-HELLO = b"dpclean worker 1\n"
+HELLO = b"dpclean worker 2\n"
+ROOM = struct.Struct("<q")  # follows HELLO: bytes that one image may take, within the limits that the system sets
 
 REQUEST = struct.Struct("<cI")  # DECODE or ENCODE, length of the JSON
 DECODE = b"D"  # {"root": ..., "identity": [device, inode], "files": [[number, index, name], ...]}

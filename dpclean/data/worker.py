@@ -33,6 +33,7 @@ from dpclean.data.protocol import (
     REASONS,
     REQUEST,
     RESULT,
+    ROOM,
     WRITTEN,
 )
 from dpclean.data.records import ReadOptions
@@ -49,17 +50,20 @@ def main() -> None:
     die_with(parent)
     Image.MAX_IMAGE_PIXELS = None  # --max-pixels is checked before Pillow opens anything
     requests, answers = _take_pipes()
-    limit = _memory() + options.decode_memory
-    answers.write(HELLO)
+    used, (_, hard) = _memory(), resource.getrlimit(resource.RLIMIT_AS)
+    limit = used + options.decode_memory
+    if hard != resource.RLIM_INFINITY:  # nobody may have more than that
+        limit = min(limit, hard)
+    answers.write(HELLO + ROOM.pack(limit - used))
     answers.flush()
     while header := requests.read(REQUEST.size):
         kind, length = REQUEST.unpack(header)
         request = json.loads(requests.read(length))
         if kind == DECODE:
-            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
             _decode_all(request, options, answers)
         else:
-            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
             _encode_all(request, requests, answers)
 
 

@@ -65,6 +65,13 @@ class WorkerPool:
         """The decoders that were started."""
         return self._decoders.pids()
 
+    def remarks(self) -> list[str]:
+        """What a user should know about the decoders that were started, one sentence each."""
+        room, asked = self._decoders.room(), self.options.decode_memory
+        if room is None or room >= asked:
+            return []
+        return [f"the limit on memory (ulimit -v) leaves {room >> 20} of the {asked >> 20} MiB of --decode-memory"]
+
     def decode(self, root: Path, entries: Iterable[Entry], identity: tuple[int, int] | None = None) -> Iterator[Sample]:
         """The samples of entries below root, in the same order. Raises SetupError when no worker starts.
 

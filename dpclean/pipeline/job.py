@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -123,7 +123,8 @@ class _Job:
             self.staging.discard()  # nothing can come of it; the workers, who may still be writing, are gone by now
             raise
         self.staging.commit()
-        return self._result(manifest, sanitized=sanitized, source=source, report=pages)
+        remarks = source.remarks() + pool.remarks()
+        return self._result(manifest, sanitized=sanitized, hidden=source.hidden, remarks=remarks, report=pages)
 
     # -- what is there already
 
@@ -331,7 +332,8 @@ class _Job:
         report: list[str],
         already_complete: bool = False,
         sanitized: int = 0,
-        source: Source | None = None,
+        hidden: int = 0,
+        remarks: Sequence[str] = (),
     ) -> SanitizeResult:
         seconds = time.monotonic() - self.begun
         return SanitizeResult(
@@ -340,7 +342,7 @@ class _Job:
             images=manifest.output.images,
             quarantined=manifest.quarantined,
             left_behind=manifest.left_behind,
-            hidden=source.hidden if source else 0,
+            hidden=hidden,
             not_finite_retried=manifest.not_finite_retried,
             already_complete=already_complete,
             seconds=round(seconds, 3),
@@ -348,7 +350,7 @@ class _Job:
             device=manifest.denoiser.device,
             dtype=manifest.denoiser.dtype,
             kernel=manifest.host["kernel"],
-            warnings=_warnings(manifest) + (source.remarks() if source else []),
+            warnings=[*_warnings(manifest), *remarks],
             report=report,
         )
 

@@ -90,7 +90,7 @@ def read_images(
         quarantined=_reasons(samples),
         kind=source.kind,
         has_splits=source.has_splits,
-        remarks=source.remarks() if source.kind == "folder" else [],
+        remarks=(source.remarks() if source.kind == "folder" else []) + pool.remarks(),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpclean.data import workers
+from dpclean.data import process, workers
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
@@ -228,3 +228,43 @@ def test_a_module_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     with WorkerPool(1, ReadOptions()) as pool:
         check_all_but(list(pool.decode(tmp_path / "raw", entries)), 0, None)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from dpclean.data.source import ReadOptions, open_source
+from dpclean.data.workers import WorkerPool
+hard = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+source = open_source(Path(sys.argv[1]), ReadOptions())
+with WorkerPool(1, ReadOptions()) as pool:
+    samples = source.samples(source.entries(), pool)
+    first = next(samples)
+    limits = Path(f"/proc/{pool.decoder_pids()[0]}/limits").read_text()
+    print([sample.reason for sample in (first, *samples)], pool.remarks())
+print(next(line for line in limits.splitlines() if line.startswith("Max address space")))
+"""
+
+
+def limited(root: Path, hard: int) -> subprocess.CompletedProcess[str]:
+    """Reading root in a process whose memory is limited to so many bytes, for good."""
+    return subprocess.run([sys.executable, "-c", LIMITED, str(root), str(hard)], capture_output=True, text=True)
+
+
+def test_a_limit_on_memory_stays_and_is_said_where_it_is_below_what_was_asked(tmp_path: Path) -> None:
+    make_folder(tmp_path, 3)
+    wide, narrow = limited(tmp_path, 64 << 30), limited(tmp_path, 1 << 30)
+    assert "[None, None, None] []" in wide.stdout, wide.stderr
+    assert f" {64 << 30} " in wide.stdout.splitlines()[-1]
+    assert "[None, None, None] ['the limit on memory (ulimit -v) leaves" in narrow.stdout, narrow.stderr
+    assert narrow.stdout.splitlines()[-1].split()[3:5] == [str(1 << 30)] * 2
+
+
+def test_too_little_memory_for_any_image_is_an_error_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = make_folder(tmp_path, 3)
+    monkeypatch.setattr(process, "LEAST_ROOM", 1 << 40)
+    with WorkerPool(1, ReadOptions()) as pool, pytest.raises(SetupError, match="leaves 1024 MiB for an image"):
+        list(pool.decode(tmp_path, entries))
