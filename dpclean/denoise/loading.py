@@ -27,22 +27,33 @@ if TYPE_CHECKING:
 
 BUNDLED = {name: Path(__file__).with_name(name) for name in ("natural", "perceptual")}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
 FILES = ("config.json", WEIGHTS, ANCESTRY_NAME, *SCHEDULERS)
-HUB_FILES = [folder + file for folder in ("", "unet/") for file in FILES]
+SHARDS = "diffusion_pytorch_model-*-of-*.safetensors"
+HUB_FILES = [folder + file for folder in ("", "unet/") for file in (*FILES, INDEX, SHARDS)]
 LARGEST_CONFIG = 1 << 20
 PATCH_SIZES = (1, 2, 4, 8)
+MOST_TIMESTEPS, LARGEST_NUMBER, LONGEST_LIST = 1_000_000, 1 << 16, 64  # beyond any denoiser; memory depends on them
 
 
 @dataclass(frozen=True)
 class DenoiserFiles:
-    """The files of one denoiser: what is read, and nothing else is."""
+    """The files of one denoiser: what is read, and nothing else is. weights: a file, or the index of its shards."""
 
     id: str
     config: Path
     weights: Path
     scheduler: Path
+    shards: tuple[Path, ...] = ()
+
+    @property
+    def variant(self) -> str | None:
+        """diffusers' word for weights of another name, such as fp16."""
+        rest = self.weights.name.removesuffix(".json").removesuffix(".safetensors")
+        word = rest.removeprefix(INDEX.removesuffix(".json")).removeprefix(WEIGHTS.removesuffix(".safetensors"))
+        return word.strip(".") or None
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file, by role."""
@@ -53,7 +64,8 @@ class DenoiserFiles:
         return ancestry_in(self.config.parent, f"nothing tells what the denoiser {self.id!r} was made of")
 
     def _roles(self) -> dict[str, Path]:
-        return {"config": self.config, "weights": self.weights, "scheduler": self.scheduler}
+        roles = {"config": self.config, "weights": self.weights, "scheduler": self.scheduler}
+        return roles | {f"weights {shard.name}": shard for shard in self.shards}
 
 
 def _sha256(path: Path) -> str:
@@ -84,21 +96,42 @@ def find_denoiser(name: str) -> DenoiserFiles:
 
 def _find_in_folder(name: str, folder: Path) -> DenoiserFiles:
     root = folder if (folder / "config.json").is_file() else folder / "unet"
-    config, weights = root / "config.json", root / WEIGHTS
+    config, weights = root / "config.json", _weights_in(root)
     if not config.is_file():
         raise SetupError(f"denoiser {name!r} has no config.json", "give a folder in the diffusers layout")
-    if not weights.is_file():
+    if weights is None:
         pickles = sorted(p.name for p in root.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
         found = f"only {pickles[0]}, a pickle, which can run code and is never opened" if pickles else "no weights"
         raise SetupError(f"denoiser {name!r} has {found}", f"save it again with safe_serialization=True, as {WEIGHTS}")
+    shards = _shards_of(weights, name) if weights.suffix == ".json" else ()
     for base in (root, root.parent):
         for scheduler in (base / place for place in SCHEDULERS):
             if scheduler.is_file():
-                return DenoiserFiles(name, config, weights, scheduler)
+                return DenoiserFiles(name, config, weights, scheduler, shards)
     raise SetupError(
         f"denoiser {name!r} has no scheduler/scheduler_config.json, beside it or above it",
         "add the scheduler configuration that the model was trained with",
     )
+
+
+def _weights_in(root: Path) -> Path | None:
+    """The weights in diffusers' names, whole or an index of shards; a variant such as fp16 if there are no others."""
+    variants = sorted(path for path in root.glob(WEIGHTS.replace(".", ".*.")) if "-of-" not in path.name)
+    whole = [root / WEIGHTS, *variants]
+    indices = [root / INDEX, *sorted(root.glob(INDEX.replace(".json", ".*.json")))]
+    return next((path for path in (whole[0], indices[0], *whole[1:], *indices[1:]) if path.is_file()), None)
+
+
+def _shards_of(index: Path, name: str) -> tuple[Path, ...]:
+    """The files that an index names. Raises SetupError where one is missing, or lies elsewhere."""
+    places = _read_config(index, name).get("weight_map")
+    files = sorted({str(file) for file in places.values()}) if isinstance(places, dict) else []
+    for file in files or ["nothing"]:
+        if Path(file).name != file or not file.endswith(".safetensors") or not (index.parent / file).is_file():
+            raise SetupError(
+                f"denoiser {name!r}: {index.name} names {file!r}, which is not there", "add what is missing"
+            )
+    return tuple(index.parent / file for file in files)
 
 
 def _find_on_hub(name: str) -> DenoiserFiles:
@@ -114,7 +147,7 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
         raise SetupError(f"denoiser {name!r}: {path.name} is larger than 1 MiB", "give a diffusers configuration")
     try:
         config = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SetupError(f"denoiser {name!r}: {path.name} is not JSON: {error}", "repair or replace it") from error
     if not isinstance(config, dict):
         raise SetupError(f"denoiser {name!r}: {path.name} is not a JSON object", "repair or replace it")
@@ -122,7 +155,9 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
 
 
 def load_schedule(files: DenoiserFiles) -> tuple[np.ndarray, str]:
-    """(alphas_cumprod float64 [T], prediction type) of a denoiser's scheduler."""
+    """(alphas_cumprod float64 [T], prediction type) of a denoiser's scheduler. Raises SetupError for what is none."""
+    import numpy as np
+
     config = _read_config(files.scheduler, files.id)
     prediction_type = config.get("prediction_type", "epsilon")
     if prediction_type not in PREDICTION_TYPES:
@@ -130,15 +165,43 @@ def load_schedule(files: DenoiserFiles) -> tuple[np.ndarray, str]:
             f"denoiser {files.id!r} predicts {prediction_type!r}",
             f"dpclean knows {', '.join(PREDICTION_TYPES)}",
         )
-    alphas_cumprod = _usual_alphas_cumprod(config)
-    if alphas_cumprod is None:
-        alphas_cumprod = _alphas_cumprod_of_its_class(config)
-    if alphas_cumprod is None:
+    steps = config.get("num_train_timesteps", 1000)
+    if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:
+        raise SetupError(
+            f"denoiser {files.id!r}: num_train_timesteps is {_short(steps)}", f"it is from 1 to {MOST_TIMESTEPS}"
+        )
+    try:
+        found = _usual_alphas_cumprod(config)
+        if found is None:
+            found = _alphas_cumprod_of_its_class(config)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, NotImplementedError) as error:
+        raise SetupError(
+            f"denoiser {files.id!r}: its schedule cannot be made: {_told(error)}",
+            "repair its scheduler_config.json",
+        ) from error
+    if found is None:
         raise SetupError(
             f"denoiser {files.id!r}: scheduler {config.get('_class_name')!r} has no alphas_cumprod",
             "give a denoiser with a variance-preserving schedule (DDPM, DDIM, DPM-Solver, ...)",
         )
-    return alphas_cumprod.double().numpy(), prediction_type
+    alphas_cumprod = found.double().numpy()
+    usable = alphas_cumprod.ndim == 1 and alphas_cumprod.size > 0 and bool(np.isfinite(alphas_cumprod).all())
+    if not usable or alphas_cumprod[0] >= 1 or alphas_cumprod[-1] < 0 or (np.diff(alphas_cumprod) > 0).any():
+        raise SetupError(
+            f"denoiser {files.id!r}: its alphas_cumprod do not fall from below 1 towards 0",
+            "repair its scheduler_config.json: betas lie between 0 and 1",
+        )
+    return alphas_cumprod, prediction_type
+
+
+def _told(error: BaseException) -> str:
+    """What a library says, on one line: the first may be a heading alone."""
+    return _short(" ".join(str(error).split()) or type(error).__name__, 300)
+
+
+def _short(value: object, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _usual_alphas_cumprod(config: dict[str, Any]) -> Tensor | None:
@@ -174,14 +237,20 @@ def load_network(files: DenoiserFiles) -> UNet2DModel | diffusers.UNet2DModel:
 
     config = _read_config(files.config, files.id)
     _check_config(files.id, config)
-    own = unet.supports(config)
-    if not own:
-        import_diffusers()
     try:
-        network = _own_network(files, config) if own else load_through_diffusers(files)
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        if unet.supports(config):
+            network = _own_network(files, config)
+        else:
+            import_diffusers()
+            network = load_through_diffusers(files)
+    except ImportError:
+        raise
+    except (
+        OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
+        NotImplementedError, SafetensorError,
+    ) as error:  # fmt: skip
         raise SetupError(
-            f"denoiser {files.id!r} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"denoiser {files.id!r} cannot be loaded: {_told(error)}",
             "its weights and its config.json must belong together",
         ) from error
     for name, parameter in network.named_parameters():
@@ -195,6 +264,7 @@ def _check_config(name: str, config: dict[str, Any]) -> None:
     """Raise SetupError for what is no unconditional UNet2DModel of one or three channels, whole or in patches."""
     if config.get("_class_name") != "UNet2DModel":
         raise SetupError(f"denoiser {name!r} is a {config.get('_class_name')!r}", "give an unconditional UNet2DModel")
+    _check_numbers(name, config)
     patch_size = config.get("patch_size", 1)
     if not (isinstance(patch_size, int) and patch_size in PATCH_SIZES):
         raise SetupError(f"denoiser {name!r} has patch_size {patch_size!r}", "it must be 1, 2, 4 or 8")
@@ -210,6 +280,25 @@ def _check_config(name: str, config: dict[str, Any]) -> None:
         raise SetupError(f"denoiser {name!r} wants class labels", "give an unconditional UNet2DModel")
     if config.get("time_embedding_type", "positional") == "fourier":
         raise SetupError(f"denoiser {name!r} is made for a variance-exploding process", "give a DDPM-like UNet2DModel")
+    if config.get("time_embedding_type") == "learned":
+        raise SetupError(
+            f"denoiser {name!r} knows whole timesteps only, and a noise level lies between two of them",
+            "give one with time_embedding_type positional",
+        )
+
+
+def _check_numbers(name: str, config: dict[str, Any]) -> None:
+    """Raise SetupError for values that no network is made of: nested, negative, or beyond all memory."""
+    for key, value in config.items():
+        values = value if isinstance(value, list) else [value]
+        plain = len(values) <= LONGEST_LIST and all(v is None or isinstance(v, (bool, int, float, str)) for v in values)
+        numbers = [v for v in values if isinstance(v, (int, float))] if plain else []
+        if key.startswith("_") or (plain and all(0 <= number <= LARGEST_NUMBER for number in numbers)):
+            continue
+        raise SetupError(
+            f"denoiser {name!r}: {_short(key)} is {_short(value)}",
+            f"it must be a number from 0 to {LARGEST_NUMBER}, a word, or a short list of them",
+        )
 
 
 def _own_network(files: DenoiserFiles, config: dict[str, Any]) -> UNet2DModel:
@@ -217,7 +306,10 @@ def _own_network(files: DenoiserFiles, config: dict[str, Any]) -> UNet2DModel:
 
     from dpclean.denoise.unet import UNet2DModel
 
-    return UNet2DModel.from_state(config, load_file(files.weights))
+    state: dict[str, Tensor] = {}
+    for path in files.shards or (files.weights,):
+        state |= load_file(path)
+    return UNet2DModel.from_state(config, state)
 
 
 def import_diffusers() -> None:
@@ -234,6 +326,10 @@ def load_through_diffusers(files: DenoiserFiles) -> diffusers.UNet2DModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network: diffusers.UNet2DModel = UNet2DModel.from_pretrained(
-            files.config.parent, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+            files.config.parent,
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            variant=files.variant,
         )
     return network.float()

@@ -66,7 +66,23 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
         ("config.json", {"patch_size": 3, "in_channels": 27}, "patch_size 3"),
         ("config.json", {"patch_size": "2", "in_channels": 12}, "patch_size '2'"),
         ("config.json", {"num_class_embeds": 10}, "class labels"),
-        ("config.json", {"block_out_channels": [8, 24]}, "cannot be loaded"),
+        ("config.json", {"block_out_channels": [8, 24]}, "mismatch for down_blocks.1"),
+        ("config.json", {"time_embedding_type": "learned"}, "whole timesteps"),
+        ("config.json", {"layers_per_block": -1}, "layers_per_block is -1"),
+        ("config.json", {"layers_per_block": 1 << 40}, "layers_per_block is"),
+        ("config.json", {"norm_num_groups": 0}, "cannot be loaded"),
+        ("config.json", {"block_out_channels": [[8], {"a": 1}]}, "block_out_channels is"),
+        ("config.json", {"down_block_types": None}, "cannot be loaded"),
+        ("config.json", {"norm_eps": float("nan")}, "norm_eps is nan"),
+        ("scheduler/scheduler_config.json", {"beta_start": None}, "schedule cannot be made"),
+        ("scheduler/scheduler_config.json", {"beta_start": [1]}, "schedule cannot be made"),
+        ("scheduler/scheduler_config.json", {"trained_betas": []}, "do not fall"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1, float("nan")]}, "do not fall"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [[0.1], "x"]}, "schedule cannot be made"),
+        ("scheduler/scheduler_config.json", {"beta_end": -5.0}, "do not fall"),
+        ("scheduler/scheduler_config.json", {"beta_start": float("nan")}, "do not fall"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}, "num_train_timesteps"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}, "num_train_timesteps"),
         ("scheduler/scheduler_config.json", {"_class_name": "ScoreSdeVeScheduler"}, "alphas_cumprod"),
         ("scheduler/scheduler_config.json", {"_class_name": "UNet2DModel"}, "alphas_cumprod"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "flow"),
@@ -85,6 +101,42 @@ def test_garbage_weights_and_weights_that_are_no_numbers_are_refused(tmp_path: P
     assert "not finite" in refusal(folder).message
     (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"\xff" * 100)
     assert "cannot be loaded" in refusal(folder).message
+
+
+@pytest.mark.parametrize("file", ["config.json", "scheduler/scheduler_config.json"])
+def test_a_nest_of_brackets_is_refused(tmp_path: Path, file: str) -> None:
+    folder = make_denoiser(tmp_path / "d")
+    (folder / file).write_text('{"a":' + "[" * 100_000)
+    assert "is not JSON" in refusal(folder).message
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_shard_size": "20KB"}, {"variant": "fp16"}, {"variant": "fp16", "max_shard_size": "20KB"}]
+)
+@pytest.mark.parametrize("own", [True, False], ids=["ours", "diffusers'"])
+def test_shards_and_variants_are_read(tmp_path: Path, options: dict[str, str], own: bool) -> None:
+    from diffusers import UNet2DModel
+
+    folder = make_denoiser(tmp_path / "d", **({} if own else {"downsample_type": "resnet"}))
+    network = UNet2DModel.from_pretrained(folder)
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    network.save_pretrained(folder, **options)
+    files = find_denoiser(str(folder))
+    assert len(files.shards) > 1 or "max_shard_size" not in options
+    assert len(files.digests()) == 3 + len(files.shards)
+    expected, found = network.state_dict(), load_network(files).state_dict()
+    assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
+    if files.shards:
+        files.shards[0].unlink()
+        assert "which is not there" in refusal(folder).message
+
+
+def test_an_index_leads_to_no_other_folder(tmp_path: Path) -> None:
+    folder = make_denoiser(tmp_path / "d")
+    (folder / "diffusion_pytorch_model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    index = {"weight_map": {"conv_in.weight": "../elsewhere.safetensors"}}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    assert "which is not there" in refusal(folder).message
 
 
 def test_a_huge_configuration_is_not_parsed(tmp_path: Path) -> None:
