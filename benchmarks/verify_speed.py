@@ -21,12 +21,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from forge_certificates import own_terms, recorded
 from machine_facts import spread, write_results
 
-from dpclean import __version__
 from dpclean.certify.certificate import build, dump, tsv
 from dpclean.certify.exact import BOUNDS
-from dpclean.certify.votes import Votes, job_id, record, votes_bytes
+from dpclean.certify.form import noise_distances, selecting
+from dpclean.certify.votes import Votes, votes_bytes
 
 RUNS, POINTS, CLASSES = 1000, 10_000, 10
 VERIFY = "import sys; from dpclean.cli import main; sys.argv[0] = 'dpclean'; main()"
@@ -40,17 +41,13 @@ def draw(bound: str) -> Votes:
     rivals = np.argsort(rng.random((POINTS, CLASSES)), axis=1)
     rank = np.minimum(rng.geometric(0.6, (RUNS, POINTS)) - 1, CLASSES - 1)
     votes = np.where(rng.random((RUNS, POINTS)) < right, labels, rivals[np.arange(POINTS), rank]).astype(np.int32)
+    values = 50_000 * 3072
     terms = {
-        "format": 1, "tool": f"dpclean {__version__}", "origin": "dpclean", "runs": RUNS,
-        "selection_runs": RUNS // 10 if bound == "cohen" else 0, "points": POINTS,
-        "classes": [f"class {number}" for number in range(CLASSES)], "sigma": "0.25", "alpha": "0.001", "bound": bound,
-        "family": "point", "threat": "clean-test", "values": 50_000 * 3072, "tau1": "0." + "0" * 25 + "36",
-        "tau": "0.0000000000000000056", "seed": None, "point_names": [f"{number:05d}.png" for number in range(POINTS)],
-        "point_source": "test", "raw": None, "denoiser": None, "trainer": None, "exploratory": False,
+        **own_terms(), "runs": RUNS, "selection_runs": selecting(bound, RUNS), "points": POINTS, "bound": bound,
+        "classes": [f"class {number}" for number in range(CLASSES)], "values": values,
+        **noise_distances("0.25", values), "point_names": [f"{number:05d}.png" for number in range(POINTS)],
     }  # fmt: skip
-    job = job_id(terms)
-    records = np.stack([np.frombuffer(record(job, run, row), np.uint8) for run, row in enumerate(votes, 1)])
-    return Votes(votes, labels, records, terms)
+    return recorded(Votes(votes, labels, None, terms))
 
 
 def hand_over(folder: Path, votes: Votes) -> int:

@@ -310,6 +310,7 @@ def winner_is_best(setting: Setting, k_a: int, k_b: int) -> bool:
     return setting.bound != "multiclass" or 40 * tail_up(k_a, k_a + k_b, HALF) <= setting.level_down
 
 
+@lru_cache(maxsize=1 << 14)  # of many points with equal k_A
 def lower_holds(setting: Setting, k_a: int, pa_lower: Fraction) -> bool:
     """Whether pa_lower is a lower bound of p_A at the level (`multiclass`: at 3/4 of it)."""
     return error_up(setting, k_a, up(pa_lower)) <= setting.level_down

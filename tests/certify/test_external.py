@@ -42,7 +42,7 @@ def test_votes_from_elsewhere_become_a_certificate_that_verifies(tmp_path: Path)
         str(tmp_path / "out"),
         "--json",
     ]
-    done = subprocess.run([sys.executable, "-m", "dpclean", *line], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "dpclean", *line], capture_output=True, text=True, timeout=900)
     told = json.loads(done.stdout)
     assert (told["points"], told["certified"], told["correct"], told["labelled"]) == (5, 1, 1, 4)
     certificate = json.loads((tmp_path / "out/certificate.json").read_text())

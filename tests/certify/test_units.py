@@ -157,7 +157,9 @@ def test_a_killed_writer_leaves_no_half_of_a_run(tmp_path: Path) -> None:
     )
     writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert writer.stdout is not None and writer.stdout.readline()
-    time.sleep(0.3)
+    while not units(tmp_path).done():
+        assert writer.poll() is None
+        time.sleep(0.01)
     writer.kill()
     writer.wait()
     done = units(tmp_path).done()
