@@ -109,18 +109,20 @@ template <class T, unsigned WIDTH>
 struct Memory {
     Pack<T, WIDTH>* held;
     double *mean, *squares;  // [groups]
+    double* centers;         // [channels]: their means
     float *parts, *slope, *offset;
     __device__ __forceinline__ Memory(uint4* all, const Cut& cut) {
         mean = reinterpret_cast<double*>(all);
         squares = mean + cut.groups;
-        parts = reinterpret_cast<float*>(squares + cut.groups);
+        centers = squares + cut.groups;
+        parts = reinterpret_cast<float*>(centers + (cut.channels + 1) / 2 * 2);
         slope = parts + WIDTH * THREADS;
         offset = slope + cut.channels;
         held = reinterpret_cast<Pack<T, WIDTH>*>(parts + WIDTH * THREADS + (2 * cut.channels + 3) / 4 * 4);
     }
     static size_t bytes(const Cut& cut, bool holds) {
         const size_t rounds = (cut.pixels + cut.rows - 1) / cut.rows;
-        return 16 * cut.groups + 4 * (WIDTH * THREADS + (2 * cut.channels + 3) / 4 * 4) +
+        return 16 * cut.groups + 16 * ((cut.channels + 1) / 2) + 4 * (WIDTH * THREADS + (2 * cut.channels + 3) / 4 * 4) +
                (holds ? rounds * cut.rows * cut.lanes * sizeof(Pack<T, WIDTH>) : 0);
     }
 };
@@ -162,16 +164,14 @@ __device__ __forceinline__ void measure(const NormTask& task, const Place& at, c
     if (threadIdx.x < cut.lanes) {
         DPCLEAN_UNROLL
         for (unsigned v = 0; v < WIDTH; v++)
-            memory.slope[channel + v] = static_cast<float>(memory.parts[v * THREADS + threadIdx.x] / pixels);
-        DPCLEAN_UNROLL
-        for (unsigned v = 0; v < WIDTH; v++) memory.offset[channel + v] = first[v];
+            memory.centers[channel + v] = static_cast<double>(memory.parts[v * THREADS + threadIdx.x]) / pixels +
+                                          static_cast<double>(first[v]) +
+                                          added_to<T>(task, static_cast<size_t>(at.slice) * cut.channels + channel + v);
     }
     __syncthreads();
     for (uint32_t g = threadIdx.x; g < cut.groups; g += THREADS) {
         double total = 0.0;
-        for (uint32_t c = g * each; c < (g + 1) * each; c++)
-            total += static_cast<double>(memory.offset[c]) + static_cast<double>(memory.slope[c]) +
-                     added_to<T>(task, static_cast<size_t>(at.slice) * cut.channels + c);
+        for (uint32_t c = g * each; c < (g + 1) * each; c++) total += memory.centers[c];
         memory.mean[g] = total / each;
     }
     __syncthreads();

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dpclean import _kernels
 from dpclean.denoise.group_norm import CUDA_TYPES
+from dpclean.noise.batch import cuda_errors
 from dpclean.noise.kernels import cuda_built
 
 # what torch's own compiler emits for this on a CPU; no public name, so it is used only where it is exactly this
@@ -76,7 +77,7 @@ def _summed(x: Tensor, other: Tensor, first: Tensor | None, second: Tensor | Non
     other = other.contiguous(memory_format=torch.channels_last)
     first, second = (None if b is None else b.to(x.dtype).contiguous() for b in (first, second))
     if x.numel() > 0:
-        with torch.cuda.device(x.device):
+        with torch.cuda.device(x.device), cuda_errors():
             _kernels.sum_cuda(
                 x=x.data_ptr(), other=other.data_ptr(), first=0 if first is None else first.data_ptr(),
                 second=0 if second is None else second.data_ptr(), out=x.data_ptr(), type=CUDA_TYPES[x.dtype],

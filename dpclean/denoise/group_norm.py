@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from dpclean import _kernels
+from dpclean.noise.batch import cuda_errors
 from dpclean.noise.kernels import cuda_built, default_threads, kernel_name
 
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -63,7 +64,7 @@ def _on_cuda(
     out = torch.empty_like(x)
     if x.numel() > 0:
         job, device = _job(x, out, weight, bias, groups, eps, silu), x.device.index
-        with torch.cuda.device(x.device):
+        with torch.cuda.device(x.device), cuda_errors():
             scratch = torch.empty(
                 _kernels.group_norm_cuda_scratch(job, len(x), device), dtype=torch.uint8, device=x.device
             )

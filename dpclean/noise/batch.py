@@ -132,7 +132,7 @@ class cuda_errors:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, RuntimeError):
             remedy = "use --device cpu, or rebuild dpclean for this GPU"
-            raise SetupError(f"the CUDA noise kernel failed: {error}", remedy)
+            raise SetupError(f"a CUDA kernel of dpclean failed: {error}", remedy)
 
 
 def runs_on_cuda(images: torch.Tensor) -> bool:

@@ -58,6 +58,7 @@ namespace shim {
 
 inline int multiprocessors = 3, shared_limit = 227 << 10, blocks_each = 2;  // of the device that this pretends to be
 inline bool backwards = false;
+inline bool last_block_only = false;  // of a grid too large to run
 
 struct Coroutine {
     ucontext_t context;
@@ -155,7 +156,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     static shim::Block own;
     shim::grid_size = config->gridDim;
     own.body = [=] { kernel(arguments...); };
-    for (unsigned i = 0; i < blocks; i++) {
+    for (unsigned i = shim::last_block_only ? blocks - 1 : 0; i < blocks; i++) {
         shim::block_index.x = shim::backwards ? blocks - 1 - i : i;
         // Its own allocation for each block, full of NaN: nothing of another block's can be read.
         std::unique_ptr<char[]> shared(new char[config->dynamicSmemBytes]);

@@ -9,6 +9,7 @@ import ctypes
 import itertools
 import json
 import math
+import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -200,6 +201,56 @@ def inverse() -> None:
                 assert np.array_equal(*outs) and np.array_equal(*flags), (count, channels, predicted, kinds, planar)
 
 
+def large(size: int) -> np.ndarray:
+    """Zeros that take memory only where they are touched."""
+    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000)  # named from Python 3.13 on
+    return np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve), np.uint8)
+
+
+def huge() -> None:
+    """Counts beyond 2^32: the last block of threads alone must get to the last elements, and to no others."""
+    pretend(1 << 28, 7, 0)
+    LIBRARY.run_the_last_block_only(1)
+    count, height, width = 40, 1 << 15, 21760  # 40 images of 2.1e9 samples: 5.3e9 ChaCha20 blocks
+    samples = height * width * 3
+    try:
+        images, levels, finite = large(count * samples), large(2 * count * samples), np.zeros(count, np.uint8)
+    except OSError as error:
+        sys.exit(f"skip: 340 GB of addresses cannot be had: {error}")
+    key, numbers, chosen = exact(np.frombuffer(KEY, np.uint32)), np.arange(count, dtype=np.int64), table(0.25)
+    images[-64:] = np.arange(64, dtype=np.uint8)
+    done(
+        LIBRARY.noise(
+            at(key), 1, 0, at(chosen.entry), at(chosen.low), chosen.m, chosen.k, at(images), at(numbers),
+            ctypes.c_size_t(count), ctypes.c_size_t(samples), ctypes.c_size_t(3), 0, I16, ctypes.c_float(0), at(levels),
+        )
+    )  # fmt: skip
+    end = np.zeros(16, np.int16)
+    for sample in range(16):  # from ChaCha20 itself
+        block, word = divmod(samples - 16 + sample, 16)
+        u = _kernels.chacha20(KEY, block, 1, count - 1, 0)[word]
+        own, entry = u >> 32 - chosen.m, int(chosen.entry[u >> 32 - chosen.m])
+        column = own if (u << chosen.m & 0xFFFFFFFF) < entry else entry & (1 << chosen.m) - 1
+        end[sample] = 48 + sample + column - chosen.k
+    assert np.array_equal(levels[-32:].view(np.int16), end)
+    # what was written reaches back as far as the last block's threads, and not to the whole
+    assert levels[-192 * 32 :].any() and not levels[-(1 << 20) : -192 * 32].any()
+
+    pixels_each, many = 1 << 34, 3  # 5.2e10 values, 6.4e9 threads with eight each
+    prediction, out = large(many * pixels_each * 2), large(many * pixels_each)
+    prediction[-2:] = np.array([0x3F80], np.uint16).view(np.uint8)  # 1 as bfloat16
+    flat = np.array([0, 1, 1, pixels_each, 1, 1], np.uint64)
+    LIBRARY.pretend(1, 227 << 10, 1, 0)
+    finite = np.zeros(many, np.uint8)
+    done(
+        LIBRARY.invert(
+            ctypes.c_float(0), ctypes.c_float(100.0), 0, None, BF16, at(prediction), BF16, ctypes.c_size_t(1), at(flat),
+            ctypes.c_size_t(many), ctypes.c_size_t(1), ctypes.c_size_t(pixels_each), at(out), at(finite),
+        )
+    )  # fmt: skip
+    assert out[-1] == 228 and out[-2] == 128 and finite.all()
+
+
 def normalized(
     x: np.ndarray, kind: int, weight: np.ndarray, bias: np.ndarray, added: np.ndarray | None, groups: int, silu: bool
 ) -> np.ndarray:
@@ -298,7 +349,7 @@ def sums() -> None:
 
 
 GROUPS: dict[str, Callable[[], Any]] = {
-    f.__name__: f for f in (known_answers, noise, undecided, inverse, group_norm, group_norm_rest, sums)
+    f.__name__: f for f in (known_answers, noise, undecided, inverse, huge, group_norm, group_norm_rest, sums)
 }
 
 if __name__ == "__main__":

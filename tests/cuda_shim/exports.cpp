@@ -14,6 +14,8 @@ void pretend(int multiprocessors, int shared_limit, int blocks_each, int backwar
     shim::backwards = backwards != 0;
 }
 
+void run_the_last_block_only(int only) { shim::last_block_only = only != 0; }
+
 const char* noise(const uint32_t* key, uint32_t run, uint32_t test, const uint32_t* entry, const uint64_t* low,
                   uint32_t m, uint32_t k, const uint8_t* images, const int64_t* indices, size_t count, size_t samples,
                   size_t channels, int planar, int type, float a, void* out) {
