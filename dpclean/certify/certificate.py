@@ -180,7 +180,7 @@ def check_format(path: Path, certificate: Any) -> None:
     if type(found) is int and found > 0 and found != FORMAT:
         raise ConflictError(
             f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
-            f"use {certificate.get('tool')!s:.100}, or one of that format",
+            f"it names {certificate.get('tool')!s:.100}: use a dpclean that reads that format, or certify again",
         )
     if type(found) is not int or found != FORMAT:
         raise InputError(f"{str(path)!r} is no certificate", _RESTORE)

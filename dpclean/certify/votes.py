@@ -236,7 +236,7 @@ def _terms(path: Path, text: str | None) -> dict[str, Any]:
     if type(found) is int and found > 0 and found != FORMAT:
         raise ConflictError(
             f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
-            f"use {terms.get('tool')!s:.100}, or one of that format",
+            f"it names {terms.get('tool')!s:.100}: use a dpclean that reads that format, or certify again",
         )
     try:
         check_form(terms)

@@ -352,6 +352,12 @@ def test_missing_and_newer_files_are_refused(folder: Path, tmp_path: Path) -> No
     assert "no JSON" in difference(folder)
 
 
+def test_the_example_in_the_repository_holds() -> None:
+    """It is of the format that is written now, or it has to be made again: examples/certificate/README.md says how."""
+    result = verify(Path(__file__).parents[2] / "examples" / "certificate")
+    assert (result.points, result.certified, result.runs) == (30, 27, 1000)
+
+
 # ------------------------------------------------------------------------------------------------- the command
 
 
