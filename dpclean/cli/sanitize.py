@@ -71,7 +71,7 @@ def sanitize(
         ),
     ] = None,
     follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Read links that lead out of RAW.", rich_help_panel=INPUT)
+        bool, typer.Option("--follow-links", help="Follow links out of RAW, and to folders.", rich_help_panel=INPUT)
     ] = False,
     max_pixels: Annotated[
         int, typer.Option(parser=values.size, metavar="N", help="Leave larger images out.", rich_help_panel=INPUT)

@@ -269,8 +269,9 @@ def _ppm(data: bytes, max_pixels: int) -> Structure:
         raster = width * height * _PPM_SAMPLES.get(kind, 0)
     if position + 1 + raster > len(data):
         raise Unusable(Reason.TRUNCATED)
-    if kind in (b"P2", b"P3") and (last := _PPM_LAST.search(data, position)) and 0 < 10 * int(last[0]) <= largest:
-        raise Unusable(Reason.TRUNCATED)  # it may be the beginning of a larger number
+    if kind in (b"P2", b"P3") and (last := _PPM_LAST.search(data[max(position, len(data) - 8) :])):
+        if 0 < 10 * int(last[0]) <= largest:  # it may be the beginning of a larger number
+            raise Unusable(Reason.TRUNCATED)
     if kind not in _PPM_SAMPLES:
         return Structure()
     pixels = data[position + 1 : position + 1 + raster]
