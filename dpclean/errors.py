@@ -6,6 +6,7 @@ print both on standard error (or one JSON object with --json) and leave with the
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -16,6 +17,14 @@ def printable(text: str) -> str:
     What does not print (controls, directions, bytes that are not UTF-8) is written as an escape.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(path: str) -> str:
+    """A path as one word of a shell, for a command that is shown and may be copied."""
+    if printable(path) == path:
+        return shlex.quote(path)
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(escaped)}'"
 
 
 class DpcleanError(Exception):

@@ -446,3 +446,18 @@ def test_a_sheet_of_noise_levels_is_all_that_is_written(
     assert pages[0].read_text("utf-8").count("<img") == 2 * 3
     for wrong in ("0.1,x", "", ",".join(["0.1"] * 9)):
         assert run([*asked, "--sigma-sheet", wrong]) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["clean", "a b", "it's", "$(touch x)", "line\nfeed", "back\\slash\n", "\u202egnp", "-n;x"]
+)
+def test_the_command_that_checks_the_copy_can_be_copied(
+    name: str, raw: Path, denoiser: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(raw.parent / name)
+    assert run(["sanitize", str(raw), "--sigma", "0.25", "--out", out, "--denoiser", denoiser, "--workers", "1"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Check the copy: "))
+    assert line.isprintable()
+    locale = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(["bash", "-c", line.removeprefix("Check the copy: ")], capture_output=True, env=locale)
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import typer
 from dpclean.cli.common import BatchSize, Config, Device, Dtype, Json, Overwrite, Quiet, tell
 from dpclean.cli.panels import COMMON, INPUT, MACHINE, NOISE, OUTPUT, STATEMENT, TRAINING, VOTES
 from dpclean.cli.values import completing
-from dpclean.errors import UsageError, printable
+from dpclean.errors import UsageError, printable, quoted
 
 if TYPE_CHECKING:
     from dpclean.certify.options import Given
@@ -280,7 +280,7 @@ def _tell(result: CertifyResult) -> None:
     if not exploratory:
         say("A radius is a distance over all training images together; report.html says what it covers and what not.")
     say(f"To look at: {out}/report.html")
-    say(f"Next: 'dpclean verify {out}' recomputes all of it from the votes.")
+    say(f"Next, to recompute all of it from the votes: dpclean verify {quoted(result.out)}")
 
 
 def _tell_trial(trial: Trial) -> None:

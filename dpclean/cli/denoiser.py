@@ -12,7 +12,7 @@ from dpclean.cli.command import Command
 from dpclean.cli.common import Config, Device, Dtype, Json, Overwrite, Quiet, Readers, Threads, tell
 from dpclean.cli.panels import INPUT, OUTPUT, TRAINING
 from dpclean.cli.values import completing
-from dpclean.errors import printable
+from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
     from dpclean.denoise.evaluate import Evaluation
@@ -127,7 +127,8 @@ def _tell_fit(result: FitResult) -> None:
             f" (seed {result.seed}; {left_out} images could not be used)."
         )
     typer.echo(
-        f"To look at: {out}/samples.png. Next: 'dpclean denoiser eval {out} IMAGES' with images not in the above."
+        f"To look at: {out}/samples.png\n"
+        f"Next, with images that are not among these: dpclean denoiser eval {quoted(str(result.out))} IMAGES"
     )
 
 
@@ -182,6 +183,8 @@ def _tell_evaluation(result: Evaluation) -> None:
             f"{row.ssim_noised:.3f} -> {row.ssim_denoised:.3f}",
         )
         typer.echo(f"{row.sigma:6g}  {psnr:>16}  {ssim:>16}")
+    if worse := [f"{row.sigma:g}" for row in result.rows if row.psnr_denoised < row.psnr_noised]:
+        typer.echo(f"Note: at sigma {', '.join(worse)} images are worse denoised than noised; fit one to their kind.")
     if result.seen:
         typer.echo(f"Note: the denoiser was fitted on {result.seen} of them, so the figures flatter it.")
     elif result.seen is None:

@@ -11,7 +11,7 @@ from dpclean.cli import values
 from dpclean.cli.common import BatchSize, Config, Device, DryRun, Dtype, Json, Overwrite, Quiet, Threads, tell
 from dpclean.cli.panels import DENOISER, INPUT, MACHINE, NOISE, OUTPUT
 from dpclean.cli.values import completing
-from dpclean.errors import UsageError, printable
+from dpclean.errors import UsageError, printable, quoted
 
 if TYPE_CHECKING:
     from dpclean.pipeline.options import Given
@@ -218,10 +218,11 @@ def _tell(result: SanitizeResult) -> None:
             f"Sanitized {result.images} images into {out} at sigma {result.sigma:g} in {result.seconds:.1f} s"
             f" ({result.images_per_second:.3g} images/s, {result.dtype} on {result.device}, {result.kernel} noise)."
         )
+    word = quoted(result.out)
     left_out = sum(result.quarantined.values())
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(result.quarantined.items()))
-        say(f"Left out {left_out}: {reasons}. 'dpclean quarantine {out}' lists them.")
+        say(f"Left out {left_out}: {reasons}. To list them: dpclean quarantine {word}")
     if result.left_behind or result.hidden:
         say(f"Not images, not copied: {result.left_behind}; hidden, not looked at: {result.hidden}.")
     if result.not_finite_retried:
@@ -230,8 +231,8 @@ def _tell(result: SanitizeResult) -> None:
         say(f"Note: {printable(warning)}.")
     for page in result.report:
         say(f"To look at: {printable(page)}")
-    say(f"Check the copy: cd {out} && sha256sum -c SHA256SUMS")
-    say(f"Next: train on {out} as you would on the raw data, or 'dpclean train {out} --holdout 0.1 --out model'.")
+    say(f"Check the copy: cd {word} && sha256sum -c SHA256SUMS")
+    say(f"Next: train on it as you would on the raw data, or: dpclean train {word} --holdout 0.1 --out model")
 
 
 def _tell_plan(plan: Plan) -> None:

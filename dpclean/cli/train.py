@@ -10,7 +10,7 @@ import typer
 from dpclean.cli.common import Config, Device, DryRun, Json, Overwrite, Quiet, Readers, Threads, tell
 from dpclean.cli.panels import INPUT, OUTPUT, TRAINING
 from dpclean.cli.values import completing
-from dpclean.errors import printable
+from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
     from dpclean.train.options import Given
@@ -116,7 +116,8 @@ def _tell(result: TrainResult) -> None:
             say(f"  {printable(class_name)}: {'no test images' if share is None else f'{100 * share:.2f} %'}")
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
-    say(f"Next: 'dpclean predict {out} IMAGES' classifies images; {out}/training.svg shows how it went.")
+    say(f"To look at: {out}/training.svg shows how it went.")
+    say(f"Next, to classify images: dpclean predict {quoted(result.out)} IMAGES")
 
 
 def _recipe(recipe: dict[str, Any]) -> str:

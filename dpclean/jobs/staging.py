@@ -51,7 +51,7 @@ class Staging:
     def check_apart(self, *inputs: str | os.PathLike[str] | None) -> None:
         """Raise ConflictError where OUT is an input, lies in one, or one lies in it; names of other things are none."""
         for given in inputs:
-            if given is None or not (path := Path(given).expanduser()).exists():
+            if given is None or not (path := given_path(given)).exists():
                 continue
             path = path.resolve()
             if path == self.out or path in self.out.parents or self.out in path.parents:
