@@ -37,7 +37,11 @@ def pythons() -> list[str]:
     """This Python, and every other one on PATH from 3.11 on."""
     own = f"python3.{sys.version_info.minor}"
     others = (f"python3.{minor}" for minor in range(11, 30))
-    return [sys.executable, *(found for name in others if name != own and (found := shutil.which(name)))]
+    found = [path for name in others if name != own and (path := shutil.which(name))]
+    return [
+        sys.executable,
+        *(path for path in found if subprocess.run([path, "-c", ""], capture_output=True).returncode == 0),
+    ]
 
 
 def make(python: str, scratch: Path, dist: Path) -> Path:

@@ -138,8 +138,8 @@ def sanitize(
         bool,
         typer.Option(
             "--check-raw",
-            envvar="DPCLEAN_CHECK_RAW",
             help="Where OUT is there: read all of RAW again and compare it with what was read then.",
+            rich_help_panel=INPUT,
         ),
     ] = False,
     dry_run: DryRun = False,
