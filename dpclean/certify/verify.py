@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -59,14 +60,14 @@ class Verified:
         return {"format": 2, "command": "verify", "status": "ok", **asdict(self)}
 
 
-def verify(certificate: Path) -> Verified:
+def verify(certificate: str | os.PathLike[str]) -> Verified:
     """Make a certificate again from votes.safetensors beside it; its folder or its certificate.json is named.
 
     Raises DifferenceError that names the first difference, InputError for files that cannot be read, ConflictError for
     those of another format.
     """
     begun = time.monotonic()
-    folder = folder_of(certificate)
+    folder = folder_of(Path(certificate))
     votes, made = _made_again(folder)
     _compare(folder, made)
     return Verified(
