@@ -148,13 +148,13 @@ def _named(path: Path, made: Mapping[str, Any], expected: bytes, found: bytes) -
     if len(found) < _most(expected):
         try:
             certificate = json.loads(found)
-        except (ValueError, RecursionError) as error:
-            return f"{CERTIFICATE_NAME} is no JSON: {error}"
-        if isinstance(certificate, dict) and type(certificate.get("format")) is int:
-            check_format(path, certificate)
-        in_order = {**dict.fromkeys(name for name in made if name != "summary"), **made}  # points tell more than it
-        if (place := _first_difference("", in_order, certificate)) is not None:
-            return place
+            if isinstance(certificate, dict) and type(certificate.get("format")) is int:
+                check_format(path, certificate)
+            in_order = {**dict.fromkeys(name for name in made if name != "summary"), **made}  # points tell more than it
+            if (place := _first_difference("", in_order, certificate)) is not None:
+                return place
+        except (ValueError, RecursionError) as error:  # of the JSON, or of showing it
+            return f"{CERTIFICATE_NAME} is no JSON of a certificate: {error}"
     return f"{CERTIFICATE_NAME} is not written as certify writes it, from line {_first_line(expected, found)} on"
 
 

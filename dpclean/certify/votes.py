@@ -232,16 +232,18 @@ def _terms(path: Path, text: str | None) -> dict[str, Any]:
         terms = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} has terms that are no JSON: {error}", _WHOLE) from error
-    found = terms.get("format") if isinstance(terms, dict) else None
-    if type(found) is int and found > 0 and found != FORMAT:
-        raise ConflictError(
-            f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
-            f"it names {terms.get('tool')!s:.100}: use a dpclean that reads that format, or certify again",
-        )
     try:
+        found = terms.get("format") if isinstance(terms, dict) else None
+        if type(found) is int and found > 0 and found != FORMAT:
+            raise ConflictError(
+                f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
+                f"it names {terms.get('tool')!s:.100}: use a dpclean that reads that format, or certify again",
+            )
         check_form(terms)
     except FormError as error:
         raise InconsistentError(path, str(error)) from error
+    except (RecursionError, ValueError) as error:  # in showing what is wrong: nested, or of thousands of digits
+        raise InconsistentError(path, "its terms hold what no terms hold") from error
     assert isinstance(terms, dict)
     return terms
 

@@ -168,6 +168,14 @@ def test_every_term_must_be_there(tmp_path: Path, name: str) -> None:
         read_votes(written(tmp_path, save({"votes": TABLE}, {"dpclean": json.dumps(changed)})))
 
 
+@pytest.mark.parametrize("depth", [*range(940, 1000), 10**5])
+def test_terms_that_can_hardly_be_shown_are_refused(tmp_path: Path, depth: int) -> None:
+    """Nested as deep as JSON can just be read."""
+    text = json.dumps({**terms(2, 3), "raw": "here"}).replace('"here"', "[" * depth + "]" * depth)
+    with pytest.raises(InputError):
+        read_votes(written(tmp_path, save({"votes": TABLE}, {"dpclean": text})))
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 10**5, "1" * 5000, '"' * 3])
 def test_terms_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError):
