@@ -425,7 +425,7 @@ class Denoiser:
     @torch.inference_mode()
     def _tiles(self, index: int, image: Tensor, draw: _Draw, dtype: str | None = None) -> list[_Tile]:
         """The tiles of one image, noised as a whole."""
-        pixels = image[None].to(self.device)
+        pixels = self._on_device(image[None])
         noised = self._noised(pixels, [index], draw, dtype or self.dtype)
         height, width, _ = image.shape
         blend = Blend(self.shapes, height, width, self.device)
