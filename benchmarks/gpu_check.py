@@ -32,13 +32,15 @@ LIMITS = {
     "tests": 90,
     "memcheck": 60,
     "racecheck": 60,
-    "commands": 90,
     "noise": 30,
+    "group_norm": 30,
     "denoiser": 60,
     "training": 120,
     "certify": 60,
     "shards": 60,
-    "compiled": 120,
+    "commands": 90,
+    "certified": 90,
+    "compiled": 90,
 }
 REHEARSAL_LIMIT = 300  # of each part: a busy CPU is no reason
 
