@@ -1,6 +1,7 @@
 """Whether the GPU path builds, is right and is fast here: one program, for a card that is lent by the minute.
 
     python benchmarks/gpu_check.py [--data INPUTS] [--out FOLDER] [--seconds 480] [--only PART ...] [--rehearse]
+    python benchmarks/gpu_check.py --gather FILE ... [--out FOLDER]
 
 Parts run one after the other, the most important first, each in a process of its own with its own time limit, so that
 none can take the rest along. After each, FOLDER/gpu_check.json has its result and FOLDER/gpu_check.log what it printed;
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,24 @@ def table(parts: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def gathered(paths: Sequence[Path]) -> dict[str, Any]:
+    """One result of several: each part as it was when it last ended by itself, well or not."""
+    results = [json.loads(path.read_text()) for path in paths]
+    if len({str(result["gpus"]) for result in results}) > 1 or any(result["rehearsal"] for result in results):
+        sys.exit("gpu_check: only what ran on cards of one kind goes together, and no rehearsals")
+    parts: dict[str, Any] = {}
+    for result in results:
+        ended = {name: part for name, part in result["parts"].items() if not part["status"].startswith("not done")}
+        parts |= {name: {**part, "date": result["machine"]["date"]} for name, part in ended.items()}
+    return {**results[-1], "parts": {name: parts[name] for name in LIMITS if name in parts}}
+
+
+def keep(result: Mapping[str, Any], path: Path) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.replace(path)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="what make_inputs.py made")
@@ -99,9 +118,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=480, help="for all parts together")
     parser.add_argument("--only", nargs="+", choices=tuple(LIMITS), default=list(LIMITS), metavar="PART")
     parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--gather", nargs="+", type=Path, metavar="FILE", help="gpu_check.json of earlier loans")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
     kept = a.out / "gpu_check.json"
+    if a.gather:
+        keep(gathered(a.gather), kept)
+        return 0
     machine = machine_facts()
     same = {key: machine[key] for key in ("gpus", "commit")} | {"rehearsal": a.rehearse}
     before = json.loads(kept.read_text()) if kept.is_file() else {}
@@ -115,9 +138,7 @@ def main() -> int:
             print(f"{name}: no time left; the same command goes on", flush=True)
             continue
         parts[name] = run_part(name, a, limit)
-        temporary = kept.with_suffix(".new")
-        temporary.write_text(json.dumps({**same, "machine": machine, "parts": parts}, indent=1) + "\n")
-        temporary.replace(kept)
+        keep({**same, "machine": machine, "parts": parts}, kept)
         print(table({name: parts[name]}), flush=True)
     print(f"\n{kept}:", ", ".join(f"{name} {part['status']}" for name, part in parts.items()))
     return 0 if all(parts.get(name, {}).get("status") == "ok" for name in a.only) else 1

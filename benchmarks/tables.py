@@ -212,6 +212,52 @@ def certification() -> str:
     )
 
 
+def gpu() -> str:
+    """Whatever parts have been measured so far; what failed shows no figure."""
+    result = load("gpu_check")
+    parts = {name: part["result"] for name, part in result["parts"].items() if part["status"] == "ok"}
+    rows: list[tuple[str, str]] = []
+    for name, row in {**parts.get("noise", {}), **parts.get("group_norm", {})}.items():
+        kind = "GroupNorm + SiLU, " if name in parts.get("group_norm", {}) else ""
+        bandwidth = percent(row["share of bandwidth"])
+        rows.append((kind + name, f"{row['ratio']:.2f} x, {bandwidth} of a copy's bandwidth"))
+    for name, row in {**parts.get("denoiser", {}), **parts.get("compiled", {})}.items():
+        if isinstance(row, dict):
+            rows.extend((f"the network, {name}", f"{value:,.0f} {unit}") for unit, value in row.items())
+    if "denoiser" in parts:
+        rows.append(("denoiser, uint8 to uint8, 32 px", f"{parts['denoiser']['uint8 to uint8, images/s']:,} images/s"))
+    if "training" in parts:
+        made = parts["training"]
+        for name, row in ((name, row) for name, row in made.items() if isinstance(row, dict)):
+            seconds = sorted(row["s"]) or [row["first, s"]]
+            what = f"training, recipe `{made['recipe']}`, {made['images']:,} images, {name}"
+            rows.append((what, f"{seconds[len(seconds) // 2]:.2f} s"))
+    if "certify" in parts:
+        made = parts["certify"]
+        seconds = sorted(made["seconds a run"])
+        rows.append((f"a certification run, {made['images']:,} images", f"{seconds[len(seconds) // 2]:.1f} s"))
+    if "shards" in parts:
+        made = parts["shards"]
+        rows.append(("`sanitize`, 50,000 images, shards to shards", f"{min(made['sanitize, s']):.1f} s"))
+        process = min(made["rival's process, s"])
+        rows.append(("the same as a bare loop in memory, whole process", f"{process:.1f} s"))
+        rows.append(("that loop alone", f"{min(made['loop alone, s']):.1f} s"))
+    if "certified accuracy" in parts.get("certified", {}):
+        made = parts["certified"]
+        what = f"{made['runs']} runs on {made['images']:,} of the 50,000 CIFAR-10 images, sigma {made['sigma']}"
+        rows.append((f"`certify`, {what}: seconds a run", f"{made['a run, s']:.2f} s"))
+        rows.append((f"accuracy of one run, {made['points']:,} test images", percent(made["accuracy of one run"])))
+        for radius, share in made["certified accuracy"].items():
+            rows.append((f"certified accuracy at radius {radius}", percent(share)))
+    checks = [(name, part) for name, part in result["parts"].items() if name in ("tests", "memcheck", "racecheck")]
+    rows.extend((name, part["result"].get("pytest", part["status"]).strip("=")) for name, part in checks)
+    card, driver = result["gpus"][0].split(", ")
+    return (
+        f"On one {card} (driver {driver}), each part as it was measured last, ratios against torch on the same card "
+        "(`benchmarks/gpu_check.py`):\n\n" + table(("what", "measured"), rows)
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "psnr": psnr,
@@ -220,6 +266,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "in_domain": in_domain,
     "whole": whole,
     "kernels": kernels,
+    "gpu": gpu,
     "training": training,
     "sanitized": sanitized,
     "certification": certification,
