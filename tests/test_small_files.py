@@ -25,7 +25,7 @@ READERS: list[tuple[Callable[[Path], object], str, type[DpcleanError]]] = [
     (certificate.read, "certificate.json", InputError),
     (votes.read_votes, "votes.safetensors", InputError),
     (lambda path: votes.read_plain_votes(path, 10), "votes.safetensors", InputError),
-    (lambda path: verify.verify(path.parent), "certificate.json", InputError),
+    (lambda path: verify.verify(path.parent), "votes.safetensors", InputError),
 ]
 
 
