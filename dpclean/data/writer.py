@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from dpclean.jobs.durable import write_error
 
 LARGEST_CHUNK = 64  # images a request
 CHUNK_BYTES = 2 << 20
+QUIET_SECONDS = 60.0  # without anything written, before that is said
 BACKLOG_BYTES = 128 << 20  # given to be encoded and not yet written
 
 
@@ -50,6 +52,7 @@ class Writer:
         self._digests: dict[int, bytes] = {}  # SHA-256 of the files that were written since the last wait, by number
         self._jobs = 0  # that may still write something
         self._error: Exception | None = None
+        self._warned = False
 
     def put(self, target: str, format: str, pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> int:
         """Queues one image, copied, and gives its number; waits while the backlog is full.
@@ -73,8 +76,7 @@ class Writer:
         self._submit()
         with self._changed:
             while self._awaited and self._error is None:
-                self._check_somebody_writes()
-                self._changed.wait()
+                self._wait()
             self._raise()
             digests, self._digests = self._digests, {}
             return digests
@@ -108,8 +110,7 @@ class Writer:
             self._submit()
         with self._changed:
             while self._backlog and self._backlog + size > BACKLOG_BYTES and self._error is None:
-                self._check_somebody_writes()
-                self._changed.wait()
+                self._wait()
             self._raise()
             self._awaited[number] = size
             self._backlog += size
@@ -122,10 +123,19 @@ class Writer:
                 self._jobs += 1
             self._crew.submit(job)
 
-    def _check_somebody_writes(self) -> None:
+    def _wait(self) -> None:
+        """Waits until something moves. An encoder has all the time it needs; that it needs much is said once."""
         if not self._jobs:
             message = f"{len(self._awaited)} images are not written, and no encoder is at work"
             raise InternalError(message, "please report it; the same command goes on")
+        if not self._changed.wait(QUIET_SECONDS) and not self._warned:
+            self._warned = True
+            who = ", ".join(map(str, self._crew.pids()))
+            warnings.warn(
+                f"nothing was written below {self.root} for {QUIET_SECONDS:g} s: the disk or an encoder (process {who})"
+                " does not answer",
+                stacklevel=1,
+            )
 
     def _raise(self) -> None:
         if self._error is not None:

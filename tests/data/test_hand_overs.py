@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dpclean.data import crew, shards, workers
+from dpclean.data import writer as writer_module
 from dpclean.data.crew import Crew
 from dpclean.data.process import WorkerProcess
 from dpclean.data.protocol import RESULT, WRITTEN
@@ -242,3 +244,23 @@ def test_two_streams_at_once_are_refused_instead_of_waiting_for_each_other(tmp_p
         with pytest.raises(RuntimeError, match="have not all been taken"):
             next(source.samples(source.entries(), pool))
         assert len(list(first)) == 29
+
+
+def test_an_encoder_that_does_not_answer_is_named_and_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with WorkerPool(1, OPTIONS) as pool:
+        writer = pool.writer(tmp_path, replace=False)
+        writer.put("0.png", "png", picture(0), None)
+        writer.wait()
+        (encoder,) = writer._crew.pids()
+        monkeypatch.setattr(writer_module, "QUIET_SECONDS", 0.1)
+        os.kill(encoder, signal.SIGSTOP)
+        going_on = threading.Timer(2, os.kill, (encoder, signal.SIGCONT))
+        going_on.start()
+        writer.put("1.png", "png", picture(1), None)
+        with pytest.warns(UserWarning, match=f"process {encoder}"):
+            writer.wait()
+        going_on.join()
+        assert writer._crew.pids() == [encoder]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
