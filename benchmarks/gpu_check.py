@@ -66,10 +66,8 @@ def run_part(name: str, arguments: argparse.Namespace, limit: float) -> dict[str
                 status = "ok" if process.returncode == 0 else f"failed with {process.returncode}"
             except subprocess.TimeoutExpired:
                 status = f"not done after {limit:.0f} s"
-            except KeyboardInterrupt:
+            finally:
                 _end(process)
-                raise
-            _end(process)
         result = json.loads(given.read_text()) if given.is_file() else {}
         return {"status": status, "seconds": round(time.monotonic() - begun, 1), "result": result}
 
@@ -129,6 +127,7 @@ def main() -> int:
     same = {key: machine[key] for key in ("gpus", "commit")} | {"rehearsal": a.rehearse}
     before = json.loads(kept.read_text()) if kept.is_file() else {}
     parts: dict[str, Any] = before["parts"] if {key: before.get(key) for key in same} == same else {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part is left behind
     begun = time.monotonic()
     for name in a.only:
         if parts.get(name, {}).get("status") == "ok":
