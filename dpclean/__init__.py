@@ -51,4 +51,4 @@ def _not_built(error: ImportError) -> Exception:
         found = f"dpclean's compiled extension is not built for this {python}"
     checkout = (package.parent / "setup.py").is_file()
     source = f"-e {shlex.quote(str(package.parent))}" if checkout else "--force-reinstall --no-deps dpclean"
-    return SetupError(found, f"build it with '{shlex.quote(sys.executable)} -m pip install {source}'")
+    return SetupError(found, f"build it with {shlex.quote(sys.executable)} -m pip install {source}")
