@@ -213,8 +213,13 @@ def certification() -> str:
 
 
 def gpu() -> str:
+    """One table a kind of card."""
+    return "\n\n".join(card(path.stem) for path in sorted(RESULTS.glob("gpu_check*.json")))
+
+
+def card(name: str) -> str:
     """Whatever parts have been measured so far; what failed shows no figure."""
-    result = load("gpu_check")
+    result = load(name)
     parts = {name: part["result"] for name, part in result["parts"].items() if part["status"] == "ok"}
     rows: list[tuple[str, str]] = []
     for name, row in {**parts.get("noise", {}), **parts.get("group_norm", {})}.items():
@@ -251,9 +256,9 @@ def gpu() -> str:
             rows.append((f"certified accuracy at radius {radius}", percent(share)))
     checks = [(name, part) for name, part in result["parts"].items() if name in ("tests", "memcheck", "racecheck")]
     rows.extend((name, part["result"].get("pytest", part["status"]).strip("=")) for name, part in checks)
-    card, driver = result["gpus"][0].split(", ")
+    kind, driver = result["gpus"][0].split(", ")
     return (
-        f"On one {card} (driver {driver}), each part as it was measured last, ratios against torch on the same card "
+        f"On one {kind} (driver {driver}), each part as it was measured last, ratios against torch on the same card "
         "(`benchmarks/gpu_check.py`):\n\n" + table(("what", "measured"), rows)
     )
 
