@@ -49,8 +49,8 @@ class Ancestry:
     @classmethod
     def of(cls, pixel_hashes: Iterable[bytes], *raw_pixel_digests: str) -> Ancestry:
         """That of the images themselves. pixel_hashes: SHA-256 of each, or at least the first 8 bytes."""
-        entries = b"".join(found[: ENTRY.itemsize] for found in pixel_hashes)
-        return cls(np.unique(np.frombuffer(entries, ENTRY)).astype(np.uint64), frozenset(raw_pixel_digests))
+        entries = np.fromiter((int.from_bytes(found[: ENTRY.itemsize], "big") for found in pixel_hashes), np.uint64)
+        return cls(np.unique(entries), frozenset(raw_pixel_digests))
 
     @classmethod
     def unknown(cls, gap: str) -> Ancestry:

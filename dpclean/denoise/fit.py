@@ -28,14 +28,14 @@ from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.denoise.samples import samples_png
 from dpclean.denoise.start import Start
 from dpclean.denoise.training import Recipe, Training
-from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
+from dpclean.errors import ConflictError, Diverged, Interrupted, UsageError
 from dpclean.given import check_ranges, given_path
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.manifest import ANCESTRY_NAME
+from dpclean.jobs.record import read_record
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
 from dpclean.progress import shown_as_asked
-from dpclean.small_files import read_small_file
 from dpclean.threads import check_threads, choose_threads, computing_with
 
 CHECKPOINT_SECONDS = 60.0
@@ -192,7 +192,7 @@ def _job(folder: Path, out: Path, parameters: dict[str, Any], engine: dict[str, 
 
     engine: what must be as it was too, to go on to the same weights; of what is finished nothing.
     """
-    job = _read_job(folder)
+    job = read_record(folder / JOB_NAME, JOB_FIELDS)
     if job is None:
         return None
     begun, asked = {**job["parameters"], **job["engine"]}, {**parameters, **engine}
@@ -206,24 +206,9 @@ def _job(folder: Path, out: Path, parameters: dict[str, Any], engine: dict[str, 
     return job
 
 
-def _read_job(folder: Path) -> dict[str, Any] | None:
-    """What a folder's job file says, None where there is none. Raises InputError where it is damaged."""
-    path = folder / JOB_NAME
-    try:
-        job = json.loads(read_small_file(path))
-        if not all(isinstance(job[name], kind) for name, kind in JOB_FIELDS.items()):
-            raise ValueError("it is no job of 'denoiser fit'")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is damaged: {error}", "start again with --overwrite") from error
-    fields: dict[str, Any] = job
-    return fields
-
-
 def _threads(partial: Path, asked: int | None, overwrite: bool) -> int | None:
     """With how many threads; those that an interrupted job was begun with, as the weights depend on their number."""
-    if asked is None and not overwrite and (job := _read_job(partial)) is not None:
+    if asked is None and not overwrite and (job := read_record(partial / JOB_NAME, JOB_FIELDS)) is not None:
         recorded: int | None = job["engine"].get("threads")
         return recorded
     return choose_threads(asked)

@@ -129,5 +129,5 @@ def read(folder: Path) -> Manifest | None:
         manifest = msgspec.convert(fields, Manifest)
         msgspec.convert(manifest.parameters, _Asked)
         return manifest
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise InputError(f"{str(path)!r} is no manifest: {error}", "restore the file, or sanitize again") from error

@@ -23,6 +23,7 @@ from dpclean.denoise.denoiser import choose_device, has_bf16
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted
 from dpclean.given import given_path, options_of
 from dpclean.jobs.durable import write_durably
+from dpclean.jobs.record import read_record
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
 from dpclean.progress import shown_as_asked
@@ -98,9 +99,8 @@ class _Job:
 
     def choose_threads(self) -> int | None:
         """Of how many threads; those that an interrupted job was begun with, as the weights depend on their number."""
-        begun = self.staging.partial / JOB_NAME
-        if self.options.threads is None and not self.options.overwrite and begun.exists():
-            recorded: int | None = json.loads(begun.read_bytes())["engine"]["threads"]
+        if self.options.threads is None and not self.options.overwrite and (begun := self._begun()) is not None:
+            recorded: int | None = begun["engine"].get("threads")
             return recorded
         threads = choose_threads(self.options.threads)
         self.busy = threads is not None and self.options.threads is None
@@ -148,12 +148,15 @@ class _Job:
         self._refuse_changes("was made", description.parameters, self.material.parameters)
         return description
 
+    def _begun(self) -> dict[str, Any] | None:
+        """What an interrupted job was begun with, None where there is none."""
+        return read_record(self.staging.partial / JOB_NAME, {"parameters": dict, "engine": dict})
+
     def _resumes(self) -> bool:
         """Whether to go on with what an interrupted job left; refuses changed parameters."""
-        path = self.staging.partial / JOB_NAME
-        if self.options.overwrite or not path.exists():
+        begun = None if self.options.overwrite else self._begun()
+        if begun is None:
             return False
-        begun = json.loads(path.read_bytes())
         self._refuse_changes("was begun", begun["parameters"], self.material.parameters)
         self._refuse_changes("was begun", begun["engine"], self._engine())
         return True

@@ -133,7 +133,7 @@ def read_description(folder: Path) -> Description | None:
                 f"use {fields.get('tool', 'a newer dpclean')} or newer",
             )
         return msgspec.convert(fields, Description)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise InputError(f"{str(path)!r} describes no model: {error}", "restore the file, or train again") from error
 
 

@@ -91,7 +91,7 @@ def edit_engine(folder: Path, **changed: Any) -> None:
 )
 def test_a_damaged_job_is_refused(images: Path, tmp_path: Path, text: bytes) -> None:
     for folder in (tmp_path / "d", tmp_path / ".e.dpclean" / "partial"):
-        folder.mkdir()
+        folder.mkdir(parents=True)
         (folder / module.JOB_NAME).write_bytes(text)
     for name in ("d", "e"):
         with pytest.raises(InputError, match="damaged"):
