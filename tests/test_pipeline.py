@@ -379,8 +379,9 @@ def test_a_signal_before_the_work_or_after_it_is_no_silent_death(
 def stop_before_sealing(raw: Path, out: Path, denoiser: str) -> Path:
     """The partial folder of a job of which every image is committed."""
 
-    def stop(_: Any) -> None:
-        raise KeyboardInterrupt
+    def stop(progress: Progress) -> None:
+        if progress.finished == progress.total:  # committed, and not sealed yet
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         sanitize(raw, out, denoiser, progress=stop)

@@ -54,9 +54,9 @@ def sanitize(raw: Path, out: Path, denoiser: str, change: Callable[[], object]) 
     seen: list[Progress] = []
 
     def tell(progress: Progress) -> None:
-        if not seen:
+        if progress.finished and not seen:
+            seen.append(progress)
             change()
-        seen.append(progress)
 
     return dpclean.sanitize(raw, out, sigma=0, denoiser=denoiser, dtype="fp32", workers=1, batch_size=1, progress=tell)
 
