@@ -22,7 +22,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "decode_timeout": (0.001, 1_000_000),
     "image_bytes": (0, 10**18),
     "image_values": (1, 10**12),
-    "learning_rate": (1e-9, 100),
+    "learning_rate": (1e-9, 1e38),
     "limit": (1, 10**15),
     "max_pixels": (1, 10**15),
     "minutes": (0.001, 1_000_000),

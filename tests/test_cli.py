@@ -277,7 +277,7 @@ REFUSED_AT_ONCE = [
       for option in ("--limit", "--batch-size", "--workers", "--run-timeout", "--runs")],
     ["certify", "--votes", "v.safetensors", "--classes", BEYOND, "--sigma", "0.25"],
     *[["denoiser", "fit", "raw", "--out", "ours", option, BEYOND]
-      for option in ("--minutes", "--steps", "--batch-size", "--learning-rate", "--seed", "--workers")],
+      for option in ("--minutes", "--steps", "--batch-size", "--seed", "--workers")],
     *[["denoiser", "fit", "raw", "--out", "ours", "--minutes", value] for value in ("nan", "inf", "-1")],
     *[["denoiser", "eval", "natural", "raw", option, BEYOND] for option in ("--limit", "--workers")],
     ["denoiser", "eval", "natural", "raw", "--sigmas", "1e-9"],
