@@ -13,7 +13,7 @@ from torch import Tensor
 
 LEAST_EDGE = 24  # what is smaller is padded to it: normalisation needs some pixels
 LEAST_TILE, LARGEST_TILE = 128, 512
-OVERLAP = 4
+OVERLAP = 8  # with less, steps are seen where tiles meet
 
 T = TypeVar("T")
 Edges = tuple[int, int]  # height and width of a batch
