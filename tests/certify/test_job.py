@@ -352,7 +352,7 @@ def test_weights_that_saw_the_data_are_refused(raw: Path, tmp_path: Path, transp
         ({"sigma": "nan"}, UsageError, "decimal"),
         ({"sigma": "-1"}, UsageError, "from 0 to 4"),
         ({"sigma": "25"}, UsageError, "from 0 to 4"),
-        ({"sigma": "0.0001"}, UsageError, "between"),
+        ({"sigma": "0.0001"}, UsageError, "too small"),
         ({"alpha": "0.95"}, UsageError, "alpha"),
         ({"alpha": "99"}, UsageError, "alpha"),
         ({"alpha": "nan"}, UsageError, "alpha"),
