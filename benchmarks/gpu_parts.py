@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 SIGMA, KEY = 0.25, bytes(range(32))
+QUEUED = 8  # calls of a kernel between two waits for the card
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 Result = dict[str, Any]
 
@@ -297,9 +298,11 @@ def noise(check: Check) -> Result:
             ("prediction to uint8", {"torch": chain, "dpclean": back}, 5 * samples),
         ]
         for what, rivals, moved in jobs:
-            spent = check.turns(rivals, check.size(25, 2))
+            # queued as a job queues them: what a call costs the host hides behind the calls before it
+            queued = {name: lambda work=work: [work() for _ in range(QUEUED)] for name, work in rivals.items()}
+            spent = check.turns(dict(queued), check.size(25, 2))
             ratio = statistics.median(t / o for t, o in zip(spent["torch"], spent["dpclean"], strict=True))
-            own = statistics.median(spent["dpclean"])
+            own = statistics.median(spent["dpclean"]) / QUEUED
             found[f"{what}, {layout}"] = {
                 "ratio": round(ratio, 2), "microseconds": round(own * 1e6, 1), "images": count,
                 "share of bandwidth": round(moved / own / check.bandwidth, 3),
