@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "minutes": (0.001, 1_000_000),
     "points": (1, 10**12),
     "run_timeout": (0.001, 100_000_000),
+    "sample": (1, 10**15),
     "seconds_per_run": (1e-6, 1_000_000_000),
     "selection_runs": (1, 1_000_000),
     "steps": (1, 10**9),

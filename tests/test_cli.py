@@ -72,6 +72,8 @@ REFUSALS = [
     (["--sigma", "0.25", "--max-bad", "few"], 2, "percentage"),
     (["--sigma", "0.25", "--max-pixels", "many"], 2, "size"),
     (["--sigma", "0.25", "--limit", "all"], 2, "limit must be a number"),
+    (["--sigma", "0.25", "--sample", "0"], 2, "sample must be a number"),
+    (["--sigma", "0.25", "--sample", "3", "--limit", "3"], 2, "--limit takes the first inputs, --sample some of"),
     (["--sigma", "0.25", "--format", "jpeg"], 2, "png"),
     (["--sigma", "0.25", "--no-such-option"], 2, "--help"),
     ([], 2, "sigma"),
@@ -258,7 +260,8 @@ def test_doctor_and_denoiser_list_tell_what_is_there() -> None:
 BEYOND = "1" + "0" * 20
 REFUSED_AT_ONCE = [
     *[["sanitize", "raw", "--sigma", "0.25", "--out", "clean", option, BEYOND]
-      for option in ("--limit", "--batch-size", "--workers", "--decode-timeout", "--decode-memory", "--max-pixels")],
+      for option in ("--limit", "--sample", "--batch-size", "--workers", "--decode-timeout", "--decode-memory",
+                     "--max-pixels")],
     *[["sanitize", "raw", "--sigma", "0.25", "--out", "clean", "--decode-timeout", value]
       for value in ("inf", "nan", "1e10", "0", "-1")],
     ["sanitize", "raw", "--sigma", "1e-9", "--out", "clean"],

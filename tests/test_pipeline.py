@@ -245,7 +245,9 @@ def test_the_same_command_again_is_already_complete(tmp_path: Path, small: str) 
     assert (tmp_path / "out" / "SHA256SUMS").read_bytes() == before
 
 
-@pytest.mark.parametrize("change", [{"sigma": 0.5}, {"seed": 8}, {"format": "webp"}, {"limit": 3}, {"batch_size": 8}])
+@pytest.mark.parametrize(
+    "change", [{"sigma": 0.5}, {"seed": 8}, {"format": "webp"}, {"limit": 3}, {"sample": 3}, {"batch_size": 8}]
+)
 def test_other_parameters_are_refused_and_named(tmp_path: Path, small: str, change: dict[str, Any]) -> None:
     make_folder(tmp_path / "raw")
     sanitize(tmp_path / "raw", tmp_path / "out", small)
@@ -253,6 +255,59 @@ def test_other_parameters_are_refused_and_named(tmp_path: Path, small: str, chan
         sanitize(tmp_path / "raw", tmp_path / "out", small, **change)
     name = next(iter(change)).replace("batch_size", "batch-pixels")
     assert name in refusal.value.message and "--overwrite" in refusal.value.remedy
+
+
+def make_uneven(root: Path) -> list[str]:
+    """12, 6 and 1 images in three classes, and a stray file; the names of the images of which a sample of 7 is made."""
+    for name, size in {"a": 12, "b": 6, "c": 1}.items():
+        for number in range(size):
+            save(root / name / f"{number:02d}.png", picture(number))
+    (root / "README.txt").write_text("about these images")
+    return ["a/01.png", "a/04.png", "a/07.png", "a/10.png", "b/01.png", "b/04.png", "c/00.png"]
+
+
+def test_a_sample_has_every_class_and_gets_the_noise_of_its_places(tmp_path: Path, transparent: str) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    chosen = make_uneven(raw)
+    assert plan(raw, out, sigma=SIGMA, denoiser=transparent, sample=7).listed == 7
+    result = sanitize(raw, out, transparent, sample=7)
+    assert (result.images, result.left_behind) == (7, 0)
+    assert sorted(str(path.relative_to(out)) for path in out.glob("*/*.png")) == chosen
+    for index, name in enumerate(chosen):
+        np.testing.assert_array_equal(read(out / name), noised(read(raw / name), index), err_msg=name)
+    manifest = manifests.read(out)
+    assert manifest is not None and manifest.parameters["sample"] == manifest.raw.listed == 7
+    assert manifest.images_by_class == {"a": 4, "b": 2, "c": 1}
+
+
+def test_a_sample_is_the_same_on_resume_and_what_cannot_be_used_is_not_replaced(tmp_path: Path, small: str) -> None:
+    raw = tmp_path / "raw"
+    chosen = make_uneven(raw)
+    (raw / chosen[1]).write_bytes(b"")
+    whole = sanitize(raw, tmp_path / "whole", small, sample=7, batch_size=1)
+    assert (whole.images, whole.quarantined) == (6, {"empty": 1})
+
+    def interrupt(step: Progress) -> None:
+        if step.finished == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="of 7 inputs"):
+        sanitize(raw, tmp_path / "out", small, sample=7, batch_size=1, progress=interrupt)
+    assert sanitize(raw, tmp_path / "out", small, sample=7, batch_size=1).images == 6
+    assert data_sums(tmp_path / "out") == data_sums(tmp_path / "whole")
+    assert sanitize(raw, tmp_path / "out", small, sample=7, batch_size=1).already_complete
+    for number in range(12, 20):
+        save(raw / "a" / f"{number:02d}.png", picture(number))
+    with pytest.raises(ConflictError, match="other files or classes, of which --sample 7 would take others"):
+        sanitize(raw, tmp_path / "out", small, sample=7, batch_size=1)
+
+
+def test_a_sample_of_shards_is_refused_before_anything_is_written(tmp_path: Path, small: str) -> None:
+    make_shards(tmp_path / "raw", (5,))
+    for ask in (plan, dpclean.sanitize):
+        with pytest.raises(UsageError, match="--sample is for folders of images"):
+            ask(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=small, sample=3)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["raw"]
 
 
 def test_an_image_added_removed_or_moved_is_noticed(tmp_path: Path, small: str) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import ROUND_UP, Decimal, localcontext
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 from dpclean.certify.exact import BOUNDS
@@ -84,16 +85,19 @@ def _table(key: Check, entry: Check) -> Check:
     return check_table
 
 
-def _fields(**fields: Check) -> Check:
+def _fields(may: Mapping[str, Check] = MappingProxyType({}), /, **fields: Check) -> Check:
+    """A table of these fields; it may have those of `may`, too."""
+    known = {**fields, **may}
+
     def check_fields(where: str, value: Any) -> None:
         if not isinstance(value, dict):
             raise FormError(f"{where} is no table")
         for name in dict.fromkeys([*fields, *value]):
             if name not in value:
                 raise FormError(f"{where}.{name} is missing")
-            if name not in fields:
+            if name not in known:
                 raise FormError(f"{where}.{name} is no field that is known")
-            fields[name](f"{where}.{name}", value[name])
+            known[name](f"{where}.{name}", value[name])
 
     return check_fields
 
@@ -168,7 +172,12 @@ _OWN: dict[str, Check] = {
     "trainer_files": _or_null(_table(_name, _digest)),
     "run_timeout": _or_null(_seconds),
     "decode": _fields(
-        alpha_policy=_name, follow_links=_flag, max_pixels=_count(1), layout=_or_null(_name), limit=_or_null(_count(1))
+        {"sample": _count(1)},
+        alpha_policy=_name,
+        follow_links=_flag,
+        max_pixels=_count(1),
+        layout=_or_null(_name),
+        limit=_or_null(_count(1)),
     ),
     "engine": _table(_name, _scalars),
     "keep_models": _flag,

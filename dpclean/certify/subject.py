@@ -38,6 +38,7 @@ class Origin:
     method: str
     read_options: ReadOptions
     limit: int | None
+    sample: int | None
     manifest: Manifest | None
     unfinished: frozenset[str]  # names that sanitize left out as not finite; certify keeps them
     clean: Path | None = None  # where the manifest lies
@@ -120,13 +121,15 @@ def find_origin(path: Path, options: Options) -> Origin:
         method=options.method or manifest.denoiser.method,
         read_options=read,
         limit=asked["limit"],
+        sample=asked.get("sample"),
         manifest=manifest,
         unfinished=_unfinished(path) if Reason.NOT_FINITE in manifest.quarantined else frozenset(),
         clean=path,
         taken=f"{str(path)!r} has a {manifests.NAME}, so it is taken as sanitized data; to be certified are the raw"
         f" ones in {str(raw)!r}, read with alpha-policy {read.alpha_policy}, layout {read.layout},"
         f" follow-links {'on' if read.follow_links else 'off'}, max-pixels {read.max_pixels},"
-        f" limit {asked['limit'] or 'none'}; sigma is {options.sigma or sigma}, the denoiser {denoiser},"
+        f" limit {asked['limit'] or 'none'}, sample {asked.get('sample') or 'none'};"
+        f" sigma is {options.sigma or sigma}, the denoiser {denoiser},"
         f" the method {options.method or manifest.denoiser.method}",
     )
 
@@ -164,6 +167,7 @@ def _origin_of_raw(path: Path, options: Options) -> Origin:
         method=options.method or "one-step",
         read_options=ReadOptions(),
         limit=options.limit,
+        sample=None,
         manifest=None,
         unfinished=frozenset(),
     )
@@ -182,7 +186,9 @@ def read_subject(origin: Origin, options: Options) -> Subject:
     """
     if origin.clean is not None and origin.manifest is not None:
         _check_clean(origin.clean, origin.manifest, options)
-    whole = read_images(origin.raw, origin.read_options, limit=origin.limit, workers=options.workers)
+    whole = read_images(
+        origin.raw, origin.read_options, limit=origin.limit, sample=origin.sample, workers=options.workers
+    )
     hashes = pixel_hashes(whole)
     digest = pixel_digest(whole, hashes)
     _check_digest(origin, whole, hashes, digest)

@@ -72,6 +72,7 @@ def make_terms(subject: Subject, options: Options) -> dict[str, Any]:
             "max_pixels": origin.read_options.max_pixels,
             "layout": origin.read_options.layout,
             "limit": origin.limit,
+            **({} if origin.sample is None else {"sample": origin.sample}),
         },
         "keep_models": options.keep_models,
         "exploratory": False,

@@ -83,6 +83,12 @@ def sanitize(
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Only the first N inputs.", rich_help_panel=INPUT)
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Only N inputs, of every class its share, at even distances.", rich_help_panel=INPUT
+        ),
+    ] = None,
     denoiser: Annotated[
         str,
         typer.Option(
@@ -176,6 +182,7 @@ def sanitize(
         "decode_timeout": decode_timeout,
         "decode_memory": decode_memory,
         "limit": limit,
+        "sample": sample,
         "overwrite": overwrite,
         "check_raw": check_raw,
         "report": report,

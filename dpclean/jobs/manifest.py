@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -84,6 +84,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: dict[str, str]
 
 
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+
+
 class _Asked(msgspec.Struct):
     """What of a manifest's parameters others rely on; there are more."""
 
@@ -93,7 +96,12 @@ class _Asked(msgspec.Struct):
     format: str
     follow_links: bool
     max_pixels: int
-    limit: int | None
+    limit: Count | None
+    sample: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.sample is not None:
+            raise ValueError("it has both a limit and a sample")
 
 
 def dump(manifest: Manifest) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 from dpclean.contact_sheet import detailed, write_sigma_sheet
+from dpclean.data.selection import selected
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError, UsageError
@@ -39,7 +39,7 @@ def sigma_sheet(
     place = Staging(Path(out)).out
 
     def entries() -> Any:
-        return itertools.islice(source.entries(), asked[0].limit)
+        return selected(source, asked[0].limit, asked[0].sample)
 
     last = sum(1 for _ in entries()) - 1
     wanted = {round(i * last / (EXAMPLES - 1)) for i in range(EXAMPLES)}

@@ -15,6 +15,7 @@ from dpclean.build import build
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes, to_text
+from dpclean.data.selection import check_sample, selected
 from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Sample, Source, open_source
 from dpclean.data.workers import WorkerPool
@@ -193,7 +194,7 @@ class _Job:
             new = None if now is None else (to_bytes(now[0].name), now[0].label)
             old = None if row is None else (row.name, row.label)
             if new != old:
-                self._refuse_changed(_what_changed(new, old))
+                self._refuse_changed(_what_changed(new, old, self.options.sample))
             if now[1] != row.stamp or self.options.check_raw:
                 suspects.append(now[0])
         if not suspects:
@@ -214,11 +215,13 @@ class _Job:
     # -- begin, work, finish
 
     def _source(self) -> Source:
-        return open_source(self.raw, self.options.read_options())
+        source = open_source(self.raw, self.options.read_options())
+        check_sample(source, self.options.sample)
+        return source
 
     def _entries(self, source: Source) -> Iterator[Entry]:
         """What RAW holds now; once the job has begun, the ledger's listing alone counts."""
-        return itertools.islice(source.entries(), self.options.limit)
+        return selected(source, self.options.limit, self.options.sample)
 
     def _stamped(self, source: Source) -> Iterator[tuple[Entry, Stamp]]:
         """The listing, with size and time of the last change of each entry's file."""
@@ -460,8 +463,10 @@ def _short(value: Any) -> str:
     return "none" if value is None or value == [] else str(value)
 
 
-def _what_changed(new: tuple[bytes, int] | None, old: tuple[bytes, int] | None) -> str:
+def _what_changed(new: tuple[bytes, int] | None, old: tuple[bytes, int] | None, sample: int | None) -> str:
     """In words, where two listings in byte order first differ."""
+    if sample is not None:  # what is missing from the sample need not be missing from RAW
+        return f"it has other files or classes, of which --sample {sample} would take others"
     if old is None or (new is not None and new[0] < old[0]):
         assert new is not None
         return f"{to_text(new[0])!r} has been added"

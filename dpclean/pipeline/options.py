@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "alpha_policy": ("composite", "drop", "keep", "reject"),
     "layout": (None, "nhwc", "nchw"),
 }
-NUMBERS = ("batch_size", "workers", "limit", "max_pixels", "decode_timeout", "decode_memory")
+NUMBERS = ("batch_size", "workers", "limit", "sample", "max_pixels", "decode_timeout", "decode_memory")
 # the options that change what the data are; a resumed job must have the same
 IDENTITY = (
     "sigma",
@@ -33,6 +33,7 @@ IDENTITY = (
     "follow_links",
     "max_pixels",
     "limit",
+    "sample",
 )
 
 
@@ -58,6 +59,7 @@ class Given(TypedDict, total=False):
     decode_timeout: float
     decode_memory: int
     limit: int | None
+    sample: int | None
     overwrite: bool
     check_raw: bool
     report: bool
@@ -92,6 +94,7 @@ class Options:
     decode_timeout: float = 30.0
     decode_memory: int = 1 << 30
     limit: int | None = None
+    sample: int | None = None
     overwrite: bool = False
     check_raw: bool = False
     report: bool = False
@@ -109,6 +112,8 @@ class Options:
                     f"give one of: {', '.join(choice for choice in known if choice)}",
                 )
         check_ranges(**{name: getattr(self, name) for name in NUMBERS})
+        if self.limit is not None and self.sample is not None:
+            raise UsageError("--limit takes the first inputs, --sample some of every class", "give one of them")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number, or no seed")
         check_threads(self.threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import os
 import struct
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.records import ReadOptions, Sample
+from dpclean.data.selection import selected
 from dpclean.data.source import open_source
 from dpclean.data.splits import MEASURED, TEST, TRAIN, measured_split
 from dpclean.data.workers import WorkerPool
@@ -60,17 +60,23 @@ class Images:
 
 
 def read_images(
-    path: Path, options: ReadOptions | None = None, *, limit: int | None = None, workers: int | None = None
+    path: Path,
+    options: ReadOptions | None = None,
+    *,
+    limit: int | None = None,
+    sample: int | None = None,
+    workers: int | None = None,
 ) -> Images:
     """Read a folder of images or of shards, or one shard, whole into memory.
 
-    limit: only the first entries of the listing. workers: processes that decode, by default one a core.
+    limit, sample: which entries of the listing, see data/selection.py; None: all. workers: processes that decode, by
+    default one a core.
     Raises InputError where nothing can be read.
     """
     options = options or ReadOptions()
     source = open_source(path, options)
     with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
-        entries = list(itertools.islice(source.entries(), limit))
+        entries = list(selected(source, limit, sample))
         samples = list(source.samples(entries, pool))
     usable = [sample for sample in samples if sample.pixels is not None]
     if not usable:

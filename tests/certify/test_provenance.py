@@ -209,7 +209,16 @@ def test_what_was_edited_is_not_believed(raw: Path, tmp_path: Path, transparent:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"limit": "5"}, {"max_pixels": None}, {"alpha_policy": 1}, {"follow_links": "yes"}]
+    "changed",
+    [
+        {"limit": "5"},
+        {"limit": -1},
+        {"sample": 0},
+        {"limit": 5, "sample": 5},
+        {"max_pixels": None},
+        {"alpha_policy": 1},
+        {"follow_links": "yes"},
+    ],
 )
 def test_a_manifest_whose_parameters_are_none_is_refused(
     raw: Path, tmp_path: Path, transparent: str, changed: dict[str, Any]
@@ -217,6 +226,23 @@ def test_a_manifest_whose_parameters_are_none_is_refused(
     clean = sanitized(raw, tmp_path / "clean", transparent)
     edit(clean, parameters=changed)
     with pytest.raises(InputError, match="is no manifest"):
+        begun(clean, denoiser=transparent)
+
+
+def test_of_a_sample_the_same_sample_is_certified(raw: Path, tmp_path: Path, transparent: str) -> None:
+    clean = sanitized(raw, tmp_path / "clean", transparent, sample=18)
+    asked = Options(**FEW, denoiser=transparent)
+    origin = find_origin(clean, asked)
+    subject = read_subject(origin, asked)
+    used = {f"{path.parent.parent.name}/{path.parent.name}/{path.name}" for path in clean.glob("*/*/*.png")}
+    assert {*subject.train.names, *subject.points.names} == used and len(used) == 18
+    terms = make_terms(subject, asked)
+    assert terms["decode"]["sample"] == terms["raw"]["listed"] == 18 and "sample 18" in origin.taken
+    assert "sample" not in begun(raw, denoiser=transparent)["decode"]
+    with pytest.raises(UsageError, match="--limit is that of the sanitized data"):
+        begun(clean, denoiser=transparent, limit=18)
+    (raw / "train/red/900.png").write_bytes((raw / "train/red/000.png").read_bytes())
+    with pytest.raises(InputError, match="are not those that were sanitized"):  # another sample of other data
         begun(clean, denoiser=transparent)
 
 
