@@ -407,9 +407,9 @@ import os, signal, sys
 from dpclean import cli
 from dpclean.pipeline import job
 real = getattr({owner}, {step!r})
-def step(*arguments):
+def step(*arguments, **named):
     os.kill(os.getpid(), signal.{name})
-    return real(*arguments)
+    return real(*arguments, **named)
 setattr({owner}, {step!r}, step)
 cli.main()
 """
@@ -713,3 +713,224 @@ def test_the_report_shows_examples_beside_out(tmp_path: Path, small: str) -> Non
     result = sanitize(tmp_path / "raw", tmp_path / "out", small, report=True)
     page = (tmp_path / "out.report.html").read_text()
     assert "a/000.png" in page and sorted(result.report) == [str(tmp_path / f"out.report.{e}") for e in ("html", "png")]
+
+
+# -- a part of a complete OUT done anew
+
+
+def files_of(out: Path) -> dict[str, tuple[int, bytes]]:
+    """Inode and bytes of every image, by name."""
+    found = sorted(out.glob("*/*.png"))
+    return {str(path.relative_to(out)): (path.stat().st_ino, path.read_bytes()) for path in found}
+
+
+def check_sums(out: Path) -> None:
+    subprocess.run(["sha256sum", "-c", "--quiet", "--strict", "SHA256SUMS"], cwd=out, check=True)
+
+
+def in_run(pixels: np.ndarray, index: int, run: int) -> np.ndarray:
+    key, indices = key_from_seed(SEED, "sanitize"), np.array([index])
+    return add_noise(pixels[None], SIGMA, key=key, run=run, indices=indices)[0].clip(0, 255).astype(np.uint8)
+
+
+def test_what_could_not_be_read_is_tried_again_and_gets_the_noise_of_its_place(
+    tmp_path: Path, transparent: str
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    images = make_folder(raw)
+    names = list(images)
+    good = {name: (raw / name).read_bytes() for name in (names[2], names[7])}
+    for name, content in good.items():
+        (raw / name).write_bytes(content[:-30])
+    (raw / names[4]).write_bytes(b"")
+    sanitize(raw, out, transparent)
+    before = files_of(out)
+    (raw / names[2]).write_bytes(good[names[2]])
+    (raw / names[7]).write_bytes(good[names[7]])
+    result = sanitize(raw, out, transparent, retry_bad=True)
+    assert (result.images, result.quarantined, result.already_complete) == (len(images) - 1, {"empty": 1}, False)
+    after = files_of(out)
+    assert {name: after[name] for name in before} == before and len(after) == len(images) - 1
+    sanitize(raw, tmp_path / "at once", transparent)
+    assert {n: content for n, (_, content) in after.items()} == {
+        n: content for n, (_, content) in files_of(tmp_path / "at once").items()
+    }
+    old, new = manifests.read(out), manifests.read(tmp_path / "at once")
+    assert old is not None and new is not None and (old.output, old.raw.images) == (new.output, new.raw.images)
+    assert old.noise == new.noise and old.noise.runs is None
+    check_sums(out)
+    assert (out / "dpclean.ancestry").read_bytes() == (tmp_path / "at once" / "dpclean.ancestry").read_bytes()
+    assert sanitize(raw, out, transparent).already_complete
+    assert sorted(path.name for path in (tmp_path / ".out.dpclean").iterdir()) == [".gitignore", "key"]
+
+
+def test_where_nothing_is_recovered_out_stays_as_it_is_and_it_is_said(tmp_path: Path, transparent: str) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    make_folder(raw)
+    (raw / "a" / "bad.png").write_bytes(b"")
+    (raw / "a" / "link.png").symlink_to("/etc/hostname")  # the listing leaves it out
+    sanitize(raw, out, transparent)
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in out.rglob("*") if path.is_file()}
+    result = sanitize(raw, out, transparent, retry_bad=True)
+    assert result.already_complete and any("still of no use: 1 of 14 inputs" in warning for warning in result.warnings)
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in out.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in (tmp_path / ".out.dpclean").iterdir()) == [".gitignore", "key"]
+
+
+def test_a_result_that_was_not_finite_is_not_tried_again(tmp_path: Path, transparent: str) -> None:
+    import sqlite3
+
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    make_folder(raw)
+    sanitize(raw, out, transparent)
+    with closing(sqlite3.connect(out / "dpclean.ledger.sqlite")) as db, db:
+        db.execute("UPDATE samples SET status = 'quarantined', reason = 'not-finite' WHERE position = 3")
+    before = files_of(out)
+    result = sanitize(raw, out, transparent, retry_bad=True)
+    assert result.already_complete and files_of(out) == before
+    assert not any("tried again" in warning for warning in result.warnings)
+
+
+def test_a_changed_file_is_done_anew_with_noise_that_no_image_has_had(tmp_path: Path, transparent: str) -> None:
+    import sqlite3
+
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    images = make_folder(raw)
+    names = list(images)
+    sanitize(raw, out, transparent)
+    assert sanitize(raw, out, transparent, update=True).already_complete
+    runs: dict[str, int] = {}
+    for run, changed in ((1, names[5]), (2, names[8]), (3, names[5])):
+        before = files_of(out)
+        images[changed] = 255 - images[changed]
+        save(raw / changed, images[changed])
+        with pytest.raises(ConflictError, match="other content(.|\n)*--update"):
+            sanitize(raw, out, transparent, retry_bad=True)
+        result = sanitize(raw, out, transparent, update=True, report=True)
+        assert (result.images, result.quarantined, result.already_complete) == (len(images), {}, False)
+        runs[changed] = run
+        after = files_of(out)
+        assert {name for name in after if after[name] != before[name]} == {changed}
+        for index, (name, pixels) in enumerate(images.items()):
+            np.testing.assert_array_equal(read(out / name), in_run(pixels, index, runs.get(name, 0)), err_msg=name)
+        check_sums(out)
+    manifest = manifests.read(out)
+    assert manifest is not None and manifest.noise.runs == {0: len(images) - 2, 2: 1, 3: 1}
+    with closing(sqlite3.connect(out / "dpclean.ledger.sqlite")) as db:
+        assert dict(db.execute("SELECT position, run FROM samples WHERE run != 0")) == {5: 3, 8: 2}
+    # what can be read no more is left out, and when it can again, its noise is still another than that which is used
+    content = (raw / names[5]).read_bytes()
+    (raw / names[5]).write_bytes(content[:-30])
+    assert sanitize(raw, out, transparent, update=True).quarantined == {"truncated": 1}
+    assert not (out / names[5]).exists()
+    (raw / names[5]).write_bytes(content)
+    assert sanitize(raw, out, transparent, retry_bad=True).quarantined == {}
+    np.testing.assert_array_equal(read(out / names[5]), in_run(images[names[5]], 5, 4))
+    check_sums(out)
+    # added and removed files are another data set
+    save(raw / "a" / "zzz.png", picture(1))
+    with pytest.raises(ConflictError, match="added"):
+        sanitize(raw, out, transparent, update=True, retry_bad=True)
+
+
+@pytest.mark.parametrize("then", ["the same command", "another change", "without it"])
+def test_interrupted_while_a_part_is_done_anew_out_is_whole_and_the_same_command_goes_on(
+    tmp_path: Path, transparent: str, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    from dpclean.pipeline import work
+
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    images = make_folder(raw)
+    names = list(images)
+    sanitize(raw, out, transparent, batch_size=1)
+    before = files_of(out)
+    for name in names[3:9]:
+        images[name] = 255 - images[name]
+        save(raw / name, images[name])
+    monkeypatch.setattr(work, "CHUNK_SAMPLES", 1)
+    monkeypatch.setattr(work, "COMMIT_SECONDS", 0.0)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.finished == len(images) - 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        sanitize(raw, out, transparent, update=True, batch_size=1, progress=interrupt)
+    assert files_of(out) == before
+    check_sums(out)
+    partial = tmp_path / ".out.dpclean" / "partial"
+    begun = (partial / names[3]).stat().st_ino
+    os.link(partial / names[3], tmp_path / "held")  # so that its number is not given again
+    if then == "without it":
+        for name in names[3:9]:
+            save(raw / name, 255 - images[name])
+        assert sanitize(raw, out, transparent, batch_size=1).already_complete and files_of(out) == before
+        return
+    if then == "another change":
+        images[names[3]] = images[names[3]] // 2
+        save(raw / names[3], images[names[3]])
+    sanitize(raw, out, transparent, update=True, batch_size=1)
+    assert ((out / names[3]).stat().st_ino == begun) == (then == "the same command")
+    for index, (name, pixels) in enumerate(images.items()):
+        np.testing.assert_array_equal(read(out / name), in_run(pixels, index, 1 if name in names[3:9] else 0))
+    after = files_of(out)
+    assert all(after[name] == before[name] for name in names[:3] + names[9:])
+    check_sums(out)
+
+
+def test_what_cannot_be_done_anew_in_part_is_refused_and_harms_nothing(tmp_path: Path, transparent: str) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    make_folder(raw)
+    (raw / "a" / "bad.png").write_bytes(b"")
+    sanitize(raw, out, transparent)
+    before = files_of(out)
+    save(raw / "a" / "bad.png", picture(1))
+    with pytest.raises(UsageError, match="overwrite"):
+        sanitize(raw, out, transparent, retry_bad=True, overwrite=True)
+    with pytest.raises(UsageError, match="dry run"):
+        plan(raw, out, sigma=SIGMA, denoiser=transparent, retry_bad=True)
+    with pytest.raises(ConflictError, match="sigma"):
+        sanitize(raw, out, transparent, retry_bad=True, sigma=0.5)
+    with pytest.raises(ConflictError, match="batch-pixels"):
+        sanitize(raw, out, transparent, retry_bad=True, batch_size=3)
+    key = tmp_path / ".out.dpclean" / "key"
+    kept = key.read_bytes()
+    key.write_bytes(b"00" * 32)
+    with pytest.raises(ConflictError, match="key file"):
+        sanitize(raw, out, transparent, retry_bad=True)
+    key.write_bytes(kept)
+    assert files_of(out) == before
+    check_sums(out)
+    (raw / "a" / "bad.png").rename(tmp_path / "good.png")
+    (raw / "a" / "bad.png").write_bytes(b"")
+    sanitize(raw, tmp_path / "told", transparent, reveal_key=True)
+    (tmp_path / "good.png").rename(raw / "a" / "bad.png")
+    with pytest.raises(ConflictError, match="revealed"):
+        sanitize(raw, tmp_path / "told", transparent, update=True)
+    (out / "a" / "000.png").unlink()
+    with pytest.raises(ConflictError, match="is gone"):
+        sanitize(raw, out, transparent, retry_bad=True)
+    make_shards(tmp_path / "shards", (5,))
+    with pytest.raises(UsageError, match="folders of images"):
+        sanitize(tmp_path / "shards", tmp_path / "other", transparent, update=True)
+
+
+def test_killed_while_a_part_is_done_anew_out_is_whole_at_every_moment(tmp_path: Path, small: str) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    name = list(make_folder(raw, 6))[2]
+    content = (raw / name).read_bytes()
+    (raw / name).write_bytes(content[:-30])
+    words = command(raw, out, small)
+    subprocess.run(words, check=True, capture_output=True)
+    before = files_of(out)
+    assert len(before) == 5
+    (raw / name).write_bytes(content)
+    for owner, step in (("os", "link"), ("job", "seal"), ("job.Staging", "commit")):
+        words[2] = AT.format(owner=owner, step=step, name="SIGKILL")
+        assert subprocess.run([*words, "--retry-bad"], capture_output=True).returncode == -signal.SIGKILL
+        assert files_of(out) == before
+        check_sums(out)
+    subprocess.run([*command(raw, out, small), "--retry-bad"], check=True, capture_output=True)
+    after = files_of(out)
+    assert {kept: after.pop(kept) for kept in before} == before and list(after) == [name]
+    check_sums(out)

@@ -148,6 +148,18 @@ def sanitize(
             rich_help_panel=INPUT,
         ),
     ] = False,
+    retry_bad: Annotated[
+        bool,
+        typer.Option(
+            "--retry-bad", help="Where OUT is there: try again what could not be read.", rich_help_panel=INPUT
+        ),
+    ] = False,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update", help="Where OUT is there: do files of RAW that have changed anew.", rich_help_panel=INPUT
+        ),
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -185,6 +197,8 @@ def sanitize(
         "sample": sample,
         "overwrite": overwrite,
         "check_raw": check_raw,
+        "retry_bad": retry_bad,
+        "update": update,
         "report": report,
     }
     if sigma_sheet is not None:

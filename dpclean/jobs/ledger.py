@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from dpclean.errors import ConflictError, InternalError, SetupError
+from dpclean.errors import ConflictError, InternalError, Reason, SetupError
 
 T = TypeVar("T")
 
-FORMAT = 2
+FORMAT = 3
 PAGE = 4096  # rows of the listing that are read together
+AGAIN = "again"  # key of the job table, where rows of a complete OUT are done anew: which, and of which OUT
 PENDING, DONE, QUARANTINED, LEFT_BEHIND = "pending", "done", "quarantined", "left-behind"
 # results of SQLite that speak of the disk, not of what is on it
 _DISK = (
@@ -45,15 +46,18 @@ CREATE TABLE samples (
     raw_sha256 BLOB,                -- of the raw pixels [H, W, C]
     clean_sha256 BLOB,              -- of the sanitized pixels [H, W, C]
     file_sha256 BLOB,               -- of the file in OUT; NULL in shards
-    raw_size INTEGER, raw_mtime_ns INTEGER  -- of the file in RAW when it was listed; NULL where nothing could be told
+    raw_size INTEGER, raw_mtime_ns INTEGER, -- of the file in RAW when it was listed; NULL where nothing could be told
+    run INTEGER NOT NULL DEFAULT 0  -- of its noise; another one where a changed image was done anew
 );
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
-# rows that no dpclean writes: of other types, without digests, or done though an earlier one is pending
+# rows that no dpclean writes: of other types, without digests, or done though an earlier one is pending, unless some
+# are done anew
 _UNSOUND = f"""
 SELECT coalesce(sum(NOT (
     typeof(name) = 'blob' AND typeof(label) = 'integer' AND typeof(target) = 'blob'
+    AND typeof(run) = 'integer' AND run >= 0
     AND status IN ('{PENDING}', '{DONE}', '{QUARANTINED}', '{LEFT_BEHIND}')
     AND (status != '{QUARANTINED}' OR typeof(reason) = 'text')
     AND (status != '{DONE}' OR (
@@ -62,7 +66,8 @@ SELECT coalesce(sum(NOT (
         AND typeof(clean_sha256) = 'blob' AND length(clean_sha256) = 32))
 )), 0)
 + (count(*) != coalesce(max(position), -1) + 1)
-+ coalesce(max(iif(status != '{PENDING}', position, -1)) > min(iif(status = '{PENDING}', position, NULL)), 0)
++ coalesce(max(iif(status != '{PENDING}', position, -1)) > min(iif(status = '{PENDING}', position, NULL))
+    AND NOT EXISTS (SELECT 1 FROM job WHERE key = '{AGAIN}'), 0)
 FROM samples
 """
 
@@ -203,13 +208,27 @@ class Ledger:
             rows,
         ).rowcount
 
-    def listing(self, start: int = 0) -> Iterator[Listed]:
-        """The frozen listing from a position on, in order; rows may be recorded meanwhile."""
+    def redo(self, rows: Iterable[Listed]) -> None:
+        """Make samples pending again, as RAW lists them now; inside a transaction.
+
+        Noise is never used for two images: a sample that had been noised gets a run that no sample has had.
+        """
+        run = 1 + self._scalar("SELECT max(run) FROM samples")
+        self._db.executemany(
+            f"UPDATE samples SET run = iif(status = '{DONE}' OR reason = '{Reason.NOT_FINITE}', ?, run), status = ?,"
+            " target = ?, reason = ?, raw_size = ?, raw_mtime_ns = ?, height = NULL, width = NULL, channels = NULL,"
+            " raw_sha256 = NULL, clean_sha256 = NULL, file_sha256 = NULL WHERE position = ? AND name = ?",
+            ((run, PENDING, e.target, e.reason, *e.stamp, e.position, e.name) for e in rows),
+        )
+
+    def listing(self, *, pending: bool = False) -> Iterator[Listed]:
+        """The frozen listing, or what of it is pending, in order; rows may be recorded meanwhile."""
+        start = 0
         query = (
             "SELECT position, name, label, target, reason, raw_size, raw_mtime_ns FROM samples"
-            " WHERE position >= ? ORDER BY position LIMIT ?"
+            " WHERE position >= ? AND status LIKE ? ORDER BY position LIMIT ?"
         )
-        while rows := list(self._rows(query, start, PAGE)):
+        while rows := list(self._rows(query, start, PENDING if pending else "%", PAGE)):
             for position, name, label, target, reason, size, mtime in rows:
                 if b".." in target.split(b"/") or target.startswith(b"/"):
                     raise self._damaged(f"{os.fsdecode(target)!r} leads out of OUT")
@@ -238,10 +257,13 @@ class Ledger:
                 "nothing of them was recorded; please report it",
             )
 
-    def first_pending(self) -> int | None:
-        """The position that comes next, None when nothing is left."""
-        found: int | None = self._scalar("SELECT min(position) FROM samples WHERE status = ?", PENDING)
-        return found
+    def runs(self) -> dict[int, int]:
+        """The run of a sample's noise by position, where it is not 0."""
+        return dict(self._rows("SELECT position, run FROM samples WHERE run != 0"))
+
+    def images_by_run(self) -> dict[int, int]:
+        """Sanitized samples by the run of their noise."""
+        return dict(self._rows("SELECT run, count(*) FROM samples WHERE status = ? GROUP BY run ORDER BY run", DONE))
 
     def count(self, status: str | None = None) -> int:
         """Rows, or rows of a status."""
@@ -253,6 +275,11 @@ class Ledger:
         """Quarantined samples by reason."""
         counts = "SELECT reason, count(*) FROM samples WHERE status = ? GROUP BY reason ORDER BY reason"
         return dict(self._rows(counts, QUARANTINED))
+
+    def bad(self, but: Collection[str]) -> frozenset[int]:
+        """The positions of what was left out, but for these reasons."""
+        rows = self._rows("SELECT position, reason FROM samples WHERE status = ?", QUARANTINED)
+        return frozenset(position for position, reason in rows if reason not in but)
 
     def quarantined(self) -> Iterator[tuple[bytes, str]]:
         """(name, reason) of what was left out, in order."""

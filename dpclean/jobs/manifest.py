@@ -29,7 +29,7 @@ class Raw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The noise that was added. sigma is on the [0, 1] pixel scale."""
+    """The noise that was added. sigma is on the [0, 1] pixel scale. runs: images by run, if not all are of run 0."""
 
     sigma: float
     specification: int
@@ -37,6 +37,7 @@ class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_commitment: str | None
     key: str | None = None
     seed: int | None = None
+    runs: dict[int, int] | None = None
 
 
 class Denoiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,7 +135,7 @@ def read(folder: Path) -> Manifest | None:
                 f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
                 f"use {fields.get('tool', 'a newer dpclean')} or newer",
             )
-        manifest = msgspec.convert(fields, Manifest)
+        manifest = msgspec.convert(fields, Manifest, str_keys=True)
         msgspec.convert(manifest.parameters, _Asked)
         return manifest
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:

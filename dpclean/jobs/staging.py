@@ -128,9 +128,9 @@ class Staging:
                     raise
                 file.close()
 
-    def start(self) -> None:
+    def start(self, *, keep_key: bool = False) -> None:
         """An empty partial folder, whatever was there before, for an OUT that can be made by a rename."""
-        self.discard()
+        self.discard(keep_key=keep_key)
         with writing(self.partial):
             self._try_replacing()
             self.partial.mkdir()
@@ -162,12 +162,13 @@ class Staging:
                 else "choose an --out that is not there yet",
             ) from error
 
-    def discard(self) -> None:
-        """Remove the partial folder and the key: nothing of this job is left."""
+    def discard(self, *, keep_key: bool = False) -> None:
+        """Remove the partial folder and the key, unless it is that of OUT: nothing of this job is left."""
         with writing(self.home):
             if self.partial.exists():
                 shutil.rmtree(self.partial)
-            self.key.unlink(missing_ok=True)
+            if not keep_key:
+                self.key.unlink(missing_ok=True)
 
     def commit(self) -> None:
         """Make the partial folder OUT: sync it, move an OUT that is to be replaced aside, rename."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -19,14 +19,15 @@ from dpclean.data.selection import check_sample, selected
 from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Sample, Source, open_source
 from dpclean.data.workers import WorkerPool
-from dpclean.errors import ConflictError, InputError, InternalError, Reason
+from dpclean.errors import ConflictError, InputError, InternalError, Reason, UsageError
 from dpclean.given import given_path, options_of
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.key_file import read_key, write_key
-from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
+from dpclean.jobs.ledger import AGAIN, DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
+from dpclean.pipeline.again import FINAL, begin_again
 from dpclean.pipeline.options import Given, Options
 from dpclean.pipeline.results import Plan, Progress, SanitizeResult
 from dpclean.pipeline.seal import check_rows, seal, write_with_sums
@@ -73,11 +74,21 @@ def sanitize(
 def plan(raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: float, **options: Unpack[Given]) -> Plan:
     """What `sanitize` with the same arguments would do, from a look at the first images; writes nothing."""
     asked = options_of(Options, "sanitize", {"sigma": sigma, **options})
+    if asked.redoes:
+        raise UsageError("a dry run tells of a whole job, not of a part done anew", "leave out retry-bad and update")
     return _Job(Path(raw), Path(out), asked, lambda _: None).plan()
 
 
 class _NothingUsable(InputError):
     """No input is an image that can be used."""
+
+
+class _NothingGained(Exception):
+    """No input that was tried again is one that can be used; OUT, complete as it was, has this manifest."""
+
+    def __init__(self, complete: manifests.Manifest) -> None:
+        super().__init__()
+        self.complete = complete
 
 
 class _Job:
@@ -90,21 +101,24 @@ class _Job:
         self.out = self.staging.out
         self.raw = given_path(raw).resolve()
         self.inherited = Ancestry()
+        self.bad: list[Listed] = []  # of a complete OUT: what is to be tried again
+        self.changed: list[Listed] = []  # of a complete OUT: what is to be done anew, as it has changed in RAW
         self.begun = time.monotonic()
         self.staging.check_apart(self.raw, options.denoiser)
 
     def run(self) -> SanitizeResult:
         """The result, whether the work is done now, was begun earlier, or had been finished before."""
-        manifest = self._finished()
-        if manifest is not None:
-            self._check_bad(manifest.quarantined, manifest.raw.listed - manifest.left_behind)
-            pages = [str(page) for page in sheet.pages(self.out) if page.exists()]
-            return self._result(manifest, already_complete=True, report=pages)
+        complete = self._finished()
+        if complete is not None and not self.bad and not self.changed:
+            return self._already_complete(complete)
         source = self._source()
         files, parameters = self._parameters()
         self.inherited = _inherited(self.raw, files)
         ledger_path = self.staging.partial / manifests.LEDGER_NAME
-        resuming = ledger_path.exists() and self._check_begun(ledger_path, parameters)
+        if complete is None:
+            resuming = ledger_path.exists() and self._check_begun(ledger_path, parameters)
+        else:
+            resuming = ledger_path.exists() and self._goes_on_again(ledger_path, source, complete)
         workers = self.options.workers or len(os.sched_getaffinity(0))
         try:
             threads = choose_threads(self.options.threads)
@@ -112,19 +126,34 @@ class _Job:
                 WorkerPool(workers, self.options.read_options()) as pool,
                 self._loaded(files, threads) as denoiser,
             ):
-                if not resuming:
+                if complete is not None and not resuming:
+                    with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
+                        self._check_engine(ledger, _engine(denoiser))
+                    begin_again(self.staging, self.bad + self.changed, self._again(complete))
+                elif not resuming:
                     self._begin(ledger_path, source, parameters, _engine(denoiser))
                 with closing(Ledger(ledger_path)) as ledger:
                     self._check_engine(ledger, _engine(denoiser))
                     if resuming:
                         self._check_listing(ledger, source)
                     key = self._key(ledger.known("key_commitment", str))
-                    manifest, sanitized, pages = self._work(ledger, source, pool, denoiser, key)
+                    manifest, sanitized, pages = self._work(ledger, source, pool, denoiser, key, complete)
         except _NothingUsable:
-            self.staging.discard()  # nothing can come of it; the workers, who may still be writing, are gone by now
+            # nothing can come of it; the workers, who may still be writing, are gone by now
+            self.staging.discard(keep_key=complete is not None)
             raise
+        except _NothingGained as nothing:
+            self.staging.discard(keep_key=True)
+            counts = f"{len(self.bad)} of {nothing.complete.raw.listed} inputs"
+            remark = f"tried again, and still of no use: {counts}; OUT is as it was"
+            return self._already_complete(nothing.complete, [remark])
         self.staging.commit()
         remarks = source.remarks() + pool.remarks()
+        if complete is not None:
+            redone = len(self.bad) + len(self.changed)
+            remarks.append(
+                f"done anew: {redone} of {manifest.raw.listed} inputs; all other files are the same as before"
+            )
         return self._result(manifest, sanitized=sanitized, hidden=source.hidden, remarks=remarks, report=pages)
 
     # -- what is there already
@@ -155,8 +184,37 @@ class _Job:
                 "choose another --out, or --overwrite to make it anew",
             )
         with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
-            self._check_listing(ledger, self._source())
+            source = self._source()
+            bad = ledger.bad(but=FINAL) if self.options.retry_bad else ()
+            self.bad, self.changed = self._compare(ledger, source, bad)
+            if self.changed and not self.options.update:
+                more = "--update to do anew what has changed, " if source.kind == "folder" else ""
+                self._refuse_changed(self.changed, more)
+        if self.bad or self.changed:
+            if manifest.noise.key is not None:  # the noise must not be known before the data are fixed
+                raise ConflictError(
+                    f"the key of {str(self.out)!r} has been revealed: who changes an input now may know its noise",
+                    "choose another --out, or --overwrite to make it anew",
+                )
+            self._key(manifest.noise.key_commitment)
+            return manifest
         return self._revealed(manifest) if self.options.reveal_key else manifest
+
+    def _again(self, complete: manifests.Manifest) -> dict[str, Any]:
+        """What is to be done anew, and of which OUT."""
+        return {
+            "output": complete.output.pixel_digest,
+            "retry_bad": self.options.retry_bad,
+            "update": self.options.update,
+        }
+
+    def _goes_on_again(self, ledger_path: Path, source: Source, complete: manifests.Manifest) -> bool:
+        """Whether what was left is of this OUT, for the same purpose, and of RAW as it is now."""
+        try:
+            with closing(Ledger(ledger_path)) as ledger:
+                return ledger.get(AGAIN, dict) == self._again(complete) and not self._compare(ledger, source)[1]
+        except ConflictError:  # OUT is whole, and what was left is not needed
+            return False
 
     def _check_begun(self, ledger_path: Path, parameters: dict[str, Any]) -> bool:
         """Whether to go on with what an interrupted job left; refuses changed parameters."""
@@ -184,32 +242,47 @@ class _Job:
             )
 
     def _check_listing(self, ledger: Ledger, source: Source) -> None:
-        """Refuse where RAW is not what it was when the listing was frozen: names, classes, and what has been read.
+        """Refuse where RAW is not what it was when the listing was frozen: names, classes, and what has been read."""
+        if changed := self._compare(ledger, source)[1]:
+            self._refuse_changed(changed)
+
+    def _compare(
+        self, ledger: Ledger, source: Source, positions: Collection[int] = ()
+    ) -> tuple[list[Listed], list[Listed]]:
+        """The rows at these positions, and of the others those with other content, as RAW lists them now.
 
         A file is read again where its size or time is another, or where digests are asked for; what counts is what is
-        in it.
+        in it. Refuses other names and classes.
         """
-        suspects: list[Entry] = []
+        asked: list[Listed] = []
+        suspects: list[Listed] = []
         for now, row in itertools.zip_longest(self._stamped(source), ledger.listing()):
             new = None if now is None else (to_bytes(now[0].name), now[0].label)
             old = None if row is None else (row.name, row.label)
             if new != old:
-                self._refuse_changed(_what_changed(new, old, self.options.sample))
-            if now[1] != row.stamp or self.options.check_raw:
-                suspects.append(now[0])
+                raise self._other_raw(_what_changed(new, old, self.options.sample))
+            if row.position in positions:
+                asked.append(_listed(*now))
+            elif now[1] != row.stamp or self.options.check_raw:
+                suspects.append(_listed(*now))
         if not suspects:
-            return
+            return asked, []
         with WorkerPool(self.options.workers or len(os.sched_getaffinity(0)), self.options.read_options()) as pool:
-            samples = source.samples(suspects, pool)
-            changed = [s.entry.name for s in samples if not _is_as_seen(s, *ledger.seen(s.entry.index))]
-        if changed:
-            named = ", ".join(map(repr, changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-            self._refuse_changed(f"other content in {named}")
+            samples = source.samples(map(_entry_of, suspects), pool)
+            changed = {s.entry.index for s in samples if not _is_as_seen(s, *ledger.seen(s.entry.index))}
+        return asked, [row for row in suspects if row.position in changed]
 
-    def _refuse_changed(self, what: str) -> NoReturn:
-        raise ConflictError(
+    def _refuse_changed(self, changed: Sequence[Listed], remedy: str = "") -> NoReturn:
+        first = ", ".join(repr(to_text(row.name)) for row in changed[:3])
+        raise self._other_raw(
+            f"other content in {first}" + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""),
+            remedy,
+        )
+
+    def _other_raw(self, what: str, remedy: str = "") -> ConflictError:
+        return ConflictError(
             f"RAW has changed since {str(self.out)!r} was begun: {what}",
-            "restore it, choose another --out, or --overwrite to start again",
+            f"restore it, choose another --out, {remedy}or --overwrite to start again",
         )
 
     # -- begin, work, finish
@@ -217,6 +290,11 @@ class _Job:
     def _source(self) -> Source:
         source = open_source(self.raw, self.options.read_options())
         check_sample(source, self.options.sample)
+        if source.kind == "shards" and self.options.redoes:
+            raise UsageError(
+                "retry-bad and update are for folders of images: of shards every file would be written anew",
+                "leave them out, or choose another --out",
+            )
         return source
 
     def _entries(self, source: Source) -> Iterator[Entry]:
@@ -263,10 +341,7 @@ class _Job:
         """Freeze the listing, then draw the key: the noise must not be known before the data are fixed."""
         self.staging.start()
         with closing(Ledger(ledger_path)) as ledger, ledger.transaction():
-            ledger.freeze(
-                Listed(e.index, to_bytes(e.name), e.label, to_bytes(e.target), e.reason, stamp)
-                for e, stamp in self._stamped(source)
-            )
+            ledger.freeze(itertools.starmap(_listed, self._stamped(source)))
             seed = self.options.seed
             key = draw_key() if seed is None else key_from_seed(seed, "sanitize")
             write_key(self.staging.key, key)
@@ -276,17 +351,28 @@ class _Job:
             ledger.set("retried", 0)
 
     def _work(
-        self, ledger: Ledger, source: Source, pool: WorkerPool, denoiser: Denoiser, key: bytes
+        self,
+        ledger: Ledger,
+        source: Source,
+        pool: WorkerPool,
+        denoiser: Denoiser,
+        key: bytes,
+        complete: manifests.Manifest | None,
     ) -> tuple[manifests.Manifest, int, list[str]]:
-        """Do what is pending and seal it: (manifest, images sanitized by this call, pages of the report)."""
+        """Do what is pending and seal it: (manifest, images sanitized by this call, pages of the report).
+
+        complete: the manifest of the OUT of which a part is done anew.
+        """
         kept = map(sheet.entry_of, ledger.done())
         sink = open_sink(source, self.staging.partial, self.options.read_options(), pool, kept)
-        start, before = ledger.first_pending(), ledger.count(DONE)
-        if start is not None:
-            samples = source.samples(map(_entry_of, ledger.listing(start)), pool)
+        before = ledger.count(DONE)
+        if ledger.count(PENDING) > 0:
+            samples = source.samples(map(_entry_of, ledger.listing(pending=True)), pool)
             work_off(samples, denoiser, sink, ledger, self.options, key, self.progress)
         if (pending := ledger.count(PENDING)) > 0:
             raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
+        if complete is not None and not self.changed and ledger.count(DONE) == complete.output.images:
+            raise _NothingGained(complete)
         self._check_bad(ledger.reasons(), ledger.count() - ledger.count(LEFT_BEHIND))
         if ledger.count(DONE) == 0:
             why = f" ({told(reasons)}: {_first_names(ledger)})" if (reasons := ledger.reasons()) else ""
@@ -327,6 +413,11 @@ class _Job:
             with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
                 write_with_sums(self.out, manifest, ledger)
         return manifest
+
+    def _already_complete(self, manifest: manifests.Manifest, remarks: Sequence[str] = ()) -> SanitizeResult:
+        self._check_bad(manifest.quarantined, manifest.raw.listed - manifest.left_behind)
+        pages = [str(page) for page in sheet.pages(self.out) if page.exists()]
+        return self._result(manifest, already_complete=True, remarks=remarks, report=pages)
 
     def _result(
         self,
@@ -401,6 +492,10 @@ class _Job:
         )
 
 
+def _listed(e: Entry, stamp: Stamp) -> Listed:
+    return Listed(e.index, to_bytes(e.name), e.label, to_bytes(e.target), e.reason, stamp)
+
+
 def _entry_of(row: Listed) -> Entry:
     reason = None if row.reason is None else Reason(row.reason)
     return Entry(row.position, to_text(row.name), row.label, to_text(row.target), reason)
@@ -425,7 +520,7 @@ def _stamp(root: Path, name: str) -> Stamp:
 
 def _is_as_seen(sample: Sample, status: str, reason: str | None, raw_sha256: bytes | None) -> bool:
     """Whether a sample is what the ledger says was read; of one that is pending it says nothing yet."""
-    if status == PENDING or (reason == Reason.NOT_FINITE and sample.pixels is not None):
+    if status == PENDING:
         return True
     if sample.pixels is not None:
         return pixel_sha256(sample.pixels) == raw_sha256

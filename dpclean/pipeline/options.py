@@ -62,6 +62,8 @@ class Given(TypedDict, total=False):
     sample: int | None
     overwrite: bool
     check_raw: bool
+    retry_bad: bool
+    update: bool
     report: bool
 
 
@@ -97,6 +99,8 @@ class Options:
     sample: int | None = None
     overwrite: bool = False
     check_raw: bool = False
+    retry_bad: bool = False
+    update: bool = False
     report: bool = False
 
     def __post_init__(self) -> None:
@@ -116,6 +120,10 @@ class Options:
             raise UsageError("--limit takes the first inputs, --sample some of every class", "give one of them")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number, or no seed")
+        if self.overwrite and self.redoes:
+            raise UsageError(
+                "overwrite makes all of OUT anew, retry-bad and update a part of it", "give one or the other"
+            )
         check_threads(self.threads)
         self.bad_limit(1)
 
@@ -141,6 +149,11 @@ class Options:
         """What was asked of the engine by name, where the default would have chosen."""
         asked = {"device": self.device.split(":")[0], "dtype": self.dtype, "batch_pixels": self.batch_pixels}
         return {name: value for name, value in asked.items() if value not in ("auto", None)}
+
+    @property
+    def redoes(self) -> bool:
+        """Whether a part of a complete OUT may be done anew."""
+        return self.retry_bad or self.update
 
     @property
     def batch_pixels(self) -> int | None:

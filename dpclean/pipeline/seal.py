@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 HASHING = 4  # threads
 NOISE_SPECIFICATION = 1
-SANITIZE_RUN = 0  # certify uses runs 1..n
+SANITIZE_RUN = 0  # of all images but those that were done anew; the ledger has theirs
 
 
 def seal(
@@ -76,6 +76,7 @@ def seal(
             key_commitment=commitment(key),
             key=key.hex() if options.reveal_key else None,
             seed=options.seed,
+            runs=runs if (runs := ledger.images_by_run()).keys() != {SANITIZE_RUN} else None,
         ),
         denoiser=_denoiser(ledger, denoiser),
         classes=list(source.classes),

@@ -14,6 +14,7 @@ from dpclean.data.workers import WorkerPool
 from dpclean.jobs.ledger import DONE, Done, Ledger
 from dpclean.noise import add_noise
 from dpclean.pipeline.seal import SANITIZE_RUN
+from dpclean.pipeline.work import by_run
 
 if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoiser
@@ -38,12 +39,14 @@ def write_pages(out: Path, ledger: Ledger, source: Source, pool: WorkerPool, den
     entries = [entry_of(done) for place, done in enumerate(ledger.done()) if place in wanted]
     raw = {s.entry.index: (s.entry.name, s.pixels) for s in source.samples(entries, pool) if s.pixels is not None}
     pairs = [(index, pixels) for index, (_, pixels) in raw.items()]
-    clean = {r.index: r.pixels for r in denoiser.denoise(pairs, key=key, run=SANITIZE_RUN)}
+    runs = ledger.runs()
+    clean = {
+        r.index: r.pixels for run, of_run in by_run(pairs, runs) for r in denoiser.denoise(of_run, key=key, run=run)
+    }
     rows = []
     for index, (name, pixels) in raw.items():
-        noised = add_noise(
-            pixels[None], denoiser.level.sigma, key=key, run=SANITIZE_RUN, indices=np.array([index], np.int64)
-        )[0]
+        run, indices = runs.get(index, SANITIZE_RUN), np.array([index], np.int64)
+        noised = add_noise(pixels[None], denoiser.level.sigma, key=key, run=run, indices=indices)[0]
         rows.append(SheetRow(name, pixels, noised.clip(0, 255).astype(np.uint8), clean[index]))
     sigma = denoiser.level.sigma
     facts = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes
 from dpclean.data.sink import Sink
 from dpclean.data.source import Sample
 from dpclean.errors import InputError, InternalError, Interrupted, Reason
-from dpclean.jobs.ledger import DONE, LEFT_BEHIND, QUARANTINED, Ledger, Outcome
+from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
 from dpclean.jobs.signals import first_signal
 from dpclean.pipeline.options import Options
 from dpclean.pipeline.results import Progress
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 CHUNK_SAMPLES = 512
 CHUNK_PIXELS = 1 << 24
 COMMIT_SECONDS = 2.0
+
+Pair = tuple[int, NDArray[np.uint8]]  # index of the noise, pixels [H, W, C]
 
 
 def work_off(
@@ -43,7 +48,8 @@ def work_off(
     what is finished is committed.
     """
     total = ledger.count()
-    start = finished = total if (pending := ledger.first_pending()) is None else pending
+    start = finished = total - ledger.count(PENDING)
+    runs = ledger.runs()
     retried, quarantined = ledger.known("retried", int), ledger.count(QUARANTINED)
     no_image = ledger.count(LEFT_BEHIND)
     begun = committed = time.monotonic()
@@ -64,7 +70,7 @@ def work_off(
     with first_signal() as interrupted:
         for chunk in chunks(samples, denoiser.shapes.batch(32, 32)):
             try:
-                results = _denoised(chunk, denoiser, key, interrupted, tell)
+                results = _denoised(chunk, denoiser, key, runs, interrupted, tell)
             except _Stopped as error:
                 commit()
                 raise _interrupted(finished, total) from error
@@ -123,6 +129,7 @@ def _denoised(
     chunk: list[Sample],
     denoiser: Denoiser,
     key: bytes,
+    runs: Mapping[int, int],
     interrupted: threading.Event,
     tell: Callable[[float, int, int], None],
 ) -> dict[int, Denoised]:
@@ -137,8 +144,16 @@ def _denoised(
             raise _Stopped
         tell(done, pixels, len(chunk))
 
-    results = denoiser.denoise(pairs, key=key, run=SANITIZE_RUN, on_batch=on_batch)
-    return {result.index: result for result in results}
+    results: dict[int, Denoised] = {}
+    for run, of_run in by_run(pairs, runs):
+        results |= {r.index: r for r in denoiser.denoise(of_run, key=key, run=run, on_batch=on_batch)}
+    return results
+
+
+def by_run(pairs: Sequence[Pair], runs: Mapping[int, int]) -> Iterator[tuple[int, list[Pair]]]:
+    """(index, pixels) by the run of their noise, which is denoised together."""
+    for run in sorted({runs.get(index, SANITIZE_RUN) for index, _ in pairs}):
+        yield run, [pair for pair in pairs if runs.get(pair[0], SANITIZE_RUN) == run]
 
 
 def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
@@ -151,7 +166,7 @@ def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
     if result is None or result.pixels.shape != sample.pixels.shape:
         raise InternalError(f"{sample.entry.name!r} went to the denoiser and did not come back", "please report it")
     if not result.finite:
-        return Outcome(position, name, QUARANTINED, Reason.NOT_FINITE)
+        return Outcome(position, name, QUARANTINED, Reason.NOT_FINITE, raw_sha256=pixel_sha256(sample.pixels))
     sink.put(sample, result.pixels)
     height, width, channels = sample.pixels.shape
     shape = (height, width, channels)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpclean.errors import ConflictError, InternalError
-from dpclean.jobs.ledger import DONE, QUARANTINED, Ledger, Listed, Outcome
+from dpclean.jobs.ledger import AGAIN, DONE, QUARANTINED, Ledger, Listed, Outcome
 
 
 def filled(path: Path, count: int = 2000) -> Ledger:
@@ -29,7 +29,7 @@ def test_an_interrupted_transaction_leaves_no_trace(tmp_path: Path) -> None:
         ledger.record([Outcome(0, b"class/\xff 0.png", DONE)])
         raise KeyboardInterrupt
     ledger.close()
-    assert Ledger(tmp_path / "l").first_pending() == 0
+    assert Ledger(tmp_path / "l").count(DONE) == 0
 
 
 def test_resume_starts_after_what_was_recorded(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_resume_starts_after_what_was_recorded(tmp_path: Path) -> None:
         )
     ledger.close()
     again = Ledger(tmp_path / "l")
-    assert again.first_pending() == 2
+    assert [row.position for row in again.listing(pending=True)] == [2, 3, 4]
     assert list(again.quarantined()) == [(b"class/\xff 1.png", "empty")]
     (done,) = again.done()
     assert done.position == 0 and done.shape == (2, 3, 1) and done.clean_sha256 == b"c" * 32
@@ -86,3 +86,21 @@ def test_a_ledger_of_another_format_is_refused(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConflictError, match="99"):
         Ledger(tmp_path / "l")
+
+
+def test_a_sample_that_was_noised_gets_a_run_that_none_has_had_when_it_is_done_again(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "l", 4)
+    rows = list(ledger.listing())
+    done = [Outcome(n, rows[n].name, DONE, None, (1, 1, 1), bytes(32), bytes(32)) for n in (0, 1)]
+    bad = [Outcome(n, rows[n].name, QUARANTINED, reason) for n, reason in ((2, "truncated"), (3, "not-finite"))]
+    with ledger.transaction():
+        ledger.record(done + bad)
+        ledger.set(AGAIN, {})
+        ledger.redo(rows[1:])
+    assert ledger.runs() == {1: 1, 3: 1} and [row.position for row in ledger.listing(pending=True)] == [1, 2, 3]
+    with ledger.transaction():
+        ledger.record([done[1], bad[0]])
+        ledger.redo(rows[:3])
+    assert ledger.runs() == {0: 2, 1: 2, 3: 1}
+    ledger.close()
+    Ledger(tmp_path / "l").close()
