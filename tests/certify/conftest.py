@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.networks import make_denoiser, make_transparent
@@ -85,3 +87,11 @@ def trainer_command(folder: Path, program: str) -> str:
     path = folder / "trainer"
     path.write_text(program)
     return f"{shlex.quote(interpreter)} {shlex.quote(os.fspath(path))} {{data}} {{test}} {{out}}"
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """A worker that runs inside a test sets torch's number of threads, on which weights of other tests depend."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
