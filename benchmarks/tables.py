@@ -89,13 +89,18 @@ def shapes() -> str:
 
 
 def speed() -> str:
-    result = load("denoiser_speed")
-    rows = [(name, ratio(value)) for name, value in result["ratios"].items()]
+    result, amd = load("denoiser_speed"), load("denoiser_speed_amd")
+    rows = [
+        (name, ratio(value), ratio(amd["ratios"][name]) if name in amd["ratios"] else "not measured")
+        for name, value in result["ratios"].items()
+    ]
     return (
         f"Images a second of CPU time at 32 x 32 (photos: of 481 x 321, uint8 to uint8), {result['dtype']}, batch "
-        f"{result['batch']}, medians and quartiles of pairwise ratios, on {where('denoiser_speed')} "
+        f"{result['batch']}, medians and quartiles of pairwise ratios, on {where('denoiser_speed')} with matrix units "
+        f"for bfloat16 (AMX), and with this version on {where('denoiser_speed_amd')} "
         "(`benchmarks/denoiser_speed.py`; `ddpm` is the 35.7 M DDPM-CIFAR U-Net, `diffusers` eager and channels-last, "
-        "`compiled` torch.compile with frozen weights, `dpclean` this engine):\n\n" + table(("", "ratio"), rows)
+        "`compiled` torch.compile with frozen weights, `dpclean` this engine):\n\n"
+        + table(("", "ratio", "ratio, AMD"), rows)
     )
 
 
