@@ -33,10 +33,10 @@ from typing import Any
 import numpy as np
 
 from dpclean import __version__
-from dpclean.certify.certificate import build, dump, tsv
-from dpclean.certify.form import FORMAT, issuers_terms, noise_distances, selecting, unknown_elsewhere
-from dpclean.certify.verify import verify
-from dpclean.certify.votes import Votes, job_id, record, votes_bytes
+from dpclean.certificate.certificate import build, dump, tsv
+from dpclean.certificate.parameters import FORMAT, issuers_terms, noise_distances, selecting, unknown_elsewhere
+from dpclean.certificate.verify import verify
+from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
 from dpclean.errors import DpcleanError
 
 RUNS, POINTS = 40, 5

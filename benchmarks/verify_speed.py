@@ -24,10 +24,10 @@ import numpy as np
 from forge_certificates import own_terms, recorded
 from machine_facts import spread, write_results
 
-from dpclean.certify.certificate import build, dump, tsv
-from dpclean.certify.exact import BOUNDS
-from dpclean.certify.form import noise_distances, selecting
-from dpclean.certify.votes import Votes, votes_bytes
+from dpclean.certificate.certificate import build, dump, tsv
+from dpclean.certificate.interval_arithmetic import BOUNDS
+from dpclean.certificate.parameters import noise_distances, selecting
+from dpclean.certificate.votes import Votes, votes_bytes
 
 RUNS, POINTS, CLASSES = 1000, 10_000, 10
 VERIFY = "import sys; from dpclean.cli import main; sys.argv[0] = 'dpclean'; main()"

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,28 +16,11 @@ import dpclean
 
 ROOT = Path(dpclean.__file__).parent
 
-# what a certificate says and how it is checked: numbers and text alone, apart from the runs that cast the votes
-STATISTICS = (
-    "exact",
-    "bounds",
-    "form",
-    "votes",
-    "accuracy",
-    "statements",
-    "certificate",
-    "verify",
-    "plan",
-    "power",
-    "curve",
-    "wording",
-    "page",
-    "report",
-)
 FLOORS = (
     {"errors", "build", "small_files"},
     {"given", "progress"},
-    {"noise", "jobs", "muon", "threads"},
-    {"data", "statistics"},
+    {"noise", "jobs", "muon", "threads", "report"},
+    {"data", "certificate"},
     {"denoise"},
     {"contact_sheet", "doctor"},
     {"pipeline", "sanitizer", "train"},
@@ -53,13 +36,8 @@ def modules() -> list[Path]:
 
 
 def member(path: Path) -> str:
-    """The part a file belongs to: dpclean/data/folder.py is of "data", dpclean/certify/bounds.py of "statistics"."""
-    return part(path.relative_to(ROOT).with_suffix("").parts)
-
-
-def part(names: Sequence[str]) -> str:
-    """The part that a dotted name below dpclean belongs to."""
-    return "statistics" if names[0] == "certify" and names[1:2] and names[1] in STATISTICS else names[0]
+    """The part a file belongs to: dpclean/data/folder.py is of "data"."""
+    return path.relative_to(ROOT).with_suffix("").parts[0]
 
 
 def imported(source: str, package: str) -> Iterator[str]:
@@ -70,7 +48,7 @@ def imported(source: str, package: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*parents, node.module] if node.module else parents)
-            if base in ("dpclean", "dpclean.certify"):
+            if base == "dpclean":
                 yield from (f"{base}.{alias.name}" for alias in node.names)
             elif base.startswith("dpclean."):
                 yield base
@@ -80,7 +58,7 @@ def climbs(source: str, path: Path) -> list[str]:
     """What a module imports from its own floor or from above it, other than from its own part."""
     package = ".".join(("dpclean", *path.relative_to(ROOT).parent.parts))
     own = member(path)
-    names = [part(name.split(".")[1:]) for name in imported(source, package) if "." in name]
+    names = [name.split(".")[1] for name in imported(source, package) if "." in name]
     return sorted({name for name in names if name != own and name in FLOOR and FLOOR[name] >= FLOOR[own]})
 
 
@@ -100,10 +78,10 @@ def test_imports_go_down(path: Path) -> None:
         ("from . import names", "data/folder.py", []),
         ("def f():\n    import dpclean.cli", "errors.py", ["cli"]),
         ("from dpclean.data.source import Entry", "data/sink.py", []),
-        ("from dpclean.certify import exact", "certify/bounds.py", []),
-        ("from dpclean.certify import job", "certify/bounds.py", ["certify"]),
-        ("from dpclean.certify.votes import Votes", "data/sink.py", ["statistics"]),
-        ("from dpclean.data import source", "certify/verify.py", ["data"]),
+        ("from dpclean.certificate import votes", "certificate/bounds.py", []),
+        ("from dpclean.certify import job", "certificate/bounds.py", ["certify"]),
+        ("from dpclean.certificate.votes import Votes", "data/sink.py", ["certificate"]),
+        ("from dpclean.data import source", "certificate/verify.py", ["data"]),
     ],
 )
 def test_the_walk_sees_every_form_of_import(source: str, file: str, found: list[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dpclean.certify import certificate, verify, votes
+from dpclean.certificate import certificate, verify, votes
 from dpclean.data import ancestry
 from dpclean.errors import ConflictError, DpcleanError, InputError
 from dpclean.jobs import key_file, manifest

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dpclean import __version__
-from dpclean.certify.bounds import shortest
-from dpclean.certify.certificate import check_terms
-from dpclean.certify.form import FORMAT, MOST_CLASSES, check_form, selecting, unknown_elsewhere
+from dpclean.certificate.bounds import shortest
+from dpclean.certificate.certificate import check_terms
+from dpclean.certificate.parameters import FORMAT, MOST_CLASSES, check_form, selecting, unknown_elsewhere
+from dpclean.certificate.votes import Votes, has_terms, read_plain_votes, read_votes
 from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.votes import Votes, has_terms, read_plain_votes, read_votes
 from dpclean.errors import ConflictError, InputError, UsageError
 from dpclean.given import check_ranges, given_path
 from dpclean.jobs.staging import Staging

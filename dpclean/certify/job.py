@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
-from dpclean.certify.certificate import check_terms, claimed_points
+from dpclean.certificate.certificate import check_terms, claimed_points
+from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, job_id, read_votes, tally
 from dpclean.certify.crew import Crew, check_failed
 from dpclean.certify.method import THREADS, make_method, settled
 from dpclean.certify.options import Given, Options
@@ -22,7 +23,6 @@ from dpclean.certify.store import MODELS, WORK, Store, model_name, read_model
 from dpclean.certify.subject import Subject, find_origin, read_subject
 from dpclean.certify.terms import changes, make_terms, with_found
 from dpclean.certify.units import NO_MODEL
-from dpclean.certify.votes import ABSTAIN, VOTES_NAME, Votes, job_id, read_votes, tally
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.given import options_of
 from dpclean.jobs.key_file import write_key

@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TypedDict
 
-from dpclean.certify.bounds import exact_decimal
-from dpclean.certify.form import MOST_RUNS
+from dpclean.certificate.bounds import exact_decimal
+from dpclean.certificate.parameters import MOST_RUNS
 from dpclean.errors import UsageError
 from dpclean.given import check_ranges
 from dpclean.noise import SIGMA_MAX

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from dpclean.certify.certificate import CERTIFICATE_NAME, build
+from dpclean.certificate.certificate import CERTIFICATE_NAME, build
+from dpclean.certificate.verify import folder_of, verify
+from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
 from dpclean.certify.method import recipe_of
 from dpclean.certify.publish import holds_certificate
 from dpclean.certify.results import VotedImage
 from dpclean.certify.store import MODELS, model_name, read_model
 from dpclean.certify.units import NO_MODEL
-from dpclean.certify.verify import folder_of, verify
-from dpclean.certify.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
 from dpclean.denoise.denoiser import choose_device
 from dpclean.errors import InputError
 from dpclean.train.dataset import read_images

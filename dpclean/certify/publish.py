@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certify import statements
-from dpclean.certify.certificate import CERTIFICATE_NAME, TSV_NAME, build, dump, read, tsv
-from dpclean.certify.curve import curve_png, curve_svg
-from dpclean.certify.report import Example, report_html
+from dpclean.certificate import assumptions as statements
+from dpclean.certificate.certificate import CERTIFICATE_NAME, TSV_NAME, build, dump, read, tsv
+from dpclean.certificate.curve import curve_png, curve_svg
+from dpclean.certificate.page import Example, report_html
+from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.errors import ConflictError
 from dpclean.jobs.durable import write_durably
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.certificate.parameters import FormError, check_form
+from dpclean.certificate.votes import job_id
 from dpclean.certify.data import Data, read_data, write_data
-from dpclean.certify.form import FormError, check_form
 from dpclean.certify.method import Method, made_of
 from dpclean.certify.subject import Subject
 from dpclean.certify.units import NO_MODEL, Units
-from dpclean.certify.votes import job_id
 from dpclean.errors import DifferenceError, InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.manifest import ANCESTRY_NAME

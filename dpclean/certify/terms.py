@@ -7,9 +7,9 @@ import shlex
 from typing import Any
 
 from dpclean import __version__
-from dpclean.certify.bounds import shortest
+from dpclean.certificate.bounds import shortest
+from dpclean.certificate.parameters import FORMAT, ORDER, check_form, noise_distances, selecting
 from dpclean.certify.data import inputs_digest
-from dpclean.certify.form import FORMAT, ORDER, check_form, noise_distances, selecting
 from dpclean.certify.method import choose_init, choose_recipe, image_size
 from dpclean.certify.options import Options
 from dpclean.certify.subject import Subject, described, known_of

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certify.votes import DIGEST_BYTES, record
+from dpclean.certificate.votes import DIGEST_BYTES, record
 from dpclean.errors import ConflictError, InputError, SetupError
 from dpclean.jobs.durable import write_durably, writing
 

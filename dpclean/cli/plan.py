@@ -12,7 +12,7 @@ from dpclean.cli.panels import COST, STATEMENT, VOTES
 from dpclean.cli.values import completing
 
 if TYPE_CHECKING:
-    from dpclean.certify.plan import Plan
+    from dpclean.certificate.plan import Plan
 
 
 def plan(
@@ -85,7 +85,7 @@ def plan(
     dpclean plan --radius 0.25 --sigma 0.25 --pa 0.95 --pb 0.02 --points 1000 --family all
     dpclean plan --radius 0.25 --sigma 0.25 --seconds-per-run 12 --workers 2
     """
-    from dpclean.certify.plan import plan as look_ahead
+    from dpclean.certificate.plan import plan as look_ahead
 
     result = look_ahead(
         radius,

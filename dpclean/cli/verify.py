@@ -11,7 +11,7 @@ from dpclean.cli.common import Config, Json, Quiet, tell
 from dpclean.errors import printable
 
 if TYPE_CHECKING:
-    from dpclean.certify.verify import Verified
+    from dpclean.certificate.verify import Verified
 
 
 def verify(
@@ -31,7 +31,7 @@ def verify(
     dpclean verify ./certificate
     dpclean verify ./certificate/certificate.json --json
     """
-    from dpclean.certify.verify import verify as make_again
+    from dpclean.certificate.verify import verify as make_again
 
     tell(make_again(certificate), _tell, json=json, quiet=quiet)
 

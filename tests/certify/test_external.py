@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from dpclean.certificate.verify import verify
 from dpclean.certify.external import certify_votes
-from dpclean.certify.verify import verify
 from dpclean.cli import run
 from dpclean.errors import ConflictError, DpcleanError, InputError, UsageError
 

@@ -18,19 +18,19 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import dpclean
+from dpclean.certificate.verify import verify
+from dpclean.certificate.votes import read_votes, votes_bytes
 from dpclean.certify.job import certify
 from dpclean.certify.predict import predict
 from dpclean.certify.publish import publish
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.store import Store
-from dpclean.certify.verify import verify
-from dpclean.certify.votes import read_votes, votes_bytes
 from dpclean.certify.worker import open_runner
 from dpclean.errors import ConflictError, DifferenceError, InputError, Interrupted, UsageError
 from dpclean.jobs.key_file import read_key
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import key_from_seed
-from tests.certify.ballots import recorded
+from tests.certificate.ballots import recorded
 from tests.certify.conftest import ALWAYS_RED, NEAREST_COLOUR, trainer_command, write_folder
 
 SEED: dict[str, Any] = {"seed": 5, "seed_chosen_after_data": True}

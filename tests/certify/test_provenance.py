@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import dpclean
+from dpclean.certificate.assumptions import assumptions, warnings
 from dpclean.certify.job import certify
 from dpclean.certify.options import Options
-from dpclean.certify.statements import assumptions, warnings
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_terms
 from dpclean.cli import run

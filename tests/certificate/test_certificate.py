@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpclean.certify import bounds
-from dpclean.certify.bounds import exact_decimal, setting_of, shortest
-from dpclean.certify.certificate import (
+from dpclean.certificate import bounds
+from dpclean.certificate.bounds import exact_decimal, setting_of, shortest
+from dpclean.certificate.certificate import (
     build,
     ceiling,
     check_terms,
@@ -25,11 +25,11 @@ from dpclean.certify.certificate import (
     tsv,
     unanimous,
 )
-from dpclean.certify.exact import BOUNDS, Setting
-from dpclean.certify.form import FORMAT
-from dpclean.certify.votes import Votes
+from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
+from dpclean.certificate.parameters import FORMAT
+from dpclean.certificate.votes import Votes
 from dpclean.errors import ConflictError, InputError, UsageError
-from tests.certify.ballots import ballot, counted, terms
+from tests.certificate.ballots import ballot, counted, terms
 
 Json = dict[str, Any]
 

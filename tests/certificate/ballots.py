@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpclean import __version__
-from dpclean.certify.certificate import build, dump, tsv
-from dpclean.certify.form import FORMAT, noise_distances, selecting, unknown_elsewhere
-from dpclean.certify.votes import Votes, job_id, record, votes_bytes
+from dpclean.certificate.certificate import build, dump, tsv
+from dpclean.certificate.parameters import FORMAT, noise_distances, selecting, unknown_elsewhere
+from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
 from dpclean.noise.keys import commitment, key_from_seed
 
 CLASSES = ("cat", "dog", "owl")

@@ -11,8 +11,9 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from statistics import NormalDist
 
-from dpclean.certify import bounds, exact
-from dpclean.certify.form import MOST_RUNS
+from dpclean.certificate import bounds
+from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.parameters import MOST_RUNS
 
 REACH = 5.0  # standard deviations of a count that are summed over
 _normal = NormalDist()

@@ -16,7 +16,7 @@ from fractions import Fraction
 from html import escape
 from typing import Any
 
-from dpclean.certify.bounds import budget
+from dpclean.certificate.bounds import budget
 
 Place = tuple[float, float]
 

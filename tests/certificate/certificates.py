@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certify.certificate import build
-from dpclean.certify.votes import Votes
+from dpclean.certificate.certificate import build
+from dpclean.certificate.votes import Votes
 
 NOT_KNOWN = ("tau1", "seed", "points_digest", "raw", "key_commitment", "order", "denoiser", "recipe", "trainer")
 OWN: dict[str, Any] = {

@@ -13,10 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpclean.certify.curve import BOTTOM, HEIGHT, LEFT, RIGHT, ROLES, SCALE, TOP, WIDTH, _ticks, curve_png, curve_svg
-from dpclean.certify.curve import lower_steps as lower_corners
-from dpclean.certify.curve import steps as corners
-from tests.certify.certificates import certificate, draw, drawn
+from dpclean.certificate.curve import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    ROLES,
+    SCALE,
+    TOP,
+    WIDTH,
+    _ticks,
+    curve_png,
+    curve_svg,
+)
+from dpclean.certificate.curve import lower_steps as lower_corners
+from dpclean.certificate.curve import steps as corners
+from tests.certificate.certificates import certificate, draw, drawn
 
 SVG = "{http://www.w3.org/2000/svg}"
 

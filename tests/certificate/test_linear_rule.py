@@ -14,8 +14,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from dpclean.certify import bounds
-from dpclean.certify.exact import BOUNDS, Setting
+from dpclean.certificate import bounds
+from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
 from dpclean.noise import add_noise
 from dpclean.noise.keys import key_from_seed
 

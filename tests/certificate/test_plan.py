@@ -11,9 +11,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from dpclean.certify import bounds
-from dpclean.certify.exact import BOUNDS, Setting
-from dpclean.certify.plan import plan
+from dpclean.certificate import bounds
+from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
+from dpclean.certificate.plan import plan
 from dpclean.cli import run
 from dpclean.errors import UsageError
 

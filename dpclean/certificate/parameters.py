@@ -14,7 +14,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
-from dpclean.certify.exact import BOUNDS
+from dpclean.certificate.interval_arithmetic import BOUNDS
 from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.noise.table import SIGMA_MAX, table

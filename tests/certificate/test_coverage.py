@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dpclean.certify import bounds, exact
-from dpclean.certify.accuracy import accuracy_certificate
-from dpclean.certify.exact import Setting
-from dpclean.certify.votes import tally
-from tests.certify.ballots import ballot
+from dpclean.certificate import bounds
+from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.accuracy import accuracy_certificate
+from dpclean.certificate.interval_arithmetic import Setting
+from dpclean.certificate.votes import tally
+from tests.certificate.ballots import ballot
 
 ALPHA = Fraction("0.05")
 Array = NDArray[np.float64]

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpclean.certify import bounds, exact
-from dpclean.certify.exact import Setting
+from dpclean.certificate import bounds
+from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.interval_arithmetic import Setting
 
 CASES = json.loads((Path(__file__).parent.parent / "vectors" / "certificates.json").read_text())["cases"]
 MICRO, ATTO = Fraction(1, 10**6), Fraction(1, 10**18)

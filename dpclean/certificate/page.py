@@ -16,8 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certify.curve import curve_svg
-from dpclean.certify.page import (
+from dpclean.certificate.curve import curve_svg
+from dpclean.certificate.glossary import (
+    ATTEMPTS,
+    FROM_ELSEWHERE,
+    FROM_SEED,
+    IN_TRAINING,
+    NOT_PROVED,
+    PROVED_RADII,
+    QUESTION,
+    UNPROVED_RADII,
+    WORDS,
+)
+from dpclean.report.html import (
     Html,
     bullets,
     definitions,
@@ -33,17 +44,6 @@ from dpclean.certify.page import (
     small,
     strong,
     table,
-)
-from dpclean.certify.wording import (
-    ATTEMPTS,
-    FROM_ELSEWHERE,
-    FROM_SEED,
-    IN_TRAINING,
-    NOT_PROVED,
-    PROVED_RADII,
-    QUESTION,
-    UNPROVED_RADII,
-    WORDS,
 )
 
 SHOWN_CLASSES = 20  # of a longer class list the first ones

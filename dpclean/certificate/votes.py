@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dpclean.certify.form import FORMAT, MOST_RUNS, FormError, check_form
+from dpclean.certificate.parameters import FORMAT, MOST_RUNS, FormError, check_form
 from dpclean.errors import ConflictError, InputError
 from dpclean.small_files import check_regular_file
 

@@ -17,8 +17,8 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
-from dpclean.certify import exact
-from dpclean.certify.exact import ONE, Setting
+from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.interval_arithmetic import ONE, Setting
 from dpclean.errors import UsageError
 
 SHARE_UNIT = 10**18  # confidence bounds have 18 decimals

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpclean.certify import exact
-from dpclean.certify.exact import BITS, HALF, ONE
+from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.interval_arithmetic import BITS, HALF, ONE
 
 KNOWN = json.loads((Path(__file__).parent.parent / "vectors" / "certificates.json").read_text())["functions"]
 mpmath.mp.prec = 400

@@ -10,12 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dpclean.certify import bounds, statements
-from dpclean.certify.accuracy import accuracy_certificate, certified_accuracy, why_not
-from dpclean.certify.bounds import Claim, exact_decimal, setting_of, text
-from dpclean.certify.exact import BOUNDS, Setting
-from dpclean.certify.form import FAMILIES, FORMAT, MOST_RUNS, THREATS, selecting
-from dpclean.certify.votes import ABSTAIN, Tally, Votes, canonical, job_id, read_bytes, tally
+from dpclean.certificate import assumptions as statements
+from dpclean.certificate import bounds
+from dpclean.certificate.accuracy import accuracy_certificate, certified_accuracy, why_not
+from dpclean.certificate.bounds import Claim, exact_decimal, setting_of, text
+from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
+from dpclean.certificate.parameters import FAMILIES, FORMAT, MOST_RUNS, THREATS, selecting
+from dpclean.certificate.votes import ABSTAIN, Tally, Votes, canonical, job_id, read_bytes, tally
 from dpclean.errors import ConflictError, InputError, UsageError, printable
 
 CERTIFICATE_NAME = "certificate.json"

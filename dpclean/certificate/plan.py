@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from dpclean.certify import bounds
-from dpclean.certify.bounds import exact_decimal
-from dpclean.certify.certificate import CIFAR_VALUES, NO_RADIUS, attack_rows, unanimous
-from dpclean.certify.exact import BOUNDS, Setting
-from dpclean.certify.form import FAMILIES, MOST_RUNS, selecting
-from dpclean.certify.power import largest_shift, runs_for
+from dpclean.certificate import bounds
+from dpclean.certificate.bounds import exact_decimal
+from dpclean.certificate.certificate import CIFAR_VALUES, NO_RADIUS, attack_rows, unanimous
+from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
+from dpclean.certificate.parameters import FAMILIES, MOST_RUNS, selecting
+from dpclean.certificate.sample_size import largest_shift, runs_for
 from dpclean.errors import UsageError
 from dpclean.given import check_ranges
 

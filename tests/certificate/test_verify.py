@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpclean.certify.certificate import build, dump, tsv
-from dpclean.certify.exact import BOUNDS
-from dpclean.certify.verify import verify
-from dpclean.certify.votes import Votes, job_id, read_votes, record, votes_bytes
+from dpclean.certificate.certificate import build, dump, tsv
+from dpclean.certificate.interval_arithmetic import BOUNDS
+from dpclean.certificate.verify import verify
+from dpclean.certificate.votes import Votes, job_id, read_votes, record, votes_bytes
 from dpclean.cli import run
 from dpclean.errors import ConflictError, DifferenceError, InputError
-from tests.certify.ballots import ballot, counted, hand_over
+from tests.certificate.ballots import ballot, counted, hand_over
 
 Json = dict[str, Any]
 COLUMNS = ({0: 100}, {1: 90, 0: 4}, {2: 80, 1: 20}, {0: 50, 1: 50}, {})

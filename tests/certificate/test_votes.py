@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from dpclean.certify.votes import (
+from dpclean.certificate.votes import (
     InconsistentError,
     Votes,
     has_terms,
@@ -26,7 +26,7 @@ from dpclean.certify.votes import (
     votes_bytes,
 )
 from dpclean.errors import ConflictError, InputError
-from tests.certify.ballots import ballot, counted, recorded, terms
+from tests.certificate.ballots import ballot, counted, recorded, terms
 
 TABLE = np.array([[0, 1, -1], [2, 1, 0]], np.int32)
 

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certify import bounds, exact
-from dpclean.certify.exact import ONE, Setting
-from dpclean.certify.votes import Tally
+from dpclean.certificate import bounds
+from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.interval_arithmetic import ONE, Setting
+from dpclean.certificate.votes import Tally
 
 PLACES = 6
 ERROR = Fraction(1, 40)  # of each of the two ways in which the lower bound of certified accuracy can be wrong

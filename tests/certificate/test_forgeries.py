@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from dpclean.certify.form import issuers_terms
+from dpclean.certificate.parameters import issuers_terms
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "forge_certificates.py"
 

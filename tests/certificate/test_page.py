@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpclean.certify.page import share
-from dpclean.certify.report import CLASS_MULTIPLES, MULTIPLES, Example, report_html
+from dpclean.certificate.page import CLASS_MULTIPLES, MULTIPLES, Example, report_html
 from dpclean.errors import printable
-from tests.certify.certificates import certificate, draw, drawn
+from dpclean.report.html import share
+from tests.certificate.certificates import certificate, draw, drawn
 
 
 class Page(HTMLParser):

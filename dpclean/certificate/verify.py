@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from dpclean import __version__
-from dpclean.certify import bounds, exact, statements
-from dpclean.certify.certificate import CERTIFICATE_NAME, TSV_NAME, build, check_format, dump, tsv
-from dpclean.certify.form import issuers_terms
-from dpclean.certify.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
+from dpclean.certificate import assumptions as statements
+from dpclean.certificate import bounds
+from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.certificate import CERTIFICATE_NAME, TSV_NAME, build, check_format, dump, tsv
+from dpclean.certificate.parameters import issuers_terms
+from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
 from dpclean.errors import DifferenceError, InputError, UsageError
 
 RECOMPUTED = (

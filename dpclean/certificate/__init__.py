@@ -1,0 +1,1 @@
+"""The statistics of a certificate: numbers and text alone, without torch and without images."""
