@@ -7,7 +7,9 @@ image with the data to be certified. The form of the file: docs/formats.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -84,9 +86,30 @@ class Ancestry:
 
     def dump(self) -> bytes:
         """The bytes of a file."""
-        header = _Header(FORMAT, len(self.images), sorted(self.raw_pixel_digests), sorted(self.gaps)[:MOST_GAPS])
-        body = MAGIC + msgspec.json.encode(header) + b"\n" + self.images.astype(ENTRY).tobytes()
-        return body + hashlib.sha256(body).digest()
+        return b"".join(_file(self, len(self.images), [self.images.astype(ENTRY).tobytes()]))
+
+    def dump_with(self, prefixes: Callable[[], Iterable[bytes]], raw_pixel_digest: str) -> Iterator[bytes]:
+        """The bytes of a file that has a data set beside this, whose images are never in memory together.
+
+        prefixes: called twice; the first 8 bytes of the SHA-256 of each image's pixels, sorted.
+        """
+
+        def entries() -> Iterator[bytes]:
+            own = (int(entry).to_bytes(ENTRY.itemsize, "big") for entry in self.images)
+            return (entry for entry, _ in itertools.groupby(heapq.merge(prefixes(), own)))
+
+        head = Ancestry(raw_pixel_digests=self.raw_pixel_digests | {raw_pixel_digest}, gaps=self.gaps)
+        return _file(head, sum(1 for _ in entries()), entries())
+
+
+def _file(head: Ancestry, images: int, entries: Iterable[bytes]) -> Iterator[bytes]:
+    """The bytes of a file: what is said beside the images, and their entries."""
+    header = _Header(FORMAT, images, sorted(head.raw_pixel_digests), sorted(head.gaps)[:MOST_GAPS])
+    checksum = hashlib.sha256()
+    for piece in itertools.chain([MAGIC + msgspec.json.encode(header) + b"\n"], entries):
+        checksum.update(piece)
+        yield piece
+    yield checksum.digest()
 
 
 def united(ancestries: Iterable[Ancestry]) -> Ancestry:

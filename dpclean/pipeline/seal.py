@@ -93,8 +93,8 @@ def seal(
         not_finite_retried=ledger.known("retried", int),
         host={**ledger.known("engine", dict)["versions"], "kernel": kernel_name(), "platform": platform.platform()},
     )
-    ancestry = Ancestry.of(ledger.raw_prefixes(), manifest.raw.pixel_digest) | inherited
-    write_durably(folder / manifests.ANCESTRY_NAME, ancestry.dump())
+    ancestry = inherited.dump_with(ledger.raw_prefixes, manifest.raw.pixel_digest)
+    write_durably(folder / manifests.ANCESTRY_NAME, ancestry)
     write_with_sums(folder, manifest, ledger)
     _remove_strays(folder, ledger)
     return manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,25 @@ def test_what_several_things_were_made_of_is_united_and_compared() -> None:
     both = united([one, Ancestry.unknown("a"), two])
     assert len(both.images) == 20 and both.raw_pixel_digests == {"1", "2"} and both.because() == "a; b"
     assert one.shared_images(two) == 4 and Ancestry().shared_images(two) == 0
+
+
+@pytest.mark.parametrize("inherited", [Ancestry(), Ancestry.of(HASHES[8:], "cd" * 32) | Ancestry.unknown("b")])
+def test_images_that_are_never_in_memory_together_give_the_same_file(inherited: Ancestry) -> None:
+    prefixes = sorted(image[:8] for image in [*HASHES[:12], *HASHES[:3]])
+    whole = (Ancestry.of(prefixes, "ab" * 32) | inherited).dump()
+    assert b"".join(inherited.dump_with(lambda: prefixes, "ab" * 32)) == whole
+
+
+def test_the_file_of_many_images_takes_the_memory_of_a_few() -> None:
+    def size() -> int:
+        return sum(map(len, Ancestry().dump_with(lambda: (n.to_bytes(8, "big") for n in range(20_000)), "ab" * 32)))
+
+    tracemalloc.start()
+    try:
+        assert size() > 160_000
+        assert tracemalloc.get_traced_memory()[1] < 40_000
+    finally:
+        tracemalloc.stop()
 
 
 def spoilt() -> dict[str, bytes]:
