@@ -8,8 +8,16 @@ import sys
 
 import pytest
 
-IGNORING = """
+# a suite that was started by nohup or in the background hands on signals that are ignored
+HEARD = """
 import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+"""
+
+IGNORING = (
+    HEARD
+    + """
 from dpclean.jobs.signals import first_signal, stop_on_signals, was_stopped
 ignored, sent = (int(number) for number in sys.argv[1:])
 signal.signal(ignored, signal.SIG_IGN)
@@ -28,6 +36,7 @@ except KeyboardInterrupt:
 with first_signal() as event:
     assert event.is_set(), "what something swallowed is remembered"
 """
+)
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -41,8 +50,9 @@ def test_signals_that_are_ignored_stay_ignored_and_the_others_are_heard(ignored:
             assert done.stderr.startswith("dpclean: stopping"), done.stderr
 
 
-TWICE = """
-import os, signal
+TWICE = (
+    HEARD
+    + """
 from dpclean.jobs.signals import first_signal
 with first_signal():
     os.kill(os.getpid(), signal.SIGTERM)
@@ -51,6 +61,7 @@ with first_signal():
     except KeyboardInterrupt:
         print("at once")
 """
+)
 
 
 def test_the_second_signal_stops_at_once() -> None:
