@@ -17,9 +17,9 @@ import torch
 from machine_facts import spread, write_results
 from torch import Tensor, nn
 
-from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.loading import find_denoiser, load_network, load_through_diffusers
 from dpclean.denoise.network import FixedLevelNetwork
+from dpclean.device import keep_memory
 
 TIMESTEP = 250.0
 SHAPES = {"64 images of 32 px": (64, 3, 32, 32), "8 tiles of 128 px": (8, 3, 128, 128)}

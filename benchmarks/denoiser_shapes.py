@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean.denoise import schedule, unet
-from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.patches import SMALL, Patches, read_patches
 from dpclean.denoise.training import Recipe, Training
+from dpclean.device import keep_memory
 
 NAME = "denoiser_shapes"
 SIGMAS = (0.05, 0.125, 0.25, 0.5)

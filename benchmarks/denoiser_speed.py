@@ -25,10 +25,10 @@ from networks import random_ddpm_cifar
 from torch import Tensor
 from torch.nn import functional
 
-from dpclean.denoise.allocator import keep_memory
-from dpclean.denoise.denoiser import DTYPES, Denoiser, choose_device, choose_dtype
+from dpclean.denoise.denoiser import DTYPES, Denoiser, choose_dtype
 from dpclean.denoise.loading import find_denoiser, load_network, load_through_diffusers
 from dpclean.denoise.network import FixedLevelNetwork
+from dpclean.device import choose_device, keep_memory
 
 BATCH, TIMESTEP = 64, 250.0
 PHOTOS, HEIGHT, WIDTH, SIGMA = 8, 321, 481, 50 / 255

@@ -153,7 +153,7 @@ def build(check: Check) -> Result:
         ran([*command, *aside], DPCLEAN_BUILD_CUDA="0", CXX=os.environ.get("CXX", "g++"))
         return {}
     ran([*command, "--inplace"])
-    built = ran([sys.executable, "-c", "from dpclean.noise import cuda_built; print(cuda_built())"]).strip()
+    built = ran([sys.executable, "-c", "from dpclean.kernels import cuda_built; print(cuda_built())"]).strip()
     if built != "True":
         sys.exit("built without CUDA: is nvcc on the PATH?")
     return {"cuda": built}

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from machine_facts import spread, write_results
 
-from dpclean.noise import add_noise, kernel_names, to_model_input, to_uint8
+from dpclean.kernels import kernel_names
+from dpclean.noise import add_noise, to_model_input, to_uint8
 
 KEY, ABAR, COUNT, SIDE = bytes(range(32)), 0.5, 1024, 32
 SAMPLES = COUNT * SIDE * SIDE * 3

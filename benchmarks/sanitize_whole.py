@@ -86,9 +86,10 @@ def plain_pipeline(raw: Path, out: Path) -> None:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms.v2 import PILToTensor
 
-    from dpclean.denoise.denoiser import DTYPES, choose_device, choose_dtype
+    from dpclean.denoise.denoiser import DTYPES, choose_dtype
     from dpclean.denoise.loading import find_denoiser, load_schedule, load_through_diffusers
     from dpclean.denoise.schedule import match
+    from dpclean.device import choose_device
 
     torch.manual_seed(0)
     files = find_denoiser("natural")

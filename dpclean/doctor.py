@@ -130,7 +130,7 @@ def _machine() -> Finding:
 
 def _kernels() -> Iterator[Finding]:
     try:
-        from dpclean.noise import cuda_built, kernel_name, kernel_names
+        from dpclean.kernels import cuda_built, kernel_name, kernel_names
 
         found = f"{kernel_name()} in use; this processor can run {', '.join(kernel_names())}"
     except ImportError as error:

@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRES = ("setuptools>=77", "wheel", "pybind11>=2.12", "ninja")  # as pyproject.toml has them
 TRIAL = """
-import dpclean.noise as noise
-print(f"    works: {noise.__file__.split('/lib/')[0]}, kernels {', '.join(noise.kernel_names())},"
-      f" CUDA kernels {'built' if noise.cuda_built() else 'not built'}")
+from dpclean import kernels, noise
+print(f"    works: {noise.__file__.split('/lib/')[0]}, kernels {', '.join(kernels.kernel_names())},"
+      f" CUDA kernels {'built' if kernels.cuda_built() else 'not built'}")
 """
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from dpclean import doctor
 from dpclean.denoise import loading
 from dpclean.errors import SetupError
-from dpclean.noise import kernel_name
+from dpclean.kernels import kernel_name
 
 
 @pytest.fixture(scope="module")

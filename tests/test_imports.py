@@ -18,8 +18,8 @@ ROOT = Path(dpclean.__file__).parent
 
 FLOORS = (
     {"errors", "build", "small_files"},
-    {"given", "progress"},
-    {"noise", "jobs", "muon", "threads", "report"},
+    {"given", "progress", "kernels"},
+    {"noise", "jobs", "device", "muon", "threads", "report"},
     {"data", "certificate"},
     {"denoise"},
     {"contact_sheet", "doctor"},

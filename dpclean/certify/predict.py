@@ -17,7 +17,7 @@ from dpclean.certify.publish import holds_certificate
 from dpclean.certify.results import VotedImage
 from dpclean.certify.store import MODELS, model_name, read_model
 from dpclean.certify.units import NO_MODEL
-from dpclean.denoise.denoiser import choose_device
+from dpclean.device import choose_device
 from dpclean.errors import InputError
 from dpclean.train.dataset import read_images
 from dpclean.train.images import prepare

@@ -19,8 +19,9 @@ from dpclean.build import build
 from dpclean.certify.data import Data
 from dpclean.certify.method import Method, recipe_of
 from dpclean.certify.trainer_command import CommandTrainer
-from dpclean.denoise.denoiser import Denoiser, has_bf16
+from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
+from dpclean.device import has_bf16
 from dpclean.errors import ConflictError
 from dpclean.noise.keys import run_seed
 from dpclean.train.images import prepare

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from dpclean import _kernels
 from dpclean.denoise.group_norm import CUDA_TYPES
-from dpclean.noise.batch import cuda_errors
-from dpclean.noise.kernels import cuda_built
+from dpclean.kernels import cuda_built, cuda_errors
 
 # what torch's own compiler emits for this on a CPU; no public name, so it is used only where it is exactly this
 _SCHEMA = (

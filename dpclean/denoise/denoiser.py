@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from dpclean.denoise import schedule
-from dpclean.denoise.allocator import give_back_memory, keep_memory
 from dpclean.denoise.drift import drift_of, without
 from dpclean.denoise.graphs import Replayed
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Edges, Place, Shapes, merged, mirror_pad, tile_for
+from dpclean.device import choose_device, give_back_memory, has_bf16, keep_memory
 from dpclean.errors import InputError, SetupError, UsageError
-from dpclean.noise import kernel_name, to_model_input, to_uint8
+from dpclean.kernels import kernel_name
+from dpclean.noise import to_model_input, to_uint8
 
 if TYPE_CHECKING:
     import diffusers
@@ -140,21 +141,6 @@ class _Draw:
     test: bool
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device of `auto`, `cpu`, `cuda` or `cuda:N`. Raises SetupError where it is missing."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is not known", "give auto, cpu, cuda or cuda:N") from error
-    if device.type not in PREFERRED_BATCH_PIXELS:
-        raise UsageError(f"device {name!r} is not supported", "give auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SetupError(f"device {name!r} is not there", "run 'dpclean doctor', or use --device cpu")
-    return device
-
-
 def choose_dtype(name: str, device: torch.device) -> str:
     """The compute type of `auto`, `bf16`, `fp16` or `fp32`: bf16 where the device has it, else fp16 or fp32."""
     if name != "auto":
@@ -166,19 +152,12 @@ def choose_dtype(name: str, device: torch.device) -> str:
     return "fp16" if device.type == "cuda" else "fp32"
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16; without them it takes ten times as long as float32 on a CPU."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 class Denoiser:
     """A denoiser at one noise level on one device.
 
     sigma is on the [0, 1] pixel scale. The result for an image depends on its pixels, (key, run, index, test), the
     shapes, the dtype and the kind of device; never on the other images or on the number of threads. On the CPU it
-    makes the process keep memory that it frees (allocator.py).
+    makes the process keep memory that it frees (device.py).
     """
 
     def __init__(

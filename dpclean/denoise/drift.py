@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from dpclean import _kernels
 from dpclean.denoise.schedule import NoiseLevel
+from dpclean.kernels import default_threads
 from dpclean.noise.fused import TYPES
-from dpclean.noise.kernels import default_threads
 
 AREAS = (256, 128, 64, 32)  # edges in pixels, after the whole image
 STANDARD_ERRORS = 2.0

@@ -19,15 +19,14 @@ from torch import Tensor
 
 from dpclean.build import build
 from dpclean.data.ancestry import united
-from dpclean.denoise.allocator import keep_memory
 from dpclean.denoise.card import card
-from dpclean.denoise.denoiser import choose_device
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
 from dpclean.denoise.patches import read_patches
 from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.denoise.samples import samples_png
 from dpclean.denoise.start import Start
 from dpclean.denoise.training import Recipe, Training
+from dpclean.device import choose_device, keep_memory
 from dpclean.errors import ConflictError, Diverged, Interrupted, UsageError
 from dpclean.given import check_ranges, given_path
 from dpclean.jobs.durable import write_durably

@@ -8,8 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from dpclean import _kernels
-from dpclean.noise.batch import cuda_errors
-from dpclean.noise.kernels import cuda_built, default_threads, kernel_name
+from dpclean.kernels import cuda_built, cuda_errors, default_threads, kernel_name
 
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 CUDA_TYPES = {**TYPES, torch.float16: "f16"}

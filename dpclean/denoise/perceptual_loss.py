@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpclean.data.ancestry import Ancestry
-from dpclean.denoise.denoiser import has_bf16
+from dpclean.device import has_bf16
 from dpclean.errors import InputError
 
 FLOOR = 1e-5  # of a distance: what half precision leaves

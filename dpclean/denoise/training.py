@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean.denoise import schedule
-from dpclean.denoise.denoiser import has_bf16
 from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey
 from dpclean.denoise.perceptual_loss import Classifier, Perceptual
+from dpclean.device import has_bf16
 from dpclean.muon import orthogonalized
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dpclean.noise.add import add_noise
-from dpclean.noise.kernels import cuda_built, kernel_name, kernel_names
 from dpclean.noise.table import SIGMA_MAX
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SIGMA_MAX",
     "add_noise",
-    "cuda_built",
-    "kernel_name",
-    "kernel_names",
     "to_model_input",
     "to_uint8",
 ]

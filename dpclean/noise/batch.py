@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpclean import _kernels
-from dpclean.errors import SetupError, UsageError
-from dpclean.noise.kernels import cuda_built, default_threads, kernel_name
+from dpclean.errors import UsageError
+from dpclean.kernels import cuda_built, cuda_errors, default_threads, kernel_name
 from dpclean.noise.keys import check_key
 from dpclean.noise.table import Table, check_sigma, table
 
@@ -121,18 +121,6 @@ def _table_on(sigma: float, device: torch.device) -> tuple[torch.Tensor, torch.T
         torch.tensor(chosen.entry.view(np.int32), device=device),
         torch.tensor(chosen.low.view(np.int64), device=device),
     )
-
-
-class cuda_errors:
-    """Turns a launch that failed into a refusal."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RuntimeError):
-            remedy = "use --device cpu, or rebuild dpclean for this GPU"
-            raise SetupError(f"a CUDA kernel of dpclean failed: {error}", remedy)
 
 
 def runs_on_cuda(images: torch.Tensor) -> bool:

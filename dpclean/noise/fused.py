@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from dpclean import _kernels
 from dpclean.errors import UsageError
-from dpclean.noise.batch import Draw, check_images, cuda_errors, noise_on_cpu, noise_on_cuda, runs_on_cuda
-from dpclean.noise.kernels import default_threads, kernel_name
+from dpclean.kernels import cuda_errors, default_threads, kernel_name
+from dpclean.noise.batch import Draw, check_images, noise_on_cpu, noise_on_cuda, runs_on_cuda
 
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 

@@ -28,7 +28,7 @@ from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.durable import write_durably, writing
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, File, Ledger
-from dpclean.noise import kernel_name
+from dpclean.kernels import kernel_name
 from dpclean.noise.keys import commitment
 
 if TYPE_CHECKING:

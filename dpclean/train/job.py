@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dpclean.build import build
-from dpclean.denoise.denoiser import choose_device, has_bf16
+from dpclean.device import choose_device, has_bf16
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted
 from dpclean.given import given_path, options_of
 from dpclean.jobs.durable import write_durably

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpclean.denoise.denoiser import choose_device
+from dpclean.device import choose_device
 from dpclean.given import given_path
 from dpclean.train.dataset import read_images
 from dpclean.train.images import prepare

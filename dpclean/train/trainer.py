@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from dpclean.denoise.allocator import keep_memory
-from dpclean.denoise.denoiser import has_bf16
+from dpclean.device import has_bf16, keep_memory
 from dpclean.errors import Diverged, InputError
 from dpclean.train import augment
 from dpclean.train.networks import Residual, build, head

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from dpclean.denoise.group_norm import group_norm_silu
-from dpclean.noise import kernel_names
+from dpclean.kernels import kernel_names
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

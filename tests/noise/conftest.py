@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpclean.noise import kernel_names
+from dpclean.kernels import kernel_names
 
 
 @pytest.fixture(params=kernel_names())

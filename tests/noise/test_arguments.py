@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from dpclean.errors import UsageError
-from dpclean.noise import SIGMA_MAX, add_noise, kernel_name, kernel_names, to_model_input
+from dpclean.kernels import kernel_name, kernel_names
+from dpclean.noise import SIGMA_MAX, add_noise, to_model_input
 from tests.noise.known import KEY
 
 IMAGES = np.full((2, 5, 4, 3), 200, np.uint8)

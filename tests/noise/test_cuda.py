@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpclean.noise import add_noise, cuda_built, to_model_input, to_uint8
+from dpclean.kernels import cuda_built
+from dpclean.noise import add_noise, to_model_input, to_uint8
 from tests.noise.known import KEY, VECTORS, address, known_image, sha256
 
 pytestmark = pytest.mark.gpu

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpclean.noise import add_noise, kernel_names, to_model_input
+from dpclean.kernels import kernel_names
+from dpclean.noise import add_noise, to_model_input
 from tests.noise.known import KEY
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))

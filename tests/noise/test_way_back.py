@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpclean.errors import UsageError
-from dpclean.noise import kernel_names, to_uint8
+from dpclean.kernels import kernel_names
+from dpclean.noise import to_uint8
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 PAIRS = [*((t, t) for t in DTYPES), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.float16)]

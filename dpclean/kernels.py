@@ -1,4 +1,4 @@
-"""Which compiled kernel runs, and how many threads."""
+"""The door to the compiled kernels: which are there, which is forced, how many threads, what a failure says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 from dpclean import _kernels
-from dpclean.errors import UsageError
+from dpclean.errors import SetupError, UsageError
 
 
 def kernel_names() -> tuple[str, ...]:
@@ -35,3 +35,15 @@ def default_threads() -> int:
     """Torch's number of threads where torch is loaded, else 1."""
     torch = sys.modules.get("torch")
     return int(torch.get_num_threads()) if torch else 1
+
+
+class cuda_errors:
+    """Turns a launch that failed into a refusal."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RuntimeError):
+            remedy = "use --device cpu, or rebuild dpclean for this GPU"
+            raise SetupError(f"a CUDA kernel of dpclean failed: {error}", remedy)
