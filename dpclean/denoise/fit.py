@@ -234,7 +234,7 @@ def _train(
     total, first = training.recipe.steps, training.done
     begun = saved = time.monotonic()
     while training.done < total:
-        loss = training.step()
+        loss = float(training.step())
         if not np.isfinite(loss):
             raise Diverged(f"the loss is not finite after {training.done} steps", "give a lower --learning-rate")
         mean += max(0.01, 1 / training.done) * (loss - mean)

@@ -60,15 +60,17 @@ class Patches:
         users' small images are; the rest crops at any scale. A batch has one of REDUCTIONS.
         """
         device = self.large.device
+        # what the host must know is drawn there: it would have to wait for a device
+        here = generator if device.type == "cpu" else torch.Generator().manual_seed(generator.initial_seed())
 
         def integer(low: int, high: int) -> int:
-            return int(torch.randint(low, high, (1,), generator=generator, device=device))
+            return int(torch.randint(low, high, (1,), generator=here))
 
         if edge == LARGE:
             source, crop = self.large, LARGE
         elif integer(0, len(self.small) + self.squares) < len(self.small):
             source, crop = self.small, SMALL
-        elif torch.rand((), generator=generator, device=device) < WHOLE_SHARE:
+        elif torch.rand((), generator=here) < WHOLE_SHARE:
             source, crop = self.large[: self.squares], LARGE
         else:
             source, crop = self.large, integer(SMALL, LARGE + 1)
@@ -77,9 +79,9 @@ class Patches:
         x = chosen[:, :, top : top + crop, left : left + crop].float()
         if crop != edge:
             x = REDUCTIONS[integer(0, len(REDUCTIONS))](x, (edge, edge))
-        flip, grey = torch.rand((2, count), generator=generator, device=device)
-        x[flip < 0.5] = x[flip < 0.5].flip(3)
-        x[grey < GREY_SHARE] = x[grey < GREY_SHARE].mean(1, keepdim=True)
+        flip, grey = torch.rand((2, count, 1, 1, 1), generator=generator, device=device)
+        x = torch.where(flip < 0.5, x.flip(3), x)
+        x = torch.where(grey < GREY_SHARE, x.mean(1, keepdim=True), x)
         return x.clamp(0, 255).round() / 127.5 - 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,9 +107,12 @@ class Training:
         inner = {name: p for name, p in self._parameters.items() if p.ndim == 4 and id(p) not in ends}
         self._momentum = {name: torch.zeros_like(parameter) for name, parameter in inner.items()}
         self._others = {name: p for name, p in self._parameters.items() if name not in inner}
+        self._rate, self._kept = torch.zeros((), device=device), torch.zeros((), device=device)  # of the step
         self._optimizer = torch.optim.AdamW(
-            self._others.values(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
-        )
+            self._others.values(), lr=self._rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True,
+            capturable=device.type == "cuda",
+        )  # fmt: skip
+        self._replayed: dict[torch.Size, _Replayed] = {}  # by the shape of a batch
 
     def loss(self, found: Tensor, wanted: Tensor, abar: Tensor) -> Tensor:
         """The mean squared error of v [N, C, H, W], relative to what is usual at each image's noise level.
@@ -119,10 +123,23 @@ class Training:
         sigma = ((1 - abar) / abar).sqrt() / 2
         return ((found - wanted).square() * abar * (1 + USUAL_GAIN * sigma)).mean()
 
-    def step(self) -> float:
-        """One step; its loss."""
+    def step(self) -> Tensor:
+        """One step; its loss, float32 [], which is not waited for."""
         generator = torch.Generator(self.device).manual_seed(self.recipe.seed * 1_000_003 + self.done)
-        clean, noised, abar, timesteps = self._batch(generator)
+        batch = self._batch(generator)
+        self._rate.fill_(self.recipe.rate(self.done))
+        # the average follows quickly at first, in the end with the recipe's time constant
+        self._kept.fill_(min((1 + self.done) / (10 + self.done), 1 - 1 / max(10.0, AVERAGED * self.recipe.steps)))
+        if self.device.type == "cuda":
+            replayed = self._replayed.setdefault(batch[0].shape, _Replayed(self._update))
+            loss = replayed(batch)
+        else:
+            loss = self._update(*batch)
+        self.done += 1
+        return loss
+
+    def _update(self, clean: Tensor, noised: Tensor, abar: Tensor, timesteps: Tensor) -> Tensor:
+        """What a step does with its batch, on CUDA without the host."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16(self.device)):
             prediction = self.network(self._input(noised), timesteps)
         prediction = getattr(prediction, "sample", prediction)  # diffusers wraps it
@@ -137,9 +154,8 @@ class Training:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._learn()
-        self.done += 1
         self._follow()
-        return float(loss.detach())
+        return loss.detach()
 
     def _input(self, noised: Tensor) -> Tensor:
         return functional.pixel_unshuffle(noised, self.patch_size).contiguous(memory_format=torch.channels_last)
@@ -147,11 +163,8 @@ class Training:
     @torch.no_grad()
     def _learn(self) -> None:
         """Muon (Jordan et al. 2024) for the inner filters, AdamW for the rest."""
-        rate = self.recipe.rate(self.done)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         self._optimizer.step()
-        rate *= MUON_FACTOR
+        rate = MUON_FACTOR * self._rate
         for name, momentum in self._momentum.items():
             parameter = self._parameters[name]
             assert parameter.grad is not None
@@ -159,7 +172,7 @@ class Training:
             update = orthogonalized(parameter.grad.lerp(momentum, MOMENTUM).flatten(1))
             rows, columns = update.shape
             parameter.mul_(1 - rate * WEIGHT_DECAY)
-            parameter.add_(update.view_as(parameter), alpha=-rate * max(1.0, rows / columns) ** 0.5)
+            parameter.sub_(update.view_as(parameter) * (rate * max(1.0, rows / columns) ** 0.5))
 
     def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(clean, noised, abar [N, 1, 1, 1], timesteps [N]), one noise level an image."""
@@ -169,15 +182,14 @@ class Training:
         level = torch.randint(LEVELS, (count,), generator=generator, device=self.device)
         abar = self.levels.alphas_cumprod[level][:, None, None, None]
         noise = torch.randn(clean.shape, generator=generator, device=self.device)
-        grey = is_grey(clean)  # goes in three times, with one noise
-        noise[grey] = noise[grey, :1].expand(-1, 3, -1, -1)
+        noise = torch.where(is_grey(clean)[:, None, None, None], noise[:, :1], noise)  # grey: three times the same
         return clean, abar.sqrt() * clean + (1 - abar).sqrt() * noise, abar, self.levels.timesteps[level]
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """Move the average towards the weights: at first quickly, in the end with the recipe's time constant."""
-        decay = min((1 + self.done) / (10 + self.done), 1 - 1 / max(10.0, AVERAGED * self.recipe.steps))
-        torch._foreach_lerp_(list(self.average.values()), list(self._parameters.values()), 1 - decay)
+        average, parameters = list(self.average.values()), list(self._parameters.values())
+        torch._foreach_mul_(average, self._kept)
+        torch._foreach_add_(average, torch._foreach_mul(parameters, 1 - self._kept))
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` takes."""
@@ -203,3 +215,42 @@ class Training:
             kept = {key: torch.empty_like(parameter) for key in ("exp_avg", "exp_avg_sq")}  # of its memory layout too
             kept["step"] = torch.zeros((), device=self.device)
             self._optimizer.state[parameter] = {key: value.copy_(state[f"{key}/{name}"]) for key, value in kept.items()}
+
+
+WARM = 3  # steps before a capture, in which libraries set up what must not be captured
+
+
+class _Replayed:
+    """A function of tensors whose shapes stay: called a few times, then captured as a CUDA graph and replayed.
+
+    See PyTorch's notes on CUDA semantics, "CUDA Graphs".
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self._function, self._called = function, 0
+        self._given: tuple[Tensor, ...] = ()
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._result = torch.empty(0)
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
+        self._called += 1
+        if self._called <= WARM:
+            return self._aside(tensors)
+        if self._graph is None:
+            self._given = tuple(tensor.clone() for tensor in tensors)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._result = self._function(*self._given)
+        for there, here in zip(self._given, tensors, strict=True):
+            there.copy_(here)
+        self._graph.replay()
+        return self._result.clone()
+
+    def _aside(self, tensors: Sequence[Tensor]) -> Tensor:
+        """On another stream, as what comes before a capture has to be."""
+        aside = torch.cuda.Stream(tensors[0].device)
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            result = self._function(*tensors)
+        torch.cuda.current_stream().wait_stream(aside)
+        return result

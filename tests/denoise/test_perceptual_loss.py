@@ -122,11 +122,11 @@ def test_its_share_of_the_loss_is_learnt(classifier: Classifier, smooth: Path, m
     monkeypatch.setattr(Training, "loss", lambda self, found, wanted, abar: 0 * found.sum())  # the other share
     patches = read_patches([smooth], seed=0, workers=1)
     training = start.Start.of(None).training(patches, Recipe(200, 8, 3e-3, 0), CPU, classifier)
-    before = [training.step() for _ in range(8)]
+    before = [float(training.step()) for _ in range(8)]
     while training.done < 120:
         training.step()
     training.done = 0  # the same images and noise again
-    after = [training.step() for _ in range(8)]
+    after = [float(training.step()) for _ in range(8)]
     assert sum(later < earlier for earlier, later in zip(before[1:], after[1:], strict=True)) >= 6
     assert np.mean(after) < np.mean(before) - PERCEPTUAL_WEIGHT * np.log(1.5)
 
