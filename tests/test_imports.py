@@ -19,7 +19,7 @@ ROOT = Path(dpclean.__file__).parent
 FLOORS = (
     {"errors", "build", "small_files"},
     {"given", "progress", "kernels"},
-    {"noise", "jobs", "device", "muon", "threads", "report"},
+    {"noise", "jobs", "device", "optim", "threads", "report"},
     {"data", "certificate"},
     {"denoise"},
     {"contact_sheet", "doctor"},

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dpclean.denoise import schedule
 from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey
 from dpclean.denoise.perceptual_loss import Classifier, Perceptual
 from dpclean.device import has_bf16
-from dpclean.muon import orthogonalized
+from dpclean.optim import Muon
 
 if TYPE_CHECKING:
     import diffusers
@@ -101,11 +101,12 @@ class Training:
         self.classifier = classifier
         self._perceptual = Perceptual(classifier, device) if classifier else None
         self.done = 0
-        self._parameters: dict[str, Tensor] = dict(self.network.named_parameters())
+        self._parameters: dict[str, nn.Parameter] = dict(self.network.named_parameters())
         self.average = {name: p.detach().clone() for name, p in self._parameters.items()}
         ends = {id(parameter) for conv in (network.conv_in, network.conv_out) for parameter in conv.parameters()}
         inner = {name: p for name, p in self._parameters.items() if p.ndim == 4 and id(p) not in ends}
-        self._momentum = {name: torch.zeros_like(parameter) for name, parameter in inner.items()}
+        self._muon = Muon(list(inner.values()), MUON_FACTOR, MOMENTUM, WEIGHT_DECAY)
+        self._momentum = dict(zip(inner, self._muon.momenta, strict=True))
         self._others = {name: p for name, p in self._parameters.items() if name not in inner}
         self._rate, self._kept = torch.zeros((), device=device), torch.zeros((), device=device)  # of the step
         self._optimizer = torch.optim.AdamW(
@@ -164,15 +165,7 @@ class Training:
     def _learn(self) -> None:
         """Muon (Jordan et al. 2024) for the inner filters, AdamW for the rest."""
         self._optimizer.step()
-        rate = MUON_FACTOR * self._rate
-        for name, momentum in self._momentum.items():
-            parameter = self._parameters[name]
-            assert parameter.grad is not None
-            momentum.lerp_(parameter.grad, 1 - MOMENTUM)
-            update = orthogonalized(parameter.grad.lerp(momentum, MOMENTUM).flatten(1))
-            rows, columns = update.shape
-            parameter.mul_(1 - rate * WEIGHT_DECAY)
-            parameter.sub_(update.view_as(parameter) * (rate * max(1.0, rows / columns) ** 0.5))
+        self._muon.step(self._rate)
 
     def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(clean, noised, abar [N, 1, 1, 1], timesteps [N]), one noise level an image."""
@@ -187,7 +180,8 @@ class Training:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        average, parameters = list(self.average.values()), list(self._parameters.values())
+        average: list[Tensor] = list(self.average.values())
+        parameters: list[Tensor] = list(self._parameters.values())
         torch._foreach_mul_(average, self._kept)
         torch._foreach_add_(average, torch._foreach_mul(parameters, 1 - self._kept))
 
