@@ -6,30 +6,48 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 from dpclean.errors import printable
 
 PLAIN_SECONDS = 10.0
 
 
-class Step(Protocol):
-    """How far a job is: finished of total, in units, and the rest in words."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a long work is: finished of total, in units. seconds_left: at the rate so far, None without one."""
+
+    finished: int
+    total: int
+    unit: str
+    seconds_left: float | None = None
+    detail: str = ""  # the rest in words
 
     @property
-    def finished(self) -> int: ...
-
-    @property
-    def total(self) -> int: ...
-
-    @property
-    def unit(self) -> str: ...
-
-    @property
-    def said(self) -> str: ...
+    def said(self) -> str:
+        """All but the counts, in words."""
+        left = "time left not known yet" if self.seconds_left is None else f"{self.seconds_left:.0f} s left"
+        return f"{left}, {self.detail}" if self.detail else left
 
 
-Show = Callable[[Step], None]
+class Pace:
+    """The rate of a work since this was made. first: what was finished before."""
+
+    def __init__(self, first: float = 0.0) -> None:
+        self.first = first
+        self._begun = time.monotonic()
+
+    def rate(self, finished: float) -> float:
+        """Units a second."""
+        return (finished - self.first) / max(time.monotonic() - self._begun, 1e-9)
+
+    def seconds_left(self, finished: float, total: float) -> float | None:
+        """None while nothing is finished."""
+        rate = self.rate(finished)
+        return (total - finished) / rate if rate > 0 else None
+
+
+Show = Callable[[Progress], None]
 
 
 def said(quiet: bool) -> Callable[[str], None] | None:
@@ -50,7 +68,7 @@ def shown(quiet: bool) -> Iterator[Show | None]:
 
 
 @contextmanager
-def shown_as_asked(progress: Callable[[Any], None] | bool | None) -> Iterator[Callable[[Any], None]]:
+def shown_as_asked(progress: Show | bool | None) -> Iterator[Show]:
     """What a function calls with each step: what its caller gave, a bar for True, nothing for False or None."""
     if callable(progress):
         yield progress
@@ -71,7 +89,7 @@ def _in_notebook() -> bool:
 def _plain() -> Show:
     last, told = time.monotonic(), (-1, "")
 
-    def show(step: Step) -> None:
+    def show(step: Progress) -> None:
         nonlocal last, told
         ended = step.finished == step.total != told[0]
         if ended or (time.monotonic() - last >= PLAIN_SECONDS and (step.finished, step.said) != told):
@@ -91,7 +109,7 @@ def _bar() -> Iterator[Show]:
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, said="starting")
 
-        def show(step: Step) -> None:
+        def show(step: Progress) -> None:
             bar.update(task, completed=step.finished, total=step.total, said=f"{step.unit}, {step.said}")
 
         yield show

@@ -20,7 +20,7 @@ from dpclean.denoise.fit import fit
 from dpclean.errors import DpcleanError, SetupError, UsageError
 from dpclean.given import check_ranges, given_path, options_of
 from dpclean.pipeline import options as sanitize_options
-from dpclean.progress import shown_as_asked
+from dpclean.progress import Progress, shown_as_asked
 from dpclean.train import job as train_job
 from dpclean.train import options as train_options
 
@@ -90,12 +90,10 @@ def test_an_error_ends_with_its_remedy_and_survives_a_process_boundary() -> None
 
 
 def test_progress_is_shown_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dpclean.denoise.evaluate import Progress
-
     said = io.StringIO()
     monkeypatch.setattr("sys.stderr", said)
     steps: list[Progress] = []
     for asked in (None, False, steps.append, True):
         with shown_as_asked(asked) as show:
-            show(Progress(3, 3, "done"))
-    assert len(steps) == 1 and said.getvalue() == "dpclean: 3/3 images, done\n"
+            show(Progress(3, 3, "images", 0.0, "done"))
+    assert len(steps) == 1 and said.getvalue() == "dpclean: 3/3 images, 0 s left, done\n"

@@ -17,7 +17,8 @@ from dpclean.data import shards, workers
 from dpclean.errors import InputError, InternalError
 from dpclean.jobs.quarantine import list_quarantined
 from dpclean.pipeline import work
-from dpclean.pipeline.results import Progress, SanitizeResult
+from dpclean.pipeline.results import SanitizeResult
+from dpclean.progress import Progress
 from tests.networks import make_transparent
 
 PER_CLASS = 12

@@ -18,7 +18,7 @@ from dpclean.certify.crew import Crew, check_failed
 from dpclean.certify.method import THREADS, make_method, settled
 from dpclean.certify.options import Given, Options
 from dpclean.certify.publish import holds_certificate, publish, read_result
-from dpclean.certify.results import CertifyResult, Progress
+from dpclean.certify.results import CertifyResult
 from dpclean.certify.store import MODELS, WORK, Store, model_name, read_model
 from dpclean.certify.subject import Subject, find_origin, read_subject
 from dpclean.certify.terms import changes, make_terms, with_found
@@ -29,7 +29,7 @@ from dpclean.jobs.key_file import write_key
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
-from dpclean.progress import shown_as_asked
+from dpclean.progress import Pace, Progress, shown_as_asked
 
 LOCK_SECONDS = 600.0  # how long to wait for another command that begins or publishes the same job
 OTHERS_SECONDS = 1.0
@@ -308,22 +308,21 @@ class _Teller:
         self.terms = terms
         self.progress = progress
         self.live = live
-        self.begun = time.monotonic()
-        self.at_begin = self.finished = len(units.done())
+        self.finished = len(units.done())
+        self.pace = Pace(self.finished)
         self.told = 0.0
         self.said: str | None = None
-        self.said_at = self.begun
+        self.said_at = time.monotonic()
 
     def __call__(self, last: bool = False) -> None:
         begun = time.monotonic()
         if not last and begun < self.told:
             return
         finished, total = max(self.finished, len(self.units.done())), self.terms["runs"]
-        rate = (finished - self.at_begin) / max(begun - self.begun, 1e-9)
-        left = (total - finished) / rate if rate > 0 else None
         if self.terms["bound"] == "anytime" and begun >= self.said_at + LIVE_SECONDS and (t := self.units.prefix()):
             self.said, self.said_at = self.live(self.terms, t), time.monotonic()
-        self.progress(Progress(finished, total, len(self.units.failed()), left, self.said))
+        detail = ", ".join(filter(None, (f"{len(self.units.failed())} failed", self.said)))
+        self.progress(Progress(finished, total, "runs", self.pace.seconds_left(finished, total), detail))
         self.finished = finished
         self.told = begun + max(0.5, 20 * (time.monotonic() - begun))  # a million files take a while to count
 

@@ -7,24 +7,6 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a job is: runs that are in, of those announced. certified: of the points so far, with `anytime` only."""
-
-    finished: int
-    total: int
-    failed: int
-    seconds_left: float | None
-    certified: str | None
-    unit: str = "runs"
-
-    @property
-    def said(self) -> str:
-        """The rest in words."""
-        left = "time left not known yet" if self.seconds_left is None else f"{self.seconds_left:.0f} s left"
-        return ", ".join(filter(None, (left, f"{self.failed} failed", self.certified)))
-
-
-@dataclass(frozen=True)
 class CertifyResult:
     """What `certify` did. largest_radius, median_radius and ceiling are decimals with 6 places, rounded down."""
 

@@ -9,14 +9,14 @@ import typer
 
 from dpclean.cli import values
 from dpclean.cli.command import Command
-from dpclean.cli.common import Config, Device, Dtype, Json, Overwrite, Quiet, Readers, Threads, tell
+from dpclean.cli.common import Config, Device, DryRun, Dtype, Json, Overwrite, Quiet, Readers, Threads, tell
 from dpclean.cli.panels import INPUT, OUTPUT, TRAINING
 from dpclean.cli.values import completing
 from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
     from dpclean.denoise.evaluate import Evaluation
-    from dpclean.denoise.fit import FitResult
+    from dpclean.denoise.fit import FitResult, Given, Plan
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -83,6 +83,7 @@ def fit_denoiser(
     workers: Readers = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
     config: Config = None,
@@ -93,28 +94,39 @@ def fit_denoiser(
     dpclean denoiser fit ./trusted --init natural --minutes 60 --out ./ours
     dpclean sanitize ./raw --sigma 0.25 --denoiser ./ours --out ./clean
     """
-    from dpclean.denoise.fit import fit
+    from dpclean.denoise import fit as module
     from dpclean.progress import shown
     from dpclean.train.model import read_model
 
+    options: Given = {
+        "init": init,
+        "classifier": read_model(classifier).classifier() if classifier else None,
+        "minutes": minutes,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "device": device,
+        "workers": workers,
+        "threads": threads,
+        "overwrite": overwrite,
+    }
+    if dry_run:
+        tell(module.plan(data, out, **options), _tell_plan, json=json)
+        return
     with shown(quiet) as progress:
-        result = fit(
-            data,
-            out,
-            init=init,
-            classifier=read_model(classifier).classifier() if classifier else None,
-            minutes=minutes,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-            device=device,
-            workers=workers,
-            threads=threads,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        result = module.fit(data, out, progress=progress, **options)
     tell(result, _tell_fit, json=json, quiet=quiet)
+
+
+def _tell_plan(plan: Plan) -> None:
+    left_out = sum(plan.quarantined.values())
+    typer.echo(
+        f"Would fit {printable(plan.out)} to {plan.images} images ({plan.patches} patches; {left_out} images could not"
+        f" be used) in {plan.steps} steps: about {plan.seconds / 60:.1f} minutes on {plan.device}, with"
+        f" {plan.memory_bytes / 1e9:.1f} GB of its memory and at most {plan.bytes / 1e6:.0f} MB on the disk."
+    )
+    typer.echo("Nothing was written. Next: the same command without --dry-run.")
 
 
 def _tell_fit(result: FitResult) -> None:

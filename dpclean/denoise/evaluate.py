@@ -22,7 +22,7 @@ from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.given import check_ranges
 from dpclean.noise import add_noise
-from dpclean.progress import shown_as_asked
+from dpclean.progress import Pace, Progress, Show, shown_as_asked
 
 Pixels = NDArray[np.uint8]
 Metric = Callable[[Pixels, Pixels], float]
@@ -31,16 +31,6 @@ KEY = b"dpclean evaluation: not a secret"  # the same noise every time
 HIGHEST_PSNR = 100.0  # dB, for an image that comes back exactly
 MOST_SIGMAS = 100
 WINDOW = 7  # pixels, of SSIM
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an evaluation is: images done of all, over all noise levels."""
-
-    finished: int
-    total: int
-    said: str  # the noise level
-    unit: str = "images"
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ def evaluate(
     device: str = "auto",
     dtype: str = "auto",
     workers: int | None = None,
-    progress: Callable[[Progress], None] | bool | None = None,
+    progress: Show | bool | None = None,
 ) -> Evaluation:
     """PSNR and SSIM of a denoiser on the images of a folder or of shards, by scikit-image, means of per-image values.
 
@@ -95,6 +85,7 @@ def evaluate(
     entries = list(itertools.islice(source.entries(), limit))
     ancestry = files.ancestry()
     rows, seen, images = [], 0, 0
+    pace, total = Pace(), len(sigmas) * len(entries)
     with shown_as_asked(progress) as tell, WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for number, sigma in enumerate(sigmas):
             engine = Denoiser(files, sigma, device=device, dtype=dtype)
@@ -104,7 +95,7 @@ def evaluate(
                 if number == 0:
                     seen += pixel_sha256(clean) in ancestry
                 done = number * len(entries) + len(values)
-                tell(Progress(done, len(sigmas) * len(entries), f"sigma {sigma:g}"))
+                tell(Progress(done, total, "images", pace.seconds_left(done, total), f"sigma {sigma:g}"))
             if not values:
                 raise InputError(f"none of the files in {str(data)!r} is an image that can be used", "look at it")
             psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(values, axis=0).tolist()

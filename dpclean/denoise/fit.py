@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -21,39 +24,80 @@ from dpclean.build import build
 from dpclean.data.ancestry import united
 from dpclean.denoise.card import card
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
-from dpclean.denoise.patches import read_patches
+from dpclean.denoise.patches import Patches, read_patches
 from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.denoise.samples import samples_png
 from dpclean.denoise.start import Start
 from dpclean.denoise.training import Recipe, Training
 from dpclean.device import choose_device, keep_memory
-from dpclean.errors import ConflictError, Diverged, Interrupted, UsageError
-from dpclean.given import check_ranges, given_path
+from dpclean.errors import Diverged, InputError, Interrupted, UsageError
+from dpclean.given import check_ranges, given_path, options_of
 from dpclean.jobs.durable import write_durably
+from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.manifest import ANCESTRY_NAME
-from dpclean.jobs.record import read_record
-from dpclean.jobs.signals import first_signal
-from dpclean.jobs.staging import Staging
-from dpclean.progress import shown_as_asked
+from dpclean.jobs.record import Json, Record, read_record, write_record
+from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import check_threads, choose_threads, computing_with
 
 CHECKPOINT_SECONDS = 60.0
-JOB_NAME, CHECKPOINT_NAME = "dpclean.fit.json", "checkpoint.safetensors"
-JOB_FIELDS: dict[str, type] = {"parameters": dict, "engine": dict, "steps": int}
+RECORD_NAME, CHECKPOINT_NAME = "dpclean.fit.json", "checkpoint.safetensors"
 MEAN = "mean loss"  # in a checkpoint, beside the training's own state
 PROBED = 8  # steps that are timed to find how many fit into the minutes
 SAMPLES = 4  # images in the picture
 RATE, RATE_FROM_INIT = 1e-3, 3e-4
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a fit is: steps done of all."""
+class Given(TypedDict, total=False):
+    """The options as keywords of a function; the same names as in Options, which checks them."""
 
-    finished: int
-    total: int
-    said: str  # loss and seconds left
-    unit: str = "steps"
+    init: str | os.PathLike[str] | None
+    classifier: Classifier | None
+    minutes: float
+    steps: int | None
+    batch_size: int
+    learning_rate: float | None
+    seed: int
+    device: str
+    workers: int | None
+    threads: int | None
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `denoiser fit`; names and defaults are those of the command line. Raises UsageError.
+
+    init: a denoiser whose network and weights to begin from, else the bundled one's network and random weights.
+    classifier: one trained on trusted images, in whose features too the results shall be near (perceptual_loss.py).
+    steps: how many, else as many as fit into the minutes by the speed of the first few.
+    """
+
+    init: str | None = None
+    classifier: Classifier | None = None
+    minutes: float = 60.0
+    steps: int | None = None
+    batch_size: int = 32
+    learning_rate: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+    threads: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            **{name: getattr(self, name) for name in ("minutes", "steps", "batch_size", "learning_rate", "workers")}
+        )
+        check_threads(self.threads)
+        if not 0 <= self.seed < 1 << 32:
+            raise UsageError(f"seed must be from 0 to {(1 << 32) - 1}, got {self.seed}", "give a smaller number")
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return RATE if self.init is None else RATE_FROM_INIT
 
 
 @dataclass(frozen=True)
@@ -74,184 +118,210 @@ class FitResult:
         return {"format": 1, "command": "denoiser fit", **asdict(self)}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What `denoiser fit` would do, judged by the first steps.
+
+    seconds: of all steps. memory_bytes: the most that was taken while they were done, on a GPU of its memory. bytes: of
+    the weights, and of the checkpoint beside OUT while the job runs.
+    """
+
+    out: str
+    images: int
+    quarantined: dict[str, int]
+    patches: int
+    steps: int
+    seconds: float
+    device: str
+    memory_bytes: int
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that --json prints."""
+        return {"format": 1, "command": "denoiser fit", "dry_run": True, **asdict(self)}
+
+
 def fit(
     data: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
-    init: str | None = None,
-    classifier: Classifier | None = None,
-    minutes: float = 60.0,
-    steps: int | None = None,
-    batch_size: int = 32,
-    learning_rate: float | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    workers: int | None = None,
-    threads: int | None = None,
-    overwrite: bool = False,
-    progress: Callable[[Progress], None] | bool | None = None,
+    progress: Show | bool | None = None,
+    **options: Unpack[Given],
 ) -> FitResult:
     """Fit a denoiser to the images of folders or shards; the same call again goes on where the last one stopped.
 
-    init: a denoiser whose network and weights to begin from, else the bundled one's network and random weights.
-    classifier: one trained on trusted images, in whose features too the results shall be near (perceptual_loss.py).
-    steps: how many, else as many as fit into the minutes by the speed of the first few. The same steps and seed give
-    the same weights on the same machine with the same number of threads, whether or not it was interrupted.
-    Raises UsageError, InputError, SetupError, ConflictError, Diverged, or Interrupted after a signal.
+    options: the fields of `Options`. The same steps and seed give the same weights on the same machine with the same
+    number of threads, whether or not it was interrupted. Raises UsageError, InputError, SetupError, ConflictError,
+    Diverged, or Interrupted after a signal.
     """
-    if not data:
-        raise UsageError("no images are given", "give folders of trusted images, or shards")
-    check_ranges(minutes=minutes, steps=steps, batch_size=batch_size, learning_rate=learning_rate, workers=workers)
-    check_threads(threads)
-    if not 0 <= seed < 1 << 32:
-        raise UsageError(f"seed must be from 0 to {(1 << 32) - 1}, got {seed}", "give a smaller number")
-    begun = time.monotonic()
-    start, where = Start.of(init), choose_device(device)
-    if where.type == "cpu":
-        keep_memory()
-    rate = learning_rate if learning_rate is not None else RATE if init is None else RATE_FROM_INIT
-    sources = [given_path(path).resolve() for path in data]
-    staging = Staging(Path(out))
-    staging.check_apart(*sources, init)
-    with staging, computing_with(_threads(staging.partial, threads, overwrite)):
-        _check_out(staging.out, overwrite)
-        patches = read_patches(sources, seed=seed, workers=workers)
-        parameters = {
-            "images": hashlib.sha256(patches.ancestry.images.tobytes()).hexdigest(),
-            "init": start.files.digests() if start.files else None,
-            "classifier": classifier.weights_sha256 if classifier else None,
-            "minutes": None if steps else minutes,
-            "asked_steps": steps,
-            "batch_size": batch_size,
-            "learning_rate": rate,
-            "seed": seed,
+    asked = options_of(Options, "denoiser fit", options)
+    return run(_Job(data, Path(out), asked), overwrite=asked.overwrite, progress=progress)
+
+
+def plan(data: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], **options: Unpack[Given]) -> Plan:
+    """What `fit` with the same arguments would do, from its first steps; writes nothing."""
+    return _Job(data, Path(out), options_of(Options, "denoiser fit", options)).plan()
+
+
+class _Job(Job[FitResult]):
+    kind = "denoiser fit"
+    marks = (RECORD_NAME,)
+
+    def __init__(self, data: Sequence[str | os.PathLike[str]], out: Path, options: Options) -> None:
+        if not data:
+            raise UsageError("no images are given", "give folders of trusted images, or shards")
+        super().__init__(out)
+        self.options = options
+        self.sources = [given_path(path).resolve() for path in data]
+        self.start = Start.of(options.init)
+        self.device = choose_device(options.device)
+        if self.device.type == "cpu":
+            keep_memory()
+
+    @cached_property
+    def patches(self) -> Patches:
+        """Of the images, read once."""
+        return read_patches(self.sources, seed=self.options.seed, workers=self.options.workers)
+
+    def inputs(self) -> list[str | os.PathLike[str] | None]:
+        return [*self.sources, self.options.init]
+
+    def parameters(self) -> Json:
+        o = self.options
+        return {
+            "images": hashlib.sha256(self.patches.ancestry.images.tobytes()).hexdigest(),
+            "init": self.start.files.digests() if self.start.files else None,
+            "classifier": o.classifier.weights_sha256 if o.classifier else None,
+            "minutes": None if o.steps else o.minutes,
+            "steps": o.steps,
+            "batch_size": o.batch_size,
+            "learning_rate": o.rate,
+            "seed": o.seed,
         }
-        engine = {
+
+    def environment(self) -> Json:
+        return {
             "torch": torch.__version__,
-            "threads": torch.get_num_threads() if where.type == "cpu" else None,
-            "device": str(where),
+            "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
+            "device": str(self.device),
             "dpclean": build(),
         }
-        finished = None if overwrite else _job(staging.out, staging.out, parameters, {})
-        job = finished or (None if overwrite else _job(staging.partial, staging.out, parameters, engine))
-        if job is None:
-            probe = Recipe(PROBED, batch_size, rate, seed)
-            wanted = steps or _steps(start.training(patches, probe, where, classifier), minutes)
-            job = {"format": 1, "parameters": parameters, "engine": engine, "steps": wanted}
-            staging.start()
-            write_durably(staging.partial / JOB_NAME, as_json(job))
-        recipe = Recipe(job["steps"], batch_size, rate, seed)
-        if finished is None:
-            training = start.training(patches, recipe, where, classifier)
-            with shown_as_asked(progress) as show:
-                _fit(staging, training, start, sources, engine, show)
-    return FitResult(
-        out=str(staging.out),
-        images=patches.images,
-        quarantined=patches.quarantined,
-        steps=recipe.steps,
-        seed=seed,
-        device=where.type,
-        already_complete=finished is not None,
-        seconds=round(time.monotonic() - begun, 3),
-    )
 
+    def made_with(self) -> Json:
+        return self._made().parameters
 
-def _fit(
-    staging: Staging,
-    training: Training,
-    start: Start,
-    sources: Sequence[Path],
-    engine: dict[str, Any],
-    progress: Callable[[Progress], None],
-) -> None:
-    """Train to the end, write the denoiser, make it OUT."""
-    checkpoint = staging.partial / CHECKPOINT_NAME
-    try:
-        with first_signal() as interrupted:
-            loss = _train(training, checkpoint, interrupted, progress)
-    except Diverged:
-        staging.discard()
-        raise
-    _write(staging.partial, start, training, sources, loss, engine)
-    checkpoint.unlink(missing_ok=True)
-    staging.commit()
+    def _made(self) -> Record:
+        record = read_record(self.out / RECORD_NAME)
+        if record is None:
+            raise InputError(f"{str(self.out / RECORD_NAME)!r} is gone", "restore it, or start again with --overwrite")
+        return record
 
+    def ready(self, record: Record | None) -> AbstractContextManager[None]:
+        """So many threads as an interrupted job was begun with, as the weights depend on their number."""
+        if record is not None and self.options.threads is None:
+            return computing_with(record.environment.get("threads"))
+        return computing_with(choose_threads(self.options.threads))
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Raise ConflictError for an OUT that is something else than a denoiser that was fitted here."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / JOB_NAME).is_file():
-        raise ConflictError(f"{str(out)!r} exists and was not made by 'denoiser fit'", "choose another --out")
+    def begin(self) -> Json:
+        """How many steps fit into the minutes is found out once."""
+        return {"steps": self.options.steps or self._steps(self._probed()[1])}
 
+    def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
+        training = self._training(record.found["steps"])
+        try:
+            self.loss = _train(training, self.staging.work / CHECKPOINT_NAME, stop, tell)
+        except Diverged as error:
+            raise Hopeless(error) from error
+        self.training = training
+        return True
 
-def _job(folder: Path, out: Path, parameters: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any] | None:
-    """The job that a folder belongs to, None where there is none. Raises ConflictError for one of other parameters.
+    def save(self, record: Record) -> None:
+        folder = self.staging.partial
+        _write(folder, self.start, self.training, self.sources, self.loss, record.environment)
+        write_record(folder / RECORD_NAME, record)
 
-    engine: what must be as it was too, to go on to the same weights; of what is finished nothing.
-    """
-    job = read_record(folder / JOB_NAME, JOB_FIELDS)
-    if job is None:
-        return None
-    begun, asked = {**job["parameters"], **job["engine"]}, {**parameters, **engine}
-    changed = sorted(name for name in asked if begun.get(name) != asked[name])
-    if changed:
-        told = ", ".join(f"{name.replace('_', '-')} was {begun.get(name)}" for name in changed)
-        raise ConflictError(
-            f"{str(out)!r} was begun with other parameters: {told}",
-            "choose another --out, or --overwrite to start again",
+    def result(self, call: Call) -> FitResult:
+        return FitResult(
+            out=str(self.out),
+            images=self.patches.images,
+            quarantined=self.patches.quarantined,
+            steps=self._made().found["steps"],
+            seed=self.options.seed,
+            device=self.device.type,
+            already_complete=call.already_complete,
+            seconds=round(call.seconds, 3),
         )
-    return job
+
+    def _training(self, steps: int) -> Training:
+        o = self.options
+        recipe = Recipe(steps, o.batch_size, o.rate, o.seed)
+        return self.start.training(self.patches, recipe, self.device, o.classifier)
+
+    def _probed(self) -> tuple[Training, float]:
+        """A training after a few steps, and the seconds that one of them takes."""
+        training = self._training(PROBED)
+        training.step()  # pays for what is set up once
+        begun = time.monotonic()
+        for _ in range(PROBED):
+            training.step()
+        return training, (time.monotonic() - begun) / PROBED
+
+    def _steps(self, seconds: float) -> int:
+        """How many of so many seconds fit into the minutes."""
+        return max(1, int(self.options.minutes * 60 / seconds))
+
+    def plan(self) -> Plan:
+        self.staging.check_apart(*self.inputs())
+        with self.ready(None):
+            training, seconds = self._probed()
+        steps = self.options.steps or self._steps(seconds)
+        on_gpu = self.device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated(self.device) if on_gpu else _peak_memory()
+        return Plan(
+            out=str(self.out),
+            images=self.patches.images,
+            quarantined=self.patches.quarantined,
+            patches=len(self.patches.small) + len(self.patches.large),
+            steps=steps,
+            seconds=round(steps * seconds, 1),
+            device=self.device.type,
+            memory_bytes=memory,
+            bytes=sum(tensor.nbytes for tensor in training.state().values())
+            + sum(tensor.nbytes // 2 for tensor in training.average.values()),
+        )
 
 
-def _threads(partial: Path, asked: int | None, overwrite: bool) -> int | None:
-    """With how many threads; those that an interrupted job was begun with, as the weights depend on their number."""
-    if asked is None and not overwrite and (job := read_record(partial / JOB_NAME, JOB_FIELDS)) is not None:
-        recorded: int | None = job["engine"].get("threads")
-        return recorded
-    return choose_threads(asked)
+def _peak_memory() -> int:
+    """Of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _steps(probe: Training, minutes: float) -> int:
-    """How many steps fit into the minutes, by the time that those of the probe take."""
-    probe.step()  # pays for what is set up once
-    begun = time.monotonic()
-    for _ in range(PROBED):
-        probe.step()
-    return max(1, int(minutes * 60 * PROBED / (time.monotonic() - begun)))
-
-
-def _train(
-    training: Training, checkpoint: Path, interrupted: threading.Event, progress: Callable[[Progress], None]
-) -> float:
+def _train(training: Training, checkpoint: Path, interrupted: threading.Event, tell: Tell) -> float:
     """All steps from the last checkpoint on; the mean loss of the last ones."""
     mean = torch.zeros((), dtype=torch.float64)
     if checkpoint.exists():
         state = load_file(checkpoint)
         mean = state.pop(MEAN)
         training.restore(state)
-    total, first = training.recipe.steps, training.done
-    begun = saved = time.monotonic()
+    total, pace = training.recipe.steps, Pace(training.done)
+    saved = time.monotonic()
     while training.done < total:
         loss = float(training.step())
         if not np.isfinite(loss):
             raise Diverged(f"the loss is not finite after {training.done} steps", "give a lower --learning-rate")
         mean += max(0.01, 1 / training.done) * (loss - mean)
-        now = time.monotonic()
-        left = (now - begun) * (total - training.done) / (training.done - first)
-        progress(Progress(training.done, total, f"loss {mean:.4f}, {left:.0f} s left"))
+        tell(Progress(training.done, total, "steps", pace.seconds_left(training.done, total), f"loss {mean:.4f}"))
         stopped = interrupted.is_set() and training.done < total
-        if stopped or now - saved >= CHECKPOINT_SECONDS:
+        if stopped or time.monotonic() - saved >= CHECKPOINT_SECONDS:
             write_durably(checkpoint, save({**training.state(), MEAN: mean}))
-            saved = now
+            saved = time.monotonic()
         if stopped:
             raise Interrupted(f"stopped after {training.done} of {total} steps, saved", "the same command goes on")
     return float(mean)
 
 
 def _write(
-    folder: Path, start: Start, training: Training, sources: Sequence[Path], loss: float, engine: dict[str, Any]
+    folder: Path, start: Start, training: Training, sources: Sequence[Path], loss: float, engine: Json
 ) -> None:
     """The diffusers layout with float16 weights, the ancestry as far as it is known, a picture and the card."""
     (folder / "scheduler").mkdir(exist_ok=True)

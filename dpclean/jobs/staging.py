@@ -26,7 +26,9 @@ LONGEST_NAME = 220  # bytes: names beside OUT have OUT's own in them, and none i
 class Staging:
     """The folder beside OUT that belongs to one job, `.<OUT>.dpclean/`, for its owner only; git ignores it.
 
-    partial: where work goes until it is complete.
+    partial: what becomes OUT by one rename.
+    work:    what the job needs until then and OUT does not.
+    record:  what the job was begun with; it counts where there is a partial.
     key:     the secret key, mode 0600, never inside OUT.
     As a context manager it holds the job's lock, an operating-system lock that dies with its process. The folder stays
     as long as there is a key or unfinished work in it. All methods raise SetupError where the system refuses.
@@ -42,9 +44,12 @@ class Staging:
         self.out = out.parent.resolve() / out.name if not out.is_symlink() else out.resolve()
         self.home = self.out.parent / f".{self.out.name}.dpclean"
         self.partial = self.home / "partial"
+        self.work = self.home / "work"
+        self.record = self.home / "job.json"
         self.key = self.home / "key"
         self._lock_path = self.home / "lock"
         self._replaced = self.home / "replaced"
+        self._done_with = self.home / "done-with"
         self._ignore = self.home / ".gitignore"
         self._lock: BinaryIO | None = None
 
@@ -70,6 +75,8 @@ class Staging:
                     write_durably(self._ignore, IGNORED)
                 remove_unfinished(self.home, deep=False)
                 self._mend_replacement()
+                if not self.partial.exists():
+                    self._tidy()
         except BaseException:
             self._leave()
             raise
@@ -84,12 +91,23 @@ class Staging:
         """Let go of the lock; the folder goes away where nothing of worth is in it."""
         assert self._lock is not None
         with contextlib.suppress(OSError):
+            if not self.partial.exists():
+                self._tidy()
             self._lock_path.unlink()
             if set(os.listdir(self.home)) <= {self._ignore.name}:
                 self._ignore.unlink(missing_ok=True)
                 self.home.rmdir()
         self._lock.close()
         self._lock = None
+
+    def _tidy(self) -> None:
+        """Remove what belongs to no partial folder. Raises OSError."""
+        self.record.unlink(missing_ok=True)
+        if self._done_with.exists():
+            shutil.rmtree(self._done_with)
+        if self.work.exists():
+            self.work.rename(self._done_with)  # at once: others may still look for something in it
+            shutil.rmtree(self._done_with)
 
     def _mend_replacement(self) -> None:
         """Finish, or undo, a replacement of OUT that was cut off between its renames."""
@@ -129,10 +147,11 @@ class Staging:
                 file.close()
 
     def start(self, *, keep_key: bool = False) -> None:
-        """An empty partial folder, whatever was there before, for an OUT that can be made by a rename."""
+        """Empty folders partial and work, whatever was there before, for an OUT that can be made by a rename."""
         self.discard(keep_key=keep_key)
         with writing(self.partial):
             self._try_replacing()
+            self.work.mkdir()
             self.partial.mkdir()
 
     def _try_replacing(self) -> None:
@@ -163,10 +182,12 @@ class Staging:
             ) from error
 
     def discard(self, *, keep_key: bool = False) -> None:
-        """Remove the partial folder and the key, unless it is that of OUT: nothing of this job is left."""
+        """Remove what was begun, and the key unless it is that of OUT: nothing of this job is left."""
         with writing(self.home):
+            self.record.unlink(missing_ok=True)
             if self.partial.exists():
                 shutil.rmtree(self.partial)
+            self._tidy()
             if not keep_key:
                 self.key.unlink(missing_ok=True)
 
@@ -182,6 +203,7 @@ class Staging:
                 sync_folder(self.out.parent)
             if self._replaced.exists():
                 shutil.rmtree(self._replaced)
+            self._tidy()
 
 
 def _describe(holder: str) -> str:

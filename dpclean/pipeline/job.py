@@ -29,10 +29,10 @@ from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
 from dpclean.pipeline.again import FINAL, begin_again
 from dpclean.pipeline.options import Given, Options
-from dpclean.pipeline.results import Plan, Progress, SanitizeResult
+from dpclean.pipeline.results import Plan, SanitizeResult
 from dpclean.pipeline.seal import check_rows, seal, write_with_sums
 from dpclean.pipeline.work import told, too_many_bad, work_off
-from dpclean.progress import shown_as_asked
+from dpclean.progress import Progress, shown_as_asked
 from dpclean.threads import choose_threads, computing_with
 
 if TYPE_CHECKING:

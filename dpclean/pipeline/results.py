@@ -7,32 +7,6 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a job is: inputs done with, of the listing, and how many of them were left out."""
-
-    finished: int
-    total: int
-    quarantined: int
-    images_per_second: float
-    unit: str = "images"
-    under_way: float = 0.0  # inputs' worth of work that is done beside those finished
-    pixels: tuple[float, int] = (0.0, 0)  # done and in all, of the images under way
-
-    @property
-    def said(self) -> str:
-        """The rest in words."""
-        done, pixels = self.pixels
-        current = f", {done / 1e6:.1f} of {pixels / 1e6:.1f} megapixels under way" if done else ""
-        left = f"{self.seconds_left:.0f} s left" if self.images_per_second else "time left not known yet"
-        return f"{self.images_per_second:.3g} images/s, {left}, {self.quarantined} left out{current}"
-
-    @property
-    def seconds_left(self) -> float:
-        """At the present rate."""
-        return (self.total - self.finished - self.under_way) / max(self.images_per_second, 1e-9)
-
-
-@dataclass(frozen=True)
 class SanitizeResult:
     """What `sanitize` did. seconds: wall time of this call; images_per_second: of what this call sanitized."""
 

@@ -18,8 +18,8 @@ from dpclean.errors import InputError, InternalError, Interrupted, Reason
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
 from dpclean.jobs.signals import first_signal
 from dpclean.pipeline.options import Options
-from dpclean.pipeline.results import Progress
 from dpclean.pipeline.seal import SANITIZE_RUN
+from dpclean.progress import Pace, Progress
 
 if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoised, Denoiser
@@ -48,17 +48,18 @@ def work_off(
     what is finished is committed.
     """
     total = ledger.count()
-    start = finished = total - ledger.count(PENDING)
+    finished = total - ledger.count(PENDING)
     runs = ledger.runs()
     retried, quarantined = ledger.known("retried", int), ledger.count(QUARANTINED)
     no_image = ledger.count(LEFT_BEHIND)
-    begun = committed = time.monotonic()
+    pace, committed = Pace(finished), time.monotonic()
     outcomes: list[Outcome] = []
 
     def tell(done: float = 0.0, pixels: int = 0, images: int = 0) -> None:
-        under_way = images * done / max(pixels, 1)
-        rate = (finished - start + under_way) / max(time.monotonic() - begun, 1e-9)
-        progress(Progress(finished, total, quarantined, rate, under_way=under_way, pixels=(done, pixels)))
+        so_far = finished + images * done / max(pixels, 1)
+        current = f", {done / 1e6:.3g} of {pixels / 1e6:.3g} megapixels under way" if done else ""
+        detail = f"{pace.rate(so_far):.3g} images/s, {quarantined} left out{current}"
+        progress(Progress(finished, total, "images", pace.seconds_left(so_far, total), detail))
 
     def commit() -> None:
         nonlocal quarantined, no_image, outcomes, committed

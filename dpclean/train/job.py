@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import platform
 import threading
@@ -23,16 +22,16 @@ from dpclean.device import choose_device, has_bf16
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted
 from dpclean.given import given_path, options_of
 from dpclean.jobs.durable import write_durably
-from dpclean.jobs.record import read_record
+from dpclean.jobs.record import Record, read_record, write_record
 from dpclean.jobs.signals import first_signal
 from dpclean.jobs.staging import Staging
-from dpclean.progress import shown_as_asked
+from dpclean.progress import Progress, shown_as_asked
 from dpclean.threads import choose_threads, computing_with
 from dpclean.train import model as models
 from dpclean.train.images import prepare
 from dpclean.train.material import Material
 from dpclean.train.options import Given, Options
-from dpclean.train.results import Plan, Progress, TrainResult
+from dpclean.train.results import Plan, TrainResult
 from dpclean.train.seal import seal
 from dpclean.train.trainer import Epoch, Trainer
 
@@ -100,7 +99,7 @@ class _Job:
     def choose_threads(self) -> int | None:
         """Of how many threads; those that an interrupted job was begun with, as the weights depend on their number."""
         if self.options.threads is None and not self.options.overwrite and (begun := self._begun()) is not None:
-            recorded: int | None = begun["engine"].get("threads")
+            recorded: int | None = begun.environment.get("threads")
             return recorded
         threads = choose_threads(self.options.threads)
         self.busy = threads is not None and self.options.threads is None
@@ -113,10 +112,10 @@ class _Job:
             return self._result(finished, already_complete=True)
         for reason in self.material.told_at_once():
             self.say(f"not certifiable: {reason}")
-        job = json.dumps({"parameters": self.material.parameters, "engine": self._engine()})
+        record = Record("train", self.material.parameters, self._engine(), {})
         if not self._resumes():
             self.staging.start()
-            write_durably(self.staging.partial / JOB_NAME, job.encode())
+            write_record(self.staging.partial / JOB_NAME, record)
         try:
             with first_signal() as interrupted:
                 trainer, curve = self._trained(interrupted)
@@ -148,17 +147,17 @@ class _Job:
         self._refuse_changes("was made", description.parameters, self.material.parameters)
         return description
 
-    def _begun(self) -> dict[str, Any] | None:
+    def _begun(self) -> Record | None:
         """What an interrupted job was begun with, None where there is none."""
-        return read_record(self.staging.partial / JOB_NAME, {"parameters": dict, "engine": dict})
+        return read_record(self.staging.partial / JOB_NAME)
 
     def _resumes(self) -> bool:
         """Whether to go on with what an interrupted job left; refuses changed parameters."""
         begun = None if self.options.overwrite else self._begun()
         if begun is None:
             return False
-        self._refuse_changes("was begun", begun["parameters"], self.material.parameters)
-        self._refuse_changes("was begun", begun["engine"], self._engine())
+        self._refuse_changes("was begun", begun.parameters, self.material.parameters)
+        self._refuse_changes("was begun", begun.environment, self._engine())
         return True
 
     def _refuse_changes(self, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -238,7 +237,7 @@ class _Job:
             now = time.monotonic()
             first = done - 1 if first is None else first
             left = (now - began) * (steps - done) / (done - first)
-            self.progress(Progress(done, steps, f"{left:.0f} s left" + (", on raw data" if phase == "warm" else "")))
+            self.progress(Progress(done, steps, "steps", left, "on raw data" if phase == "warm" else ""))
             stopped = interrupted.is_set() and done < steps
             if stopped or now - saved >= CHECKPOINT_SECONDS:
                 state = {**trainer.checkpoint(), "phase": phase, "curve": [asdict(epoch) for epoch in curve]}

@@ -7,16 +7,6 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a training is: steps done of all."""
-
-    finished: int
-    total: int
-    said: str  # seconds left
-    unit: str = "steps"
-
-
-@dataclass(frozen=True)
 class TrainResult:
     """What `train` did. accuracy: on the test images, None without any; seconds: wall time of this call."""
 

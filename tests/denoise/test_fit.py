@@ -19,10 +19,11 @@ from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.denoise import fit as module
 from dpclean.denoise import start
 from dpclean.denoise.denoiser import Denoiser
-from dpclean.denoise.fit import Progress, fit
+from dpclean.denoise.fit import fit, plan
 from dpclean.denoise.loading import WEIGHTS, find_denoiser, load_schedule, load_through_diffusers
 from dpclean.denoise.training import USUAL_GAIN, Training, as_velocity
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
+from dpclean.progress import Progress
 from tests.networks import PATCHES, SMALL, make_denoiser
 
 KEY = bytes(range(32))
@@ -79,20 +80,18 @@ def test_a_fit_that_was_stopped_ends_with_the_same_weights(images: Path, tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "whole"]
 
 
-def edit_engine(folder: Path, **changed: Any) -> None:
-    path = folder / module.JOB_NAME
+def edit_environment(path: Path, **changed: Any) -> None:
     job = json.loads(path.read_bytes())
-    job["engine"].update(changed)
+    job["environment"].update(changed)
     path.write_text(json.dumps(job))
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"[]", b"{", b'{"parameters": 1, "engine": {}, "steps": 2}', b"[" * 100_000, b"\xff"]
-)
+@pytest.mark.parametrize("text", [b"", b"{", b'{"parameters": 1, "environment": {}}'])
 def test_a_damaged_job_is_refused(images: Path, tmp_path: Path, text: bytes) -> None:
-    for folder in (tmp_path / "d", tmp_path / ".e.dpclean" / "partial"):
-        folder.mkdir(parents=True)
-        (folder / module.JOB_NAME).write_bytes(text)
+    (tmp_path / "d").mkdir()
+    (tmp_path / ".e.dpclean" / "partial").mkdir(parents=True)
+    for path in (tmp_path / "d" / module.RECORD_NAME, tmp_path / ".e.dpclean" / "job.json"):
+        path.write_bytes(text)
     for name in ("d", "e"):
         with pytest.raises(InputError, match="damaged"):
             run(images, tmp_path / name)
@@ -104,18 +103,18 @@ def test_a_stopped_fit_refuses_other_parameters_and_other_images(images: Path, t
 
     with pytest.raises(Interrupted):
         run(images, tmp_path / "d", progress=stop)
-    with pytest.raises(ConflictError, match="seed was 0"):
+    with pytest.raises(ConflictError, match="begun with seed 0; this command asks for seed 1"):
         run(images, tmp_path / "d", seed=1)
-    edit_engine(tmp_path / ".d.dpclean" / "partial", torch="1.0")
-    with pytest.raises(ConflictError, match=r"torch was 1\.0"):
+    edit_environment(tmp_path / ".d.dpclean" / "job.json", torch="1.0")
+    with pytest.raises(ConflictError, match=r"begun with torch 1\.0; here it would go on with torch"):
         run(images, tmp_path / "d")
     fewer = tmp_path / "fewer"
     shutil.copytree(images, fewer)
     (fewer / "00.png").unlink()
-    with pytest.raises(ConflictError, match="images was"):
+    with pytest.raises(ConflictError, match="with images [0-9a-f]{16}"):
         run(fewer, tmp_path / "d")
     run(fewer, tmp_path / "d", overwrite=True)
-    with pytest.raises(ConflictError, match="images was"):
+    with pytest.raises(ConflictError, match="with images [0-9a-f]{16}"):
         run(images, tmp_path / "d")
 
 
@@ -125,7 +124,7 @@ def test_what_is_complete_is_left_alone_and_what_is_not_ours_too(images: Path, t
     again = fit([images], tmp_path / "d", steps=2, batch_size=8, workers=1)
     assert (first.already_complete, again.already_complete, again.steps) == (False, True, 2)
     assert (tmp_path / "d" / WEIGHTS).stat().st_mtime_ns == made
-    edit_engine(tmp_path / "d", torch="1.0", threads=99, dpclean="0.0.1")  # as if it were of another time
+    edit_environment(tmp_path / "d" / module.RECORD_NAME, torch="1.0", threads=99, dpclean="0.0.1")  # of another time
     assert fit([images], tmp_path / "d", steps=2, batch_size=8, workers=1).already_complete
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("years of work")
@@ -139,6 +138,18 @@ def test_minutes_become_steps_that_are_fixed_at_the_start(images: Path, tmp_path
     totals: set[int] = set()
     run(images, tmp_path / "d", steps=None, minutes=0.01, progress=lambda step: totals.add(step.total))
     assert len(totals) == 1 and totals.pop() >= 1
+
+
+def test_a_look_ahead_says_what_it_takes_and_touches_nothing(images: Path, tmp_path: Path) -> None:
+    told = plan([images], tmp_path / "d", steps=12, batch_size=8, workers=1)
+    assert (told.images, told.steps, told.quarantined) == (24, 12, {}) and told.patches >= 24
+    assert told.seconds > 0 and told.memory_bytes > 1 << 20 and told.bytes > 0
+    by_time = plan([images], tmp_path / "d", minutes=1.0, batch_size=8, workers=1)
+    assert by_time.steps > 0 and by_time.seconds <= 60
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConflictError, match="lies inside"):
+        plan([images], images / "d")
+    assert sorted(path.suffix for path in images.iterdir()) == [".png"] * 24
 
 
 def test_the_folder_is_what_diffusers_and_a_reader_expect(images: Path, tmp_path: Path) -> None:

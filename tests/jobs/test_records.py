@@ -14,10 +14,9 @@ from dpclean.jobs import manifest
 from dpclean.jobs.ledger import Ledger
 from dpclean.jobs.record import read_record
 
-FIELDS = {"parameters": dict, "engine": dict}
 READERS: dict[str, Callable[[Path], Any]] = {
     manifest.NAME: lambda path: manifest.read(path.parent),
-    "job.json": lambda path: read_record(path, FIELDS),
+    "job.json": read_record,
     manifest.LEDGER_NAME: Ledger,
 }
 DAMAGES: dict[str, Callable[[Path], Any]] = {
@@ -25,7 +24,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "not UTF-8": lambda path: path.write_bytes(b'{"format": "\xff"}'),
     "another kind": lambda path: path.write_text("[1]"),
     "keys missing": lambda path: path.write_text("{}"),
-    "wrong types": lambda path: path.write_text('{"format": {}, "parameters": 3, "engine": "x"}'),
+    "wrong types": lambda path: path.write_text('{"format": {}, "parameters": 3, "environment": "x"}'),
     "nested": lambda path: path.write_text("[" * 200_000),
     "a folder": lambda path: path.mkdir(),
     "a pipe": os.mkfifo,

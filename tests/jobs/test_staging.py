@@ -135,7 +135,7 @@ def test_the_folder_beside_out_is_its_owner_s_alone_and_git_does_not_see_it(tmp_
         write_key(staging.key, bytes(32))
     assert staging.home.stat().st_mode & 0o777 == 0o700
     status = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert status.stdout == "" and {p.name for p in staging.home.iterdir()} == {".gitignore", "key", "partial"}
+    assert status.stdout == "" and {p.name for p in staging.home.iterdir()} == {".gitignore", "key", "partial", "work"}
 
 
 @pytest.mark.parametrize("name", [".out.dpclean", ".out.dpclean/lock"])
