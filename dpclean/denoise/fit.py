@@ -260,10 +260,10 @@ class _Job(Job[FitResult]):
     def _probed(self) -> tuple[Training, float]:
         """A training after a few steps, and the seconds that one of them takes."""
         training = self._training(PROBED)
-        training.step()  # pays for what is set up once
+        float(training.step())  # pays for what is set up once
         begun = time.monotonic()
         for _ in range(PROBED):
-            training.step()
+            float(training.step())  # a card is waited for
         return training, (time.monotonic() - begun) / PROBED
 
     def _steps(self, seconds: float) -> int:
