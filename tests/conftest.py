@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
 
 # said aloud it does not follow the load of the machine; weights that tests compare depend on it
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+
+# a suite that a shell started in the background ignores interrupts, and would hand that on to what it tests
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("dpclean", deadline=None)
 settings.load_profile("dpclean")

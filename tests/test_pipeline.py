@@ -405,6 +405,7 @@ def test_an_interrupt_commits_says_so_and_the_same_command_goes_on(tmp_path: Pat
 # signals to itself at one step of the job: the same moment on every machine
 AT = """
 import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite may have been started by nohup
 from dpclean import cli
 from dpclean.pipeline import job
 real = getattr({owner}, {step!r})
