@@ -31,9 +31,9 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
     A torchvision v2 transform: it takes tensors, tv_tensors (Image, Video) and PIL images (RGB and L), alone or in any
     structure such as (image, label), and leaves the rest of it alone. Batches of any size do, also empty ones.
 
-    sigma: noise on the [0, 1] pixel scale. denoiser: `natural`, a diffusers folder, or a hub id. device: where the
-    network runs. It works in data loader workers. Every call draws fresh noise under a key that this process took from
-    the operating system, again after a fork.
+    sigma: noise on the [0, 1] pixel scale. denoiser: `natural`, a diffusers folder, or a hub id. method: `one-step`, or
+    `ddim:STEPS` for several evaluations of the network. device: where it runs. It works in data loader workers. Every
+    call draws fresh noise under a key that this process took from the operating system, again after a fork.
 
     Fresh noise each epoch is not what `certify` certifies: a training that sees E noised copies of an image has
     seen E draws, and every radius shrinks by sqrt(E). For certificates, sanitize the data set once.
@@ -42,10 +42,18 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
 
     _transformed_types = (_is_plain, tv_tensors.Image, tv_tensors.Video, PIL.Image.Image)
 
-    def __init__(self, sigma: float, denoiser: str = "natural", *, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self,
+        sigma: float,
+        denoiser: str = "natural",
+        *,
+        method: str = "one-step",
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> None:
         super().__init__()
         self.sigma = sigma
-        self._settings: dict[str, Any] = {"device": device, "dtype": dtype}
+        self._settings: dict[str, Any] = {"method": method, "device": device, "dtype": dtype}
         self._denoiser = Denoiser(find_denoiser(denoiser), sigma, **self._settings)
         self._renew()
 
@@ -90,4 +98,4 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
         return pixels.reshape(images.shape).contiguous().to(images.device)
 
     def extra_repr(self) -> str:
-        return f"sigma={self.sigma:g}, denoiser={self._denoiser.id!r}"
+        return f"sigma={self.sigma:g}, denoiser={self._denoiser.id!r}, method={self._denoiser.method!r}"

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from dpclean.certificate.bounds import exact_decimal
 from dpclean.certificate.parameters import MOST_RUNS
+from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.given import check_ranges
 from dpclean.noise import SIGMA_MAX
@@ -102,6 +103,8 @@ class Options:
                 "0.25 is a common choice",
             )
         check_ranges(**{name: getattr(self, name) for name in ("batch_size", "workers", "limit", "run_timeout")})
+        if self.method is not None:
+            find_method(self.method)
         self._check_pairs()
 
     def _check_pairs(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
     "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
-    "limit", "seed", "seed_chosen_after_data", "dry_run", "device", "dtype", "batch_size", "workers",
+    "method", "limit", "seed", "seed_chosen_after_data", "dry_run", "device", "dtype", "batch_size", "workers",
 )  # fmt: skip
 
 
@@ -145,6 +145,15 @@ def certify(
             autocompletion=completing("natural", "perceptual"),
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="one-step|ddim:STEPS",
+            help="Another method than that of CLEAN.",
+            rich_help_panel=NOISE,
+            autocompletion=completing("one-step", "ddim:2", "ddim:4"),
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
@@ -226,6 +235,7 @@ def certify(
         "run_timeout": run_timeout,
         "keep_models": keep_models,
         "denoiser": denoiser,
+        "method": method,
         "device": device,
         "dtype": dtype,
         "batch_size": batch_size,

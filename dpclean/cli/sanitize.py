@@ -101,10 +101,10 @@ def sanitize(
     method: Annotated[
         str,
         typer.Option(
-            metavar="one-step",
+            metavar="one-step|ddim:STEPS",
             help="How the noise is taken away.",
             rich_help_panel=DENOISER,
-            autocompletion=completing("one-step"),
+            autocompletion=completing("one-step", "ddim:2", "ddim:4"),
         ),
     ] = "one-step",
     device: Device = "auto",

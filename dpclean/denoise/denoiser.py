@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +19,8 @@ from dpclean.denoise import schedule
 from dpclean.denoise.drift import drift_of, without
 from dpclean.denoise.graphs import Replayed
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
+from dpclean.denoise.methods import find_method
+from dpclean.denoise.methods.method import Evaluation
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Edges, Place, Shapes, merged, mirror_pad, tile_for
 from dpclean.device import choose_device, give_back_memory, has_bf16, keep_memory
@@ -40,16 +42,6 @@ MOST_WAITING = 32  # full batches
 LEAST_STRIDE = 4
 
 T = TypeVar("T")
-Network = Callable[[Tensor], Tensor]
-Method = Callable[[Tensor, Network], Tensor]
-
-
-def one_step(noised: Tensor, network: Network) -> Tensor:
-    """The network's prediction for a batch of model inputs: Carlini et al. 2022, Algorithm 1."""
-    return network(noised)
-
-
-METHODS: dict[str, Method] = {"one-step": one_step}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,26 +162,41 @@ class Denoiser:
         method: str = "one-step",
         batch_pixels: int | None = None,
     ) -> None:
-        if method not in METHODS:
-            raise UsageError(f"method {method!r} is not known", f"give one of: {', '.join(METHODS)}")
         self.id = files.id
-        self.method = method
+        self._method = find_method(method)
         self.device = choose_device(device)
         if self.device.type == "cpu":
             keep_memory()
         self.dtype = choose_dtype(dtype, self.device)
         alphas_cumprod, self.prediction_type = load_schedule(files)
         self.level = schedule.match(alphas_cumprod, sigma)
+        self._levels = self._method.levels(self.level, alphas_cumprod)
         self._model: UNet2DModel | diffusers.UNet2DModel = load_network(files)
-        self._network = self._at_level(DTYPES[self.dtype])
-        self._launched = Replayed(self._network, self.device) if self.device.type == "cuda" else self._network
+        networks = self._at_levels(DTYPES[self.dtype])
+        self._network = networks[0]
+        self._evaluations = self._launched = self._evaluated(networks)
+        if self.device.type == "cuda":
+            pool = torch.cuda.graph_pool_handle()
+            self._launched = self._evaluated([Replayed(network, self.device, pool) for network in networks])
         self._behind = 1 if self.device.type == "cuda" else 0  # batches: a GPU has the next one while results are taken
         stride = max(LEAST_STRIDE, self._network.stride)
         tile = tile_for(self._network.sample_size, stride)
         self.shapes = Shapes(self._find_batch_pixels(batch_pixels), tile, stride)
 
-    def _at_level(self, dtype: torch.dtype) -> FixedLevelNetwork:
-        return FixedLevelNetwork(copy.deepcopy(self._model), self.level.timestep, dtype, self.device)
+    def _at_levels(self, dtype: torch.dtype) -> list[FixedLevelNetwork]:
+        networks: list[FixedLevelNetwork] = []
+        for level in self._levels:
+            network = FixedLevelNetwork(copy.deepcopy(self._model), level.timestep, dtype, self.device)
+            networks.append(network.share(networks[0]) if networks else network)
+        return networks
+
+    def _evaluated(self, networks: Sequence[Callable[[Tensor], Tensor]]) -> list[Evaluation]:
+        return [Evaluation(level, network) for level, network in zip(self._levels, networks, strict=True)]
+
+    @property
+    def method(self) -> str:
+        """Its name, as --method has it."""
+        return self._method.name
 
     @property
     def device_kind(self) -> str:
@@ -212,9 +219,9 @@ class Denoiser:
         }
 
     @cached_property
-    def _exact(self) -> FixedLevelNetwork:
-        """The same network in float32, for what was not finite in half precision."""
-        return self._at_level(torch.float32)
+    def _exact(self) -> list[Evaluation]:
+        """The same networks in float32, for what was not finite in half precision."""
+        return self._evaluated(self._at_levels(torch.float32))
 
     def _find_batch_pixels(self, asked: int | None) -> int:
         """The batch asked for, else the preferred one, halved until random tensors of its shape fit into memory.
@@ -244,14 +251,14 @@ class Denoiser:
         return torch.zeros(shape, dtype=dtype or DTYPES[self.dtype], device=self.device).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
-    def _predict(self, noised: Tensor, network: Network | None = None) -> Tensor:
-        """Overwritten by the next prediction where the device is a GPU."""
-        return METHODS[self.method](noised, network or self._launched)
+    def _predict(self, noised: Tensor, evaluations: Sequence[Evaluation] | None = None) -> Tensor:
+        """Of the method's result type; overwritten by the next prediction where the device is a GPU."""
+        return self._method.denoise(noised, evaluations or self._launched, self.prediction_type)
 
-    def _for(self, batch: Tensor) -> Network:
+    def _for(self, batch: Tensor) -> Sequence[Evaluation]:
         """What runs a batch: on a GPU, full ones are captured, as those come again."""
         full = len(batch) == self.shapes.batch(*batch.shape[2:])
-        return self._launched if full else self._network
+        return self._launched if full else self._evaluations
 
     def denoise(
         self,
@@ -344,7 +351,7 @@ class Denoiser:
 
     def _finish(self, noised: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """(uint8 [N, H, W, C], finite bool [N]) of model inputs and predictions of the same size."""
-        level, kind = self.level, self.prediction_type
+        level, kind = self.level, self._method.result_type(self.prediction_type)
         prediction = prediction[:, : self._network.in_channels]
         pixels, finite = to_uint8(noised, prediction, level.alphas_cumprod, prediction_type=kind)
         drift = drift_of(noised, prediction, level, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +22,14 @@ class Replayed:
     """A network whose kernels are captured once for each shape of input, then replayed.
 
     See PyTorch's notes on CUDA semantics, "CUDA Graphs". A result lies in memory that the next call overwrites,
-    whatever its shape: the graphs share one pool, so that they need the memory of the largest, not of all.
+    whatever its shape: the graphs of a pool need the memory of the largest, not of all. Networks that
+    take turns on one stream may share one: torch.cuda.graph_pool_handle().
     """
 
-    def __init__(self, network: FixedLevelNetwork, device: torch.device) -> None:
+    def __init__(self, network: FixedLevelNetwork, device: torch.device, pool: Any = None) -> None:
         self._network, self._device = network, device
         self._captured: dict[torch.Size, _Captured] = {}
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool = pool or torch.cuda.graph_pool_handle()
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:

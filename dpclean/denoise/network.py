@@ -118,6 +118,13 @@ class FixedLevelNetwork(nn.Module):
         self.embedding = self.embedding.to(device=device, dtype=dtype)
         self.requires_grad_(False).eval()
 
+    def share(self, other: FixedLevelNetwork) -> FixedLevelNetwork:
+        """Take the filters and matrices of the same network at another timestep, which are equal, to keep them once."""
+        for mine, its in zip(self.parameters(), other.parameters(), strict=True):
+            if mine.ndim > 1:
+                mine.data = its.data
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         if self.patch_size == 1:
             return self._predict(x)

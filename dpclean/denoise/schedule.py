@@ -40,9 +40,7 @@ def match(alphas_cumprod: np.ndarray, sigma: float) -> NoiseLevel:
     if sigma == 0:
         return NoiseLevel(0.0, 1.0, 0.0)
     abar = 1.0 / (1.0 + (2.0 * sigma) ** 2)
-    schedule = np.asarray(alphas_cumprod, np.float64)
-    # a schedule rescaled to zero terminal SNR ends at abar = 0, which no finite sigma reaches
-    log_noise = np.log(1.0 - schedule) - np.log(np.maximum(schedule, 1e-300))
+    log_noise = _log_noise(alphas_cumprod)
     wanted = math.log((1.0 - abar) / abar) if abar < 1 else -math.inf
     if not log_noise[0] <= wanted <= log_noise[-1]:
         low, high = (math.exp(value / 2) / 2 for value in (log_noise[0], log_noise[-1]))
@@ -51,4 +49,22 @@ def match(alphas_cumprod: np.ndarray, sigma: float) -> NoiseLevel:
             f"choose --sigma between {math.ceil(low * 1e4) / 1e4:g} and "
             f"{math.floor(min(high, 1e6) * 1e4) / 1e4:g}, or another --denoiser",
         )
-    return NoiseLevel(sigma, abar, float(np.interp(wanted, log_noise, np.arange(len(schedule)))))
+    return NoiseLevel(sigma, abar, float(np.interp(wanted, log_noise, np.arange(len(log_noise)))))
+
+
+def at(alphas_cumprod: np.ndarray, timestep: float) -> NoiseLevel:
+    """The noise level at a fractional timestep of a schedule, between neighbours as `match` has it."""
+    import numpy as np
+
+    log_noise = _log_noise(alphas_cumprod)
+    ratio = math.exp(float(np.interp(timestep, np.arange(len(log_noise)), log_noise)))  # (1 - abar) / abar
+    return NoiseLevel(ratio**0.5 / 2, 1 / (1 + ratio), timestep)
+
+
+def _log_noise(alphas_cumprod: np.ndarray) -> np.ndarray:
+    """log((1 - abar) / abar), float64 [T], rising."""
+    import numpy as np
+
+    schedule = np.asarray(alphas_cumprod, np.float64)
+    # a schedule rescaled to zero terminal SNR ends at abar = 0, which no finite sigma reaches
+    return np.log(1.0 - schedule) - np.log(np.maximum(schedule, 1e-300))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from dpclean.data.source import ReadOptions
+from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.given import check_ranges
 from dpclean.noise import SIGMA_MAX
@@ -116,6 +117,7 @@ class Options:
                     f"give one of: {', '.join(choice for choice in known if choice)}",
                 )
         check_ranges(**{name: getattr(self, name) for name in NUMBERS})
+        find_method(self.method)
         if self.limit is not None and self.sample is not None:
             raise UsageError("--limit takes the first inputs, --sample some of every class", "give one of them")
         if self.seed is not None and not 0 <= self.seed < 2**64:

@@ -194,6 +194,7 @@ def test_a_run_that_kills_its_worker_twice_is_a_vote_for_nobody(raw: Path, tmp_p
         {"runs": 5},
         {"seed": 6},
         {"trainer": None},
+        {"method": "ddim:2"},
     ],
     ids=lambda changed: next(iter(changed)),
 )
@@ -252,9 +253,9 @@ def test_anytime_takes_more_runs_and_keeps_the_old_ones(
 
 
 def test_sanitized_data_name_what_is_certified(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
-    """CLEAN's manifest says raw data, sigma and denoiser; the key is the job's own; --raw finds raw data that moved."""
+    """CLEAN's manifest says raw data, sigma, denoiser, method; the key is the job's own; --raw finds what moved."""
     clean = tmp_path / "clean"
-    dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu", seed=5)
+    dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu", seed=5, method="ddim:2")
     raw.rename(tmp_path / "moved")
     with pytest.raises(InputError):
         certify(clean, tmp_path / "out", trainer=trainer, device="cpu", denoiser=transparent, **FEW)
@@ -264,6 +265,7 @@ def test_sanitized_data_name_what_is_certified(raw: Path, tmp_path: Path, transp
     terms = json.loads((tmp_path / "out/certificate.json").read_text())["terms"]
     assert result.runs == 6 and terms["sigma"] == "0.25" and terms["seed"] is None
     manifest = json.loads((clean / "dpclean.json").read_text())
+    assert terms["denoiser"]["method"] == manifest["denoiser"]["method"] == "ddim:2"
     assert terms["raw"]["pixel_digest"] == manifest["raw"]["pixel_digest"]
     assert terms["key_commitment"] != manifest["noise"]["key_commitment"]
 

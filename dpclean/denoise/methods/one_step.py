@@ -1,0 +1,36 @@
+"""One evaluation of the network: Carlini et al. 2022, Algorithm 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from dpclean.denoise.methods.method import Evaluation
+from dpclean.denoise.schedule import NoiseLevel
+from dpclean.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+class OneStep:
+    """The network's prediction itself."""
+
+    form: ClassVar[str] = "one-step"
+    name = form
+
+    @classmethod
+    def of(cls, argument: str | None) -> Self:
+        if argument is not None:
+            raise UsageError(f"method one-step takes no number, got {argument!r}", "give one-step, or ddim:STEPS")
+        return cls()
+
+    def levels(self, start: NoiseLevel, alphas_cumprod: np.ndarray) -> Sequence[NoiseLevel]:
+        return (start,)
+
+    def result_type(self, prediction_type: str) -> str:
+        return prediction_type
+
+    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str) -> Tensor:
+        return evaluations[0].network(noised)
