@@ -5,7 +5,8 @@
 IMAGES: folders of photos, none of them a test set; every twentieth, by the hash of its name, is held out. Each
 contender trains for the given CPU seconds of this process (one thread: OMP_NUM_THREADS=1), the learning rate's cosine
 fitted to as many steps as its first ones foretell. Results are added to benchmarks/results/denoiser_shapes.json one by
-one; what is there for the same seconds is not done again. `dpclean.denoise.start.NETWORK` is what `fit` begins with.
+one; what is there for the same seconds is not done again. `NETWORK` of `dpclean.denoiser_training.initial_network` is
+what `fit` begins with.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from torch.nn import functional
 
 from dpclean.denoise import schedule, unet
 from dpclean.denoise.network import FixedLevelNetwork
-from dpclean.denoise.patches import SMALL, Patches, read_patches
-from dpclean.denoise.training import Recipe, Training
+from dpclean.denoiser_training.patches import SMALL, Patches, read_patches
+from dpclean.denoiser_training.training import Recipe, Training
 from dpclean.device import keep_memory
 
 NAME = "denoiser_shapes"

@@ -170,7 +170,7 @@ def once(check: Check) -> Result:
     """Every kernel on a few odd shapes, for the tools that watch one: nothing else of torch runs on the card."""
     import torch
 
-    from dpclean.denoise.convolution import _summed
+    from dpclean.denoise.fused_convolution import _summed
     from dpclean.denoise.group_norm import group_norm_silu
     from dpclean.noise import add_noise, to_model_input, to_uint8
 

@@ -16,7 +16,7 @@ import dpclean
 from dpclean.certify import job as certify_job
 from dpclean.certify import options as certify_options
 from dpclean.certify.external import certify_votes
-from dpclean.denoise.fit import fit
+from dpclean.denoiser_training.fit import fit
 from dpclean.errors import DpcleanError, SetupError, UsageError
 from dpclean.given import check_ranges, given_path, options_of
 from dpclean.pipeline import options as sanitize_options

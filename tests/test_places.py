@@ -11,7 +11,7 @@ import pytest
 from dpclean.certify.external import certify_votes
 from dpclean.certify.job import certify
 from dpclean.certify.trial import trial
-from dpclean.denoise.fit import fit
+from dpclean.denoiser_training.fit import fit
 from dpclean.errors import ConflictError
 from dpclean.pipeline import plan, sanitize
 from dpclean.train.job import train

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dpclean.cli import run
-from dpclean.denoise.fit import fit
+from dpclean.denoiser_training.fit import fit
 from dpclean.errors import Interrupted
 from dpclean.threads import _idle_seconds, _quota, choose_threads, computing_with, cores, idle_cores
 from tests.networks import make_transparent

@@ -15,8 +15,8 @@ from dpclean.cli.values import completing
 from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
-    from dpclean.denoise.evaluate import Evaluation
-    from dpclean.denoise.fit import FitResult, Given, Plan
+    from dpclean.denoiser_training.evaluate import Evaluation
+    from dpclean.denoiser_training.fit import FitResult, Given, Plan
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -94,7 +94,7 @@ def fit_denoiser(
     dpclean denoiser fit ./trusted --init natural --minutes 60 --out ./ours
     dpclean sanitize ./raw --sigma 0.25 --denoiser ./ours --out ./clean
     """
-    from dpclean.denoise import fit as module
+    from dpclean.denoiser_training import fit as module
     from dpclean.progress import shown
     from dpclean.train.model import read_model
 
@@ -168,7 +168,7 @@ def eval_denoiser(
     \b
     dpclean denoiser eval natural ./trusted-but-not-fitted --sigmas 0.1,0.25
     """
-    from dpclean.denoise.evaluate import evaluate
+    from dpclean.denoiser_training.evaluate import evaluate
     from dpclean.progress import shown
 
     levels = [values.sigma(text.strip()) for text in sigmas.split(",")]

@@ -1,1 +1,1 @@
-"""Diffusion denoisers: loading, schedule, tiling, precision, training."""
+"""Diffusion denoisers: loading, schedule, methods, tiling, precision."""

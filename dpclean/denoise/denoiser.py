@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from dpclean.denoise import schedule
-from dpclean.denoise.drift import drift_of, without
-from dpclean.denoise.graphs import Replayed
+from dpclean.denoise.cuda_graphs import Replayed
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
+from dpclean.denoise.mean_correction import drift_of, without
 from dpclean.denoise.methods import find_method
 from dpclean.denoise.methods.method import Evaluation
 from dpclean.denoise.network import FixedLevelNetwork

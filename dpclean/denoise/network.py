@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpclean.denoise.convolution import convolved_onto, fuses_bias, without_bias
+from dpclean.denoise.fused_convolution import convolved_onto, fuses_bias, without_bias
 from dpclean.denoise.group_norm import group_norm_silu
 
 if TYPE_CHECKING:

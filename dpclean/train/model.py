@@ -12,10 +12,9 @@ import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpclean.data.ancestry import Ancestry, read_ancestry
-from dpclean.denoise.perceptual_loss import Classifier
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.small_files import check_regular_file, read_small_file
@@ -74,6 +73,22 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not_certifiable: list[str]  # why, one sentence each
     weights_sha256: str  # of model.safetensors
     host: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier, and what is known of it.
+
+    network: takes (v - mean) / std, float32 [N, 3, size, size], of pixels v from 0 to 255.
+    """
+
+    name: str
+    network: nn.Module
+    size: int
+    mean: Tensor  # [1, 3, 1, 1]
+    std: Tensor
+    weights_sha256: str
+    ancestry: Ancestry
 
 
 @dataclass(frozen=True)

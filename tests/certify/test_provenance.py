@@ -19,7 +19,7 @@ from dpclean.certify.terms import make_terms
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.digest import pixel_sha256
-from dpclean.denoise.fit import fit
+from dpclean.denoiser_training.fit import fit
 from dpclean.errors import InputError, UsageError
 from dpclean.train.job import train
 from tests.certify.conftest import colour_image, write_folder

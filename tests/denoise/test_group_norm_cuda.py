@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dpclean.denoise import convolution
-from dpclean.denoise.convolution import convolved_onto
+from dpclean.denoise import fused_convolution
+from dpclean.denoise.fused_convolution import convolved_onto
 from dpclean.denoise.group_norm import group_norm_silu
 from dpclean.denoise.loading import find_denoiser, load_network
 from dpclean.denoise.network import FixedLevelNetwork
@@ -120,7 +120,7 @@ def test_the_network_with_and_without_the_fused_passes(monkeypatch: pytest.Monke
     x = x.contiguous(memory_format=torch.channels_last)
     fused = network(x)
     never: Callable[[torch.Tensor], bool] = lambda _: False  # noqa: E731
-    monkeypatch.setattr(convolution, "fuses_bias", never)
+    monkeypatch.setattr(fused_convolution, "fuses_bias", never)
     monkeypatch.setattr("dpclean.denoise.network.fuses_bias", never)
     monkeypatch.setattr("dpclean.denoise.group_norm.takes_on_cuda", lambda *_: False)
     torch.testing.assert_close(fused, network(x), rtol=5e-3, atol=5e-3)

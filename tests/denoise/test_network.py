@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from dpclean.denoise import convolution, unet
+from dpclean.denoise import fused_convolution, unet
 from dpclean.denoise.network import FixedLevelNetwork
 from tests.networks import SMALL, make_denoiser
 
@@ -89,7 +89,7 @@ def test_a_sum_in_one_pass_or_two_is_the_sum(
     fused: bool, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not fused:
-        monkeypatch.setattr(convolution, "_FUSED", None)
+        monkeypatch.setattr(fused_convolution, "_FUSED", None)
     torch.manual_seed(2)
     conv = torch.nn.Conv2d(24, 16, 3, padding=1).to(dtype, memory_format=torch.channels_last)
     x, other = torch.randn(3, 24, 9, 7).to(dtype), torch.randn(3, 16, 9, 7).to(dtype)
@@ -97,11 +97,11 @@ def test_a_sum_in_one_pass_or_two_is_the_sum(
     kept = other.clone()
     with torch.no_grad():
         expected = torch.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1) + other.double()
-        found = convolution.convolved_onto(conv, x, other)
-        alone = convolution.convolved_onto(conv, x[1:2], other[1:2])  # by another kernel, on some processors
+        found = fused_convolution.convolved_onto(conv, x, other)
+        alone = fused_convolution.convolved_onto(conv, x[1:2], other[1:2])  # by another kernel, on some processors
         assert torch.equal(other, kept)
         x[0], x[2], other[0], other[2] = 7.0, -7.0, 5.0, -5.0
-        beside_others = convolution.convolved_onto(conv, x, other)
+        beside_others = fused_convolution.convolved_onto(conv, x, other)
     assert torch.equal(beside_others[1], found[1])
     assert (alone - found[1:2]).abs().max() <= tolerance * expected.abs().max()
     assert found.is_contiguous(memory_format=torch.channels_last)

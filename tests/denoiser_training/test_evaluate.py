@@ -12,7 +12,7 @@ from PIL import Image
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import pixel_sha256
-from dpclean.denoise.evaluate import KEY, evaluate
+from dpclean.denoiser_training.evaluate import KEY, evaluate
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import add_noise
 from tests.networks import make_transparent

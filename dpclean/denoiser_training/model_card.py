@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dpclean.data.ancestry import Ancestry
 from dpclean.denoise.loading import WEIGHTS, DenoiserFiles
-from dpclean.denoise.training import (
+from dpclean.denoiser_training.training import (
     LARGE_EVERY,
     MUON_FACTOR,
     PERCEPTUAL_WEIGHT,

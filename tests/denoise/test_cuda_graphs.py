@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dpclean.denoise.graphs import Replayed
+from dpclean.denoise.cuda_graphs import Replayed
 from dpclean.denoise.loading import find_denoiser, load_network
 from dpclean.denoise.network import FixedLevelNetwork
 

@@ -16,11 +16,11 @@ from dpclean.denoise.loading import (
     load_network,
     load_schedule,
 )
-from dpclean.denoise.patches import Patches
-from dpclean.denoise.perceptual_loss import Classifier
-from dpclean.denoise.training import Recipe, Training
 from dpclean.denoise.unet import UNet2DModel
+from dpclean.denoiser_training.patches import Patches
+from dpclean.denoiser_training.training import Recipe, Training
 from dpclean.errors import UsageError
+from dpclean.train.model import Classifier
 
 if TYPE_CHECKING:
     import diffusers

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpclean.data.ancestry import Ancestry
 from dpclean.device import has_bf16
 from dpclean.errors import InputError
+from dpclean.train.model import Classifier
 
 FLOOR = 1e-5  # of a distance: what half precision leaves
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A trained classifier, and what is known of it.
-
-    network: takes (v - mean) / std, float32 [N, 3, size, size], of pixels v from 0 to 255.
-    """
-
-    name: str
-    network: nn.Module
-    size: int
-    mean: Tensor  # [1, 3, 1, 1]
-    std: Tensor
-    weights_sha256: str
-    ancestry: Ancestry
 
 
 class Perceptual:

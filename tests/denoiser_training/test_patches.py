@@ -12,8 +12,8 @@ from PIL import Image
 
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import pixel_sha256
-from dpclean.denoise import patches as module
-from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey, read_patches
+from dpclean.denoiser_training import patches as module
+from dpclean.denoiser_training.patches import LARGE, SMALL, Patches, is_grey, read_patches
 from dpclean.errors import InputError
 
 SIZES = {

@@ -16,12 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dpclean.data.ancestry import Ancestry, read_ancestry
-from dpclean.denoise import fit as module
-from dpclean.denoise import start
 from dpclean.denoise.denoiser import Denoiser
-from dpclean.denoise.fit import fit, plan
 from dpclean.denoise.loading import WEIGHTS, find_denoiser, load_schedule, load_through_diffusers
-from dpclean.denoise.training import USUAL_GAIN, Training, as_velocity
+from dpclean.denoiser_training import fit as module
+from dpclean.denoiser_training import initial_network
+from dpclean.denoiser_training.fit import fit, plan
+from dpclean.denoiser_training.training import USUAL_GAIN, Training, as_velocity
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
 from dpclean.progress import Progress
 from tests.networks import PATCHES, SMALL, make_denoiser
@@ -31,7 +31,7 @@ KEY = bytes(range(32))
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "NETWORK", {**SMALL, **PATCHES})
+    monkeypatch.setattr(initial_network, "NETWORK", {**SMALL, **PATCHES})
 
 
 @pytest.fixture(scope="module")

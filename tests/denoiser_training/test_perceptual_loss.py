@@ -17,13 +17,13 @@ from torchvision import models
 
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry, read_ancestry
-from dpclean.denoise import start
-from dpclean.denoise.fit import fit
-from dpclean.denoise.patches import read_patches
-from dpclean.denoise.perceptual_loss import Classifier, Perceptual
-from dpclean.denoise.training import LARGE_EVERY, PERCEPTUAL_WEIGHT, Recipe, Training
+from dpclean.denoiser_training import initial_network
+from dpclean.denoiser_training.fit import fit
+from dpclean.denoiser_training.patches import read_patches
+from dpclean.denoiser_training.perceptual_loss import Perceptual
+from dpclean.denoiser_training.training import LARGE_EVERY, PERCEPTUAL_WEIGHT, Recipe, Training
 from dpclean.errors import ConflictError, InputError
-from dpclean.train.model import read_model
+from dpclean.train.model import Classifier, read_model
 from dpclean.train.recipes import find_recipe
 from dpclean.train.trainer import Trainer
 from tests.networks import SMALL
@@ -118,10 +118,10 @@ def smooth(clean: torch.Tensor, tmp_path: Path) -> Path:
 
 
 def test_its_share_of_the_loss_is_learnt(classifier: Classifier, smooth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "NETWORK", SMALL)
+    monkeypatch.setattr(initial_network, "NETWORK", SMALL)
     monkeypatch.setattr(Training, "loss", lambda self, found, wanted, abar: 0 * found.sum())  # the other share
     patches = read_patches([smooth], seed=0, workers=1)
-    training = start.Start.of(None).training(patches, Recipe(200, 8, 3e-3, 0), CPU, classifier)
+    training = initial_network.Start.of(None).training(patches, Recipe(200, 8, 3e-3, 0), CPU, classifier)
     before = [float(training.step()) for _ in range(8)]
     while training.done < 120:
         training.step()
@@ -142,11 +142,11 @@ def test_the_card_names_the_classifier(trusted: Path, model: Path, tmp_path: Pat
 def test_patches_larger_than_what_the_classifier_knows_teach_by_squared_error_alone(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "NETWORK", SMALL)
+    monkeypatch.setattr(initial_network, "NETWORK", SMALL)
     patches = read_patches([make_folder(tmp_path, 8, size=64)], seed=0, workers=1)
 
     def loss(step: int, classifier: Classifier | None) -> float:
-        training = start.Start.of(None).training(patches, Recipe(8, 4, 1e-3, 0), CPU, classifier)
+        training = initial_network.Start.of(None).training(patches, Recipe(8, 4, 1e-3, 0), CPU, classifier)
         training.done = step
         return training.step()
 

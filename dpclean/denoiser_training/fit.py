@@ -22,13 +22,12 @@ from torch import Tensor
 
 from dpclean.build import build
 from dpclean.data.ancestry import united
-from dpclean.denoise.card import card
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
-from dpclean.denoise.patches import Patches, read_patches
-from dpclean.denoise.perceptual_loss import Classifier
-from dpclean.denoise.samples import samples_png
-from dpclean.denoise.start import Start
-from dpclean.denoise.training import Recipe, Training
+from dpclean.denoiser_training.initial_network import Start
+from dpclean.denoiser_training.model_card import card
+from dpclean.denoiser_training.patches import Patches, read_patches
+from dpclean.denoiser_training.sample_grid import samples_png
+from dpclean.denoiser_training.training import Recipe, Training
 from dpclean.device import choose_device, keep_memory
 from dpclean.errors import Diverged, InputError, Interrupted, UsageError
 from dpclean.given import check_ranges, given_path, options_of
@@ -38,6 +37,7 @@ from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.jobs.record import Json, Record, read_record, write_record
 from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import check_threads, choose_threads, computing_with
+from dpclean.train.model import Classifier
 
 CHECKPOINT_SECONDS = 60.0
 RECORD_NAME, CHECKPOINT_NAME = "dpclean.fit.json", "checkpoint.safetensors"
@@ -320,9 +320,7 @@ def _train(training: Training, checkpoint: Path, interrupted: threading.Event, t
     return float(mean)
 
 
-def _write(
-    folder: Path, start: Start, training: Training, sources: Sequence[Path], loss: float, engine: Json
-) -> None:
+def _write(folder: Path, start: Start, training: Training, sources: Sequence[Path], loss: float, engine: Json) -> None:
     """The diffusers layout with float16 weights, the ancestry as far as it is known, a picture and the card."""
     (folder / "scheduler").mkdir(exist_ok=True)
     config = {name: value for name, value in start.network.items() if not name.startswith("_")}

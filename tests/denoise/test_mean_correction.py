@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dpclean.denoise.denoiser import Denoiser
-from dpclean.denoise.drift import STANDARD_ERRORS, area_means, drift_of, without
 from dpclean.denoise.loading import BUNDLED, find_denoiser
+from dpclean.denoise.mean_correction import STANDARD_ERRORS, area_means, drift_of, without
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.noise import add_noise
 

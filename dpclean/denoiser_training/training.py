@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpclean.denoise import schedule
-from dpclean.denoise.patches import LARGE, SMALL, Patches, is_grey
-from dpclean.denoise.perceptual_loss import Classifier, Perceptual
+from dpclean.denoiser_training.patches import LARGE, SMALL, Patches, is_grey
+from dpclean.denoiser_training.perceptual_loss import Perceptual
 from dpclean.device import has_bf16
 from dpclean.optim import Muon
+from dpclean.train.model import Classifier
 
 if TYPE_CHECKING:
     import diffusers

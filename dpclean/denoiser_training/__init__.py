@@ -1,0 +1,1 @@
+"""Fitting a denoiser to trusted images, and measuring one."""
