@@ -30,7 +30,7 @@ from dpclean.certify.method import make_method, recipe_of
 from dpclean.certify.options import Options
 from dpclean.certify.runner import Runner
 from dpclean.certify.subject import find_origin, read_subject
-from dpclean.certify.terms import make_terms
+from dpclean.certify.terms import make_parameters
 from dpclean.denoise.loading import find_denoiser, load_schedule, load_through_diffusers
 from dpclean.denoise.schedule import match
 from dpclean.train.networks import build
@@ -45,7 +45,7 @@ def make_runner(inputs: Path, images: int, points: int, scratch: Path) -> tuple[
     """dpclean's own, on the first images and some test points, and the labels of these."""
     asked = Options(sigma=str(SIGMA), limit=images, test=inputs / "cifar10_test", device="cpu", runs=100)
     subject = read_subject(find_origin(inputs / "cifar10_train", asked), asked)
-    method = make_method(subject, asked, make_terms(subject, asked))
+    method = make_method(subject, asked, make_parameters(subject, asked))
     train = subject.train
     tests, labels = spread_over_classes(subject.points.pixels, subject.points.labels, points)
     data = Data(train.pixels, train.labels, train.indices, tests, np.arange(len(tests)))

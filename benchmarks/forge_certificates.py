@@ -31,12 +31,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
+from safetensors.numpy import save
 
 from dpclean import __version__
 from dpclean.certificate.certificate import build, dump, tsv
-from dpclean.certificate.parameters import FORMAT, issuers_terms, noise_distances, selecting, unknown_elsewhere
+from dpclean.certificate.parameters import (
+    FORMAT,
+    FormError,
+    as_json,
+    from_json,
+    issuers_terms,
+    noise_distances,
+    selecting,
+)
 from dpclean.certificate.verify import verify
-from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
+from dpclean.certificate.votes import Votes, record
 from dpclean.errors import DpcleanError
 
 RUNS, POINTS = 40, 5
@@ -75,8 +85,10 @@ def elsewhere_terms() -> Json:
     kept = {name: value for name, value in own_terms().items() if name in (
         "format", "tool", "runs", "selection_runs", "points", "sigma", "alpha", "bound", "family", "threat",
         "exploratory")}  # fmt: skip
+    unknown = ("values", "tau1", "seed", "points_digest", "raw", "key_commitment", "order", "denoiser", "recipe",
+               "trainer", "decode", "engine")  # fmt: skip
     return {
-        **unknown_elsewhere(), **kept, "origin": "external", "tau": "0", "classes": ["0", "1", "2"],
+        **dict.fromkeys(unknown), **kept, "origin": "external", "tau": "0", "classes": ["0", "1", "2"],
         "point_names": [str(number) for number in range(POINTS)], "point_source": "external",
     }  # fmt: skip
 
@@ -89,25 +101,43 @@ def honest(terms: Json) -> Votes:
     votes[:, 3] = -1
     votes[::7, 4] = 1
     votes[RUNS - 1] = -1
-    return recorded(Votes(votes, np.array([0, 0, 2, 1, -1], np.int64), None, terms))
+    return Votes(votes, np.array([0, 0, 2, 1, -1], np.int64), None, from_json(terms))
 
 
-def recorded(votes: Votes) -> Votes:
-    """The same with records that fit, where votes of this origin have any."""
-    if votes.terms["origin"] != "dpclean" or votes.terms["exploratory"]:
-        return replace(votes, records=None)
-    job = job_id(votes.terms)
-    rows = [np.frombuffer(record(job, run, row), np.uint8) for run, row in enumerate(votes.votes, 1)]
-    return replace(votes, records=np.stack(rows))
+def hand_over(folder: Path, votes: Votes, terms: Json | None = None) -> None:
+    """All three files, each made from the others as certify makes them, under terms of any form.
 
-
-def hand_over(folder: Path, votes: Votes) -> None:
-    """All three files, each made from the others as certify makes them. Raises what certify refuses."""
-    data = votes_bytes(votes)
+    Raises what certify refuses; terms that it cannot hold stand beside what the honest ones give.
+    """
+    terms = as_json(votes.parameters) if terms is None else terms
+    job, text = identity(terms), spelled(terms)
+    tensors: dict[str, Any] = {"votes": votes.votes} | ({} if votes.labels is None else {"labels": votes.labels})
+    if terms.get("origin") == "dpclean" and not terms.get("exploratory"):
+        rows = [np.frombuffer(record(job, run, row), np.uint8) for run, row in enumerate(votes.votes, 1)]
+        votes = replace(votes, records=np.stack(rows))
+        tensors["records"] = np.stack(rows)
+    data = save(tensors, {"dpclean": text})
+    try:
+        votes = replace(votes, parameters=from_json(terms))
+    except FormError:
+        pass
     made = build(votes, hashlib.sha256(data).hexdigest())
+    made["job"] = job
+    made["terms"] = {name: value for name, value in json.loads(text).items() if name != "point_names"}
     (folder / "votes.safetensors").write_bytes(data)
     (folder / "certificate.json").write_bytes(dump(made))
     (folder / "certified.tsv").write_bytes(tsv(made).encode("utf-8", "surrogateescape"))
+
+
+def spelled(terms: Json) -> str:
+    """Terms in their one spelling."""
+    return json.dumps(terms, sort_keys=True, separators=(",", ":"))
+
+
+def identity(terms: Json) -> str:
+    """The identity of a job with these terms, whatever they hold."""
+    fixed = {name: value for name, value in terms.items() if name != "runs" or terms.get("bound") != "anytime"}
+    return hashlib.sha256(spelled(fixed).encode()).hexdigest()
 
 
 # -------------------------------------------------------------------------------------------------------- forgeries
@@ -260,21 +290,21 @@ def _respelled(spell: Callable[[str], bytes]) -> Callable[[Path], bool]:
 
 def of_terms(votes: Votes, count: int, rng: random.Random) -> Iterator[Forgery]:
     """Each term changed, and everything that follows from it made anew; count: values a place."""
-    for path in places(votes.terms):
+    terms, nobodys = as_json(votes.parameters), issuers_terms(votes.parameters)
+    for path in places(terms):
         if not path:
             continue
-        found: Any = votes.terms
+        honest: Any = terms
         for name in path:
-            found = found[name]
-        values = [*nearby(found), *rng.sample(VALUES, min(count, len(VALUES))), *SAME_FORM.get(path[0], ())]
+            honest = honest[name]
+        values = [*nearby(honest), *rng.sample(VALUES, min(count, len(VALUES))), *SAME_FORM.get(path[0], ())]
         for value in values:
             what = f"{'.'.join(map(str, path))} = {value!r:.40}"
-            yield Forgery(
-                "terms, all else made anew", what, _of_terms(votes, path, value), path[0] in issuers_terms(votes.terms)
-            )
-    for name in votes.terms:
-        forged = {key: value for key, value in votes.terms.items() if key != name}
-        yield Forgery("terms, one left out", name, _handed(replace(votes, terms=forged)))
+            forged = changed(terms, path, value)
+            yield Forgery("terms, all else made anew", what, _handed(votes, forged), path[0] in nobodys)
+    for name in terms:
+        forged = {key: value for key, value in terms.items() if key != name}
+        yield Forgery("terms, one left out", name, _handed(votes, forged))
 
 
 SAME_FORM: dict[str, tuple[Any, ...]] = {
@@ -284,17 +314,12 @@ SAME_FORM: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-def _of_terms(votes: Votes, path: tuple[Any, ...], value: Any) -> Callable[[Path], bool]:
-    forged = changed(votes.terms, path, value)
-    return _handed(replace(votes, terms=forged), beside=votes.terms)
-
-
-def _handed(votes: Votes, beside: Json | None = None) -> Callable[[Path], bool]:
+def _handed(votes: Votes, terms: Json | None = None) -> Callable[[Path], bool]:
     def make(folder: Path) -> bool:
         try:
-            if beside is not None and job_id(votes.terms) == job_id(beside) and votes.terms["runs"] == beside["runs"]:
+            if terms is not None and spelled(terms) == spelled(as_json(votes.parameters)):
                 return False
-            hand_over(folder, recorded(votes))
+            hand_over(folder, votes, terms)
         except (DpcleanError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
             return False  # dpclean itself makes no certificate of it
         return True
@@ -312,8 +337,11 @@ def of_votes(votes: Votes) -> Iterator[Forgery]:
         "one vote edited": np.where(np.arange(votes.votes.size).reshape(votes.votes.shape) == 7, 1, votes.votes),
     }
     for name, table in tables.items():
-        terms = {**votes.terms, "runs": len(table), "selection_runs": selecting(votes.terms["bound"], len(table))}
-        forged = replace(votes, votes=np.ascontiguousarray(table, np.int32), terms=terms)
+        runs = len(table)
+        parameters = structs.replace(
+            votes.parameters, runs=runs, selection_runs=selecting(votes.parameters.bound, runs)
+        )
+        forged = replace(votes, votes=np.ascontiguousarray(table, np.int32), parameters=parameters)
         yield Forgery("votes, all else made anew", name, _handed(forged), True)
     if votes.labels is not None:
         flattering = replace(votes, labels=np.zeros(POINTS, np.int64))

@@ -502,14 +502,14 @@ def certify(check: Check) -> Result:
     from dpclean.certify.options import Options
     from dpclean.certify.runner import Runner
     from dpclean.certify.subject import find_origin, read_subject
-    from dpclean.certify.terms import make_terms
+    from dpclean.certify.terms import make_parameters
 
     count = check.size(50_000, 40)
     raw, test = check.shard("train", count), check.shard("test", check.size(10_000, 20))
     recipe = "tiny" if check.rehearse else "fast"
     asked = Options(sigma=str(SIGMA), test=test, device=check.device, runs=100, recipe=recipe)
     subject = read_subject(find_origin(raw, asked), asked)
-    method = make_method(subject, asked, make_terms(subject, asked))
+    method = make_method(subject, asked, make_parameters(subject, asked))
     train, points = subject.train, subject.points
     data = Data(train.pixels, train.labels, train.indices, points.pixels, np.arange(len(points)))
     runner = Runner(method, data, subject.classes, KEY, check.scratch)

@@ -18,16 +18,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from forge_certificates import own_terms, recorded
+from forge_certificates import own_terms
 from machine_facts import spread, write_results
 
 from dpclean.certificate.certificate import build, dump, tsv
 from dpclean.certificate.interval_arithmetic import BOUNDS
-from dpclean.certificate.parameters import noise_distances, selecting
-from dpclean.certificate.votes import Votes, votes_bytes
+from dpclean.certificate.parameters import from_json, noise_distances, selecting
+from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
 
 RUNS, POINTS, CLASSES = 1000, 10_000, 10
 VERIFY = "import sys; from dpclean.cli import main; sys.argv[0] = 'dpclean'; main()"
@@ -47,7 +48,14 @@ def draw(bound: str) -> Votes:
         "classes": [f"class {number}" for number in range(CLASSES)], "values": values,
         **noise_distances("0.25", values), "point_names": [f"{number:05d}.png" for number in range(POINTS)],
     }  # fmt: skip
-    return recorded(Votes(votes, labels, None, terms))
+    return recorded(Votes(votes, labels, None, from_json(terms)))
+
+
+def recorded(votes: Votes) -> Votes:
+    """The same with a record of each run."""
+    job = job_id(votes.parameters)
+    rows = [np.frombuffer(record(job, run, row), np.uint8) for run, row in enumerate(votes.votes, 1)]
+    return replace(votes, records=np.stack(rows))
 
 
 def hand_over(folder: Path, votes: Votes) -> int:

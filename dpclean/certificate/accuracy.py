@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dpclean.certificate import bounds
 from dpclean.certificate import interval_arithmetic as exact
 from dpclean.certificate.interval_arithmetic import ONE, Setting
+from dpclean.certificate.parameters import CertificateParameters
 from dpclean.certificate.votes import Tally
 
 PLACES = 6
@@ -35,7 +36,9 @@ Json = dict[str, Any]
 # ------------------------------------------------------------------------------------------- certified accuracy
 
 
-def certified_accuracy(terms: Mapping[str, Any], points: Sequence[Mapping[str, Any]], ceiling: str) -> Json | None:
+def certified_accuracy(
+    parameters: CertificateParameters, points: Sequence[Mapping[str, Any]], ceiling: str
+) -> Json | None:
     """Shares of the labelled points with the right class and a radius of at least r; None without labels.
 
     Those that abstain stay in the denominator. lower: for the population that the points are a random sample of.
@@ -43,8 +46,8 @@ def certified_accuracy(terms: Mapping[str, Any], points: Sequence[Mapping[str, A
     labelled = [point for point in points if point["label"] is not None]
     if not labelled:
         return None
-    level, count = Fraction(terms["alpha"]), len(labelled)
-    false_claims = 0 if terms["family"] == "all" else math.floor(level * count / ERROR)
+    level, count = Fraction(parameters.alpha), len(labelled)
+    false_claims = 0 if parameters.family == "all" else math.floor(level * count / ERROR)
     right = sorted(Fraction(p["certified_radius"]) for p in labelled if p["class"] == p["label"])
     at = []
     for radius in _radii(Fraction(ceiling)):
@@ -58,7 +61,7 @@ def certified_accuracy(terms: Mapping[str, Any], points: Sequence[Mapping[str, A
                 "lower": bounds.text(_share_lower(certified - false_claims, count), PLACES),
             }
         )
-    confidence = 1 - ERROR - (level if terms["family"] == "all" else ERROR)
+    confidence = 1 - ERROR - (level if parameters.family == "all" else ERROR)
     return {"labelled": count, "j": false_claims, "confidence": bounds.text(confidence, PLACES), "at": at}
 
 
@@ -85,36 +88,36 @@ def _share_lower(count: int, of: int) -> Fraction:
 # ------------------------------------------------------------------------------------------ accuracy certificate
 
 
-def why_not(terms: Mapping[str, Any], labels: NDArray[np.int64] | None) -> str | None:
+def why_not(parameters: CertificateParameters, labels: NDArray[np.int64] | None) -> str | None:
     """The reason why there is no accuracy certificate, None where there is one."""
-    if terms["exploratory"]:
+    if parameters.exploratory:
         return "these votes are only explored"
     if labels is None or not (labels >= 0).any():
         return "no test point has a label"
-    if terms["bound"] == "anytime":
+    if parameters.bound == "anytime":
         return "with the bound 'anytime' the number of runs is not fixed before the first, which it takes"
-    if terms["threat"] != "clean-test":
+    if parameters.threat != "clean-test":
         return "test images were noised too, and the statement is about test images as they are"
     return None
 
 
-def accuracy_certificate(terms: Mapping[str, Any], labels: NDArray[np.int64], counted: Tally) -> Json:
+def accuracy_certificate(parameters: CertificateParameters, labels: NDArray[np.int64], counted: Tally) -> Json:
     """What one model trained by one run is right on, on average, on any data set at distance d; for all d at once.
 
     Each mu_lower spends an alpha of its own: the one for all points, the one of each class, each attack's.
     """
-    classes, runs = terms["classes"], terms["runs"]
+    classes, runs = parameters.classes, parameters.runs
     of_class = np.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
     correct, voted, labelled = counted.correct.tolist(), counted.voted.tolist(), sum(of_class)
-    mean = _Mean(terms, sum(correct), labelled)
+    mean = _Mean(parameters, sum(correct), labelled)
 
     @cache  # of many classes most have equal counts
     def right(total: int, points: int) -> Json:
-        return _Mean(terms, total, points).as_dict(CLASS_STEP, CLASS_STEPS)
+        return _Mean(parameters, total, points).as_dict(CLASS_STEP, CLASS_STEPS)
 
     @cache
     def spared(total: int, points: int) -> Json:
-        return _Mean(terms, total, points).as_attack(CLASS_STEP, CLASS_STEPS)
+        return _Mean(parameters, total, points).as_attack(CLASS_STEP, CLASS_STEPS)
 
     per_class, attack = [], []
     for label, name in enumerate(classes):
@@ -123,7 +126,7 @@ def accuracy_certificate(terms: Mapping[str, Any], labels: NDArray[np.int64], co
         if others := labelled - of_class[label]:
             kept = spared(runs * others - (voted[label] - correct[label]), others)
             attack.append({"class": label, "name": name, **kept})
-    return {"alpha": terms["alpha"], **mean.as_dict(STEP, STEPS), "per_class": per_class, "attack": attack}
+    return {"alpha": parameters.alpha, **mean.as_dict(STEP, STEPS), "per_class": per_class, "attack": attack}
 
 
 class _Mean:
@@ -132,17 +135,17 @@ class _Mean:
     a(d) = Phi(Q(mu_lower - tau) - d/sigma) - tau, rounded down.
     """
 
-    def __init__(self, terms: Mapping[str, Any], total: int, points: int) -> None:
+    def __init__(self, parameters: CertificateParameters, total: int, points: int) -> None:
         self.points = points
-        self.sigma = terms["sigma"]
-        self.setting = bounds.setting_of(terms)
-        self.mean = Fraction(total, terms["runs"] * points)
-        level, unit = Fraction(terms["alpha"]), 10**PLACES
+        self.sigma = parameters.sigma
+        self.setting = bounds.setting_of(parameters)
+        self.mean = Fraction(total, parameters.runs * points)
+        level, unit = Fraction(parameters.alpha), 10**PLACES
 
         def passes(units: int) -> bool:
-            return exact.mean_holds(total, terms["runs"], points, level, Fraction(units, unit))
+            return exact.mean_holds(total, parameters.runs, points, level, Fraction(units, unit))
 
-        spread = math.sqrt(math.log(1 / level) / (2 * terms["runs"]))  # Pinsker: the bound is not below mean - spread
+        spread = math.sqrt(math.log(1 / level) / (2 * parameters.runs))  # Pinsker: the bound is not below mean - spread
         units = bounds.largest(passes, int((float(self.mean) - spread) * unit), floor=0)
         assert units is not None  # zero always passes
         self.mean_lower = Fraction(units, unit)

@@ -2,81 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+
+from dpclean.certificate.parameters import (
+    CertificateParameters,
+    DenoiserUsed,
+    InitialWeights,
+    JobParameters,
+    attempt_of,
+    in_training,
+)
 
 WARNED_ALPHA = Fraction(1, 20)
 
 
-def warnings(terms: Mapping[str, Any]) -> list[str]:
+def warnings(parameters: CertificateParameters) -> list[str]:
     """What an issuer and a reader should be told aloud, as sentences without a full stop."""
     said = []
-    if Fraction(terms["alpha"]) > WARNED_ALPHA:
+    if Fraction(parameters.alpha) > WARNED_ALPHA:
         said.append(
-            f"alpha is {terms['alpha']}: it is the probability of a false claim, not the confidence; 0.001 is a common"
-            " choice"
+            f"alpha is {parameters.alpha}: it is the probability of a false claim, not the confidence; 0.001 is a"
+            " common choice"
         )
-    if terms["seed"] is not None:
+    if parameters.seed is not None:
         said.append("the noise key comes from a seed: trying several seeds voids the certificate")
-    if (attempt := terms.get("attempt") or 1) > 1:
+    if (attempt := attempt_of(parameters)) > 1:
         said.append(
             f"this is attempt {attempt} in this place, each under a key of its own: choosing the best of several voids"
             " the claims"
         )
-    if shared := terms.get("points_in_training"):
+    if shared := in_training(parameters):
         said.append(f"{shared} test points are training images too: the accuracy flatters")
-    if seen := _points_seen(terms):
+    if seen := _points_seen(parameters):
         said.append(f"{seen} test points went into the denoiser or the initial weights: the accuracy flatters")
     return said
 
 
-def assumptions(terms: Mapping[str, Any]) -> list[str]:
+def assumptions(parameters: CertificateParameters) -> list[str]:
     """What must be true for the claims to hold as stated, in full sentences."""
-    return [*_statement(terms), *_noise(terms), *_origin(terms), *_points(terms)]
+    return [*_statement(parameters), *_noise(parameters), *_origin(parameters), *_points(parameters)]
 
 
-def not_covered(terms: Mapping[str, Any]) -> list[str]:
+def not_covered(parameters: CertificateParameters) -> list[str]:
     """What nobody may read into the claims, in full sentences."""
-    return [*_changes(terms), *_limits(terms)]
+    return [*_changes(parameters), *_limits(parameters)]
 
 
-def issuers_word(terms: Mapping[str, Any]) -> list[str]:
+def issuers_word(parameters: CertificateParameters) -> list[str]:
     """What no arithmetic shows of the votes and the terms, and a reader takes from the issuer, in full sentences."""
     said = [
         "The votes: that each row is the vote of one honest run as described, and that no run was left out, done again"
         " until it pleased, or counted twice. Whoever writes a votes file can put its rows in any order, repeat one"
         " forty times or leave some out, and make the terms fit: the arithmetic still holds.",
-        f"When the terms were fixed: that {terms['runs']} runs, the bound {terms['bound']}, alpha {terms['alpha']}, the"
-        f" family {terms['family']}, the threat {terms['threat']} and sigma {terms['sigma']} were chosen before the"
-        " first run, and that no other job was done and dropped. An issuer who published the job's identity before the"
-        " first run can show this.",
+        f"When the terms were fixed: that {parameters.runs} runs, the bound {parameters.bound}, alpha"
+        f" {parameters.alpha}, the family {parameters.family}, the threat {parameters.threat} and sigma"
+        f" {parameters.sigma} were chosen before the first run, and that no other job was done and dropped. An"
+        " issuer who published the job's identity before the first run can show this.",
         "The test points: their names, their labels, and that they are what the threat model says.",
-        f"The program: that {terms['tool']} made this.",
+        f"The program: that {parameters.tool} made this.",
     ]
-    if terms["origin"] == "external":
+    if not isinstance(parameters, JobParameters):
         return [*said, "The noise: that its size is sigma and its distance from a Gaussian is at most tau."]
     return [
         *said,
         "The training data: that the digests under raw, points_digest and inputs_digest are theirs, how many images"
-        f" ({terms['raw']['images']}) and values ({terms['values']}) there are, how many inputs were left out, and how"
-        f" many test points ({terms['points_in_training']}) are training images too.",
+        f" ({parameters.raw.images}) and values ({parameters.values}) there are, how many inputs were left out, and how"
+        f" many test points ({parameters.points_in_training}) are training images too.",
         "The key: that the one committed to was used, was drawn after the digest of the data was fixed and stayed"
-        f" secret, and that this was attempt {terms['attempt']}.",
+        f" secret, and that this was attempt {parameters.attempt}.",
         "What a run was: that denoiser, recipe or trainer, initial weights, size, decoding, engine and versions are as"
         " the terms say and the same for all runs, and that none of them was made from the training data.",
     ]
 
 
-def _statement(terms: Mapping[str, Any]) -> Iterator[str]:
-    if terms["exploratory"]:
+def _statement(parameters: CertificateParameters) -> Iterator[str]:
+    if parameters.exploratory:
         yield (
             "Nothing is proved: bound, alpha or family were chosen, or could have been, after the votes had been seen."
             " The radii are those that the votes would have given had all of it been fixed before run 1."
         )
         return
-    alpha, points = terms["alpha"], terms["points"]
-    if terms["family"] == "all":
+    alpha, points = parameters.alpha, parameters.points
+    if parameters.family == "all":
         yield (
             f"The claims of all {points} points are true together, except with probability {alpha} over the noise key"
             " and the randomness of training."
@@ -88,15 +96,15 @@ def _statement(terms: Mapping[str, Any]) -> Iterator[str]:
             f" training. All {points} points share the same runs, so errors come together: up to {expected:g} false"
             f" claims are to be expected, and more than j of them have a probability of at most {expected:g} / (j + 1)."
         )
-    if terms["bound"] == "anytime":
+    if parameters.bound == "anytime":
         yield (
             "The claims hold whenever the runs were stopped, and for all numbers of runs at once; the runs that are"
-            f" counted are 1 to {terms['runs']}, without a gap."
+            f" counted are 1 to {parameters.runs}, without a gap."
         )
     else:
         yield (
-            f"The number of runs, {terms['runs']}, and everything else that is listed under the terms were fixed before"
-            " the first run, and all runs are counted, failed ones too."
+            f"The number of runs, {parameters.runs}, and everything else that is listed under the terms were fixed"
+            " before the first run, and all runs are counted, failed ones too."
         )
     if Fraction(alpha) > WARNED_ALPHA:
         yield f"alpha is {alpha}, which is large: it is the probability of a false claim that was accepted beforehand."
@@ -106,34 +114,34 @@ def _statement(terms: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _noise(terms: Mapping[str, Any]) -> Iterator[str]:
-    if terms["origin"] == "external":
+def _noise(parameters: CertificateParameters) -> Iterator[str]:
+    if not isinstance(parameters, JobParameters):
         yield (
-            f"All noise of a run together is within a total variation distance of tau = {terms['tau']} of Gaussian"
-            f" noise with a standard deviation of sigma = {terms['sigma']}, where pixels go from 0 to 1. Both numbers"
+            f"All noise of a run together is within a total variation distance of tau = {parameters.tau} of Gaussian"
+            f" noise with a standard deviation of sigma = {parameters.sigma}, where pixels go from 0 to 1. Both numbers"
             " are the word of whoever took the votes."
         )
         return
     yield (
-        f"All noise of a run together is within a total variation distance of tau = {terms['tau']} of rounded Gaussian"
-        " noise, given random bits. The radii have this deducted."
+        f"All noise of a run together is within a total variation distance of tau = {parameters.tau} of rounded"
+        " Gaussian noise, given random bits. The radii have this deducted."
     )
     yield (
         "The random bits come from ChaCha20 under a secret, uniform 256-bit key, and the job at hand cannot tell them"
         " from true random bits. This is an assumption on computation: the advantage of a job that could is no part of"
         " tau and would be added to alpha."
     )
-    if terms["seed"] is not None:
+    if parameters.seed is not None:
         yield (
-            f"The key was derived from the seed {terms['seed']}, which is no secret. Nobody who made the data knew it,"
-            " and it was the only seed that was tried: trying several voids the claims."
+            f"The key was derived from the seed {parameters.seed}, which is no secret. Nobody who made the data knew"
+            " it, and it was the only seed that was tried: trying several voids the claims."
         )
     else:
         yield (
             "The key was drawn after the digest of the training data had been fixed, stayed secret during the runs, and"
             " was used for this job alone."
         )
-    if (attempt := terms.get("attempt") or 1) > 1:
+    if (attempt := attempt_of(parameters)) > 1:
         yield (
             f"This is attempt {attempt} in this place: {attempt - 1} earlier jobs, each under a key of its own, were"
             " begun and replaced. The claims hold if none of them was dropped for what its votes had shown; if the best"
@@ -141,8 +149,8 @@ def _noise(terms: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _origin(terms: Mapping[str, Any]) -> Iterator[str]:
-    if terms["origin"] == "external":
+def _origin(parameters: CertificateParameters) -> Iterator[str]:
+    if not isinstance(parameters, JobParameters):
         yield (
             "The votes were taken elsewhere. In each run the whole training set was noised once, independently of all"
             " other runs, and nothing that was not noised entered training; the vote on one point did not depend on"
@@ -152,38 +160,38 @@ def _origin(terms: Mapping[str, Any]) -> Iterator[str]:
         "That the votes come from honest runs on these data is the word of whoever issued this; 'dpclean verify' checks"
         " the arithmetic from the votes onward, and nothing before it."
     )
-    denoiser = terms["denoiser"]
+    denoiser = parameters.denoiser
     if denoiser is not None:
         yield "The denoiser is a constant: it was not made from, or chosen by, " + _not_from(
-            terms, "the denoiser", denoiser
+            parameters, "the denoiser", denoiser
         )
-    if terms["trainer"] is not None:
+    if parameters.trainer is not None:
         yield (
-            f"The training command ({terms['trainer']}) is the same program throughout, with all that it loads: the"
+            f"The training command ({parameters.trainer}) is the same program throughout, with all that it loads: the"
             " files that it names were compared before each run, others were not. It keeps nothing from run to run,"
             " reads nothing but the folders it is given, and predicts each point without regard to the others."
         )
-    if terms.get("init"):
+    if isinstance(parameters, JobParameters) and parameters.init is not None:
         yield "The initial weights are constants: they were not made from, or chosen by, " + _not_from(
-            terms, "them", terms["init"]
+            parameters, "them", parameters.init
         )
 
 
-def _not_from(terms: Mapping[str, Any], what: str, part: Mapping[str, Any]) -> str:
+def _not_from(parameters: CertificateParameters, what: str, part: DenoiserUsed | InitialWeights) -> str:
     """What weights must not be made of, and what is recorded of what they were made of."""
-    data = "the training data" if terms["threat"] == "clean-test" else "the training data or the test points"
-    known = part.get("ancestry", {"images": 0, "gaps": ["nothing is recorded"]})
-    because = "; ".join(known["gaps"])
-    if because and not known["images"]:
+    data = "the training data" if parameters.threat == "clean-test" else "the training data or the test points"
+    known = part.ancestry
+    because = "; ".join(known.gaps)
+    if because and not known.images:
         return f"{data}. None of this could be checked: what went into {what} is not known, because {because}."
-    checked = f"None of the {known['images']:,} images that are recorded to have gone into {what} is among these"
+    checked = f"None of the {known.images:,} images that are recorded to have gone into {what} is among these"
     if because:
         checked += f", but the record is incomplete, because {because}"
     return f"{data}. {checked}; copies that were re-encoded or cropped cannot be recognised."
 
 
-def _points(terms: Mapping[str, Any]) -> Iterator[str]:
-    if terms["threat"] == "noised-test":
+def _points(parameters: CertificateParameters) -> Iterator[str]:
+    if parameters.threat == "noised-test":
         yield (
             "Test images are noised and denoised like training images; a radius is the root of the squared distance of"
             " the training sets plus the squared distance of this one test image."
@@ -192,33 +200,34 @@ def _points(terms: Mapping[str, Any]) -> Iterator[str]:
         "Certified accuracy and its lower bound say something about other images only as far as the test points are a"
         " random sample of them."
     )
-    if terms["point_source"] in ("holdout", "split"):
+    if parameters.point_source in ("holdout", "split"):
         yield (
             "The test points come from the same source as the training data: if that source cannot be trusted, neither"
             " can these images and labels, and accuracy on them is no evidence."
         )
-    if shared := terms.get("points_in_training"):
+    if shared := in_training(parameters):
         yield f"{shared} of the test points are training images too: their radii hold, but the accuracy flatters."
-    if seen := _points_seen(terms):
+    if seen := _points_seen(parameters):
         yield (
             f"{seen} of the test points went into the denoiser or the initial weights: their radii hold, but the"
             " accuracy flatters."
         )
 
 
-def _points_seen(terms: Mapping[str, Any]) -> int:
+def _points_seen(parameters: CertificateParameters) -> int:
     """How many test points went into weights that the runs begin with, at least."""
-    parts = [part for part in (terms["denoiser"], terms.get("init")) if part is not None]
-    return max((part["ancestry"]["points"] for part in parts if "ancestry" in part), default=0)
+    if not isinstance(parameters, JobParameters):
+        return 0
+    return max(part.ancestry.points for part in (parameters.denoiser, parameters.init) if part is not None)
 
 
-def _changes(terms: Mapping[str, Any]) -> Iterator[str]:
+def _changes(parameters: CertificateParameters) -> Iterator[str]:
     yield "Images that are inserted, deleted, reordered or given another label: only changes of pixels are covered."
-    if raw := terms["raw"]:
-        left_out = sum(raw["quarantined"].values())
+    if raw := parameters.raw:
+        left_out = sum(raw.quarantined.values())
         yield (
-            f"Files that were left out: of {raw['listed']} inputs {left_out} could not be used. The claims are about"
-            f" {raw['images']} training images; whoever got a file left out has deleted an image."
+            f"Files that were left out: of {raw.listed} inputs {left_out} could not be used. The claims are about"
+            f" {raw.images} training images; whoever got a file left out has deleted an image."
         )
     yield (
         "Changes larger than the radius, which is a distance over all training images together. The attacks that have"
@@ -231,13 +240,13 @@ def _changes(terms: Mapping[str, Any]) -> Iterator[str]:
     yield "An attacker who knew the noise key before the data were fixed, or who runs code in the certifying process."
 
 
-def _limits(terms: Mapping[str, Any]) -> Iterator[str]:
+def _limits(parameters: CertificateParameters) -> Iterator[str]:
     yield (
         "Any single trained model, and sanitized data as such: the claims are about the class that runs vote for most"
         " often."
     )
     yield "Whether a class is right: a claim can hold a wrong answer in place. Labels enter accuracy and nothing else."
     yield "A changed denoiser, recipe or program: they are constants of the claim."
-    if terms["threat"] == "clean-test":
+    if parameters.threat == "clean-test":
         yield "Changes of the test image: it is fixed, so a trigger that is put into it later is not covered."
     yield "Points that abstain: nothing is said about them."

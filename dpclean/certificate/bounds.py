@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dpclean.certificate import interval_arithmetic as exact
 from dpclean.certificate.interval_arithmetic import ONE, Setting
 from dpclean.errors import UsageError
+
+if TYPE_CHECKING:
+    from dpclean.certificate.parameters import CertificateParameters
 
 SHARE_UNIT = 10**18  # confidence bounds have 18 decimals
 RADIUS_UNIT = 10**6  # radii have 6
@@ -42,16 +45,16 @@ def shortest(name: str, text: str) -> str:
     return format(Decimal(text).normalize(), "f")
 
 
-def setting_of(terms: Mapping[str, Any]) -> Setting:
+def setting_of(parameters: CertificateParameters) -> Setting:
     """What the points of a job are tested against; its decimals are exact.
 
     The noise has the exact size of the double nearest to sigma; where that is smaller than sigma, radii use it.
     """
-    sigma, level = Fraction(terms["sigma"]), Fraction(terms["alpha"])
-    if terms["family"] == "all":
-        level /= terms["points"]
-    runs = terms["runs"] - terms["selection_runs"]
-    return Setting(terms["bound"], runs, level, min(sigma, Fraction(float(sigma))), Fraction(terms["tau"]))
+    sigma, level = Fraction(parameters.sigma), Fraction(parameters.alpha)
+    if parameters.family == "all":
+        level /= parameters.points
+    runs = parameters.runs - parameters.selection_runs
+    return Setting(parameters.bound, runs, level, min(sigma, Fraction(float(sigma))), Fraction(parameters.tau))
 
 
 def text(value: Fraction, places: int) -> str:

@@ -15,8 +15,17 @@ from dpclean.certificate import bounds
 from dpclean.certificate.accuracy import accuracy_certificate, certified_accuracy, why_not
 from dpclean.certificate.bounds import Claim, exact_decimal, setting_of, text
 from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
-from dpclean.certificate.parameters import FAMILIES, FORMAT, MOST_RUNS, THREATS, selecting
-from dpclean.certificate.votes import ABSTAIN, Tally, Votes, canonical, job_id, read_bytes, tally
+from dpclean.certificate.parameters import (
+    FAMILIES,
+    FORMAT,
+    MOST_RUNS,
+    THREATS,
+    CertificateParameters,
+    canonical,
+    from_json,
+    selecting,
+)
+from dpclean.certificate.votes import ABSTAIN, Tally, Votes, job_id, read_bytes, tally
 from dpclean.errors import ConflictError, InputError, UsageError, printable
 
 CERTIFICATE_NAME = "certificate.json"
@@ -34,8 +43,8 @@ _RESTORE = "restore the file, or certify again"
 
 
 def build(votes: Votes, votes_sha256: str) -> Json:
-    """The whole certificate; the same votes and terms give the same bytes. Raises what check_terms does."""
-    check_terms(votes.terms)
+    """The whole certificate; the same votes and terms give the same bytes. Raises what check_parameters does."""
+    check_parameters(votes.parameters)
     counted = tally(votes)
     return _assemble(votes, votes_sha256, counted, claimed_points(votes, counted))
 
@@ -48,7 +57,7 @@ def claim_of(setting: Setting, k_a: int, k_b: int) -> Claim | None:
 
 def claimed_points(votes: Votes, counted: Tally) -> list[Json]:
     """One object a point with the largest claim that its counts allow."""
-    setting = setting_of(votes.terms)
+    setting = setting_of(votes.parameters)
 
     @cache
     def claim(k_a: int, k_b: int) -> Json | None:
@@ -61,7 +70,7 @@ def claimed_points(votes: Votes, counted: Tally) -> list[Json]:
         }  # fmt: skip
 
     nothing = {"pa_lower": None, "pb_upper": None, "certified_radius": NO_RADIUS, "budget": 0}
-    names, labels = votes.terms["point_names"], known_labels(votes)
+    names, labels = votes.parameters.point_names, known_labels(votes)
     columns = zip(counted.winner.tolist(), counted.k_a.tolist(), counted.k_b.tolist(), strict=True)
     points = []
     for index, (winner, k_a, k_b) in enumerate(columns):
@@ -83,27 +92,27 @@ def claimed_points(votes: Votes, counted: Tally) -> list[Json]:
 def known_labels(votes: Votes) -> list[int | None]:
     """The label of each point, None where it is not known."""
     if votes.labels is None:
-        return [None] * votes.terms["points"]
+        return [None] * votes.parameters.points
     return [label if label >= 0 else None for label in votes.labels.tolist()]
 
 
 def _assemble(votes: Votes, votes_sha256: str, counted: Tally, points: list[Json]) -> Json:
     """The certificate around its points: everything that follows from them and from the votes."""
-    terms = votes.terms
-    highest = ceiling(terms)
+    parameters = votes.parameters
+    highest = ceiling(parameters)
     claimed = sorted((point["certified_radius"] for point in points if point["class"] != ABSTAIN), key=Fraction)
-    absent = why_not(terms, votes.labels)
+    absent = why_not(parameters, votes.labels)
     found = None
     if absent is None:
         assert votes.labels is not None
-        found = accuracy_certificate(terms, votes.labels, counted)
+        found = accuracy_certificate(parameters, votes.labels, counted)
     return {
         "format": FORMAT,
-        "kind": "exploratory" if terms["exploratory"] else "certificate",
-        "tool": terms["tool"],
-        "job": job_id(terms),
+        "kind": "exploratory" if parameters.exploratory else "certificate",
+        "tool": parameters.tool,
+        "job": job_id(parameters),
         "votes_sha256": votes_sha256,
-        "terms": json.loads(canonical({name: value for name, value in terms.items() if name != "point_names"})),
+        "terms": json.loads(canonical(parameters, without=("point_names",))),
         "summary": {
             "points": len(points),
             "certified": len(claimed),
@@ -114,19 +123,19 @@ def _assemble(votes: Votes, votes_sha256: str, counted: Tally, points: list[Json
             "median_radius": claimed[(len(claimed) - 1) // 2] if claimed else NO_RADIUS,  # of those with one
         },
         "points": points,
-        "accuracy": certified_accuracy(terms, points, highest),
+        "accuracy": certified_accuracy(parameters, points, highest),
         "accuracy_certificate": found,
         "accuracy_certificate_absent": absent,
-        "attack_sizes": attack_sizes(terms, max((point["budget"] for point in points), default=0)),
-        "assumptions": statements.assumptions(terms),
-        "not_covered": statements.not_covered(terms),
+        "attack_sizes": attack_sizes(parameters, max((point["budget"] for point in points), default=0)),
+        "assumptions": statements.assumptions(parameters),
+        "not_covered": statements.not_covered(parameters),
     }
 
 
-def attack_sizes(terms: Mapping[str, Any], budget: int) -> list[Json]:
+def attack_sizes(parameters: CertificateParameters, budget: int) -> list[Json]:
     """Distances of changes that people have in mind, and whether the largest budget covers each."""
-    raw, values = terms["raw"], terms["values"]
-    images = raw["images"] if raw else None
+    raw, values = parameters.raw, parameters.values
+    images = raw.images if raw else None
     return attack_rows(values // images if images and values else CIFAR_VALUES, images, budget)
 
 
@@ -175,6 +184,11 @@ def read(path: Path) -> Json:
     return certificate
 
 
+def parameters_in(certificate: Mapping[str, Any]) -> CertificateParameters:
+    """The parameters that a certificate says it was made under; what they say is not checked. Raises FormError."""
+    return from_json({**certificate["terms"], "point_names": [point["name"] for point in certificate["points"]]})
+
+
 def check_format(path: Path, certificate: Any) -> None:
     """Raises InputError for what is no certificate, ConflictError for one of another format."""
     found = certificate.get("format") if isinstance(certificate, dict) else None
@@ -199,9 +213,9 @@ def tsv(certificate: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------- what runs can show; what is refused
 
 
-def ceiling(terms: Mapping[str, Any]) -> str:
+def ceiling(parameters: CertificateParameters) -> str:
     """The radius of a point on which all runs agree, which none exceeds; "0.000000" where even that abstains."""
-    return unanimous(setting_of(terms))
+    return unanimous(setting_of(parameters))
 
 
 @cache
@@ -224,29 +238,29 @@ def least_runs(bound: str, level: Fraction, sigma: Fraction = Fraction(1), tau: 
     return bounds.least(can, MOST_RUNS)
 
 
-def check_terms(terms: Mapping[str, Any]) -> None:
+def check_parameters(parameters: CertificateParameters) -> None:
     """Refuse terms under which nothing can be claimed, or nothing could be proved. Raises UsageError."""
     for name, known in (("bound", BOUNDS), ("family", FAMILIES), ("threat", THREATS)):
-        if terms[name] not in known:
-            raise UsageError(f"{name} {terms[name]!r} is not known", f"give one of: {', '.join(known)}")
-    alpha, sigma = exact_decimal("alpha", terms["alpha"]), exact_decimal("sigma", terms["sigma"])
+        if (value := getattr(parameters, name)) not in known:
+            raise UsageError(f"{name} {value!r} is not known", f"give one of: {', '.join(known)}")
+    alpha, sigma = exact_decimal("alpha", parameters.alpha), exact_decimal("sigma", parameters.sigma)
     if not 0 < alpha <= Fraction(1, 2):
         raise UsageError(
-            f"alpha is the probability of a false claim, above 0 and at most 0.5, got {terms['alpha']}",
+            f"alpha is the probability of a false claim, above 0 and at most 0.5, got {parameters.alpha}",
             "it is not the confidence, which is 1 - alpha; 0.001 is a common choice",
         )
-    if alpha < LEAST_LEVEL * (terms["points"] if terms["family"] == "all" else 1):
-        raise UsageError(f"alpha {terms['alpha']} is too small to compute with", "0.001 is a common choice")
+    if alpha < LEAST_LEVEL * (parameters.points if parameters.family == "all" else 1):
+        raise UsageError(f"alpha {parameters.alpha} is too small to compute with", "0.001 is a common choice")
     if sigma <= 0:
         raise UsageError(
-            f"without noise nothing can be certified, got sigma {terms['sigma']}", "give the sigma above 0"
+            f"without noise nothing can be certified, got sigma {parameters.sigma}", "give the sigma above 0"
         )
-    if len(terms["classes"]) < 2:
+    if len(parameters.classes) < 2:
         raise UsageError("a vote needs at least two classes", "say how many classes there are")
-    if terms["points"] < 1:
+    if parameters.points < 1:
         raise UsageError("there are no test points to vote on", "give some")
-    _check_tau(terms["tau"])
-    _check_runs(terms)
+    _check_tau(parameters.tau)
+    _check_runs(parameters)
 
 
 def _check_tau(tau: str | None) -> None:
@@ -257,21 +271,21 @@ def _check_tau(tau: str | None) -> None:
         )
 
 
-def _check_runs(terms: Mapping[str, Any]) -> None:
-    runs, selection = terms["runs"], terms["selection_runs"]
+def _check_runs(parameters: CertificateParameters) -> None:
+    runs, selection = parameters.runs, parameters.selection_runs
     if not 1 <= runs <= MOST_RUNS:
         raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {runs}", "1000 is a common choice")
-    if terms["bound"] != "cohen" and selection:
-        raise UsageError(f"{terms['bound']} selects from all runs, got {selection} for selection", "leave them out")
-    if terms["bound"] == "cohen" and not 1 <= selection < runs:
+    if parameters.bound != "cohen" and selection:
+        raise UsageError(f"{parameters.bound} selects from all runs, got {selection} for selection", "leave them out")
+    if parameters.bound == "cohen" and not 1 <= selection < runs:
         raise UsageError(
             f"cohen selects with some of its runs, got {selection} of {runs}", "a tenth is a common choice"
         )
-    if ceiling(terms) != NO_RADIUS:
+    if ceiling(parameters) != NO_RADIUS:
         return
-    setting = setting_of(terms)
+    setting = setting_of(parameters)
     least = least_runs(setting.bound, setting.level, setting.sigma, setting.tau)
-    level = f"alpha {terms['alpha']}" + (f" for all {terms['points']} points" if terms["family"] == "all" else "")
+    level = f"alpha {parameters.alpha}" + (f" for all {parameters.points} points" if parameters.family == "all" else "")
     raise UsageError(
         f"{runs} runs cannot certify anything with {setting.bound} at {level}, even if all agree",
         f"give at least {least} runs"

@@ -17,6 +17,7 @@ from html import escape
 from typing import Any
 
 from dpclean.certificate.bounds import budget
+from dpclean.certificate.certificate import parameters_in
 
 Place = tuple[float, float]
 
@@ -131,7 +132,7 @@ def _subject(certificate: Mapping[str, Any]) -> str:
 
 def _drawing(certificate: Mapping[str, Any]) -> list[Stroke | Label]:
     ceiling = float(certificate["summary"]["ceiling"])
-    ticks = _ticks(ceiling or float(certificate["terms"]["sigma"]))
+    ticks = _ticks(ceiling or float(parameters_in(certificate).sigma))
     reach = max(ceiling * 1.03, float(ticks[-1]))
 
     def place(radius: float, share: float) -> Place:
@@ -173,7 +174,7 @@ def _scale(ticks: Sequence[Fraction], lefts: Sequence[float]) -> list[Stroke | L
 
 def _ceiling(certificate: Mapping[str, Any], left: float) -> list[Stroke | Label]:
     """The line no radius can pass, and its label: to the left of it where there is room."""
-    text = f"ceiling {certificate['summary']['ceiling']}: the most {certificate['terms']['runs']:,} runs can show"
+    text = f"ceiling {certificate['summary']['ceiling']}: the most {parameters_in(certificate).runs:,} runs can show"
     anchor = "end" if left > (LEFT + RIGHT) / 2 else "start"
     return [
         Stroke([(left, TOP - 16), (left, BOTTOM)], "ceiling"),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.certificate.certificate import parameters_in
 from dpclean.certificate.curve import curve_svg
 from dpclean.certificate.glossary import (
     ATTEMPTS,
@@ -28,6 +29,7 @@ from dpclean.certificate.glossary import (
     UNPROVED_RADII,
     WORDS,
 )
+from dpclean.certificate.parameters import CertificateParameters, ForeignParameters, attempt_of, in_training
 from dpclean.report.html import (
     Html,
     bullets,
@@ -96,20 +98,20 @@ def _title(certificate: Certificate) -> str:
 
 
 def _opening(certificate: Certificate) -> Iterator[Html]:
-    terms = certificate["terms"]
+    parameters = parameters_in(certificate)
     if _exploratory(certificate):
         yield paragraph(strong("Exploratory. "), NOT_PROVED, kind="warning")
-    if terms["raw"] is None:
+    if isinstance(parameters, ForeignParameters):
         yield paragraph(strong("Votes from elsewhere. "), FROM_ELSEWHERE, kind="warning")
-    if terms["seed"] is not None:
-        yield paragraph(strong(f"Seed {terms['seed']}. "), FROM_SEED, kind="warning")
-    if (attempt := terms.get("attempt") or 1) > 1:
+    if parameters.seed is not None:
+        yield paragraph(strong(f"Seed {parameters.seed}. "), FROM_SEED, kind="warning")
+    if (attempt := attempt_of(parameters)) > 1:
         yield paragraph(strong(f"Attempt {attempt}. "), ATTEMPTS, kind="warning")
-    if terms.get("points_in_training"):
-        yield paragraph(strong(f"{terms['points_in_training']:,} "), IN_TRAINING, kind="warning")
+    if shared := in_training(parameters):
+        yield paragraph(strong(f"{shared:,} "), IN_TRAINING, kind="warning")
     yield paragraph(QUESTION)
     yield paragraph(
-        _how(terms, certificate["summary"]["failed_runs"]),
+        _how(parameters, certificate["summary"]["failed_runs"]),
         UNPROVED_RADII if _exploratory(certificate) else PROVED_RADII,
     )
     yield _cards(certificate)
@@ -120,42 +122,42 @@ def _opening(certificate: Certificate) -> Iterator[Html]:
     yield bullets(certificate["not_covered"])
 
 
-def _how(terms: Mapping[str, Any], failed: int) -> str:
-    noised = " The test images were noised and denoised in the same way." if terms["threat"] == "noised-test" else ""
+def _how(parameters: CertificateParameters, failed: int) -> str:
+    noised = " The test images were noised and denoised in the same way." if parameters.threat == "noised-test" else ""
     without = f" Of the runs {failed:,} failed; they are counted, as votes for nobody." if failed else ""
     return (
-        f"A model was trained {terms['runs']:,} times, each time on a new copy of the same training images, to which"
-        f" fresh random noise (sigma {terms['sigma']}) had been added and then taken away again.{noised} Each model"
-        f" cast one vote for each test image, {terms['points']:,} in all.{without} "
+        f"A model was trained {parameters.runs:,} times, each time on a new copy of the same training images, to which"
+        f" fresh random noise (sigma {parameters.sigma}) had been added and then taken away again.{noised} Each model"
+        f" cast one vote for each test image, {parameters.points:,} in all.{without} "
     )
 
 
 def _cards(certificate: Certificate) -> Html:
-    summary, terms = certificate["summary"], certificate["terms"]
+    summary, parameters = certificate["summary"], parameters_in(certificate)
     wrong = sum(p["class"] >= 0 and p["label"] not in (None, p["class"]) for p in certificate["points"])
     of_points = f"of {summary['points']:,} test images" + (f", {wrong:,} of them for a wrong class" if wrong else "")
     cards = [
         (_held(certificate), f"{summary['certified']:,}", of_points),
         ("Abstained", f"{summary['abstained']:,}", "nothing is said about these"),
         ("Largest radius", summary["largest_radius"], f"median {summary['median_radius']}"),
-        ("Ceiling", summary["ceiling"], f"no radius is larger, even if all {terms['runs']:,} runs agree"),
+        ("Ceiling", summary["ceiling"], f"no radius is larger, even if all {parameters.runs:,} runs agree"),
     ]
     if not _exploratory(certificate):
-        note = "for all statements together" if terms["family"] == "all" else "for each statement"
-        cards.append(("Risk of error", terms["alpha"], note))
+        note = "for all statements together" if parameters.family == "all" else "for each statement"
+        cards.append(("Risk of error", parameters.alpha, note))
     return definitions(((term, joined(value, small(note))) for term, value, note in cards), "cards")
 
 
 def _certified(certificate: Certificate) -> Iterator[str]:
-    summary, terms = certificate["summary"], certificate["terms"]
+    summary, parameters = certificate["summary"], parameters_in(certificate)
     if not summary["certified"]:
         yield "Nothing. For none of the test images do enough votes agree."
         return
     largest = max(certificate["points"], key=lambda point: int(point["budget"]))
-    noised = terms["threat"] == "noised-test"
+    noised = parameters.threat == "noised-test"
     what = "the training images and this test image, taken together," if noised else "the training images"
     where = "the whole training set and this test image" if noised else "the whole training set"
-    size = f" These images have {terms['values']:,} pixel values in all." if terms["values"] else ""
+    size = f" These images have {parameters.values:,} pixel values in all." if parameters.values else ""
     reach = f"{largest['certified_radius']}, a budget of {largest['budget']:,}"
     yield (
         "For every certified test image: the class that models trained in this way vote for most often stays the same"
@@ -168,17 +170,17 @@ def _certified(certificate: Certificate) -> Iterator[str]:
         f" Here the largest radius is {reach}: for example {largest['budget']:,} pixel values changed by one level"
         f" each, or {largest['budget'] // 4:,} by two.{size}"
     )
-    yield _risk(terms)
+    yield _risk(parameters)
 
 
-def _risk(terms: Mapping[str, Any]) -> str:
-    if terms["family"] == "all":
-        return f"The probability, over noise and training, that any of these is false is at most {terms['alpha']}."
-    expected = (Decimal(terms["alpha"]) * terms["points"]).normalize()
+def _risk(parameters: CertificateParameters) -> str:
+    if parameters.family == "all":
+        return f"The probability, over noise and training, that any of these is false is at most {parameters.alpha}."
+    expected = (Decimal(parameters.alpha) * parameters.points).normalize()
     return (
-        f"Each statement is false with a probability of at most {terms['alpha']}, over noise and training. On average"
-        f" at most {expected:,f} of the {terms['points']:,} test images have a false one; as all rest on the same runs,"
-        " false ones may come together."
+        f"Each statement is false with a probability of at most {parameters.alpha}, over noise and training. On average"
+        f" at most {expected:,f} of the {parameters.points:,} test images have a false one; as all rest on the same"
+        " runs, false ones may come together."
     )
 
 
@@ -296,10 +298,11 @@ def _examples(certificate: Certificate, examples: Sequence[Example]) -> Iterator
     held = _held(certificate)
     groups: dict[str, list[Html]] = {held: [], f"{held}, for a wrong class": [], "Abstained": []}
     right, wrong, abstained = groups.values()
+    classes = certificate["terms"]["classes"]
     for example in examples:
         point = points[example.index]
         group = abstained if point["class"] < 0 else right if point["label"] in (None, point["class"]) else wrong
-        group.append(picture(example.pixels, _caption(point, certificate["terms"]["classes"])))
+        group.append(picture(example.pixels, _caption(point, classes)))
     if examples:
         yield heading("Examples")
     for title, figures in groups.items():

@@ -1,281 +1,312 @@
-"""The form of a job's terms: every field with what it may hold, and what follows from other fields.
+"""The parameters of a certificate: every field with what it may hold, and what follows from other fields.
 
-Terms come with a votes file from whoever issued a certificate. What can be computed again is; of the rest the form is
-checked, and `statements.issuers_word` names it.
+They come with a votes file from whoever issued a certificate; in files they are called terms. What can be computed
+again is; of the rest the form is checked, and `assumptions.issuers_word` names it.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Iterable
 from decimal import ROUND_UP, Decimal, localcontext
 from fractions import Fraction
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from dpclean.certificate.interval_arithmetic import BOUNDS
 from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.noise.table import SIGMA_MAX, table
 
-FORMAT = 2  # of votes and certificate: any change of a byte that the same votes give is another format
+FORMAT: Final = 2  # of votes and certificate: any change of a byte that the same votes give is another format
 MOST_RUNS = 10**6
 MOST_CLASSES = 10**5
 MOST_ATTEMPTS = 10**6
 FAMILIES = ("point", "all")
 THREATS = ("clean-test", "noised-test")
+SOURCES = ("test", "split", "holdout", "external")  # of test points; the last of votes from elsewhere
 ORDER = ["digest of the data fixed", "key drawn"]
 TAU_DIGITS = 20
+SHOWN = 80  # characters of a value that a stranger wrote
 
-Check = Callable[[str, Any], None]
+Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+Digest: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+# in its shortest form
+DecimalText: TypeAlias = Annotated[str, Meta(pattern=r"\A(0|[1-9][0-9]{0,61})(\.[0-9]{0,119}[1-9])?\Z")]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Scalar: TypeAlias = str | int | float | bool | None
+if TYPE_CHECKING:
+    Table: TypeAlias = dict[str, Any]
+else:  # of a recipe or an engine, whose fields are not known here
+    Table = dict[Text, Scalar | list[Scalar] | dict[str, Scalar]]
 
 
 class FormError(ValueError):
-    """What is wrong with terms, in one sentence without a full stop."""
-
-
-# ------------------------------------------------------------------------------------------------ kinds of values
-
-
-def _that(wanted: str, holds: Callable[[Any], bool]) -> Check:
-    def check(where: str, value: Any) -> None:
-        if not holds(value):
-            shown = repr(value)
-            raise FormError(f"{where} is {shown if len(shown) <= 80 else shown[:80] + '...'}, expected {wanted}")
-
-    return check
-
-
-def _matching(wanted: str, pattern: str) -> Check:
-    return _that(wanted, lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None)
-
-
-def _count(least: int, most: int = 2**63) -> Check:
-    return _that(f"a whole number from {least} to {most}", lambda value: type(value) is int and least <= value <= most)
-
-
-def _one_of(*known: Any) -> Check:
-    listed = ", ".join(map(repr, known))
-    return _that(f"one of {listed}", lambda value: any(type(value) is type(one) and value == one for one in known))
-
-
-def _or_null(check: Check) -> Check:
-    return lambda where, value: None if value is None else check(where, value)
-
-
-def _each(check: Check, least: int = 0, most: int = 2**63) -> Check:
-    def check_list(where: str, value: Any) -> None:
-        if not isinstance(value, list) or not least <= len(value) <= most:
-            raise FormError(f"{where} is no list of {least} to {most} entries")
-        for place, entry in enumerate(value):
-            check(f"{where}[{place}]", entry)
-
-    return check_list
-
-
-def _table(key: Check, entry: Check) -> Check:
-    def check_table(where: str, value: Any) -> None:
-        if not isinstance(value, dict):
-            raise FormError(f"{where} is no table")
-        for name, content in value.items():
-            key(f"a name in {where}", name)
-            entry(f"{where}.{name}", content)
-
-    return check_table
-
-
-def _fields(may: Mapping[str, Check] = MappingProxyType({}), /, **fields: Check) -> Check:
-    """A table of these fields; it may have those of `may`, too."""
-    known = {**fields, **may}
-
-    def check_fields(where: str, value: Any) -> None:
-        if not isinstance(value, dict):
-            raise FormError(f"{where} is no table")
-        for name in dict.fromkeys([*fields, *value]):
-            if name not in value:
-                raise FormError(f"{where}.{name} is missing")
-            if name not in known:
-                raise FormError(f"{where}.{name} is no field that is known")
-            known[name](f"{where}.{name}", value[name])
-
-    return check_fields
-
-
-_text = _that("a text", lambda value: isinstance(value, str))
-_name = _that("a text that is not empty", lambda value: isinstance(value, str) and value != "")
-_flag = _that("true or false", lambda value: type(value) is bool)
-_digest = _matching("64 hexadecimal digits", "[0-9a-f]{64}")
-_decimal = _matching("a decimal in its shortest form", r"(0|[1-9][0-9]{0,61})(\.[0-9]{0,119}[1-9])?")
-_scalar = _that(
-    "a text, a number, true, false or null",
-    lambda value: isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value)),
-)
-_seconds = _that(
-    "seconds above 0",
-    lambda value: type(value) in (int, float) and math.isfinite(value) and value > 0,
-)
-
-
-def _scalars(where: str, value: Any) -> None:
-    """A recipe or an engine: scalars, or lists or tables of scalars."""
-    check = _each(_scalar) if isinstance(value, list) else _table(_text, _scalar)
-    (check if isinstance(value, list | dict) else _scalar)(where, value)
+    """What is wrong with parameters, in one sentence without a full stop."""
 
 
 # ------------------------------------------------------------------------------------------------------ the fields
 
-_ancestry = _fields(images=_count(0), gaps=_each(_name), points=_count(0))
 
-_COMMON: dict[str, Check] = {
-    "format": _one_of(FORMAT),
-    "tool": _matching("the name of a version", r"dpclean [0-9A-Za-z.+_-]{1,100}"),
-    "runs": _count(1, MOST_RUNS),
-    "selection_runs": _count(0, MOST_RUNS),
-    "points": _count(1),
-    "sigma": _decimal,
-    "alpha": _decimal,
-    "tau": _decimal,
-    "bound": _one_of(*BOUNDS),
-    "family": _one_of(*FAMILIES),
-    "threat": _one_of(*THREATS),
-    "point_names": _each(_text, 1),
-    "exploratory": _flag,
-}
-_OWN: dict[str, Check] = {
-    **_COMMON,
-    "origin": _one_of("dpclean"),
-    "classes": _each(_text, 2, MOST_CLASSES),
-    "values": _count(1),
-    "tau1": _decimal,
-    "seed": _or_null(_count(0, 2**64 - 1)),
-    "attempt": _count(1, MOST_ATTEMPTS),
-    "point_source": _one_of("test", "split", "holdout"),
-    "points_digest": _digest,
-    "points_in_training": _count(0),
-    "raw": _fields(
-        pixel_digest=_digest,
-        certified_digest=_digest,
-        images=_count(1),
-        listed=_count(1),
-        quarantined=_table(_one_of(*map(str, Reason)), _count(1)),
-        kind=_one_of("folder", "shards"),
-    ),
-    "inputs_digest": _digest,
-    "key_commitment": _digest,
-    "order": _each(_text),
-    "denoiser": _fields(id=_name, digests=_table(_name, _digest), method=_name, ancestry=_ancestry),
-    "recipe": _or_null(_table(_name, _scalars)),
-    "size": _or_null(_count(1)),
-    "init": _or_null(_fields(source=_name, digest=_digest, ancestry=_ancestry)),
-    "trainer": _or_null(_name),
-    "trainer_files": _or_null(_table(_name, _digest)),
-    "run_timeout": _or_null(_seconds),
-    "decode": _fields(
-        {"sample": _count(1)},
-        alpha_policy=_name,
-        follow_links=_flag,
-        max_pixels=_count(1),
-        layout=_or_null(_name),
-        limit=_or_null(_count(1)),
-    ),
-    "engine": _table(_name, _scalars),
-    "keep_models": _flag,
-}
-_ELSEWHERE_UNKNOWN = (
-    "values", "tau1", "seed", "points_digest", "raw", "key_commitment", "order", "denoiser", "recipe", "trainer",
-    "decode", "engine",
-)  # fmt: skip
-_ELSEWHERE: dict[str, Check] = {
-    **_COMMON,
-    "origin": _one_of("external"),
-    "classes": _each(_text, 2, MOST_CLASSES),
-    "point_source": _one_of("external"),
-    **dict.fromkeys(_ELSEWHERE_UNKNOWN, _one_of(None)),
-}
+class _Part(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of fields that are all known and, but for the optional ones, all there."""
 
 
-def unknown_elsewhere() -> dict[str, None]:
-    """The terms of which nothing is known where votes come from elsewhere."""
-    return dict.fromkeys(_ELSEWHERE_UNKNOWN)
+class RecordedAncestry(_Part, frozen=True, kw_only=True):
+    """What is recorded of the images that went into weights; points: of them test points of this certificate."""
+
+    images: Count
+    gaps: list[Text]
+    points: Count
 
 
-def check_form(terms: Any) -> None:
-    """That terms are whole, of this form, and that what follows from other terms does. Raises FormError.
+class RawData(_Part, frozen=True, kw_only=True):
+    """The training data: digests, and how many inputs were listed, used and left out for which reason."""
 
-    What makes terms prove nothing, too few runs say, is for `certificate.check_terms`.
+    pixel_digest: Digest
+    certified_digest: Digest
+    images: Positive
+    listed: Positive
+    quarantined: dict[Reason, Positive]
+    kind: Literal["folder", "shards"]
+
+
+class DenoiserUsed(_Part, frozen=True, kw_only=True):
+    """The denoiser of all runs; digests: by the name of the file."""
+
+    id: Text
+    digests: dict[Text, Digest]
+    method: Text
+    ancestry: RecordedAncestry
+
+
+class InitialWeights(_Part, frozen=True, kw_only=True):
+    """The weights that each run's training begins from."""
+
+    source: Text
+    digest: Digest
+    ancestry: RecordedAncestry
+
+
+class Decoding(_Part, frozen=True, kw_only=True):
+    """How files became pixels; sample is there where only some of the images were taken."""
+
+    alpha_policy: Text
+    follow_links: bool
+    max_pixels: Positive
+    layout: Text | None
+    limit: Positive | None
+    sample: Positive | UnsetType = UNSET
+
+
+class CertificateParameters(_Part, frozen=True, kw_only=True):
+    """What is fixed before run 1, of votes of any origin; None: not known, or does not apply.
+
+    sigma, alpha and tau are exact decimals: the noise on the [0, 1] scale, the probability of a false claim, the total
+    variation distance of all noise of a run from a Gaussian. values: pixel values of everything that is noised.
     """
-    own = isinstance(terms, dict) and terms.get("origin") == "dpclean"
-    _fields(**(_OWN if own else _ELSEWHERE))("terms", terms)
-    sigma = Fraction(terms["sigma"])
-    if sigma > Fraction(SIGMA_MAX):
-        raise FormError(f"terms.sigma is {terms['sigma']}, pixels go from 0 to 1 and noise up to {SIGMA_MAX:g}")
-    if len(terms["point_names"]) != terms["points"]:
-        raise FormError(f"terms.point_names are {len(terms['point_names'])} for {terms['points']} points")
-    for name, value in (_following(terms) if own else _following_elsewhere(terms)).items():
-        if terms[name] != value or type(terms[name]) is not type(value):
-            raise FormError(f"terms.{name} is {_short(terms[name])}, from the other terms follows {_short(value)}")
-    if own:
-        _check_counts(terms)
+
+    format: Literal[2]
+    tool: Annotated[str, Meta(pattern=r"\Adpclean [0-9A-Za-z.+_-]{1,100}\Z")]
+    runs: Annotated[int, Meta(ge=1, le=MOST_RUNS)]
+    selection_runs: Annotated[int, Meta(ge=0, le=MOST_RUNS)]
+    points: Positive
+    classes: Annotated[list[str], Meta(min_length=2, max_length=MOST_CLASSES)]
+    sigma: DecimalText
+    alpha: DecimalText
+    tau: DecimalText
+    bound: str
+    family: str
+    threat: str
+    point_names: Annotated[list[str], Meta(min_length=1)]
+    point_source: str
+    exploratory: bool
+    values: Positive | None = None
+    tau1: DecimalText | None = None
+    seed: Annotated[int, Meta(ge=0)] | None = None
+    points_digest: Digest | None = None
+    raw: RawData | None = None
+    key_commitment: Digest | None = None
+    order: list[str] | None = None
+    denoiser: DenoiserUsed | None = None
+    recipe: Table | None = None
+    trainer: Text | None = None
+    decode: Decoding | None = None
+    engine: Table | None = None
 
 
-def issuers_terms(terms: Mapping[str, Any]) -> list[str]:
-    """The names of terms that follow from nothing: their form was checked, what they say is the issuer's word."""
-    own = terms["origin"] == "dpclean"
-    found = {"format", "points", "runs", *(_following(terms) if own else _following_elsewhere(terms))}
-    return sorted(set(terms) - found - (set() if own else set(_ELSEWHERE_UNKNOWN)))
+class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="external"):
+    """Those of votes from elsewhere, of which little is known."""
+
+    point_source: str = SOURCES[-1]
+    values: None = None
+    tau1: None = None
+    seed: None = None
+    points_digest: None = None
+    raw: None = None
+    key_commitment: None = None
+    order: None = None
+    denoiser: None = None
+    recipe: None = None
+    trainer: None = None
+    decode: None = None
+    engine: None = None
 
 
-def _following(terms: Mapping[str, Any]) -> dict[str, Any]:
-    """Terms of dpclean's own votes that follow from the others."""
+class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="dpclean"):
+    """Those of a job of dpclean's own. attempt: of jobs begun in its place, this one included.
+
+    points_in_training: test points that are training images too. A job trains by recipe, at images of an edge of size,
+    from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds.
+    """
+
+    values: Positive
+    tau1: DecimalText
+    seed: Annotated[int, Meta(ge=0)] | None
+    attempt: Annotated[int, Meta(ge=1, le=MOST_ATTEMPTS)]
+    points_digest: Digest
+    points_in_training: Count
+    raw: RawData
+    inputs_digest: Digest
+    key_commitment: Digest
+    order: list[str]
+    denoiser: DenoiserUsed
+    recipe: Table | None
+    size: Positive | None
+    init: InitialWeights | None
+    trainer: Text | None
+    trainer_files: dict[Text, Digest] | None
+    run_timeout: Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)] | None
+    decode: Decoding
+    engine: Table
+    keep_models: bool
+
+
+# ---------------------------------------------------------------------------------------------- as JSON, and checked
+
+
+def as_json(parameters: CertificateParameters) -> dict[str, Any]:
+    """The JSON object of parameters, "terms" in files."""
+    made: dict[str, Any] = msgspec.to_builtins(parameters)
+    return made
+
+
+def canonical(parameters: CertificateParameters, *, without: Iterable[str] = ()) -> str:
+    """The one spelling of parameters as JSON: keys sorted, no spaces, ASCII."""
+    kept = {name: value for name, value in as_json(parameters).items() if name not in without}
+    return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def from_json(terms: Any) -> CertificateParameters:
+    """Parameters that are whole and of this form. Raises FormError."""
+    try:
+        parameters = msgspec.convert(terms, JobParameters | ForeignParameters)
+        canonical(parameters)
+    except msgspec.ValidationError as error:
+        raise FormError(_placed(str(error))) from error
+    except ValueError as error:
+        raise FormError(f"terms hold a number that is none: {error}") from error
+    return parameters
+
+
+def check_consistent(parameters: CertificateParameters) -> None:
+    """That what follows from other fields does. Raises FormError.
+
+    What makes them prove nothing, too few runs say, is for `certificate.check_parameters`.
+    """
+    own = isinstance(parameters, JobParameters)
+    sources = SOURCES[:-1] if own else SOURCES[-1:]
+    if Fraction(parameters.sigma) > Fraction(SIGMA_MAX):
+        raise FormError(f"terms.sigma is {parameters.sigma}, pixels go from 0 to 1 and noise up to {SIGMA_MAX:g}")
+    for name, known in (("bound", BOUNDS), ("family", FAMILIES), ("threat", THREATS), ("point_source", sources)):
+        if (value := getattr(parameters, name)) not in known:
+            raise FormError(f"terms.{name} is {_short(value)}, expected one of {', '.join(known)}")
+    if len(parameters.point_names) != parameters.points:
+        raise FormError(f"terms.point_names are {len(parameters.point_names)} for {parameters.points} points")
+    for name, value in _following(parameters).items():
+        if getattr(parameters, name) != value:
+            raise FormError(
+                f"terms.{name} is {_short(getattr(parameters, name))}, from the other terms follows {_short(value)}"
+            )
+    if isinstance(parameters, JobParameters):
+        _check_counts(parameters)
+
+
+def _placed(message: str) -> str:
+    """What msgspec says, with the place in front: terms.raw.images: expected `int`, got `bool`."""
+    said, _, place = message.partition(" - at `")
+    where = place.rstrip("`").replace("key` in `", "").removeprefix("$")
+    return f"terms{_short_text(where)}: {_short_text(said[:1].lower() + said[1:])}"
+
+
+def issuers_terms(parameters: CertificateParameters) -> list[str]:
+    """The names of those that follow from nothing: their form was checked, what they say is the issuer's word."""
+    known = {
+        name
+        for name, value in as_json(parameters).items()
+        if isinstance(parameters, JobParameters) or value is not None
+    }
+    return sorted(known - {"format", "points", "runs", *_following(parameters)})
+
+
+def attempt_of(parameters: CertificateParameters) -> int:
+    """Which attempt of its place a job was; 1 for votes from elsewhere, of which it is not known."""
+    return parameters.attempt if isinstance(parameters, JobParameters) else 1
+
+
+def in_training(parameters: CertificateParameters) -> int:
+    """How many test points are known to be training images too."""
+    return parameters.points_in_training if isinstance(parameters, JobParameters) else 0
+
+
+def _following(parameters: CertificateParameters) -> dict[str, Any]:
+    """The fields that follow from the others."""
+    if not isinstance(parameters, JobParameters):
+        return {
+            "classes": [str(number) for number in range(len(parameters.classes))],
+            "point_names": [str(number) for number in range(parameters.points)],
+        }
     found: dict[str, Any] = {"order": ORDER}
-    if not terms["exploratory"]:  # there they may be chosen
-        found.update(noise_distances(terms["sigma"], terms["values"]))
-        found["selection_runs"] = selecting(terms["bound"], terms["runs"])
-    if terms["seed"] is not None:
-        found["key_commitment"] = commitment(key_from_seed(terms["seed"], "certify"))
-    if terms["trainer"] is not None:
+    if not parameters.exploratory:  # there they may be chosen
+        found.update(noise_distances(parameters.sigma, parameters.values))
+        found["selection_runs"] = selecting(parameters.bound, parameters.runs)
+    if parameters.seed is not None:
+        if parameters.seed >= 2**64:
+            raise FormError(f"terms.seed is {_short(parameters.seed)}, expected less than 2^64")
+        found["key_commitment"] = commitment(key_from_seed(parameters.seed, "certify"))
+    if parameters.trainer is not None:
         found.update(dict.fromkeys(("recipe", "size", "init"), None), keep_models=False)
     else:
         found.update(trainer_files=None, run_timeout=None)
     return found
 
 
-def _following_elsewhere(terms: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "classes": [str(number) for number in range(len(terms["classes"]))],
-        "point_names": [str(number) for number in range(terms["points"])],
-    }
-
-
-def _check_counts(terms: Mapping[str, Any]) -> None:
+def _check_counts(parameters: JobParameters) -> None:
     """What counts of the same things have to do with each other."""
-    raw, recipe = terms["raw"], terms["recipe"]
-    left_out = sum(raw["quarantined"].values())
-    from_raw = terms["points"] if terms["point_source"] in ("split", "holdout") else 0
-    if (recipe is None) != (terms["trainer"] is not None) or (recipe is None) != (terms["size"] is None):
+    raw, recipe, size = parameters.raw, parameters.recipe, parameters.size
+    left_out = sum(raw.quarantined.values())
+    from_raw = parameters.points if parameters.point_source in ("split", "holdout") else 0
+    if (recipe is None) != (parameters.trainer is not None) or (recipe is None) != (size is None):
         raise FormError("terms.recipe, terms.size and terms.trainer do not say how models are trained")
-    if recipe is not None and recipe.get("size") not in (None, terms["size"]):
-        raise FormError(f"terms.size is {terms['size']}, terms.recipe.size is {recipe.get('size')}")
-    if terms["trainer"] is not None and None in (terms["run_timeout"], terms["trainer_files"]):
+    if recipe is not None and recipe.get("size") not in (None, size):
+        raise FormError(f"terms.size is {size}, terms.recipe.size is {_short(recipe.get('size'))}")
+    if parameters.trainer is not None and None in (parameters.run_timeout, parameters.trainer_files):
         raise FormError("terms.run_timeout and terms.trainer_files belong to terms.trainer")
-    if raw["images"] + left_out + from_raw > raw["listed"]:
-        raise FormError(f"terms.raw.listed is {raw['listed']}, fewer than were used and left out")
-    if not len(terms["classes"]) <= raw["images"] <= terms["values"]:
+    if raw.images + left_out + from_raw > raw.listed:
+        raise FormError(f"terms.raw.listed is {raw.listed}, fewer than were used and left out")
+    if not len(parameters.classes) <= raw.images <= parameters.values:
         raise FormError(
-            f"terms.raw.images is {raw['images']}, with {len(terms['classes'])} classes and {terms['values']} values"
+            f"terms.raw.images is {raw.images}, with {len(parameters.classes)} classes and {parameters.values} values"
         )
-    shared = [
-        terms["points_in_training"],
-        *(part["ancestry"]["points"] for part in (terms["denoiser"], terms["init"]) if part),
-    ]
-    if max(shared) > terms["points"]:
-        raise FormError(f"of {terms['points']} test points {max(shared)} are said to have been trained on")
+    weights = [part.ancestry.points for part in (parameters.denoiser, parameters.init) if part]
+    if (shared := max(parameters.points_in_training, *weights)) > parameters.points:
+        raise FormError(f"of {parameters.points} test points {shared} are said to have been trained on")
 
 
-# ----------------------------------------------------------------------------------- terms that follow from others
-
-
+# ----------------------------------------------------------------------------------- fields that follow from others
 def selecting(bound: str, runs: int) -> int:
     """How many of the runs select by default."""
     return max(1, runs // 10) if bound == "cohen" else 0
@@ -300,5 +331,8 @@ def _rounded_up(value: Fraction) -> str:
 
 
 def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:80] + "..."
+    return _short_text(repr(value))
+
+
+def _short_text(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

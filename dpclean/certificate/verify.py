@@ -77,14 +77,14 @@ def verify(certificate: str | os.PathLike[str]) -> Verified:
         kind=made["kind"],
         points=len(made["points"]),
         certified=made["summary"]["certified"],
-        runs=votes.terms["runs"],
+        runs=votes.parameters.runs,
         job=made["job"],
         claims=_check_claims(votes, made["points"]),
         recomputed=RECOMPUTED,
-        issuers_word=statements.issuers_word(votes.terms),
-        issuers_terms=issuers_terms(votes.terms),
+        issuers_word=statements.issuers_word(votes.parameters),
+        issuers_terms=issuers_terms(votes.parameters),
         not_read=tuple(name for name in NOT_READ if (folder / name).exists()),
-        warnings=statements.warnings(votes.terms),
+        warnings=statements.warnings(votes.parameters),
         seconds=round(time.monotonic() - begun, 3),
     )
 
@@ -115,7 +115,7 @@ def _made_again(folder: Path) -> tuple[Votes, dict[str, Any]]:
 
 def _check_claims(votes: Votes, points: Sequence[Mapping[str, Any]]) -> int:
     """Test each different claim by the check, another way than the search that found it; how many there are."""
-    setting = bounds.setting_of(votes.terms)
+    setting = bounds.setting_of(votes.parameters)
     claims = {
         tuple(point[name] for name in ("k_a", "k_b", "certified_radius", "pa_lower", "pb_upper")): point["index"]
         for point in points

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dpclean.certificate.parameters import FORMAT, MOST_RUNS, FormError, check_form
+from dpclean.certificate.parameters import (
+    FORMAT,
+    MOST_RUNS,
+    CertificateParameters,
+    FormError,
+    JobParameters,
+    canonical,
+    check_consistent,
+    from_json,
+)
 from dpclean.errors import ConflictError, InputError
 from dpclean.small_files import check_regular_file
 
@@ -43,13 +52,13 @@ class Votes:
 
     labels: int64 [points], -1 unknown, or None. records: uint8 [runs, 32], or None for votes from elsewhere and for
     exploratory ones. models: uint8 [runs, 32], SHA-256 of each run's model, 0 for a run that failed; None where none
-    were kept. terms: docs/certificates.md, section "Files"; with `cohen` the first terms["selection_runs"] rows select.
+    were kept. The first parameters.selection_runs rows select.
     """
 
     votes: NDArray[np.int32]
     labels: NDArray[np.int64] | None
     records: NDArray[np.uint8] | None
-    terms: dict[str, Any]
+    parameters: CertificateParameters
     models: NDArray[np.uint8] | None = None
 
 
@@ -59,10 +68,10 @@ def record(job: str, run: int, row: NDArray[np.int32], model: bytes = b"") -> by
     return hashlib.sha256(begin + np.ascontiguousarray(row, "<i4").tobytes() + model).digest()
 
 
-def job_id(terms: Mapping[str, Any]) -> str:
-    """Hex SHA-256 of the terms; of `anytime` without the number of runs, which may be raised."""
-    fixed = {name: value for name, value in terms.items() if name != "runs" or terms["bound"] != "anytime"}
-    return hashlib.sha256(canonical(fixed).encode()).hexdigest()
+def job_id(parameters: CertificateParameters) -> str:
+    """Hex SHA-256 of the parameters; of `anytime` without the number of runs, which may be raised."""
+    open_ended = ("runs",) if parameters.bound == "anytime" else ()
+    return hashlib.sha256(canonical(parameters, without=open_ended).encode()).hexdigest()
 
 
 def votes_bytes(votes: Votes) -> bytes:
@@ -74,18 +83,13 @@ def votes_bytes(votes: Votes) -> bytes:
         tensors["records"] = np.ascontiguousarray(votes.records, np.uint8)
     if votes.models is not None:
         tensors["models"] = np.ascontiguousarray(votes.models, np.uint8)
-    return save(tensors, {_METADATA: canonical(votes.terms)})
-
-
-def canonical(terms: Mapping[str, Any]) -> str:
-    """The one spelling of terms as JSON: keys sorted, no spaces, ASCII."""
-    return json.dumps(terms, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return save(tensors, {_METADATA: canonical(votes.parameters)})
 
 
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-def has_terms(path: Path) -> bool:
+def has_parameters(path: Path) -> bool:
     """Whether a votes file is dpclean's own. Raises InputError where it cannot be read."""
     with _opened(path) as file:
         return _METADATA in (file.metadata() or {})
@@ -98,13 +102,13 @@ def read_votes(path: Path) -> Votes:
     rest, ConflictError for another format.
     """
     with _opened(path) as file:
-        terms = _terms(path, (file.metadata() or {}).get(_METADATA))
-        votes, labels = _votes_and_labels(path, file, len(terms["classes"]))
+        parameters = _parameters(path, (file.metadata() or {}).get(_METADATA))
+        votes, labels = _votes_and_labels(path, file, len(parameters.classes))
         by_run = (votes.shape[0], DIGEST_BYTES)
         records, models = (
             _tensor(path, file, name, "U8", by_run) if name in file.keys() else None for name in ("records", "models")
         )
-    read = Votes(votes, labels, records, terms, models)
+    read = Votes(votes, labels, records, parameters, models)
     _check_rows(path, read)
     if votes_bytes(read) != read_bytes(path):
         raise InconsistentError(
@@ -131,24 +135,25 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 def _check_rows(path: Path, votes: Votes) -> None:
     """That there is a row for each run that was announced, and that each is that run's of this job."""
-    terms, runs = votes.terms, votes.votes.shape[0]
-    if votes.votes.shape != (terms["runs"], terms["points"]):
+    parameters, runs = votes.parameters, votes.votes.shape[0]
+    if votes.votes.shape != (parameters.runs, parameters.points):
         raise InconsistentError(
             path,
-            f"it has votes of {runs} runs on {votes.votes.shape[1]} points, its terms announce {terms['runs']} on"
-            f" {terms['points']}",
+            f"it has votes of {runs} runs on {votes.votes.shape[1]} points, its terms announce {parameters.runs} on"
+            f" {parameters.points}",
         )
-    recorded = terms["origin"] == "dpclean" and not terms["exploratory"]
+    recorded = isinstance(parameters, JobParameters) and not parameters.exploratory
+    keeps_models = isinstance(parameters, JobParameters) and parameters.keep_models
     for name, tensor, wanted in (
         ("records", votes.records, recorded),
-        ("models", votes.models, recorded and terms["keep_models"]),
+        ("models", votes.models, recorded and keeps_models),
     ):
         if (tensor is not None) != wanted:
             said = "has no" if wanted else "has"
             raise InconsistentError(path, f"it {said} {name} of its runs, which does not go with its terms")
     if votes.records is None:
         return
-    job, seen = job_id(terms), dict[bytes, int]()
+    job, seen = job_id(parameters), dict[bytes, int]()
     failed = (votes.votes == ABSTAIN).all(axis=1)
     for place, (row, found) in enumerate(zip(votes.votes, votes.records, strict=True)):
         kept, run = found.tobytes(), place + 1
@@ -225,7 +230,7 @@ def _check_range(path: Path, name: str, values: NDArray[Any], classes: int) -> N
         )
 
 
-def _terms(path: Path, text: str | None) -> dict[str, Any]:
+def _parameters(path: Path, text: str | None) -> CertificateParameters:
     if text is None:
         raise InputError(f"{str(path)!r} does not say under which terms its votes were cast", "use certify --votes")
     try:
@@ -239,13 +244,13 @@ def _terms(path: Path, text: str | None) -> dict[str, Any]:
                 f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
                 f"it names {terms.get('tool')!s:.100}: use a dpclean that reads that format, or certify again",
             )
-        check_form(terms)
+        parameters = from_json(terms)
+        check_consistent(parameters)
+        return parameters
     except FormError as error:
         raise InconsistentError(path, str(error)) from error
     except (RecursionError, ValueError) as error:  # in showing what is wrong: nested, or of thousands of digits
         raise InconsistentError(path, "its terms hold what no terms hold") from error
-    assert isinstance(terms, dict)
-    return terms
 
 
 # ------------------------------------------------------------------------------------------------------ counting
@@ -268,7 +273,7 @@ class Tally:
 
 def tally(votes: Votes) -> Tally:
     """The counts of all points, a block of them at a time."""
-    classes, points, selecting = len(votes.terms["classes"]), votes.votes.shape[1], votes.terms["selection_runs"]
+    classes, points, selecting = len(votes.parameters.classes), votes.votes.shape[1], votes.parameters.selection_runs
     winner, k_a, k_b = (np.empty(points, np.int64) for _ in range(3))
     correct, voted = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     span = max(1, (1 << 22) // max(classes, votes.votes.shape[0]))

@@ -8,11 +8,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from dpclean import __version__
 from dpclean.certificate.bounds import shortest
-from dpclean.certificate.certificate import check_terms
-from dpclean.certificate.parameters import FORMAT, MOST_CLASSES, check_form, selecting, unknown_elsewhere
-from dpclean.certificate.votes import Votes, has_terms, read_plain_votes, read_votes
+from dpclean.certificate.certificate import check_parameters
+from dpclean.certificate.parameters import (
+    FORMAT,
+    MOST_CLASSES,
+    ForeignParameters,
+    check_consistent,
+    selecting,
+)
+from dpclean.certificate.votes import Votes, has_parameters, read_plain_votes, read_votes
 from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
 from dpclean.errors import ConflictError, InputError, UsageError
@@ -60,12 +68,12 @@ def certify_votes(
         "selection_runs": selection_runs,
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    if has_terms(path):
+    if has_parameters(path):
         read = _own(path, given, exploratory)
     else:
         read = _foreign(path, given, classes, exploratory)
-    check_terms(read.terms)
-    check_form(read.terms)
+    check_parameters(read.parameters)
+    check_consistent(read.parameters)
     with staging:
         if holds_certificate(staging.out) and not overwrite:
             raise ConflictError(f"{str(staging.out)!r} is there already", "choose another --out, or --overwrite it")
@@ -78,24 +86,25 @@ def certify_votes(
 def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
     """dpclean's own votes bring their terms along."""
     read = read_votes(path)
-    changed = {name: value for name, value in given.items() if read.terms[name] != value}
+    changed = {name: value for name, value in given.items() if getattr(read.parameters, name) != value}
     if fixed := [name for name in ("threat", "runs") if name in changed]:
         raise ConflictError(
-            f"these votes were cast with {fixed[0]} {read.terms[fixed[0]]}, not {changed[fixed[0]]}",
+            f"these votes were cast with {fixed[0]} {getattr(read.parameters, fixed[0])}, not {changed[fixed[0]]}",
             f"leave --{fixed[0]} out",
         )
     if changed and not exploratory:
-        told = ", ".join(f"{name} {read.terms[name]}" for name in changed)
+        told = ", ".join(f"{name} {getattr(read.parameters, name)}" for name in changed)
         raise ConflictError(
             f"these votes were cast under {told}, and what they prove may not be chosen after a look at them",
             "leave the options out, or add --exploratory for a report that proves nothing",
         )
     if not exploratory:
         return read
-    terms = {**read.terms, **changed, "exploratory": True}
+    parameters = structs.replace(read.parameters, **changed, exploratory=True)
     if "selection_runs" not in changed:
-        terms["selection_runs"] = selecting(terms["bound"], terms["runs"])
-    return Votes(read.votes, read.labels, None, terms)
+        selection = selecting(parameters.bound, parameters.runs)
+        parameters = structs.replace(parameters, selection_runs=selection)
+    return Votes(read.votes, read.labels, None, parameters)
 
 
 def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory: bool) -> Votes:
@@ -116,17 +125,13 @@ def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory
         )
     chosen = {"threat": "clean-test", **DEFAULTS, **given}
     chosen.setdefault("selection_runs", selecting(chosen["bound"], runs))
-    terms = {
-        **unknown_elsewhere(),
-        **chosen,
-        "format": FORMAT,
-        "tool": f"dpclean {__version__}",
-        "origin": "external",
-        "runs": runs,
-        "points": points,
-        "classes": [str(number) for number in range(classes)],
-        "point_names": [str(number) for number in range(points)],
-        "point_source": "external",
-        "exploratory": exploratory,
-    }
-    return Votes(table, labels, None, terms)
+    parameters = ForeignParameters(
+        **{**chosen, "runs": runs},
+        format=FORMAT,
+        tool=f"dpclean {__version__}",
+        points=points,
+        classes=[str(number) for number in range(classes)],
+        point_names=[str(number) for number in range(points)],
+        exploratory=exploratory,
+    )
+    return Votes(table, labels, None, parameters)

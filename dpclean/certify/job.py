@@ -12,7 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
-from dpclean.certificate.certificate import check_terms, claimed_points
+from msgspec import structs
+
+from dpclean.certificate.certificate import check_parameters, claimed_points
+from dpclean.certificate.parameters import CertificateParameters, JobParameters, attempt_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, job_id, read_votes, tally
 from dpclean.certify.crew import Crew, check_failed
 from dpclean.certify.method import THREADS, make_method, settled
@@ -21,7 +24,7 @@ from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.store import MODELS, WORK, Store, model_name, read_model
 from dpclean.certify.subject import Subject, find_origin, read_subject
-from dpclean.certify.terms import changes, make_terms, with_found
+from dpclean.certify.terms import changes, make_parameters, with_found
 from dpclean.certify.units import NO_MODEL
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.given import options_of
@@ -93,44 +96,44 @@ class _Job:
 
     def run(self) -> CertifyResult:
         """The result, whether the runs are done now, were begun earlier, or had been finished before."""
-        asked = make_terms(self.subject, self.options)
-        check_terms(asked)
+        asked = make_parameters(self.subject, self.options)
+        check_parameters(asked)
         with ExitStack() as working:
             with self._locked():
                 if self._is_finished(asked):
                     return self._result(already_complete=True)
-                job = self._begun(asked) or self._begin(asked)
+                begun = self._begun(asked) or self._begin(asked)
                 working.enter_context(self._active())
-            terms = {**job["terms"], "runs": asked["runs"]}
-            self._announce(terms)
-            before = len(self.store.units(terms).done())
-            self._work(terms)
+            parameters = structs.replace(begun, runs=asked.runs)
+            self._announce(parameters)
+            before = len(self.store.units(parameters).done())
+            self._work(parameters)
         with self._locked():
             if self.store.begun() is not None:  # else another command of this job has published it meanwhile
-                self._publish(terms)
-        return self._result(runs_done_now=terms["runs"] - before)
+                self._publish(parameters)
+        return self._result(runs_done_now=parameters.runs - before)
 
     # -- what is there already
 
-    def _is_finished(self, asked: dict[str, Any]) -> bool:
+    def _is_finished(self, asked: JobParameters) -> bool:
         """Whether OUT is this job's complete certificate. Refuses an OUT that is something else."""
         if not holds_certificate(self.out) or self.options.overwrite:
             return False
         published = read_votes(self.out / VOTES_NAME)
-        self._refuse_changes("was made", published.terms, asked)
+        self._refuse_changes("was made", published.parameters, asked)
         shutil.rmtree(self.out / WORK, ignore_errors=True)
-        return published.terms["runs"] == asked["runs"] or self._reopen(published, asked)
+        return published.parameters.runs == asked.runs or self._reopen(published, asked)
 
-    def _begun(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+    def _begun(self, asked: JobParameters) -> JobParameters | None:
         """The job that an earlier command began, None where there is none. Refuses changed terms."""
         job = None if self.options.overwrite else self.store.begun()
         if job is None:
             self._check_idle()
             return None
-        self._refuse_changes("was begun", job["terms"], asked)
-        return job
+        self._refuse_changes("was begun", job.parameters, asked)
+        return job.parameters
 
-    def _refuse_changes(self, how: str, begun: dict[str, Any], asked: dict[str, Any]) -> None:
+    def _refuse_changes(self, how: str, begun: CertificateParameters, asked: JobParameters) -> None:
         changed = changes(begun, asked)
         if not changed:
             return
@@ -146,7 +149,7 @@ class _Job:
 
     # -- begin
 
-    def _begin(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _begin(self, asked: JobParameters) -> JobParameters:
         """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
         from dpclean.certify.runner import engine, load_denoiser
 
@@ -159,40 +162,43 @@ class _Job:
         key = draw_key() if seed is None else key_from_seed(seed, "certify")
         write_key(self.staging.key, key)
         found = engine(denoiser, THREADS)
-        terms = with_found(asked, found, commitment(key), attempt)
-        self.store.begin(terms, settled(method, found), self.subject)
-        return {"terms": terms}
+        parameters = with_found(asked, found, commitment(key), attempt)
+        self.store.begin(parameters, settled(method, found), self.subject)
+        return parameters
 
     def _attempts(self) -> int:
         """How many jobs were begun in this place before, as far as anything tells that is left of them."""
         published = 0
         if holds_certificate(self.out):
             try:
-                published = int(read_votes(self.out / VOTES_NAME).terms.get("attempt", 1))
+                published = attempt_of(read_votes(self.out / VOTES_NAME).parameters)
             except (InputError, ConflictError):  # it is to be replaced, whatever it says
                 published = 1
         return max(published, self.store.attempt())
 
-    def _announce(self, terms: dict[str, Any]) -> None:
-        attempt = f", attempt {terms['attempt']} in this place" if terms["attempt"] > 1 else ""
-        self.say(f"job {job_id(terms)}{attempt}: publish this now, and nobody can say that you chose among jobs later")
+    def _announce(self, parameters: JobParameters) -> None:
+        attempt = f", attempt {parameters.attempt} in this place" if parameters.attempt > 1 else ""
+        self.say(
+            f"job {job_id(parameters)}{attempt}: publish this now, and nobody can say that you chose among jobs later"
+        )
 
-    def _reopen(self, published: Votes, asked: dict[str, Any]) -> bool:
+    def _reopen(self, published: Votes, asked: JobParameters) -> bool:
         """Put the runs of a finished `anytime` job back to work, so that more can be added; False.
 
         Fewer runs than published are refused by nobody: what is published stays valid, and stays.
         """
-        if asked["runs"] < published.terms["runs"]:
+        if asked.runs < published.parameters.runs:
             return True
+        assert isinstance(published.parameters, JobParameters)  # else it was refused
         if self.store.begun() is None:
             self.store.folder.mkdir(exist_ok=True)
             self.store.write_data(self.subject)
-            units = self.store.units(published.terms)
+            units = self.store.units(published.parameters)
             units.make_folders()
             for place, row in enumerate(published.votes):
                 units.write(place + 1, row, self._kept_model(published, place))
-            method = settled(make_method(self.subject, self.options, asked), published.terms["engine"])
-            self.store.begin(published.terms, method, self.subject)
+            method = settled(make_method(self.subject, self.options, asked), published.parameters.engine)
+            self.store.begin(published.parameters, method, self.subject)
         return False
 
     def _kept_model(self, published: Votes, place: int) -> bytes | None:
@@ -203,15 +209,15 @@ class _Job:
 
     # -- work
 
-    def _work(self, terms: dict[str, Any]) -> None:
+    def _work(self, parameters: JobParameters) -> None:
         """Do the missing runs, or wait for those that do them. Raises Interrupted after a signal."""
-        units, runs = self.store.units(terms), terms["runs"]
-        tell = _Teller(units, terms, self.progress, self._proved)
+        units, runs = self.store.units(parameters), parameters.runs
+        tell = _Teller(units, parameters, self.progress, self._proved)
         with first_signal() as interrupted:
             while self.store.begun() is not None and units.missing(runs):
                 check_failed(units, runs)
-                devices = self._devices(terms["engine"]["device"], len(units.missing(runs)))
-                threads = terms["engine"]["threads"] or 1
+                devices = self._devices(parameters.engine["device"], len(units.missing(runs)))
+                threads = parameters.engine["threads"] or 1
                 with Crew(self.store.folder, self.staging.key, units, runs, devices, threads) as crew:
                     finished = crew.watch(tell, interrupted.is_set)
                 if interrupted.is_set() and not finished:
@@ -235,22 +241,22 @@ class _Job:
         count = min(torch.cuda.device_count(), self.options.workers or torch.cuda.device_count(), missing)
         return [f"{kind}:{number}" for number in range(count)]
 
-    def _proved(self, terms: dict[str, Any], runs: int) -> str:
+    def _proved(self, parameters: JobParameters, runs: int) -> str:
         """What `anytime` proves after so many runs, in a word."""
-        votes, records, models = self.store.units(terms).table(runs)
-        so_far = Votes(votes, self.subject.points.labels, records, {**terms, "runs": runs}, models)
+        votes, records, models = self.store.units(parameters).table(runs)
+        so_far = Votes(votes, self.subject.points.labels, records, structs.replace(parameters, runs=runs), models)
         claimed = [point for point in claimed_points(so_far, tally(so_far)) if point["class"] != ABSTAIN]
         right = sum(point["class"] == point["label"] for point in claimed)
-        return f"{len(claimed)} of {terms['points']} certified, {right} right"
+        return f"{len(claimed)} of {parameters.points} certified, {right} right"
 
     # -- publish
 
-    def _publish(self, terms: dict[str, Any]) -> None:
-        votes, records, models = self.store.units(terms).table(terms["runs"])
+    def _publish(self, parameters: JobParameters) -> None:
+        votes, records, models = self.store.units(parameters).table(parameters.runs)
         points = self.subject.points
         if models is not None:
-            self.store.keep_models(terms, models)
-        publish(self.staging.partial, Votes(votes, points.labels, records, terms, models), points.pixels)
+            self.store.keep_models(parameters, models)
+        publish(self.staging.partial, Votes(votes, points.labels, records, parameters, models), points.pixels)
         self.staging.commit()
         shutil.rmtree(self.out / WORK)
 
@@ -303,9 +309,9 @@ class _Job:
 class _Teller:
     """Turns what is on the disk into progress, now and then."""
 
-    def __init__(self, units: Any, terms: dict[str, Any], progress: Callable[[Progress], None], live: Any) -> None:
+    def __init__(self, units: Any, parameters: JobParameters, progress: Callable[[Progress], None], live: Any) -> None:
         self.units = units
-        self.terms = terms
+        self.parameters = parameters
         self.progress = progress
         self.live = live
         self.finished = len(units.done())
@@ -318,9 +324,9 @@ class _Teller:
         begun = time.monotonic()
         if not last and begun < self.told:
             return
-        finished, total = max(self.finished, len(self.units.done())), self.terms["runs"]
-        if self.terms["bound"] == "anytime" and begun >= self.said_at + LIVE_SECONDS and (t := self.units.prefix()):
-            self.said, self.said_at = self.live(self.terms, t), time.monotonic()
+        finished, total = max(self.finished, len(self.units.done())), self.parameters.runs
+        if self.parameters.bound == "anytime" and begun >= self.said_at + LIVE_SECONDS and (t := self.units.prefix()):
+            self.said, self.said_at = self.live(self.parameters, t), time.monotonic()
         detail = ", ".join(filter(None, (f"{len(self.units.failed())} failed", self.said)))
         self.progress(Progress(finished, total, "runs", self.pace.seconds_left(finished, total), detail))
         self.finished = finished

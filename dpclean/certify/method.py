@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from dpclean.certificate.parameters import InitialWeights, JobParameters
 from dpclean.certify.options import Options
 from dpclean.certify.subject import Subject, check_ancestry, known_of
 from dpclean.certify.trainer_command import check_class_names, fits_one_shard
@@ -53,7 +54,7 @@ def choose_recipe(subject: Subject, options: Options) -> Recipe:
     return replace(recipe, freeze=options.freeze)
 
 
-def choose_init(subject: Subject, options: Options, recipe: Recipe) -> dict[str, Any] | None:
+def choose_init(subject: Subject, options: Options, recipe: Recipe) -> InitialWeights | None:
     """The weights that each run begins from, for the terms.
 
     Raises InputError where they depend on raw data or were made from images of RAW, as far as that is known.
@@ -67,7 +68,7 @@ def choose_init(subject: Subject, options: Options, recipe: Recipe) -> dict[str,
             "use weights that depend on no raw data",
         )
     check_ancestry(f"the weights {options.init!r}", init.ancestry, subject)
-    return {"source": init.source, "digest": init.digest, "ancestry": known_of(init.ancestry, subject)}
+    return InitialWeights(source=init.source, digest=init.digest, ancestry=known_of(init.ancestry, subject))
 
 
 def made_of(subject: Subject, method: Method) -> Ancestry:
@@ -88,26 +89,26 @@ def image_size(subject: Subject, recipe: Recipe) -> int:
     return recipe.size or int(prepare(subject.train.pixels[:1] + subject.points.pixels[:1], None).shape[1])
 
 
-def make_method(subject: Subject, options: Options, terms: dict[str, Any]) -> Method:
+def make_method(subject: Subject, options: Options, parameters: JobParameters) -> Method:
     """The method of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
     train = subject.train
     if options.trainer is not None:
         check_class_names(subject.classes, folders=not fits_one_shard(train.kind, train.pixels))
     return Method(
-        sigma=terms["sigma"],
+        sigma=parameters.sigma,
         denoiser=_absolute(subject.denoiser.id),
-        denoiser_digests=terms["denoiser"]["digests"],
+        denoiser_digests=parameters.denoiser.digests,
         method=subject.origin.method,
         device=options.device,
         dtype=options.dtype,
         batch_pixels=0 if options.batch_size is None else options.batch_size * 32 * 32,
         threat=options.threat,
-        recipe=terms["recipe"],
-        size=terms["size"],
+        recipe=parameters.recipe,
+        size=parameters.size,
         init=None if options.init is None else _absolute(options.init),
-        init_digest=terms["init"]["digest"] if terms["init"] else None,
+        init_digest=parameters.init.digest if parameters.init else None,
         trainer=options.trainer,
-        trainer_files=terms["trainer_files"],
+        trainer_files=parameters.trainer_files,
         run_timeout=options.run_timeout,
         kind=train.kind,
         keep_models=options.keep_models,

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 from safetensors.torch import load
 
 from dpclean.certificate.certificate import CERTIFICATE_NAME, build
+from dpclean.certificate.parameters import JobParameters
 from dpclean.certificate.verify import folder_of, verify
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
 from dpclean.certify.method import recipe_of
@@ -37,33 +39,33 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
         raise InputError(f"{str(folder)!r} is not there", f"give a folder with {CERTIFICATE_NAME} in it")
     verify(folder)
     kept = read_votes(folder / VOTES_NAME)
-    terms = kept.terms
-    if kept.models is None:
+    parameters = kept.parameters
+    if kept.models is None or not isinstance(parameters, JobParameters) or parameters.size is None:
         raise InputError(f"{str(folder)!r} has no models", "certify again with --keep-models")
-    if terms["threat"] != "clean-test":
+    if parameters.threat != "clean-test":
         raise InputError(
             "these models vote on noised images, and the noise of a new image could be drawn once only",
             "certify with --threat clean-test to classify new images",
         )
     found = read_images(images, workers=workers)
     trainer = Trainer(
-        recipe_of(terms["recipe"]), len(terms["classes"]), size=terms["size"], device=choose_device(device)
+        recipe_of(parameters.recipe), len(parameters.classes), size=parameters.size, device=choose_device(device)
     )
-    prepared = prepare(found.pixels, terms["size"])
-    votes = np.full((terms["runs"], len(found)), ABSTAIN, np.int32)
+    prepared = prepare(found.pixels, parameters.size)
+    votes = np.full((parameters.runs, len(found)), ABSTAIN, np.int32)
     for place, digest in enumerate(row.tobytes() for row in kept.models):
         if digest != NO_MODEL:
             model = read_model(folder / MODELS / model_name(place + 1), digest)
             votes[place] = _votes(trainer, model, prepared)
-    points = {"points": len(found), "point_names": found.names, "family": "point"}
-    made = build(Votes(votes, None, None, {**terms, **points}), "")
+    made_of = structs.replace(parameters, points=len(found), point_names=found.names, family="point")
+    made = build(Votes(votes, None, None, made_of), "")
     return [
         VotedImage(
             name=point["name"],
-            predicted=None if point["class"] < 0 else terms["classes"][point["class"]],
+            predicted=None if point["class"] < 0 else parameters.classes[point["class"]],
             certified_radius=point["certified_radius"],
             votes=point["k_a"],
-            runs=terms["runs"],
+            runs=parameters.runs,
         )
         for point in made["points"]
     ]

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.certificate import assumptions as statements
-from dpclean.certificate.certificate import CERTIFICATE_NAME, TSV_NAME, build, dump, read, tsv
+from dpclean.certificate.certificate import CERTIFICATE_NAME, TSV_NAME, build, dump, parameters_in, read, tsv
 from dpclean.certificate.curve import curve_png, curve_svg
 from dpclean.certificate.page import Example, report_html
+from dpclean.certificate.parameters import JobParameters
 from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.certify.results import CertifyResult
 from dpclean.errors import ConflictError
@@ -67,14 +68,14 @@ def read_result(
 ) -> CertifyResult:
     """What a published certificate says, in a few numbers."""
     certificate = read(out / CERTIFICATE_NAME)
-    summary, terms, points = certificate["summary"], certificate["terms"], certificate["points"]
+    summary, parameters, points = certificate["summary"], parameters_in(certificate), certificate["points"]
     labelled = [p for p in points if p["label"] is not None]
     return CertifyResult(
         out=str(out),
         kind=certificate["kind"],
         job=certificate["job"],
-        attempt=terms.get("attempt"),
-        runs=terms["runs"],
+        attempt=parameters.attempt if isinstance(parameters, JobParameters) else None,
+        runs=parameters.runs,
         runs_done_now=runs_done_now,
         failed=summary["failed_runs"],
         points=summary["points"],
@@ -87,5 +88,5 @@ def read_result(
         ceiling=summary["ceiling"],
         already_complete=already_complete,
         seconds=round(seconds, 3),
-        warnings=statements.warnings(terms),
+        warnings=statements.warnings(parameters),
     )

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dpclean.build import build
+from dpclean.certificate.parameters import JobParameters
 from dpclean.certify.data import Data
 from dpclean.certify.method import Method, recipe_of
 from dpclean.certify.trainer_command import CommandTrainer
@@ -128,24 +129,24 @@ def load_denoiser(method: Method) -> Denoiser:
     )
 
 
-def check_method(method: Method, terms: dict[str, Any]) -> None:
+def check_method(method: Method, parameters: JobParameters) -> None:
     """Raises ConflictError where a run would be done in another way than the terms of its job say."""
-    init, engine = terms["init"] or {}, terms["engine"]
+    init, engine = parameters.init, parameters.engine
     said = {
-        "sigma": terms["sigma"],
-        "denoiser_digests": terms["denoiser"]["digests"],
-        "method": terms["denoiser"]["method"],
+        "sigma": parameters.sigma,
+        "denoiser_digests": parameters.denoiser.digests,
+        "method": parameters.denoiser.method,
         "dtype": engine["dtype"],
         "batch_pixels": engine["batch_pixels"],
-        "threat": terms["threat"],
-        "recipe": terms["recipe"],
-        "size": terms["size"],
-        "init_digest": init.get("digest"),
-        "trainer": terms["trainer"],
-        "trainer_files": terms["trainer_files"],
-        "run_timeout": terms["run_timeout"],
-        "kind": terms["raw"]["kind"],
-        "keep_models": terms["keep_models"],
+        "threat": parameters.threat,
+        "recipe": parameters.recipe,
+        "size": parameters.size,
+        "init_digest": init.digest if init else None,
+        "trainer": parameters.trainer,
+        "trainer_files": parameters.trainer_files,
+        "run_timeout": parameters.run_timeout,
+        "kind": parameters.raw.kind,
+        "keep_models": parameters.keep_models,
     }
     for name, wanted in said.items():
         found = getattr(method, name)

@@ -11,12 +11,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.parameters import FormError, check_form
+from dpclean.certificate.parameters import FormError, JobParameters, as_json, check_consistent, from_json
 from dpclean.certificate.votes import job_id
 from dpclean.certify.data import Data, read_data, write_data
 from dpclean.certify.method import Method, made_of
@@ -55,6 +54,14 @@ def read_model(path: Path, digest: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
+class BegunJob:
+    """The parameters of a job that was begun, and how its runs are done."""
+
+    parameters: JobParameters
+    method: Method
+
+
+@dataclass(frozen=True)
 class Store:
     """One job's folder: the partial folder beside OUT."""
 
@@ -68,31 +75,36 @@ class Store:
     def models(self) -> Path:
         return self.folder / MODELS
 
-    def begun(self) -> dict[str, Any] | None:
+    def begun(self) -> BegunJob | None:
         """What job.json holds; None before the job was begun. Raises InputError where it is damaged."""
         path = self.work / JOB
         try:
             job = json.loads(path.read_bytes())
-            check_form(job["terms"])
-            Method(**job["method"])
+            parameters, method = from_json(job["terms"]), Method(**job["method"])
+            check_consistent(parameters)
         except FileNotFoundError:
             return None
         except (FormError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{str(path)!r} is damaged: {error}", _DAMAGED) from error
-        assert isinstance(job, dict)
-        return job
+        if not isinstance(parameters, JobParameters):
+            raise InputError(f"{str(path)!r} is damaged: it is of no job", _DAMAGED)
+        return BegunJob(parameters, method)
 
-    def begin(self, terms: dict[str, Any], method: Method, subject: Subject) -> None:
+    def begin(self, parameters: JobParameters, method: Method, subject: Subject) -> None:
         """Write job.json: from here on the job is begun."""
-        self.units(terms).make_folders()
+        self.units(parameters).make_folders()
         if method.keep_models:
             self.models.mkdir(exist_ok=True)
             write_durably(self.models / ANCESTRY_NAME, made_of(subject, method).dump())
-        write_durably(self.work / JOB, json.dumps({"terms": terms, "method": asdict(method)}).encode() + b"\n")
+        write_durably(
+            self.work / JOB, json.dumps({"terms": as_json(parameters), "method": asdict(method)}).encode() + b"\n"
+        )
 
-    def units(self, terms: dict[str, Any], worker: str = "") -> Units:
+    def units(self, parameters: JobParameters, worker: str = "") -> Units:
         """The runs of the job; worker: the name under which this process claims them."""
-        return Units(self.work, job_id(terms), terms["points"], keep_models=terms["keep_models"], worker=worker)
+        return Units(
+            self.work, job_id(parameters), parameters.points, keep_models=parameters.keep_models, worker=worker
+        )
 
     def attempt(self) -> int:
         """Which attempt the job that is begun here is: 0 without one, at least 1 where its record cannot be read."""
@@ -100,12 +112,12 @@ class Store:
             job = self.begun()
         except (InputError, OSError):
             return 1
-        return 0 if job is None else int(job["terms"]["attempt"])
+        return 0 if job is None else job.parameters.attempt
 
-    def keep_models(self, terms: dict[str, Any], models: NDArray[np.uint8]) -> None:
+    def keep_models(self, parameters: JobParameters, models: NDArray[np.uint8]) -> None:
         """Put the models of the votes that count where they are handed over: models/0000001.safetensors and so on."""
         self.models.mkdir(exist_ok=True)
-        units = self.units(terms)
+        units = self.units(parameters)
         for run, row in enumerate(models, 1):
             target, digest = self.models / model_name(run), row.tobytes()
             if digest == NO_MODEL or target.exists():
@@ -116,10 +128,10 @@ class Store:
                 raise InputError(f"the model of run {run} is gone", "start again with --overwrite") from error
 
     def write_data(self, subject: Subject) -> None:
-        """Put D and the points where workers find them; each of them checks terms["inputs_digest"]."""
+        """Put D and the points where workers find them; each of them checks parameters.inputs_digest."""
         self.work.mkdir(parents=True, exist_ok=True)
         write_data(self.work / DATA, Data.of(subject.train, subject.points))
 
-    def read_data(self, terms: dict[str, Any]) -> Data:
+    def read_data(self, parameters: JobParameters) -> Data:
         """What write_data wrote. Raises InputError where it is not what the job was begun with."""
-        return read_data(self.work / DATA, terms["inputs_digest"])
+        return read_data(self.work / DATA, parameters.inputs_digest)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from dpclean.certificate.parameters import RecordedAncestry
 from dpclean.certify.options import Options
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.names import to_bytes, to_text
@@ -271,15 +271,10 @@ def check_ancestry(what: str, theirs: Ancestry, subject: Subject) -> None:
         )
 
 
-def known_of(ancestry: Ancestry, subject: Subject) -> dict[str, Any]:
-    """What is recorded of where weights come from, for the terms; points: how many of the test points went in."""
-    return {
-        "images": len(ancestry.images),
-        "gaps": sorted(ancestry.gaps),
-        "points": ancestry.shared_images(subject.point_images),
-    }
-
-
-def described(images: Images) -> dict[str, Any]:
-    """Counts of a data set for the job's terms."""
-    return {"images": len(images), "listed": images.listed, "quarantined": images.quarantined}
+def known_of(ancestry: Ancestry, subject: Subject) -> RecordedAncestry:
+    """What is recorded of where weights come from; points: how many of the test points went in."""
+    return RecordedAncestry(
+        images=len(ancestry.images),
+        gaps=sorted(ancestry.gaps),
+        points=ancestry.shared_images(subject.point_images),
+    )

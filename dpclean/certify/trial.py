@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
-from dpclean.certificate.certificate import ceiling, check_terms
+from dpclean.certificate.certificate import ceiling, check_parameters
 from dpclean.certify.data import Data
 from dpclean.certify.method import THREADS, make_method
 from dpclean.certify.options import Given, Options
 from dpclean.certify.results import Trial
 from dpclean.certify.subject import find_origin, read_subject
-from dpclean.certify.terms import make_terms
+from dpclean.certify.terms import make_parameters
 from dpclean.given import options_of
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
@@ -38,9 +38,9 @@ def trial(
     if say is not None and origin.taken:
         say(origin.taken)
     subject = read_subject(origin, asked)
-    terms = make_terms(subject, asked)
-    check_terms(terms)
-    method = make_method(subject, asked, terms)
+    parameters = make_parameters(subject, asked)
+    check_parameters(parameters)
+    method = make_method(subject, asked, parameters)
     train, points = subject.train, subject.points
     data = Data.of(train, points)
     threads = torch.get_num_threads()
@@ -60,11 +60,11 @@ def trial(
         images=len(train),
         points=len(points),
         classes=len(subject.classes),
-        sigma=terms["sigma"],
+        sigma=parameters.sigma,
         runs=asked.runs,
         workers=workers,
         seconds_by_part={name: round(seconds, 3) for name, seconds in runner.seconds.items()},
         seconds=round(sum(runner.seconds.values()) * asked.runs / workers, 1),
         bytes=asked.runs * (4 * len(points) + 100) + sum(image.size for image in [*train.pixels, *points.pixels]),
-        ceiling=ceiling(terms),
+        ceiling=ceiling(parameters),
     )

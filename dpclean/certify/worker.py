@@ -11,15 +11,16 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dpclean.errors import ConflictError, Diverged, DpcleanError, SetupError
 from dpclean.jobs.lifeline import die_with
 
 if TYPE_CHECKING:
     from dpclean.certify.runner import Runner
-    from dpclean.certify.store import Store
+    from dpclean.certify.store import BegunJob, Store
     from dpclean.certify.units import Units
 
 
@@ -50,29 +51,28 @@ def serve(folder: Path, key_path: Path, device: str, runs: int, name: str) -> No
     if job is None:  # another command has published the job meanwhile
         return
     runner = open_runner(store, job, read_key(key_path), device)
-    units = store.units(job["terms"], name)
+    units = store.units(job.parameters, name)
     work(units, runner, units.missing(runs), stop=_asked_to_stop)
 
 
-def open_runner(store: Store, job: dict[str, Any], key: bytes, device: str) -> Runner:
+def open_runner(store: Store, job: BegunJob, key: bytes, device: str) -> Runner:
     """What does the job's runs in this process. Raises ConflictError where they would not be runs of the same kind."""
     import torch
 
-    from dpclean.certify.method import Method
     from dpclean.certify.runner import Runner, check_method, engine
     from dpclean.certify.store import WORK
     from dpclean.noise.keys import commitment
 
-    terms = job["terms"]
-    if commitment(key) != terms["key_commitment"]:
+    parameters = job.parameters
+    if commitment(key) != parameters.key_commitment:
         raise ConflictError("the key file is of another job", "put the right key back, or start with --overwrite")
-    if terms["engine"]["threads"] is not None:
-        torch.set_num_threads(terms["engine"]["threads"])
-    method = Method(**{**job["method"], "device": device})
-    check_method(method, terms)
-    data = store.read_data(terms)
-    runner = Runner(method, data, terms["classes"], key, store.folder / WORK / "scratch")
-    found, begun = engine(runner.denoiser, torch.get_num_threads()), terms["engine"]
+    if parameters.engine["threads"] is not None:
+        torch.set_num_threads(parameters.engine["threads"])
+    method = replace(job.method, device=device)
+    check_method(method, parameters)
+    data = store.read_data(parameters)
+    runner = Runner(method, data, parameters.classes, key, store.folder / WORK / "scratch")
+    found, begun = engine(runner.denoiser, torch.get_num_threads()), parameters.engine
     if differing := [name for name in begun if begun[name] != found[name]]:
         told = ", ".join(f"{name} {begun[name]} there, {found[name]} here" for name in differing)
         raise ConflictError(

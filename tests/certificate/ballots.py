@@ -12,7 +12,14 @@ from numpy.typing import ArrayLike
 
 from dpclean import __version__
 from dpclean.certificate.certificate import build, dump, tsv
-from dpclean.certificate.parameters import FORMAT, noise_distances, selecting, unknown_elsewhere
+from dpclean.certificate.parameters import (
+    FORMAT,
+    CertificateParameters,
+    JobParameters,
+    from_json,
+    noise_distances,
+    selecting,
+)
 from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
 from dpclean.noise.keys import commitment, key_from_seed
 
@@ -61,11 +68,30 @@ OWN: dict[str, Any] = {
 }
 
 
+INIT = {"source": "weights", "digest": "ee" * 32, "ancestry": {"images": 0, "gaps": ["not recorded"], "points": 0}}
+ELSEWHERE: dict[str, Any] = {
+    **dict.fromkeys(
+        ("values", "tau1", "seed", "points_digest", "raw", "key_commitment", "order", "denoiser", "recipe", "trainer")
+    ),
+    **dict.fromkeys(("decode", "engine")),
+    "point_source": "external",
+    "tau": "0",
+}
+
+
+def parameters(runs: int, points: int, **changed: Any) -> CertificateParameters:
+    """The parameters of a job, or of votes from elsewhere: as `terms`, from which they are read."""
+    return from_json(terms(runs, points, **changed))
+
+
 def terms(runs: int, points: int, **changed: Any) -> dict[str, Any]:
-    """The terms of a job, or of votes from elsewhere; what follows from others follows unless it is given."""
+    """The same as JSON; what follows from others follows unless it is given."""
     external = changed.get("origin") == "external"
     bound = changed.get("bound", "multiclass")
     names = [f"{number}" if external else f"{number:03d}.png" for number in range(points)]
+    for part, whole in {"denoiser": OWN["denoiser"], "init": INIT, "raw": OWN["raw"]}.items():
+        if changed.get(part) is not None:
+            changed[part] = {**whole, **changed[part]}
     made = {
         "format": FORMAT,
         "tool": f"dpclean {__version__}",
@@ -81,7 +107,7 @@ def terms(runs: int, points: int, **changed: Any) -> dict[str, Any]:
         "threat": "clean-test",
         "point_names": names,
         "exploratory": False,
-        **({**unknown_elsewhere(), "point_source": "external", "tau": "0"} if external else OWN),
+        **(ELSEWHERE if external else OWN),
         **changed,
     }
     if not external:
@@ -96,13 +122,14 @@ def terms(runs: int, points: int, **changed: Any) -> dict[str, Any]:
 def ballot(table: ArrayLike, labels: ArrayLike | None = None, **changed: Any) -> Votes:
     """Votes, with their records where they are dpclean's own; table is [runs, points]."""
     votes = np.asarray(table, np.int32)
-    kept = Votes(votes, None if labels is None else np.asarray(labels, np.int64), None, terms(*votes.shape, **changed))
-    return kept if kept.terms["origin"] == "external" else recorded(kept)
+    known = None if labels is None else np.asarray(labels, np.int64)
+    kept = Votes(votes, known, None, parameters(*votes.shape, **changed))
+    return recorded(kept) if isinstance(kept.parameters, JobParameters) else kept
 
 
 def recorded(votes: Votes) -> Votes:
     """The same with records that fit, as whoever holds the file can make them."""
-    job = job_id(votes.terms)
+    job = job_id(votes.parameters)
     models = [b""] * len(votes.votes) if votes.models is None else [row.tobytes() for row in votes.models]
     rows = zip(votes.votes, models, strict=True)
     records = [np.frombuffer(record(job, run, row, model), np.uint8) for run, (row, model) in enumerate(rows, 1)]

@@ -9,18 +9,7 @@ from numpy.typing import NDArray
 
 from dpclean.certificate.certificate import build
 from dpclean.certificate.votes import Votes
-
-NOT_KNOWN = ("tau1", "seed", "points_digest", "raw", "key_commitment", "order", "denoiser", "recipe", "trainer")
-OWN: dict[str, Any] = {
-    "origin": "dpclean",
-    "values": 1843200,
-    "points_digest": "ab" * 32,
-    "raw": {"pixel_digest": "cd" * 32, "images": 600, "listed": 603, "quarantined": {"truncated": 3}},
-    "key_commitment": "ef" * 32,
-    "order": ["digest of the data fixed", "key drawn"],
-    "denoiser": {"id": "natural", "digests": {"weights": "12" * 32}},
-    "recipe": {"name": "small", "epochs": 10},
-}
+from tests.certificate.ballots import parameters
 
 
 def draw(runs: int, points: int, classes: int, seed: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -40,29 +29,8 @@ def certificate(
     """What `certify` makes of votes of its own; changes are terms."""
     runs, points = votes.shape
     names = [f"class-{number}" for number in range(classes)] if isinstance(classes, int) else classes
-    terms = {
-        **dict.fromkeys(NOT_KNOWN),
-        **OWN,
-        "format": 1,
-        "tool": "dpclean 0.1.0",
-        "runs": runs,
-        "selection_runs": 0,
-        "points": points,
-        "classes": names,
-        "sigma": "0.25",
-        "alpha": "0.001",
-        "bound": "multiclass",
-        "family": "point",
-        "threat": "clean-test",
-        "tau": "0",
-        "point_names": [f"test/{number:05d}.png" for number in range(points)],
-        "point_source": "test",
-        "decode": None,
-        "engine": None,
-        "exploratory": False,
-        **changes,
-    }
-    return build(Votes(votes, labels, None, terms), "77" * 32)
+    changes = {"point_names": [f"test/{number:05d}.png" for number in range(points)], "tau": "0", **changes}
+    return build(Votes(votes, labels, None, parameters(runs, points, classes=names, **changes)), "77" * 32)
 
 
 def drawn(runs: int = 200, points: int = 60, classes: int | list[str] = 5, **changes: Any) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from dpclean.certificate import bounds
 from dpclean.certificate.bounds import exact_decimal, setting_of, shortest
 from dpclean.certificate.certificate import (
     build,
     ceiling,
-    check_terms,
+    check_parameters,
     claim_of,
     dump,
     least_runs,
@@ -29,7 +30,7 @@ from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
 from dpclean.certificate.parameters import FORMAT
 from dpclean.certificate.votes import Votes
 from dpclean.errors import ConflictError, InputError, UsageError
-from tests.certificate.ballots import ballot, counted, terms
+from tests.certificate.ballots import ballot, counted, parameters
 
 Json = dict[str, Any]
 
@@ -88,7 +89,7 @@ def test_the_family_all_divides_alpha_by_all_points() -> None:
 
 def test_sigma_is_never_larger_than_the_noise_that_is_drawn() -> None:
     # the double nearest to 0.3 is smaller than 0.3, the one nearest to 0.1 is larger
-    larger, smaller = (setting_of(terms(1000, 1, sigma=sigma)).sigma for sigma in ("0.1", "0.3"))
+    larger, smaller = (setting_of(parameters(1000, 1, sigma=sigma)).sigma for sigma in ("0.1", "0.3"))
     assert larger == Fraction("0.1") < Fraction(0.1)
     assert smaller == Fraction(0.3) < Fraction("0.3")
 
@@ -197,11 +198,15 @@ def test_the_sentences_say_what_each_claim_means() -> None:
 
 
 def made_of(images: int, *gaps: str, points: int = 0) -> dict[str, Any]:
-    return {"id": "x", "ancestry": {"images": images, "gaps": list(gaps), "points": points}}
+    return {"id": "x", **of_them(images, *gaps, points=points)}
+
+
+def of_them(images: int, *gaps: str, points: int = 0) -> dict[str, Any]:
+    return {"ancestry": {"images": images, "gaps": list(gaps), "points": points}}
 
 
 def test_the_sentences_name_what_the_claims_rest_on() -> None:
-    assert "ChaCha20" in said() and f"tau = {terms(100, 1)['tau']} " in said()
+    assert "ChaCha20" in said() and f"tau = {parameters(100, 1).tau} " in said()
     assert "secret" in said() and "seed" not in said()
     assert "seed 7" in said(seed=7) and "trying several voids" in said(seed=7)
     assert "None of the 15,199 images that are recorded to have gone into the denoiser is among these; copies" in said()
@@ -209,8 +214,8 @@ def test_the_sentences_name_what_the_claims_rest_on() -> None:
     assert "None of this could be checked: what went into the denoiser is not known, because a." in said(
         denoiser=made_of(0, "a")
     )
-    assert "recorded to have gone into them" in said(init=made_of(5))
-    assert "7 of the test points went into the denoiser" in said(init=made_of(5, points=7))
+    assert "recorded to have gone into them" in said(init=of_them(5))
+    assert "7 of the test points went into the denoiser" in said(init=of_them(5, points=7))
     assert "python x.py" in said(trainer="python x.py") and "keeps nothing from run to run" in said(trainer="x")
     assert "is the same program throughout" in said(trainer="x") and "same program" not in said()
     assert "the word of whoever issued this" in said()
@@ -299,24 +304,24 @@ def test_the_ceilings_of_the_documentation(runs: int) -> None:
 
 def test_no_point_is_above_the_ceiling() -> None:
     made = certificate(counted({0: 100}, {0: 99}))
-    assert made["points"][0]["certified_radius"] == made["summary"]["ceiling"] == ceiling(terms(100, 2))
+    assert made["points"][0]["certified_radius"] == made["summary"]["ceiling"] == ceiling(parameters(100, 2))
     assert made["summary"]["largest_radius"] == made["summary"]["ceiling"]
 
 
 @pytest.mark.parametrize(("bound", "least"), [("cohen", 12), ("union", 11), ("anytime", 12), ("multiclass", 16)])
 def test_the_least_number_of_runs_that_can_claim_anything(bound: str, least: int) -> None:
     assert least_runs(bound, Fraction("0.001")) == least
-    check_terms(terms(least, 1, bound=bound, tau="0"))
+    check_parameters(parameters(least, 1, bound=bound, tau="0"))
     for too_few in (least - 1, 5, 1):
         with pytest.raises(UsageError) as refusal:
-            check_terms(terms(too_few, 1, bound=bound, tau="0", selection_runs=1 if bound == "cohen" else 0))
+            check_parameters(parameters(too_few, 1, bound=bound, tau="0", selection_runs=1 if bound == "cohen" else 0))
         assert f"at least {least} runs" in refusal.value.remedy or too_few == 1  # one run of `cohen` selects nothing
 
 
 def test_the_family_all_needs_more_runs() -> None:
     assert least_runs("union", Fraction("0.001") / 10**4) == 25
     with pytest.raises(UsageError, match="all 10000 points") as refusal:
-        check_terms(terms(24, 10**4, bound="union", family="all", tau="0"))
+        check_parameters(parameters(24, 10**4, bound="union", family="all", tau="0"))
     assert "25" in refusal.value.remedy
 
 
@@ -324,7 +329,7 @@ def test_a_large_tau_can_make_every_number_of_runs_too_few() -> None:
     assert least_runs("union", Fraction("0.001"), tau=Fraction("0.24")) is not None
     assert least_runs("cohen", Fraction(1, 1000), sigma=Fraction(1, 10**9)) is None
     with pytest.raises(UsageError, match="below 0.25"):
-        check_terms(terms(10**6, 1, tau="0.25"))
+        check_parameters(parameters(10**6, 1, tau="0.25"))
 
 
 REFUSED: list[tuple[Json, str]] = [
@@ -342,9 +347,9 @@ REFUSED: list[tuple[Json, str]] = [
 
 @pytest.mark.parametrize(("change", "words"), REFUSED, ids=lambda value: str(value))
 def test_terms_that_prove_nothing_are_refused(change: Json, words: str) -> None:
-    check_terms(terms(100, 1))
+    check_parameters(parameters(100, 1))
     with pytest.raises(UsageError) as refusal:
-        check_terms({**terms(100, 1), **change})
+        check_parameters(structs.replace(parameters(100, 1), **change))
     assert words in refusal.value.message + refusal.value.remedy and refusal.value.exit == 2
 
 
@@ -361,7 +366,7 @@ def test_a_radius_that_covers_no_grey_level_is_no_certificate() -> None:
 
 def test_a_sigma_at_which_nothing_can_be_covered_is_refused() -> None:
     with pytest.raises(UsageError, match="1000 runs cannot certify anything"):
-        check_terms(terms(1000, 3, sigma="0.001"))
+        check_parameters(parameters(1000, 3, sigma="0.001"))
 
 
 def test_a_decimal_is_the_number_it_spells() -> None:

@@ -278,7 +278,7 @@ def test_the_accuracy_certificate_of_the_documentation(runs: int, mu_lower: floa
     table[:, 0] = 1  # seven of eight points right in every run
     votes = ballot(table, [0] * 8, tau="0")
     assert votes.labels is not None
-    found = accuracy_certificate(votes.terms, votes.labels, tally(votes))
+    found = accuracy_certificate(votes.parameters, votes.labels, tally(votes))
     assert found["mean"] == "0.875000" and abs(float(found["mu_lower"]) - mu_lower) <= 0.0005
     curve = {row["distance_over_sigma"]: float(row["accuracy"]) for row in found["curve"]}
     for multiple, expected in zip(("0.25", "0.50", "1.00"), at, strict=True):

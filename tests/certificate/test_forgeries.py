@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from dpclean.certificate.parameters import issuers_terms
+from dpclean.certificate.parameters import from_json, issuers_terms
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "forge_certificates.py"
 
@@ -34,7 +34,9 @@ def test_no_forgery_is_accepted_and_none_crashes(program: ModuleType, tmp_path: 
 
 
 def test_terms_that_follow_from_others_are_nobodys_word(program: ModuleType) -> None:
-    own, elsewhere = (set(issuers_terms(terms)) for terms in (program.own_terms(), program.elsewhere_terms()))
+    own, elsewhere = (
+        set(issuers_terms(from_json(terms))) for terms in (program.own_terms(), program.elsewhere_terms())
+    )
     assert set(program.own_terms()) - own == {
         "format", "order", "points", "run_timeout", "runs", "selection_runs", "tau", "tau1",
         "trainer_files",
@@ -43,4 +45,4 @@ def test_terms_that_follow_from_others_are_nobodys_word(program: ModuleType) -> 
         "alpha", "bound", "exploratory", "family", "origin", "point_source", "selection_runs", "sigma", "tau", "threat",
         "tool",
     }  # fmt: skip
-    assert "key_commitment" not in issuers_terms({**program.own_terms(), "seed": 7})
+    assert "key_commitment" not in issuers_terms(from_json({**program.own_terms(), "seed": 7}))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from dpclean.certificate.certificate import build, dump, tsv
 from dpclean.certificate.interval_arithmetic import BOUNDS
@@ -110,7 +111,7 @@ def test_an_edited_vote_with_its_record_made_anew_is_found_by_the_recount(folder
     votes = read_votes(folder / "votes.safetensors")
     assert votes.records is not None
     votes.votes[41, 1] = 0
-    votes.records[41] = np.frombuffer(record(job_id(votes.terms), 42, votes.votes[41]), np.uint8)
+    votes.records[41] = np.frombuffer(record(job_id(votes.parameters), 42, votes.votes[41]), np.uint8)
     with_votes(folder, votes)
     assert difference(folder).startswith("point 1 ('001.png'): k_a is 90, recomputed it is 89")
 
@@ -135,7 +136,7 @@ def test_runs_that_changed_places_are_found(folder: Path) -> None:
     votes = read_votes(folder / "votes.safetensors")
     assert votes.records is not None
     order = [1, 0, *range(2, 100)]
-    with_votes(folder, Votes(votes.votes[order], votes.labels, votes.records[order], votes.terms))
+    with_votes(folder, Votes(votes.votes[order], votes.labels, votes.records[order], votes.parameters))
     assert "run 1: its votes were edited" in difference(folder)
 
 
@@ -153,20 +154,20 @@ def test_a_missing_or_additional_run_is_refused(folder: Path, kept: int) -> None
     votes = read_votes(folder / "votes.safetensors")
     assert votes.records is not None
     rows = np.arange(kept) % 100
-    with_votes(folder, Votes(votes.votes[rows], votes.labels, votes.records[rows], votes.terms))
+    with_votes(folder, Votes(votes.votes[rows], votes.labels, votes.records[rows], votes.parameters))
     assert "announce 100" in difference(folder)
 
 
 def test_runs_without_their_records_are_found(folder: Path) -> None:
     votes = read_votes(folder / "votes.safetensors")
-    with_votes(folder, Votes(votes.votes, votes.labels, None, votes.terms))
+    with_votes(folder, Votes(votes.votes, votes.labels, None, votes.parameters))
     assert "no records" in difference(folder)
 
 
 def test_terms_cannot_be_changed_after_the_runs_in_both_files(folder: Path) -> None:
     # all else made to fit: alpha 0.01 would give larger radii from the same votes
     votes = read_votes(folder / "votes.safetensors")
-    looser = Votes(votes.votes, votes.labels, votes.records, {**votes.terms, "alpha": "0.01"})
+    looser = Votes(votes.votes, votes.labels, votes.records, structs.replace(votes.parameters, alpha="0.01"))
     data = votes_bytes(looser)
     certificate = build(looser, hashlib.sha256(data).hexdigest())
     (folder / "votes.safetensors").write_bytes(data)
@@ -177,7 +178,7 @@ def test_terms_cannot_be_changed_after_the_runs_in_both_files(folder: Path) -> N
 
 def test_other_labels_are_found(folder: Path) -> None:
     votes = read_votes(folder / "votes.safetensors")
-    with_votes(folder, Votes(votes.votes, np.array([0, 1, 2, -1, 2]), votes.records, votes.terms))
+    with_votes(folder, Votes(votes.votes, np.array([0, 1, 2, -1, 2]), votes.records, votes.parameters))
     assert difference(folder).startswith("point 2 ('002.png'): label is 0")
 
 
@@ -390,7 +391,7 @@ def test_the_command_leaves_with_6_and_the_first_difference(folder: Path, capsys
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "difference"
 
 
-BLOCKED = ("torch", "torchvision", "scipy", "msgspec", "diffusers", "PIL", "huggingface_hub")
+BLOCKED = ("torch", "torchvision", "scipy", "diffusers", "PIL", "huggingface_hub")
 
 
 def test_verify_needs_none_of_the_heavy_packages(folder: Path) -> None:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from safetensors.numpy import save
 
+from dpclean.certificate.parameters import as_json, from_json
 from dpclean.certificate.votes import (
     InconsistentError,
     Votes,
-    has_terms,
+    has_parameters,
     job_id,
     read_plain_votes,
     read_votes,
@@ -26,7 +28,7 @@ from dpclean.certificate.votes import (
     votes_bytes,
 )
 from dpclean.errors import ConflictError, InputError
-from tests.certificate.ballots import ballot, counted, recorded, terms
+from tests.certificate.ballots import ballot, counted, parameters, recorded, terms
 
 TABLE = np.array([[0, 1, -1], [2, 1, 0]], np.int32)
 
@@ -41,7 +43,7 @@ def test_votes_come_back_as_they_were_written(tmp_path: Path) -> None:
     votes = ballot(TABLE, labels=[0, -1, 2], point_names=["a\tb", "\udc80", "ß"])
     path = written(tmp_path, votes_bytes(votes))
     back = read_votes(path)
-    assert (back.votes == TABLE).all() and back.terms == votes.terms and has_terms(path)
+    assert (back.votes == TABLE).all() and back.parameters == votes.parameters and has_parameters(path)
     assert back.labels is not None and back.labels.tolist() == [0, -1, 2]
     assert back.records is not None and votes.records is not None and (back.records == votes.records).all()
     assert votes_bytes(back) == votes_bytes(votes)
@@ -50,7 +52,7 @@ def test_votes_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_votes_from_elsewhere_need_neither_labels_nor_terms(tmp_path: Path) -> None:
     path = written(tmp_path, save({"votes": TABLE}))
     votes, labels = read_plain_votes(path, 3)
-    assert not has_terms(path) and (votes == TABLE).all() and labels is None
+    assert not has_parameters(path) and (votes == TABLE).all() and labels is None
 
 
 PLAIN: dict[str, tuple[dict[str, Any], str]] = {
@@ -95,7 +97,7 @@ def test_one_class_is_no_vote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 7, b"\xff" * 64, save({"votes": TABLE})[:-1]])
-@pytest.mark.parametrize("reader", [has_terms, read_votes, lambda path: read_plain_votes(path, 3)])
+@pytest.mark.parametrize("reader", [has_parameters, read_votes, lambda path: read_plain_votes(path, 3)])
 def test_damaged_and_missing_files_are_refused(tmp_path: Path, data: bytes, reader: Any) -> None:
     with pytest.raises(InputError):
         reader(written(tmp_path, data))
@@ -108,7 +110,7 @@ def test_missing_and_additional_runs_are_refused(tmp_path: Path, runs: int) -> N
     votes = ballot(TABLE)
     table = np.resize(TABLE, (runs, 3))
     records = np.zeros((runs, 32), np.uint8)
-    path = written(tmp_path, votes_bytes(Votes(table, None, records, votes.terms)))
+    path = written(tmp_path, votes_bytes(Votes(table, None, records, votes.parameters)))
     with pytest.raises(InputError, match=f"{runs} runs on 3 points, its terms announce 2 on 3"):
         read_votes(path)
 
@@ -186,7 +188,7 @@ def respelled(change: Callable[[str], str], **tensors: Any) -> bytes:
     """Honest votes with their terms spelled in another way, or with more in the file."""
     votes = ballot(TABLE)
     assert votes.records is not None
-    text = json.dumps(votes.terms, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(as_json(votes.parameters), sort_keys=True, separators=(",", ":"))
     return save({"votes": votes.votes, "records": votes.records, **tensors}, {"dpclean": change(text)})
 
 
@@ -203,7 +205,7 @@ def respelled(change: Callable[[str], str], **tensors: Any) -> bytes:
     ],
 )
 def test_what_is_spelled_in_another_way_is_refused(tmp_path: Path, data: bytes) -> None:
-    assert read_votes(written(tmp_path, respelled(str))).terms["runs"] == 2
+    assert read_votes(written(tmp_path, respelled(str))).parameters.runs == 2
     with pytest.raises(InputError):
         read_votes(written(tmp_path, data))
 
@@ -234,10 +236,10 @@ def test_models_are_bound_to_their_runs(tmp_path: Path) -> None:
 
 
 def test_a_job_is_its_terms_and_anytime_leaves_the_number_of_runs_open() -> None:
-    fixed, other = terms(10, 3), terms(11, 3)
-    assert job_id(fixed) != job_id(other) and job_id(fixed) == job_id(dict(reversed(fixed.items())))
-    assert job_id({**fixed, "bound": "anytime"}) == job_id({**other, "bound": "anytime"})
-    assert job_id({**fixed, "alpha": "0.0010"}) != job_id(fixed)
+    fixed, other = parameters(10, 3), parameters(11, 3)
+    assert job_id(fixed) != job_id(other) and job_id(fixed) == job_id(from_json(as_json(fixed)))
+    assert job_id(structs.replace(fixed, bound="anytime")) == job_id(structs.replace(other, bound="anytime"))
+    assert job_id(structs.replace(fixed, alpha="0.01")) != job_id(fixed)
 
 
 def test_a_record_binds_votes_to_run_and_job() -> None:
@@ -278,7 +280,7 @@ def test_many_points_are_counted_in_blocks() -> None:
     rng = np.random.default_rng(0)
     table = rng.integers(-1, 3, (runs, 5000), np.int32)
     labels = rng.integers(-1, 3, 5000)
-    found = tally(Votes(table, labels, None, terms(runs, 5000)))
+    found = tally(Votes(table, labels, None, parameters(runs, 5000)))
     counts = np.stack([(table == label).sum(axis=0) for label in range(3)])
     assert (found.winner == counts.argmax(axis=0)).all() and (found.k_a == counts.max(axis=0)).all()
     assert (found.k_b == np.sort(counts, axis=0)[1]).all()

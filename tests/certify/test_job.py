@@ -164,7 +164,7 @@ def test_an_interrupted_job_leaves_no_certificate_and_has_its_key_after_its_data
     assert not (tmp_path / "begun").exists()
     data, key_file = store.work / "data.safetensors", Staging(tmp_path / "begun").key
     assert data.stat().st_mtime_ns <= key_file.stat().st_mtime_ns
-    assert job["terms"]["order"] == ["digest of the data fixed", "key drawn"] and job["terms"]["attempt"] == 1
+    assert job.parameters.order == ["digest of the data fixed", "key drawn"] and job.parameters.attempt == 1
     assert key == key_from_seed(5, "certify") != key_from_seed(5, "sanitize")
 
 
@@ -315,7 +315,7 @@ def test_a_process_that_would_do_other_runs_is_refused(
 ) -> None:
     """Another library, another key: the runs would not be alike, and no vote is cast."""
     store, job, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
-    before = store.units(job["terms"]).done()
+    before = store.units(job.parameters).done()
     key = Staging(tmp_path / "begun").key
     right = key.read_bytes()
     arguments = {"raw": raw, "out": tmp_path / "begun", "denoiser": transparent, "trainer": trainer}
@@ -330,7 +330,7 @@ def test_a_process_that_would_do_other_runs_is_refused(
     with pytest.raises(ConflictError) as refused:
         run(**arguments, **MANY)
     assert "'torch': '1.0'" in refused.value.message
-    assert store.units(job["terms"]).done() == before
+    assert store.units(job.parameters).done() == before
 
 
 @pytest.mark.parametrize("how", ["trained on RAW's copy", "warm start"])
@@ -444,7 +444,7 @@ def test_whatever_a_run_reads_is_what_the_job_was_begun_with(
 ) -> None:
     """Between two commands of one job somebody edits its folder: no worker begins, and no vote is cast from it."""
     store, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
-    before = store.units(job["terms"]).done()
+    before = store.units(job.parameters).done()
     kept = {name: (store.work / name).read_bytes() for name in ("data.safetensors", "job.json")}
     for edit in EDITS:
         edit(store)
@@ -455,7 +455,7 @@ def test_whatever_a_run_reads_is_what_the_job_was_begun_with(
     reversed_labels(store)
     with pytest.raises(InputError, match="labels"):
         run(raw, tmp_path / "begun", transparent, trainer=trainer, **MANY)
-    assert store.units(job["terms"]).done() == before
+    assert store.units(job.parameters).done() == before
 
 
 def test_another_folder_is_never_replaced(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:

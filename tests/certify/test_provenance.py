@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 import dpclean
 from dpclean.certificate.assumptions import assumptions, warnings
+from dpclean.certificate.parameters import JobParameters
 from dpclean.certify.job import certify
 from dpclean.certify.options import Options
 from dpclean.certify.subject import find_origin, read_subject
-from dpclean.certify.terms import make_terms
+from dpclean.certify.terms import make_parameters
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.digest import pixel_sha256
@@ -27,10 +29,10 @@ from tests.certify.conftest import colour_image, write_folder
 FEW: dict[str, Any] = {"runs": 6, "bound": "union", "alpha": "0.1", "workers": 1, "device": "cpu"}
 
 
-def begun(path: Path, **options: Any) -> dict[str, Any]:
-    """The terms of a job, after everything that `certify` checks before the first run."""
+def begun(path: Path, **options: Any) -> JobParameters:
+    """The parameters of a job, after everything that `certify` checks before the first run."""
     asked = Options(**{**FEW, "sigma": "0.25", **options})
-    return make_terms(read_subject(find_origin(path, asked), asked), asked)
+    return make_parameters(read_subject(find_origin(path, asked), asked), asked)
 
 
 def trained(clean: Path, out: Path, **options: Any) -> Path:
@@ -168,7 +170,7 @@ def test_a_manifest_may_not_lead_to_its_own_folder(raw: Path, tmp_path: Path, tr
         edit(clean, raw={"path": place})
         with pytest.raises(InputError):
             begun(clean, denoiser=transparent)
-    assert begun(clean, denoiser=transparent, raw=raw)["raw"]["images"] == 18
+    assert begun(clean, denoiser=transparent, raw=raw).raw.images == 18
 
 
 def test_a_denoiser_from_elsewhere_is_named_by_the_user_alone(raw: Path, tmp_path: Path, transparent: str) -> None:
@@ -176,7 +178,7 @@ def test_a_denoiser_from_elsewhere_is_named_by_the_user_alone(raw: Path, tmp_pat
     with pytest.raises(UsageError, match="not bundled") as refused:
         begun(clean)
     assert f"--denoiser {transparent}" in refused.value.remedy
-    assert begun(clean, denoiser=transparent)["denoiser"]["id"] == transparent
+    assert begun(clean, denoiser=transparent).denoiser.id == transparent
     edit(clean, denoiser={"id": "natural"})
     with pytest.raises(InputError, match="not the one that the data were sanitized with"):
         begun(clean)
@@ -205,7 +207,7 @@ def test_what_was_edited_is_not_believed(raw: Path, tmp_path: Path, transparent:
         assert "was edited" in json.loads((model / "model.json").read_text())["not_certifiable"][0]
         for name, data in whole.items():
             (clean / name).write_bytes(data)
-    assert begun(clean, sigma=None, denoiser=transparent)["sigma"] == "0.25"
+    assert begun(clean, sigma=None, denoiser=transparent).sigma == "0.25"
 
 
 @pytest.mark.parametrize(
@@ -236,9 +238,9 @@ def test_of_a_sample_the_same_sample_is_certified(raw: Path, tmp_path: Path, tra
     subject = read_subject(origin, asked)
     used = {f"{path.parent.parent.name}/{path.parent.name}/{path.name}" for path in clean.glob("*/*/*.png")}
     assert {*subject.train.names, *subject.points.names} == used and len(used) == 18
-    terms = make_terms(subject, asked)
-    assert terms["decode"]["sample"] == terms["raw"]["listed"] == 18 and "sample 18" in origin.taken
-    assert "sample" not in begun(raw, denoiser=transparent)["decode"]
+    terms = make_parameters(subject, asked)
+    assert terms.decode.sample == terms.raw.listed == 18 and "sample 18" in origin.taken
+    assert begun(raw, denoiser=transparent).decode.sample is UNSET
     with pytest.raises(UsageError, match="--limit is that of the sanitized data"):
         begun(clean, denoiser=transparent, limit=18)
     (raw / "train/red/900.png").write_bytes((raw / "train/red/000.png").read_bytes())

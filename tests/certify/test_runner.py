@@ -19,7 +19,7 @@ from dpclean.certify.method import make_method
 from dpclean.certify.options import Options
 from dpclean.certify.runner import Runner, engine
 from dpclean.certify.subject import find_origin, read_subject
-from dpclean.certify.terms import make_terms
+from dpclean.certify.terms import make_parameters
 from dpclean.certify.trainer_command import RunFailed
 from dpclean.certify.units import Units
 from dpclean.certify.worker import work
@@ -34,7 +34,7 @@ def make_runner(raw: Path, scratch: Path, denoiser: str, **options: Any) -> Runn
     """What does the runs of a job, in this process."""
     asked = Options(sigma="0.25", denoiser=denoiser, device="cpu", **options)
     subject = read_subject(find_origin(raw, asked), asked)
-    method = make_method(subject, asked, make_terms(subject, asked))
+    method = make_method(subject, asked, make_parameters(subject, asked))
     return Runner(method, Data.of(subject.train, subject.points), subject.classes, KEY, scratch / "scratch")
 
 
