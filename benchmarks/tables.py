@@ -1,4 +1,4 @@
-"""Put the measured figures into the documentation: README.md and the cards of the bundled denoisers.
+"""Put the measured figures into the documentation: README.md, docs/benchmarks.md and the cards of the denoisers.
 
     python benchmarks/tables.py
 
@@ -15,7 +15,8 @@ from typing import Any
 
 from machine_facts import REPOSITORY, RESULTS
 
-DOCUMENTS = ("README.md", *(f"dpclean/denoise/{name}/README.md" for name in ("natural", "perceptual")))
+CARDS = (f"dpclean/denoise/{name}/README.md" for name in ("natural", "perceptual"))
+DOCUMENTS = ("README.md", "docs/benchmarks.md", *CARDS)
 TITLES = {"noised": "noised", "natural": "`natural`", "perceptual": "`perceptual`", "ffdnet": "FFDNet"}
 
 
@@ -85,6 +86,39 @@ def shapes() -> str:
         "patches of 2 x 2; "
         f"{result['defaults']}, unless it says otherwise):\n\n"
         + table((*head, *(f"{edge} px, {sigma}" for edge in (32, 64) for sigma in sigmas)), rows)
+    )
+
+
+def costs() -> str:
+    """What README says at a glance."""
+    trained = {(row["sigma"], row["denoiser"]): row for row in load("sanitized_accuracy")["rows"]}
+    seen = {row["sigma"]: row["accuracy"]["ResNet-56"] for row in load("denoiser_quality")["accuracy"]}
+    both = ("natural", "perceptual")
+    rows = [
+        (
+            f"{sigma:g}",
+            *(percent(trained[sigma, denoiser]["clean_test"]) for denoiser in both),
+            *(percent(seen[sigma][denoiser]) for denoiser in both),
+        )
+        for sigma in sorted({sigma for sigma, _ in trained})
+    ]
+    rate = load("denoiser_speed")
+    small, photos = rate["images_per_second"]["natural dpclean"]["median"], rate["megapixels_per_second"]["median"]
+    (_, few), (many, much) = load("sanitize_folder")["peak_mib_by_images"].items()
+    head = (
+        "sigma",
+        *(f"trained on it, {TITLES[name]}" for name in both),
+        *(f"shown it, {TITLES[name]}" for name in both),
+    )
+    images = trained[0.25, "natural"]["images"]
+    return (
+        f"Accuracy on CIFAR-10 of a model trained on {images:,} sanitized images, tested on clean ones, and of a "
+        "ResNet-56 that was trained on clean images and is shown sanitized ones (`benchmarks/sanitized_accuracy.py`, "
+        "`denoiser_quality.py`):\n\n"
+        + table(head, rows)
+        + f"\n\nOne core ({rate['machine']['cpu']}) sanitizes {small:.0f} images of 32 x 32 a second, 50,000 in "
+        f"{50_000 / small:.0f} seconds, and {photos:.2f} megapixels of photographs. Memory: {few:,.0f} MiB, "
+        f"{much:,.0f} for {int(many):,} images (`benchmarks/denoiser_speed.py`, `sanitize_whole.py`)."
     )
 
 
@@ -269,6 +303,7 @@ def card(name: str) -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "costs": costs,
     "accuracy": accuracy,
     "psnr": psnr,
     "shapes": shapes,

@@ -220,14 +220,14 @@ def test_the_commands_of_a_document_exist_with_their_options(document: Path) -> 
         assert rest == [], f"{document.name}: {words}"
 
 
-def test_the_readme_has_every_option_of_sanitize() -> None:
-    table = (ROOT / "README.md").read_text("utf-8").partition("## Options of `dpclean sanitize`")[2]
+def test_the_documents_have_every_option_of_sanitize() -> None:
+    table = (ROOT / "docs/cli.md").read_text("utf-8").partition("## Options of `dpclean sanitize`")[2]
     options = {name for parameter in command("sanitize").commands["sanitize"].params for name in parameter.opts}
     assert {name for name in options if name.startswith("--")} - set(re.findall(r"--[a-z-]+[a-z]", table)) == set()
 
 
-def test_the_configuration_of_the_readme_is_one(at_work: Path, environment: dict[str, str]) -> None:
-    (content,) = fenced(ROOT / "README.md", "toml")
+def test_the_configuration_of_the_documents_is_one(at_work: Path, environment: dict[str, str]) -> None:
+    (content,) = fenced(ROOT / "docs/cli.md", "toml")
     (at_work / "dpclean.toml").write_text(content)
     asked = ["sanitize", "raw", "--out", "clean", "--config", "dpclean.toml", "--dry-run", "--json"]
     done = run(["dpclean", *asked], environment, at_work)
