@@ -35,7 +35,9 @@ from msgspec import structs
 from safetensors.numpy import save
 
 from dpclean import __version__
-from dpclean.certificate.certificate import build, dump, tsv
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.certificate import build
+from dpclean.certificate.files import dump, tsv
 from dpclean.certificate.parameters import (
     FORMAT,
     FormError,
@@ -43,7 +45,6 @@ from dpclean.certificate.parameters import (
     from_json,
     issuers_terms,
     noise_distances,
-    selecting,
 )
 from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import Votes, record
@@ -339,7 +340,7 @@ def of_votes(votes: Votes) -> Iterator[Forgery]:
     for name, table in tables.items():
         runs = len(table)
         parameters = structs.replace(
-            votes.parameters, runs=runs, selection_runs=selecting(votes.parameters.bound, runs)
+            votes.parameters, runs=runs, selection_runs=find_bound(votes.parameters.bound).selection_runs(runs)
         )
         forged = replace(votes, votes=np.ascontiguousarray(table, np.int32), parameters=parameters)
         yield Forgery("votes, all else made anew", name, _handed(forged), True)

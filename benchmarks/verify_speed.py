@@ -25,9 +25,10 @@ import numpy as np
 from forge_certificates import own_terms
 from machine_facts import spread, write_results
 
-from dpclean.certificate.certificate import build, dump, tsv
-from dpclean.certificate.interval_arithmetic import BOUNDS
-from dpclean.certificate.parameters import from_json, noise_distances, selecting
+from dpclean.certificate.bounds import BOUNDS, find_bound
+from dpclean.certificate.certificate import build
+from dpclean.certificate.files import dump, tsv
+from dpclean.certificate.parameters import from_json, noise_distances
 from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
 
 RUNS, POINTS, CLASSES = 1000, 10_000, 10
@@ -44,7 +45,8 @@ def draw(bound: str) -> Votes:
     votes = np.where(rng.random((RUNS, POINTS)) < right, labels, rivals[np.arange(POINTS), rank]).astype(np.int32)
     values = 50_000 * 3072
     terms = {
-        **own_terms(), "runs": RUNS, "selection_runs": selecting(bound, RUNS), "points": POINTS, "bound": bound,
+        **own_terms(), "runs": RUNS, "selection_runs": find_bound(bound).selection_runs(RUNS),
+        "points": POINTS, "bound": bound,
         "classes": [f"class {number}" for number in range(CLASSES)], "values": values,
         **noise_distances("0.25", values), "point_names": [f"{number:05d}.png" for number in range(POINTS)],
     }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dpclean.certificate import certificate, verify, votes
+from dpclean.certificate import files, verify, votes
 from dpclean.data import ancestry
 from dpclean.errors import ConflictError, DpcleanError, InputError
 from dpclean.jobs import key_file, manifest
@@ -22,7 +22,7 @@ READERS: list[tuple[Callable[[Path], object], str, type[DpcleanError]]] = [
     (lambda path: model.read_description(path.parent), model.NAME, InputError),
     (model.read_weights, "model.safetensors", InputError),
     (ancestry.read_ancestry, "ancestry", InputError),
-    (certificate.read, "certificate.json", InputError),
+    (files.read, "certificate.json", InputError),
     (votes.read_votes, "votes.safetensors", InputError),
     (lambda path: votes.read_plain_votes(path, 10), "votes.safetensors", InputError),
     (lambda path: verify.verify(path.parent), "votes.safetensors", InputError),
@@ -67,5 +67,5 @@ def test_what_the_kernel_makes_up_is_a_file_too() -> None:
 
 def test_readers_still_read(tmp_path: Path) -> None:
     path = tmp_path / "certificate.json"
-    path.write_text(json.dumps({"format": certificate.FORMAT}))
-    assert certificate.read(path) == {"format": certificate.FORMAT}
+    path.write_text(json.dumps({"format": files.FORMAT}))
+    assert files.read(path) == {"format": files.FORMAT}

@@ -18,11 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate import bounds
 from dpclean.certificate import interval_arithmetic as exact
-from dpclean.certificate.interval_arithmetic import ONE, Setting
-from dpclean.certificate.parameters import CertificateParameters
-from dpclean.certificate.votes import Tally
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.bounds.base import share_lower
+from dpclean.certificate.bounds.search import largest
+from dpclean.certificate.decimals import budget, text
+from dpclean.certificate.interval_arithmetic import ONE
+from dpclean.certificate.parameters import CertificateParameters, settings_of
+from dpclean.certificate.threats import find_threat
+from dpclean.certificate.votes import VoteCounts
 
 PLACES = 6
 ERROR = Fraction(1, 40)  # of each of the two ways in which the lower bound of certified accuracy can be wrong
@@ -54,15 +58,15 @@ def certified_accuracy(
         certified = len(right) - bisect_left(right, radius)
         at.append(
             {
-                "radius": bounds.text(radius, PLACES),
-                "budget": bounds.budget(radius),
+                "radius": text(radius, PLACES),
+                "budget": budget(radius),
                 "certified": certified,
-                "certified_accuracy": bounds.text(Fraction(certified, count), PLACES),
-                "lower": bounds.text(_share_lower(certified - false_claims, count), PLACES),
+                "certified_accuracy": text(Fraction(certified, count), PLACES),
+                "lower": text(_share_lower(certified - false_claims, count), PLACES),
             }
         )
     confidence = 1 - ERROR - (level if parameters.family == "all" else ERROR)
-    return {"labelled": count, "j": false_claims, "confidence": bounds.text(confidence, PLACES), "at": at}
+    return {"labelled": count, "j": false_claims, "confidence": text(confidence, PLACES), "at": at}
 
 
 def _radii(ceiling: Fraction) -> Iterator[Fraction]:
@@ -73,15 +77,15 @@ def _radii(ceiling: Fraction) -> Iterator[Fraction]:
     steps = (digit * Fraction(10) ** place for place in itertools.count(-PLACES) for digit in (1, 2, 5))
     step = next(step for step in steps if ceiling <= ROWS * step)
     radii = (number * step for number in range(math.floor(ceiling / step) + 1))
-    return (radius for radius in radii if radius == 0 or bounds.budget(radius) > 0)
+    return (radius for radius in radii if radius == 0 or budget(radius) > 0)
 
 
 def _share_lower(count: int, of: int) -> Fraction:
     """Clopper-Pearson lower bound of a share, at level ERROR."""
     if count <= 0:
         return Fraction(0)
-    share = bounds.pa_lower(Setting("cohen", of, ERROR, Fraction(1), Fraction(0)), count)
-    assert share is not None  # `cohen` has a bound for every count
+    share = share_lower(lambda p: exact.tail_up(count, of, p), exact.down(ERROR), count, of)
+    assert share is not None  # zero always passes
     return share
 
 
@@ -94,14 +98,14 @@ def why_not(parameters: CertificateParameters, labels: NDArray[np.int64] | None)
         return "these votes are only explored"
     if labels is None or not (labels >= 0).any():
         return "no test point has a label"
-    if parameters.bound == "anytime":
-        return "with the bound 'anytime' the number of runs is not fixed before the first, which it takes"
-    if parameters.threat != "clean-test":
+    if find_bound(parameters.bound).open_ended:
+        return f"with the bound {parameters.bound!r} the number of runs is not fixed before the first, which it takes"
+    if find_threat(parameters.threat).noises_points:
         return "test images were noised too, and the statement is about test images as they are"
     return None
 
 
-def accuracy_certificate(parameters: CertificateParameters, labels: NDArray[np.int64], counted: Tally) -> Json:
+def accuracy_certificate(parameters: CertificateParameters, labels: NDArray[np.int64], counted: VoteCounts) -> Json:
     """What one model trained by one run is right on, on average, on any data set at distance d; for all d at once.
 
     Each mu_lower spends an alpha of its own: the one for all points, the one of each class, each attack's.
@@ -138,24 +142,24 @@ class _Mean:
     def __init__(self, parameters: CertificateParameters, total: int, points: int) -> None:
         self.points = points
         self.sigma = parameters.sigma
-        self.setting = bounds.setting_of(parameters)
+        self.settings = settings_of(parameters)
         self.mean = Fraction(total, parameters.runs * points)
         level, unit = Fraction(parameters.alpha), 10**PLACES
 
         def passes(units: int) -> bool:
-            return exact.mean_holds(total, parameters.runs, points, level, Fraction(units, unit))
+            return mean_holds(total, parameters.runs, points, level, Fraction(units, unit))
 
         spread = math.sqrt(math.log(1 / level) / (2 * parameters.runs))  # Pinsker: the bound is not below mean - spread
-        units = bounds.largest(passes, int((float(self.mean) - spread) * unit), floor=0)
+        units = largest(passes, int((float(self.mean) - spread) * unit), floor=0)
         assert units is not None  # zero always passes
         self.mean_lower = Fraction(units, unit)
 
     def as_dict(self, step: Fraction, steps: int) -> Json:
-        curve = [{**place, "accuracy": bounds.text(left, PLACES)} for place, left in self._curve(step, steps)]
+        curve = [{**place, "accuracy": text(left, PLACES)} for place, left in self._curve(step, steps)]
         return {
             "points": self.points,
-            "mean": bounds.text(self.mean, PLACES),
-            "mu_lower": bounds.text(self.mean_lower, PLACES),
+            "mean": text(self.mean, PLACES),
+            "mu_lower": text(self.mean_lower, PLACES),
             "curve": curve,
         }
 
@@ -171,20 +175,39 @@ class _Mean:
 
     def _curve(self, step: Fraction, steps: int) -> Iterator[tuple[Json, Fraction]]:
         """(distance, what is left of the mean there) at multiples of sigma, from 0; distances are rounded down."""
-        left = self.mean_lower - self.setting.tau
+        left = self.mean_lower - self.settings.tau
         start = exact.quantile_down(exact.down(left)) if left >= Fraction(1, 10**PLACES) else None
         for number in range(steps + 1):
             multiple = number * step
             distance = multiple * Fraction(self.sigma)
             units = 0
             if start is not None:
-                units = exact.phi_down(start - exact.up(distance / self.setting.sigma)) - self.setting.tau_up
+                units = exact.phi_down(start - exact.up(distance / self.settings.sigma)) - self.settings.tau_up
             place = {
-                "distance": bounds.text(distance, PLACES),
-                "distance_over_sigma": bounds.text(multiple, 2),
+                "distance": text(distance, PLACES),
+                "distance_over_sigma": text(multiple, 2),
             }
             yield place, Fraction(max(0, units), ONE)
 
 
 def _text_up(value: Fraction) -> str:
-    return bounds.text(Fraction(math.ceil(value * 10**PLACES), 10**PLACES), PLACES)
+    return text(Fraction(math.ceil(value * 10**PLACES), 10**PLACES), PLACES)
+
+
+def mean_holds(total: int, runs: int, points: int, level: Fraction, mean_lower: Fraction) -> bool:
+    """Whether the mean of independent values in [0, 1] is at least mean_lower >= 0 at the level.
+
+    total / (runs points) is the mean of the runs' values, each a share of the points. Hoeffding 1963, Theorem 1, raised
+    to the power of points: (m/mu)^total ((1-m)/(1-mu))^(runs points - total) >= level^-points, m > mu.
+    """
+    if mean_lower == 0:
+        return True
+    count = runs * points
+    observed = Fraction(total, count)
+    if mean_lower >= observed:
+        return False
+    evidence = exact.power(exact.number(observed / mean_lower, False), total, False)
+    if total < count:
+        against = exact.number((1 - observed) / (1 - mean_lower), False)
+        evidence = exact.times(evidence, exact.power(against, count - total, False), False)
+    return exact.at_least(evidence, exact.power(exact.number(1 / level, True), points, True))

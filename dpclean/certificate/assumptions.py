@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
+from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.parameters import (
     CertificateParameters,
     DenoiserUsed,
@@ -13,6 +14,7 @@ from dpclean.certificate.parameters import (
     attempt_of,
     in_training,
 )
+from dpclean.certificate.threats import find_threat
 
 WARNED_ALPHA = Fraction(1, 20)
 
@@ -96,16 +98,7 @@ def _statement(parameters: CertificateParameters) -> Iterator[str]:
             f" training. All {points} points share the same runs, so errors come together: up to {expected:g} false"
             f" claims are to be expected, and more than j of them have a probability of at most {expected:g} / (j + 1)."
         )
-    if parameters.bound == "anytime":
-        yield (
-            "The claims hold whenever the runs were stopped, and for all numbers of runs at once; the runs that are"
-            f" counted are 1 to {parameters.runs}, without a gap."
-        )
-    else:
-        yield (
-            f"The number of runs, {parameters.runs}, and everything else that is listed under the terms were fixed"
-            " before the first run, and all runs are counted, failed ones too."
-        )
+    yield find_bound(parameters.bound).runs_statement(parameters.runs)
     if Fraction(alpha) > WARNED_ALPHA:
         yield f"alpha is {alpha}, which is large: it is the probability of a false claim that was accepted beforehand."
     yield (
@@ -179,7 +172,11 @@ def _origin(parameters: CertificateParameters) -> Iterator[str]:
 
 def _not_from(parameters: CertificateParameters, what: str, part: DenoiserUsed | InitialWeights) -> str:
     """What weights must not be made of, and what is recorded of what they were made of."""
-    data = "the training data" if parameters.threat == "clean-test" else "the training data or the test points"
+    data = (
+        "the training data"
+        if not find_threat(parameters.threat).noises_points
+        else "the training data or the test points"
+    )
     known = part.ancestry
     because = "; ".join(known.gaps)
     if because and not known.images:
@@ -191,7 +188,7 @@ def _not_from(parameters: CertificateParameters, what: str, part: DenoiserUsed |
 
 
 def _points(parameters: CertificateParameters) -> Iterator[str]:
-    if parameters.threat == "noised-test":
+    if find_threat(parameters.threat).noises_points:
         yield (
             "Test images are noised and denoised like training images; a radius is the root of the squared distance of"
             " the training sets plus the squared distance of this one test image."
@@ -247,6 +244,6 @@ def _limits(parameters: CertificateParameters) -> Iterator[str]:
     )
     yield "Whether a class is right: a claim can hold a wrong answer in place. Labels enter accuracy and nothing else."
     yield "A changed denoiser, recipe or program: they are constants of the claim."
-    if parameters.threat == "clean-test":
+    if not find_threat(parameters.threat).noises_points:
         yield "Changes of the test image: it is fixed, so a trigger that is put into it later is not covered."
     yield "Points that abstain: nothing is said about them."

@@ -16,8 +16,8 @@ from fractions import Fraction
 from html import escape
 from typing import Any
 
-from dpclean.certificate.bounds import budget
-from dpclean.certificate.certificate import parameters_in
+from dpclean.certificate.decimals import budget
+from dpclean.certificate.files import parameters_in
 
 Place = tuple[float, float]
 

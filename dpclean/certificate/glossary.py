@@ -1,5 +1,7 @@
 """Sentences of the report that are the same for all certificates, and what its words mean."""
 
+from dpclean.certificate.threats import THREATS
+
 NOT_PROVED = (
     "Nothing on this page is proved. The way of counting was chosen, or could have been, after the votes had been seen,"
     " so no probability of error can be stated. The figures are what the votes would have given if everything had been"
@@ -44,7 +46,7 @@ WORDS = (
     ("abstain", "to make no statement, because the votes do not agree enough"),
     ("ceiling", "the largest radius that this number of runs can show, reached when all votes agree"),
     ("alpha", "the risk of error: how probable it is, at most, that a statement is false"),
-    ("clean-test, noised-test", "whether test images are used as they are, or noised too; then the radius covers both"),
+    (", ".join(THREATS), "whether test images are used as they are, or noised too; then the radius covers both"),
     ("bound", "the rule that makes a radius of counted votes; fixed, like all settings, before the first run"),
     ("label", "the class a test image is known to belong to; it decides about right and wrong, and about nothing else"),
 )

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.certificate import parameters_in
+from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.curve import curve_svg
+from dpclean.certificate.files import parameters_in
 from dpclean.certificate.glossary import (
     ATTEMPTS,
     FROM_ELSEWHERE,
@@ -30,6 +31,7 @@ from dpclean.certificate.glossary import (
     WORDS,
 )
 from dpclean.certificate.parameters import CertificateParameters, ForeignParameters, attempt_of, in_training
+from dpclean.certificate.threats import find_threat
 from dpclean.report.html import (
     Html,
     bullets,
@@ -123,7 +125,11 @@ def _opening(certificate: Certificate) -> Iterator[Html]:
 
 
 def _how(parameters: CertificateParameters, failed: int) -> str:
-    noised = " The test images were noised and denoised in the same way." if parameters.threat == "noised-test" else ""
+    noised = (
+        " The test images were noised and denoised in the same way."
+        if find_threat(parameters.threat).noises_points
+        else ""
+    )
     without = f" Of the runs {failed:,} failed; they are counted, as votes for nobody." if failed else ""
     return (
         f"A model was trained {parameters.runs:,} times, each time on a new copy of the same training images, to which"
@@ -154,7 +160,7 @@ def _certified(certificate: Certificate) -> Iterator[str]:
         yield "Nothing. For none of the test images do enough votes agree."
         return
     largest = max(certificate["points"], key=lambda point: int(point["budget"]))
-    noised = parameters.threat == "noised-test"
+    noised = find_threat(parameters.threat).noises_points
     what = "the training images and this test image, taken together," if noised else "the training images"
     where = "the whole training set and this test image" if noised else "the whole training set"
     size = f" These images have {parameters.values:,} pixel values in all." if parameters.values else ""
@@ -349,7 +355,9 @@ def _settings(certificate: Certificate) -> Iterator[Html]:
     more = f"and {len(classes) - SHOWN_CLASSES:,} more" if len(classes) > SHOWN_CLASSES else ""
     facts = [(key, _fact(value)) for key, value in terms.items() if key != "classes"]
     yield folded("All settings", definitions([*facts, ("classes", joined(f"{len(classes):,}", shown, more))], "facts"))
-    yield folded("What the words mean", definitions(WORDS, "facts"))
+    bound = find_bound(certificate["terms"]["bound"])
+    rule = (bound.name, f"the bound that is used here: {bound.sentence}")
+    yield folded("What the words mean", definitions([*WORDS, rule], "facts"))
 
 
 def _fact(value: object) -> str:

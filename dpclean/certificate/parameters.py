@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from dpclean.certificate.interval_arithmetic import BOUNDS
+from dpclean.certificate.bounds import BOUNDS, find_bound
+from dpclean.certificate.bounds.base import ClaimSettings
+from dpclean.certificate.bounds.search import MOST_RUNS
+from dpclean.certificate.threats import THREATS
 from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.noise.table import SIGMA_MAX, table
 
 FORMAT: Final = 2  # of votes and certificate: any change of a byte that the same votes give is another format
-MOST_RUNS = 10**6
 MOST_CLASSES = 10**5
 MOST_ATTEMPTS = 10**6
 FAMILIES = ("point", "all")
-THREATS = ("clean-test", "noised-test")
 SOURCES = ("test", "split", "holdout", "external")  # of test points; the last of votes from elsewhere
 ORDER = ["digest of the data fixed", "key drawn"]
 TAU_DIGITS = 20
@@ -272,7 +273,7 @@ def _following(parameters: CertificateParameters) -> dict[str, Any]:
     found: dict[str, Any] = {"order": ORDER}
     if not parameters.exploratory:  # there they may be chosen
         found.update(noise_distances(parameters.sigma, parameters.values))
-        found["selection_runs"] = selecting(parameters.bound, parameters.runs)
+        found["selection_runs"] = find_bound(parameters.bound).selection_runs(parameters.runs)
     if parameters.seed is not None:
         if parameters.seed >= 2**64:
             raise FormError(f"terms.seed is {_short(parameters.seed)}, expected less than 2^64")
@@ -307,9 +308,16 @@ def _check_counts(parameters: JobParameters) -> None:
 
 
 # ----------------------------------------------------------------------------------- fields that follow from others
-def selecting(bound: str, runs: int) -> int:
-    """How many of the runs select by default."""
-    return max(1, runs // 10) if bound == "cohen" else 0
+def settings_of(parameters: CertificateParameters) -> ClaimSettings:
+    """What the points of a job are tested against; its decimals are exact.
+
+    The noise has the exact size of the double nearest to sigma; where that is smaller than sigma, radii use it.
+    """
+    sigma, level = Fraction(parameters.sigma), Fraction(parameters.alpha)
+    if parameters.family == "all":
+        level /= parameters.points
+    runs = parameters.runs - parameters.selection_runs
+    return ClaimSettings(runs, level, min(sigma, Fraction(float(sigma))), Fraction(parameters.tau))
 
 
 def noise_distances(sigma: str, values: int) -> dict[str, str]:

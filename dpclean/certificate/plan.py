@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from dpclean.certificate import bounds
-from dpclean.certificate.bounds import exact_decimal
-from dpclean.certificate.certificate import CIFAR_VALUES, NO_RADIUS, attack_rows, unanimous
-from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
-from dpclean.certificate.parameters import FAMILIES, MOST_RUNS, selecting
-from dpclean.certificate.sample_size import largest_shift, runs_for
+from dpclean.certificate.attack_sizes import CIFAR_VALUES, attack_rows
+from dpclean.certificate.bounds import DEFAULT_BOUND, find_bound
+from dpclean.certificate.bounds.base import NO_RADIUS, Bound, ClaimSettings
+from dpclean.certificate.bounds.search import MOST_RUNS, least
+from dpclean.certificate.decimals import budget, exact_decimal
+from dpclean.certificate.limits import unanimous
+from dpclean.certificate.parameters import FAMILIES
 from dpclean.errors import UsageError
 from dpclean.given import check_ranges
 
@@ -24,7 +25,7 @@ SHOWN_RUNS = (10, 20, 100, 1000, 10000)
 
 @dataclass(frozen=True)
 class Answer:
-    """Runs in all, `cohen` with its selection; None where no number of runs does it."""
+    """Runs in all, with those that select; None where no number of runs does it."""
 
     family: str
     unanimous_runs: int | None  # that suffice when all agree
@@ -64,7 +65,7 @@ def plan(
     sigma: str,
     *,
     alpha: str = "0.001",
-    bound: str = "multiclass",
+    bound: str = DEFAULT_BOUND,
     family: str = "point",
     points: int = 1,
     pa: str | None = None,
@@ -83,32 +84,28 @@ def plan(
     """
     reach, noise = _positive("radius", radius), _positive("sigma", sigma)
     level = exact_decimal("alpha", alpha)
-    _check(bound, family, level)
+    rule = find_bound(bound)
+    _check(family, level)
     check_ranges(points=points, workers=workers, seconds_per_run=seconds_per_run)
     check_ranges(image_bytes=image_bytes, image_values=values)
     if noise > LARGEST_SIGMA:
         raise UsageError(f"sigma must be at most {LARGEST_SIGMA}, got {sigma}", "0.25 is a common choice")
-    shares = _shares(pa, pb, bound)
+    shares = _shares(pa, pb, rule)
     wanted = _share("power", power)
-    if bounds.budget(reach) == 0:
+    if budget(reach) == 0:
         raise UsageError(
             f"a radius of {radius} covers no change at all: one grey level of one value is a distance of 0.003922",
             "ask for a larger radius",
         )
     levels = {"point": level, "all": level / points} if points > 1 or family == "all" else {"point": level}
-    setting = Setting(bound, 1, level, noise, Fraction(0))
-    answers = [
-        Answer(name, _in_all(bound, _unanimous_runs(replace(setting, level=each), reach)),
-               _in_all(bound, runs_for(bound, each, reach / noise, shares, wanted)) if shares else None)
-        for name, each in levels.items()
-    ]  # fmt: skip
+    answers = [_answer(rule, name, each, reach, noise, shares, wanted) for name, each in levels.items()]
     chosen = next(answer for answer in answers if answer.family == family)
     runs = chosen.runs if shares else chosen.unanimous_runs
     return Plan(
         radius=radius,
         sigma=sigma,
         radius_over_sigma=float(reach / noise),
-        budget=bounds.budget(reach),
+        budget=budget(reach),
         alpha=alpha,
         bound=bound,
         family=family,
@@ -121,8 +118,8 @@ def plan(
         runs=runs,
         seconds=None if runs is None or seconds_per_run is None else runs * seconds_per_run / workers,
         bytes=None if runs is None else 4 * runs * points + workers * image_bytes,
-        ceilings=[{"runs": n, "radius": _ceiling(bound, n, levels[family], noise)} for n in SHOWN_RUNS],
-        attack_sizes=attack_rows(values, None, 0 if runs is None else bounds.budget(reach)),
+        ceilings=[{"runs": n, "radius": _ceiling(rule, n, levels[family], noise)} for n in SHOWN_RUNS],
+        attack_sizes=attack_rows(values, None, 0 if runs is None else budget(reach)),
     )
 
 
@@ -140,17 +137,16 @@ def _share(name: str, text: str) -> float:
     return float(value)
 
 
-def _check(bound: str, family: str, level: Fraction) -> None:
-    for name, value, known in (("bound", bound, BOUNDS), ("family", family, FAMILIES)):
-        if value not in known:
-            raise UsageError(f"{name} {value!r} is not known", f"give one of: {', '.join(known)}")
+def _check(family: str, level: Fraction) -> None:
+    if family not in FAMILIES:
+        raise UsageError(f"family {family!r} is not known", f"give one of: {', '.join(FAMILIES)}")
     if not 0 < level <= Fraction(1, 2):
         raise UsageError(
             "alpha is the probability of a false claim, above 0 and at most 0.5", "0.001 is a common choice"
         )
 
 
-def _shares(pa: str | None, pb: str | None, bound: str) -> tuple[float, float] | None:
+def _shares(pa: str | None, pb: str | None, bound: Bound) -> tuple[float, float] | None:
     """(p_A, p_B), None where no share is expected."""
     if pa is None:
         if pb is not None:
@@ -160,9 +156,7 @@ def _shares(pa: str | None, pb: str | None, bound: str) -> tuple[float, float] |
     second = 1 - first if pb is None else _share("pb", pb)
     if first + second > 1 + 1e-12 or second >= first:
         raise UsageError(f"shares of votes are pa > pb with a sum of at most 1, got {pa} and {pb}", "correct them")
-    if bound != "multiclass":
-        second = 1 - first  # the other bounds do not look at who gets the rest
-    return first, second
+    return bound.effective_shares((first, second))
 
 
 def _why_impossible(runs: int | None, shift: Fraction, shares: tuple[float, float] | None) -> str | None:
@@ -170,37 +164,43 @@ def _why_impossible(runs: int | None, shift: Fraction, shares: tuple[float, floa
         return None
     if shares is None:
         return f"the radius is {float(shift):.3g} sigma, more than {MOST_RUNS} runs can show"
+    from dpclean.certificate.sample_size import largest_shift
+
     most = largest_shift(*shares)
     if most <= shift:
         return f"with these shares of votes the true radius is {most:.3f} sigma, and no number of runs shows more"
     return f"it would take more than {MOST_RUNS} runs"
 
 
-def _ceiling(bound: str, runs: int, level: Fraction, sigma: Fraction) -> str:
-    counted = runs - selecting(bound, runs)
-    return unanimous(Setting(bound, counted, level, sigma, Fraction(0)))
+def _ceiling(bound: Bound, runs: int, level: Fraction, sigma: Fraction) -> str:
+    return unanimous(bound, ClaimSettings(runs - bound.selection_runs(runs), level, sigma, Fraction(0)))
 
 
-def _in_all(bound: str, counted: int | None) -> int | None:
-    """The runs in all of which so many are counted."""
-    if counted is None or bound != "cohen":
-        return counted
-    runs = counted + max(1, counted // 9)
-    while runs - selecting(bound, runs) > counted:
-        runs -= 1
-    while runs - selecting(bound, runs) < counted:
-        runs += 1
-    return runs
+def _answer(
+    bound: Bound,
+    family: str,
+    level: Fraction,
+    radius: Fraction,
+    sigma: Fraction,
+    shares: tuple[float, float] | None,
+    power: float,
+) -> Answer:
+    """The runs of one family; the float estimate only where shares are given."""
+    counted = None
+    if shares is not None:
+        from dpclean.certificate.sample_size import largest_shift  # brings scipy along
+
+        if largest_shift(*shares) > radius / sigma:
+            counted = bound.runs_for(level, radius / sigma, shares, power)
+    unanimous_runs = _unanimous_runs(bound, ClaimSettings(1, level, sigma, Fraction(0)), radius)
+    return Answer(family, *(None if runs is None else bound.runs_in_all(runs) for runs in (unanimous_runs, counted)))
 
 
-# ------------------------------------------------------------------------------------------------- all runs agree
-
-
-def _unanimous_runs(setting: Setting, radius: Fraction) -> int | None:
+def _unanimous_runs(bound: Bound, settings: ClaimSettings, radius: Fraction) -> int | None:
     """The least number of counted runs that show the radius when all agree."""
 
     def enough(runs: int) -> bool:
-        reached = unanimous(replace(setting, runs=runs))
+        reached = unanimous(bound, replace(settings, runs=runs))
         return reached != NO_RADIUS and Fraction(reached) >= radius
 
-    return bounds.least(enough, MOST_RUNS)
+    return least(enough, MOST_RUNS)

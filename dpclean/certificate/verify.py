@@ -13,17 +13,17 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from dpclean import __version__
 from dpclean.certificate import assumptions as statements
-from dpclean.certificate import bounds
-from dpclean.certificate import interval_arithmetic as exact
-from dpclean.certificate.certificate import CERTIFICATE_NAME, TSV_NAME, build, check_format, dump, tsv
-from dpclean.certificate.parameters import issuers_terms
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.bounds.base import Claim
+from dpclean.certificate.certificate import build
+from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, check_format, dump, tsv
+from dpclean.certificate.parameters import issuers_terms, settings_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
 from dpclean.errors import DifferenceError, InputError, UsageError
 
@@ -115,16 +115,15 @@ def _made_again(folder: Path) -> tuple[Votes, dict[str, Any]]:
 
 def _check_claims(votes: Votes, points: Sequence[Mapping[str, Any]]) -> int:
     """Test each different claim by the check, another way than the search that found it; how many there are."""
-    setting = bounds.setting_of(votes.parameters)
+    settings, bound = settings_of(votes.parameters), find_bound(votes.parameters.bound)
     claims = {
-        tuple(point[name] for name in ("k_a", "k_b", "certified_radius", "pa_lower", "pb_upper")): point["index"]
+        (point["k_a"], point["k_b"], Claim.of_point(point)): point["index"]
         for point in points
         if point["class"] != ABSTAIN
     }
-    for (k_a, k_b, radius, low, high), index in claims.items():
-        bound = None if high is None else Fraction(high)
-        if not exact.check(setting, k_a, k_b, Fraction(radius), Fraction(low), bound):
-            raise _difference(f"point {index}: a radius of {radius} is more than {k_a} votes to {k_b} prove")
+    for (k_a, k_b, claim), index in claims.items():
+        if not bound.holds(settings, k_a, k_b, claim):
+            raise _difference(f"point {index}: its claim is more than {k_a} votes to {k_b} prove")
     return len(claims)
 
 

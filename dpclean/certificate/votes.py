@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.parameters import (
     FORMAT,
-    MOST_RUNS,
     CertificateParameters,
     FormError,
     JobParameters,
@@ -69,9 +70,9 @@ def record(job: str, run: int, row: NDArray[np.int32], model: bytes = b"") -> by
 
 
 def job_id(parameters: CertificateParameters) -> str:
-    """Hex SHA-256 of the parameters; of `anytime` without the number of runs, which may be raised."""
-    open_ended = ("runs",) if parameters.bound == "anytime" else ()
-    return hashlib.sha256(canonical(parameters, without=open_ended).encode()).hexdigest()
+    """Hex SHA-256 of the parameters; without the number of runs where that may be raised."""
+    may_be_raised = ("runs",) if find_bound(parameters.bound).open_ended else ()
+    return hashlib.sha256(canonical(parameters, without=may_be_raised).encode()).hexdigest()
 
 
 def votes_bytes(votes: Votes) -> bytes:
@@ -257,9 +258,9 @@ def _parameters(path: Path, text: str | None) -> CertificateParameters:
 
 
 @dataclass(frozen=True)
-class Tally:
+class VoteCounts:
     """Votes counted. winner, k_a, k_b: int64 [points], the class that may be claimed (-1 none), its votes, and the most
-    for another class; with `cohen` the selection names the winner and only the other runs are counted.
+    for another class; where runs select, these name the winner and only the others are counted.
 
     correct, voted: int64 [classes], over all runs: votes for class c on labelled points of class c; on any labelled.
     """
@@ -271,7 +272,7 @@ class Tally:
     voted: NDArray[np.int64]
 
 
-def tally(votes: Votes) -> Tally:
+def count_votes(votes: Votes) -> VoteCounts:
     """The counts of all points, a block of them at a time."""
     classes, points, selecting = len(votes.parameters.classes), votes.votes.shape[1], votes.parameters.selection_runs
     winner, k_a, k_b = (np.empty(points, np.int64) for _ in range(3))
@@ -288,7 +289,7 @@ def tally(votes: Votes) -> Tally:
             rows = np.flatnonzero(labels >= 0)
             np.add.at(correct, labels[rows], every[rows, labels[rows]])
             voted += every[rows].sum(axis=0)
-    return Tally(winner, k_a, k_b, correct, voted)
+    return VoteCounts(winner, k_a, k_b, correct, voted)
 
 
 def _count(votes: NDArray[np.int32], classes: int) -> NDArray[np.int64]:

@@ -11,15 +11,16 @@ from typing import Any
 from msgspec import structs
 
 from dpclean import __version__
-from dpclean.certificate.bounds import shortest
-from dpclean.certificate.certificate import check_parameters
+from dpclean.certificate.bounds import DEFAULT_BOUND, find_bound
+from dpclean.certificate.decimals import shortest
+from dpclean.certificate.limits import check_parameters
 from dpclean.certificate.parameters import (
     FORMAT,
     MOST_CLASSES,
     ForeignParameters,
     check_consistent,
-    selecting,
 )
+from dpclean.certificate.threats import DEFAULT_THREAT
 from dpclean.certificate.votes import Votes, has_parameters, read_plain_votes, read_votes
 from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
@@ -28,7 +29,13 @@ from dpclean.given import check_ranges, given_path
 from dpclean.jobs.staging import Staging
 from dpclean.noise import SIGMA_MAX
 
-DEFAULTS: dict[str, str] = {"bound": "multiclass", "family": "point", "alpha": "0.001", "tau": "0"}
+DEFAULTS: dict[str, str] = {
+    "threat": DEFAULT_THREAT,
+    "bound": DEFAULT_BOUND,
+    "family": "point",
+    "alpha": "0.001",
+    "tau": "0",
+}
 
 
 def certify_votes(
@@ -102,7 +109,7 @@ def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
         return read
     parameters = structs.replace(read.parameters, **changed, exploratory=True)
     if "selection_runs" not in changed:
-        selection = selecting(parameters.bound, parameters.runs)
+        selection = find_bound(parameters.bound).selection_runs(parameters.runs)
         parameters = structs.replace(parameters, selection_runs=selection)
     return Votes(read.votes, read.labels, None, parameters)
 
@@ -123,8 +130,8 @@ def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory
         raise InputError(
             f"{str(path)!r} has votes of {runs} runs, {given['runs']} were announced", "all runs count, and no others"
         )
-    chosen = {"threat": "clean-test", **DEFAULTS, **given}
-    chosen.setdefault("selection_runs", selecting(chosen["bound"], runs))
+    chosen = {**DEFAULTS, **given}
+    chosen.setdefault("selection_runs", find_bound(chosen["bound"]).selection_runs(runs))
     parameters = ForeignParameters(
         **{**chosen, "runs": runs},
         format=FORMAT,

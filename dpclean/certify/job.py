@@ -14,9 +14,11 @@ from typing import Any, Unpack
 
 from msgspec import structs
 
-from dpclean.certificate.certificate import check_parameters, claimed_points
+from dpclean.certificate.bounds import BOUNDS, find_bound
+from dpclean.certificate.certificate import claimed_points
+from dpclean.certificate.limits import check_parameters
 from dpclean.certificate.parameters import CertificateParameters, JobParameters, attempt_of
-from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, job_id, read_votes, tally
+from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
 from dpclean.certify.crew import Crew, check_failed
 from dpclean.certify.method import THREADS, make_method, settled
 from dpclean.certify.options import Given, Options
@@ -37,6 +39,7 @@ from dpclean.progress import Pace, Progress, shown_as_asked
 LOCK_SECONDS = 600.0  # how long to wait for another command that begins or publishes the same job
 OTHERS_SECONDS = 1.0
 LIVE_SECONDS = 10.0
+_OPEN_ENDED = " or ".join(name for name in BOUNDS if find_bound(name).open_ended)
 
 
 def certify(
@@ -144,7 +147,7 @@ class _Job:
         raise ConflictError(
             f"{str(self.out)!r} {how} with other terms ({told})",
             f"{why}choose another --out, or --overwrite to start again"
-            + ("; with --bound anytime runs may be added" if why else ""),
+            + (f"; with --bound {_OPEN_ENDED} runs may be added" if why else ""),
         )
 
     # -- begin
@@ -183,7 +186,7 @@ class _Job:
         )
 
     def _reopen(self, published: Votes, asked: JobParameters) -> bool:
-        """Put the runs of a finished `anytime` job back to work, so that more can be added; False.
+        """Put the runs of a finished job back to work, so that more can be added; False.
 
         Fewer runs than published are refused by nobody: what is published stays valid, and stays.
         """
@@ -242,10 +245,10 @@ class _Job:
         return [f"{kind}:{number}" for number in range(count)]
 
     def _proved(self, parameters: JobParameters, runs: int) -> str:
-        """What `anytime` proves after so many runs, in a word."""
+        """What is proved after so many runs, in a word."""
         votes, records, models = self.store.units(parameters).table(runs)
         so_far = Votes(votes, self.subject.points.labels, records, structs.replace(parameters, runs=runs), models)
-        claimed = [point for point in claimed_points(so_far, tally(so_far)) if point["class"] != ABSTAIN]
+        claimed = [point for point in claimed_points(so_far, count_votes(so_far)) if point["class"] != ABSTAIN]
         right = sum(point["class"] == point["label"] for point in claimed)
         return f"{len(claimed)} of {parameters.points} certified, {right} right"
 
@@ -325,7 +328,11 @@ class _Teller:
         if not last and begun < self.told:
             return
         finished, total = max(self.finished, len(self.units.done())), self.parameters.runs
-        if self.parameters.bound == "anytime" and begun >= self.said_at + LIVE_SECONDS and (t := self.units.prefix()):
+        if (
+            find_bound(self.parameters.bound).open_ended
+            and begun >= self.said_at + LIVE_SECONDS
+            and (t := self.units.prefix())
+        ):
             self.said, self.said_at = self.live(self.parameters, t), time.monotonic()
         detail = ", ".join(filter(None, (f"{len(self.units.failed())} failed", self.said)))
         self.progress(Progress(finished, total, "runs", self.pace.seconds_left(finished, total), detail))

@@ -8,17 +8,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TypedDict
 
-from dpclean.certificate.bounds import exact_decimal
-from dpclean.certificate.parameters import MOST_RUNS
+from dpclean.certificate.bounds import BOUNDS, DEFAULT_BOUND
+from dpclean.certificate.bounds.search import MOST_RUNS
+from dpclean.certificate.decimals import exact_decimal
+from dpclean.certificate.parameters import FAMILIES
+from dpclean.certificate.threats import DEFAULT_THREAT, THREATS
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.given import check_ranges
 from dpclean.noise import SIGMA_MAX
 
 CHOICES = {
-    "threat": ("clean-test", "noised-test"),
-    "family": ("point", "all"),
-    "bound": ("multiclass", "union", "cohen", "anytime"),
+    "threat": tuple(THREATS),
+    "family": FAMILIES,
+    "bound": BOUNDS,
 }
 
 
@@ -66,9 +69,9 @@ class Options:
     holdout: float | None = None
     sigma: str | None = None
     alpha: str = "0.001"
-    bound: str = "multiclass"
+    bound: str = DEFAULT_BOUND
     family: str = "point"
-    threat: str = "clean-test"
+    threat: str = DEFAULT_THREAT
     recipe: str | None = None
     init: str | None = None
     freeze: bool = False

@@ -10,8 +10,10 @@ from msgspec import structs
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from dpclean.certificate.certificate import CERTIFICATE_NAME, build
+from dpclean.certificate.certificate import build
+from dpclean.certificate.files import CERTIFICATE_NAME
 from dpclean.certificate.parameters import JobParameters
+from dpclean.certificate.threats import DEFAULT_THREAT, find_threat
 from dpclean.certificate.verify import folder_of, verify
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
 from dpclean.certify.method import recipe_of
@@ -42,10 +44,10 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
     parameters = kept.parameters
     if kept.models is None or not isinstance(parameters, JobParameters) or parameters.size is None:
         raise InputError(f"{str(folder)!r} has no models", "certify again with --keep-models")
-    if parameters.threat != "clean-test":
+    if find_threat(parameters.threat).noises_points:
         raise InputError(
             "these models vote on noised images, and the noise of a new image could be drawn once only",
-            "certify with --threat clean-test to classify new images",
+            f"certify with --threat {DEFAULT_THREAT} to classify new images",
         )
     found = read_images(images, workers=workers)
     trainer = Trainer(

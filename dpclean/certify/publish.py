@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.certificate import assumptions as statements
-from dpclean.certificate.certificate import CERTIFICATE_NAME, TSV_NAME, build, dump, parameters_in, read, tsv
+from dpclean.certificate.certificate import build
 from dpclean.certificate.curve import curve_png, curve_svg
+from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, dump, parameters_in, read, tsv
 from dpclean.certificate.page import Example, report_html
 from dpclean.certificate.parameters import JobParameters
 from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dpclean.build import build
 from dpclean.certificate.parameters import JobParameters
+from dpclean.certificate.threats import find_threat
 from dpclean.certify.data import Data
 from dpclean.certify.method import Method, recipe_of
 from dpclean.certify.trainer_command import CommandTrainer
@@ -64,7 +65,7 @@ class Runner:
         begun = time.perf_counter()
         train = self._sanitized(self.data.indices, self._train, number, test=False)
         begun = self._spent("noise and denoise", begun)
-        noised_test = self.method.threat == "noised-test"
+        noised_test = find_threat(self.method.threat).noises_points
         if noised_test:
             points = self._sanitized(self.data.point_indices, self._points, number, test=True)
             begun = self._spent("noise and denoise the test points", begun)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dpclean.certificate.parameters import RecordedAncestry
+from dpclean.certificate.threats import find_threat
 from dpclean.certify.options import Options
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.names import to_bytes, to_text
@@ -204,7 +205,7 @@ def read_subject(origin: Origin, options: Options) -> Subject:
     ancestry = Ancestry.of(hashes, digest, train_digest)
     if origin.manifest is not None:
         ancestry |= Ancestry.of((), origin.manifest.raw.pixel_digest)
-    if options.threat == "noised-test":  # a claim covers changes of the point too
+    if find_threat(options.threat).noises_points:  # a claim covers changes of the point too
         ancestry |= point_images
     subject = Subject(
         origin=origin,

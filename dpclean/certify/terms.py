@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from dpclean import __version__
-from dpclean.certificate.bounds import shortest
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.decimals import shortest
 from dpclean.certificate.parameters import (
     FORMAT,
     ORDER,
@@ -22,8 +23,8 @@ from dpclean.certificate.parameters import (
     check_consistent,
     from_json,
     noise_distances,
-    selecting,
 )
+from dpclean.certificate.threats import find_threat
 from dpclean.certify.data import inputs_digest
 from dpclean.certify.method import choose_init, choose_recipe, image_size
 from dpclean.certify.options import Options
@@ -41,13 +42,13 @@ def make_parameters(subject: Subject, options: Options) -> JobParameters:
     sigma = shortest("sigma", origin.sigma)
     recipe = None if options.trainer else choose_recipe(subject, options)
     values = subject.values
-    if options.threat == "noised-test":
+    if find_threat(options.threat).noises_points:
         values += max(image.size for image in subject.points.pixels)
     return JobParameters(
         format=FORMAT,
         tool=f"dpclean {__version__}",
         runs=options.runs,
-        selection_runs=selecting(options.bound, options.runs),
+        selection_runs=find_bound(options.bound).selection_runs(options.runs),
         points=len(subject.points),
         classes=list(subject.classes),
         sigma=sigma,
@@ -111,8 +112,8 @@ def with_found(parameters: JobParameters, engine: dict[str, Any], key_commitment
 
 
 def changes(begun: CertificateParameters, asked: JobParameters) -> list[tuple[str, Any, Any]]:
-    """(name, begun, asked) of the parameters in which two jobs differ; `anytime` leaves the number of runs open."""
-    skipped = {*FOUND, *(("runs",) if begun.bound == asked.bound == "anytime" else ())}
+    """(name, begun, asked) of the parameters in which two jobs differ, other than in runs where these may be added."""
+    skipped = {*FOUND, *(("runs",) if begun.bound == asked.bound and find_bound(asked.bound).open_ended else ())}
     old, new = as_json(begun), as_json(asked)
     names = [name for name in {**old, **new} if name not in skipped]
     return [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]

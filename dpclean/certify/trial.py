@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
-from dpclean.certificate.certificate import ceiling, check_parameters
+from dpclean.certificate.limits import ceiling, check_parameters
 from dpclean.certify.data import Data
 from dpclean.certify.method import THREADS, make_method
 from dpclean.certify.options import Given, Options

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpclean.certificate.bounds import BOUNDS, DEFAULT_BOUND
+from dpclean.certificate.threats import DEFAULT_THREAT, THREATS
 from dpclean.cli.common import BatchSize, Config, Device, Dtype, Json, Overwrite, Quiet, tell
 from dpclean.cli.panels import COMMON, INPUT, MACHINE, NOISE, OUTPUT, STATEMENT, TRAINING, VOTES
 from dpclean.cli.values import completing
@@ -52,19 +54,19 @@ def certify(
     threat: Annotated[
         str,
         typer.Option(
-            metavar="clean-test|noised-test",
+            metavar="|".join(THREATS),
             help="Whether only training images may be changed, or the test image too.",
             rich_help_panel=STATEMENT,
-            autocompletion=completing("clean-test", "noised-test"),
+            autocompletion=completing(*THREATS),
         ),
-    ] = "clean-test",
+    ] = DEFAULT_THREAT,
     bound: Annotated[
         str | None,
         typer.Option(
-            metavar="multiclass|union|cohen|anytime",
-            help="From votes to radius; fixed before run 1 [multiclass].",
+            metavar="|".join(BOUNDS),
+            help=f"From votes to radius; fixed before run 1 [{DEFAULT_BOUND}].",
             rich_help_panel=STATEMENT,
-            autocompletion=completing("multiclass", "union", "cohen", "anytime"),
+            autocompletion=completing(*BOUNDS),
         ),
     ] = None,
     alpha: Annotated[
@@ -128,7 +130,9 @@ def certify(
     ] = None,
     selection_runs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="With --votes and cohen: the first N select.", rich_help_panel=VOTES),
+        typer.Option(
+            metavar="N", help="With --votes, where some runs select: how many, the first ones.", rich_help_panel=VOTES
+        ),
     ] = None,
     exploratory: Annotated[
         bool,

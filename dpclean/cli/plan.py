@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpclean.certificate.bounds import BOUNDS, DEFAULT_BOUND
 from dpclean.cli import values
 from dpclean.cli.common import Config, Json, Quiet, tell
 from dpclean.cli.panels import COST, STATEMENT, VOTES
@@ -40,12 +41,12 @@ def plan(
     bound: Annotated[
         str,
         typer.Option(
-            metavar="multiclass|union|cohen|anytime",
+            metavar="|".join(BOUNDS),
             help="From votes to radius.",
             rich_help_panel=STATEMENT,
-            autocompletion=completing("multiclass", "union", "cohen", "anytime"),
+            autocompletion=completing(*BOUNDS),
         ),
-    ] = "multiclass",
+    ] = DEFAULT_BOUND,
     alpha: Annotated[
         str, typer.Option(metavar="A", help="Probability that a claim may be false.", rich_help_panel=STATEMENT)
     ] = "0.001",

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dpclean import __version__
-from dpclean.certificate.certificate import build, dump, tsv
+from dpclean.certificate.bounds import BOUNDS, DEFAULT_BOUND, find_bound
+from dpclean.certificate.certificate import build
+from dpclean.certificate.files import dump, tsv
 from dpclean.certificate.parameters import (
     FORMAT,
     CertificateParameters,
     JobParameters,
     from_json,
     noise_distances,
-    selecting,
 )
 from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
 from dpclean.noise.keys import commitment, key_from_seed
@@ -87,7 +88,7 @@ def parameters(runs: int, points: int, **changed: Any) -> CertificateParameters:
 def terms(runs: int, points: int, **changed: Any) -> dict[str, Any]:
     """The same as JSON; what follows from others follows unless it is given."""
     external = changed.get("origin") == "external"
-    bound = changed.get("bound", "multiclass")
+    bound = changed.get("bound", DEFAULT_BOUND)
     names = [f"{number}" if external else f"{number:03d}.png" for number in range(points)]
     for part, whole in {"denoiser": OWN["denoiser"], "init": INIT, "raw": OWN["raw"]}.items():
         if changed.get(part) is not None:
@@ -97,7 +98,7 @@ def terms(runs: int, points: int, **changed: Any) -> dict[str, Any]:
         "tool": f"dpclean {__version__}",
         "origin": "dpclean",
         "runs": runs,
-        "selection_runs": selecting(bound, runs),
+        "selection_runs": find_bound(bound).selection_runs(runs) if bound in BOUNDS else 0,
         "points": points,
         "classes": ["0", "1", "2"] if external else list(CLASSES),
         "sigma": "0.25",

@@ -13,21 +13,13 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from dpclean.certificate import bounds
-from dpclean.certificate.bounds import exact_decimal, setting_of, shortest
-from dpclean.certificate.certificate import (
-    build,
-    ceiling,
-    check_parameters,
-    claim_of,
-    dump,
-    least_runs,
-    read,
-    tsv,
-    unanimous,
-)
-from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
-from dpclean.certificate.parameters import FORMAT
+from dpclean.certificate.bounds import BOUNDS, find_bound
+from dpclean.certificate.bounds.base import ClaimSettings
+from dpclean.certificate.certificate import build
+from dpclean.certificate.decimals import exact_decimal, shortest
+from dpclean.certificate.files import dump, read, tsv
+from dpclean.certificate.limits import ceiling, check_parameters, least_runs, unanimous
+from dpclean.certificate.parameters import FORMAT, settings_of
 from dpclean.certificate.votes import Votes
 from dpclean.errors import ConflictError, InputError, UsageError
 from tests.certificate.ballots import ballot, counted, parameters
@@ -89,7 +81,7 @@ def test_the_family_all_divides_alpha_by_all_points() -> None:
 
 def test_sigma_is_never_larger_than_the_noise_that_is_drawn() -> None:
     # the double nearest to 0.3 is smaller than 0.3, the one nearest to 0.1 is larger
-    larger, smaller = (setting_of(parameters(1000, 1, sigma=sigma)).sigma for sigma in ("0.1", "0.3"))
+    larger, smaller = (settings_of(parameters(1000, 1, sigma=sigma)).sigma for sigma in ("0.1", "0.3"))
     assert larger == Fraction("0.1") < Fraction(0.1)
     assert smaller == Fraction(0.3) < Fraction("0.3")
 
@@ -298,7 +290,7 @@ def test_the_ceilings_of_the_documentation(runs: int) -> None:
         ("multiclass", runs, alone), ("anytime", runs, alone), ("union", runs, shared),
     )  # fmt: skip
     for (bound, counted_runs, level), known in zip(columns, CEILINGS[runs], strict=True):
-        found = unanimous(Setting(bound, counted_runs, level, Fraction(1), Fraction(0)))
+        found = unanimous(find_bound(bound), ClaimSettings(counted_runs, level, Fraction(1), Fraction(0)))
         assert f"{Decimal(found):.4f}" == (known or "0.0000")
 
 
@@ -310,7 +302,7 @@ def test_no_point_is_above_the_ceiling() -> None:
 
 @pytest.mark.parametrize(("bound", "least"), [("cohen", 12), ("union", 11), ("anytime", 12), ("multiclass", 16)])
 def test_the_least_number_of_runs_that_can_claim_anything(bound: str, least: int) -> None:
-    assert least_runs(bound, Fraction("0.001")) == least
+    assert least_runs(find_bound(bound), Fraction("0.001")) == least
     check_parameters(parameters(least, 1, bound=bound, tau="0"))
     for too_few in (least - 1, 5, 1):
         with pytest.raises(UsageError) as refusal:
@@ -319,15 +311,15 @@ def test_the_least_number_of_runs_that_can_claim_anything(bound: str, least: int
 
 
 def test_the_family_all_needs_more_runs() -> None:
-    assert least_runs("union", Fraction("0.001") / 10**4) == 25
+    assert least_runs(find_bound("union"), Fraction("0.001") / 10**4) == 25
     with pytest.raises(UsageError, match="all 10000 points") as refusal:
         check_parameters(parameters(24, 10**4, bound="union", family="all", tau="0"))
     assert "25" in refusal.value.remedy
 
 
 def test_a_large_tau_can_make_every_number_of_runs_too_few() -> None:
-    assert least_runs("union", Fraction("0.001"), tau=Fraction("0.24")) is not None
-    assert least_runs("cohen", Fraction(1, 1000), sigma=Fraction(1, 10**9)) is None
+    assert least_runs(find_bound("union"), Fraction("0.001"), tau=Fraction("0.24")) is not None
+    assert least_runs(find_bound("cohen"), Fraction(1, 1000), sigma=Fraction(1, 10**9)) is None
     with pytest.raises(UsageError, match="below 0.25"):
         check_parameters(parameters(10**6, 1, tau="0.25"))
 
@@ -355,8 +347,8 @@ def test_terms_that_prove_nothing_are_refused(change: Json, words: str) -> None:
 
 def test_a_radius_that_covers_no_grey_level_is_no_certificate() -> None:
     """Grey levels are whole: 1/255 of the scale is the nearest that any other data set can be."""
-    setting = Setting("union", 100, Fraction("0.001"), Fraction("0.003"), Fraction(0))
-    assert bounds.claim(setting, 95, 5) is not None and claim_of(setting, 95, 5) is None
+    settings = ClaimSettings(100, Fraction("0.001"), Fraction("0.003"), Fraction(0))
+    assert (made := find_bound("union").claim(settings, 95, 5)) is not None and not made.covers_anything
     made = certificate(counted({0: 100}, {0: 95, 1: 5}, labels=[0, 0], bound="union", sigma="0.003", values=100))
     assert [(point["class"], point["budget"]) for point in made["points"]] == [(0, 1), (-1, 0)]
     assert made["summary"]["certified"] == 1 and made["summary"]["largest_radius"] == "0.004501"

@@ -15,19 +15,26 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dpclean.certificate import bounds
 from dpclean.certificate import interval_arithmetic as exact
-from dpclean.certificate.accuracy import accuracy_certificate
-from dpclean.certificate.interval_arithmetic import Setting
-from dpclean.certificate.votes import tally
+from dpclean.certificate.accuracy import accuracy_certificate, mean_holds
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.bounds.base import ClaimSettings, ShareBound
+from dpclean.certificate.bounds.search import largest
+from dpclean.certificate.votes import count_votes
 from tests.certificate.ballots import ballot
 
 ALPHA = Fraction("0.05")
 Array = NDArray[np.float64]
 
 
-def setting(bound: str, runs: int, alpha: Fraction = ALPHA) -> Setting:
-    return Setting(bound, runs, alpha, Fraction(1), Fraction(0))
+def settings(runs: int, alpha: Fraction = ALPHA) -> ClaimSettings:
+    return ClaimSettings(runs, alpha, Fraction(1), Fraction(0))
+
+
+def share_bound(name: str) -> ShareBound:
+    bound = find_bound(name)
+    assert isinstance(bound, ShareBound)
+    return bound
 
 
 def log_factorials(n: int) -> Array:
@@ -48,14 +55,14 @@ def binomial(n: int, p: float) -> Array:
 @cache
 def shares(bound: str, n: int) -> Array:
     """What is claimed of p_A by k of n votes against n - k; 0 where nothing is."""
-    made = [bounds.claim(setting(bound, n), k, n - k) if 2 * k > n else None for k in range(n + 1)]
+    made = [find_bound(bound).claim(settings(n), k, n - k) if 2 * k > n else None for k in range(n + 1)]
     return np.array([float(claim.pa_lower) if claim else 0.0 for claim in made])
 
 
 @cache
 def clopper_pearson(n: int, alpha: Fraction = ALPHA) -> Array:
     """The same with Clopper-Pearson at the full alpha for whatever class these very runs made the winner."""
-    found = [bounds.pa_lower(setting("cohen", n, alpha), k) for k in range(n + 1)]
+    found = [share_bound("cohen").pa_lower(settings(n, alpha), k) for k in range(n + 1)]
     return np.array([float(low) if low is not None and low > Fraction(1, 2) else 0.0 for low in found])
 
 
@@ -135,7 +142,7 @@ def radius(share: float, rival: float) -> float:
 
 def by_bound(bound: str, n: int) -> Claimed:
     def claimed(k_a: int, k_b: int) -> tuple[float, float] | None:
-        made = bounds.claim(setting(bound, n), k_a, k_b)
+        made = find_bound(bound).claim(settings(n), k_a, k_b)
         return None if made is None else (float(made.pa_lower), float(made.pb_upper or 1 - made.pa_lower))
 
     return cache(claimed)
@@ -153,12 +160,12 @@ def test_multiclass_covers_three_classes(runs: int, known: float) -> None:
 
 @pytest.mark.parametrize(("runs", "known"), [(17, 0.0559), (40, 0.0807), (80, 0.0929)])
 def test_two_bounds_at_alpha_without_the_rule_that_the_winner_is_best_would_fail(runs: int, known: float) -> None:
-    alone = setting("cohen", runs)
+    alone, cohen = settings(runs), share_bound("cohen")
 
     @cache
     def claimed(k_a: int, k_b: int) -> tuple[float, float] | None:
-        low = bounds.pa_lower(alone, k_a)
-        other = bounds.pa_lower(alone, runs - k_b)
+        low = cohen.pa_lower(alone, k_a)
+        other = cohen.pa_lower(alone, runs - k_b)
         assert low is not None and other is not None
         high = min(1 - other, 1 - low)
         return (float(low), float(high)) if low > high else None
@@ -220,10 +227,10 @@ def clopper_pearson_counts(p: float) -> NDArray[np.int64]:
 def test_the_counts_of_the_program_are_those_of_the_check(share: float) -> None:
     needed, p = anytime_counts(share), exact.up(Fraction(share))
     for t in (1, 5, 6, 17, 100, 999, LOOKS):
-        at = setting("anytime", t)
+        at, anytime = settings(t), share_bound("anytime")
         if needed[t] <= t:
-            assert exact.error_up(at, int(needed[t]), p) <= at.level_down
-        assert exact.error_up(at, int(needed[t]) - 1, p) > at.level_down
+            assert anytime.error_up(at, int(needed[t]), p) <= at.level_down
+        assert anytime.error_up(at, int(needed[t]) - 1, p) > at.level_down
 
 
 KNOWN_ANYTIME = {0.5: 0.0394, 0.6: 0.0268, 0.8: 0.0317, 0.9: 0.0327, 0.95: 0.0307, 0.99: 0.0206}
@@ -254,7 +261,7 @@ def test_what_looking_costs(bound: str) -> None:
     for runs, known in RADII[bound].items():
         for percent, expected in zip((100, 99, 95, 80, 60), known, strict=False):
             k = runs * percent // 100
-            made = bounds.claim(setting(bound, runs, Fraction("0.001")), k, runs - k)
+            made = find_bound(bound).claim(settings(runs, Fraction("0.001")), k, runs - k)
             assert expected is None or (made is not None and abs(float(made.radius) - expected) <= 0.0005)
 
 
@@ -263,9 +270,7 @@ def test_what_looking_costs(bound: str) -> None:
 
 def mean_lower(total: int, runs: int, points: int, alpha: Fraction) -> Fraction:
     """The largest multiple of 0.0001 that the check lets pass."""
-    units = bounds.largest(
-        lambda units: exact.mean_holds(total, runs, points, alpha, Fraction(units, 10**4)), 0, floor=0
-    )
+    units = largest(lambda units: mean_holds(total, runs, points, alpha, Fraction(units, 10**4)), 0, floor=0)
     assert units is not None
     return Fraction(units, 10**4)
 
@@ -278,7 +283,7 @@ def test_the_accuracy_certificate_of_the_documentation(runs: int, mu_lower: floa
     table[:, 0] = 1  # seven of eight points right in every run
     votes = ballot(table, [0] * 8, tau="0")
     assert votes.labels is not None
-    found = accuracy_certificate(votes.parameters, votes.labels, tally(votes))
+    found = accuracy_certificate(votes.parameters, votes.labels, count_votes(votes))
     assert found["mean"] == "0.875000" and abs(float(found["mu_lower"]) - mu_lower) <= 0.0005
     curve = {row["distance_over_sigma"]: float(row["accuracy"]) for row in found["curve"]}
     for multiple, expected in zip(("0.25", "0.50", "1.00"), at, strict=True):

@@ -13,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.bounds import BOUNDS, find_bound
+from dpclean.certificate.bounds.base import Claim, ClaimSettings, ShareBound
+from dpclean.certificate.bounds.union import threshold
 from dpclean.certificate.interval_arithmetic import BITS, HALF, ONE
 
 KNOWN = json.loads((Path(__file__).parent.parent / "vectors" / "certificates.json").read_text())["functions"]
@@ -79,7 +82,7 @@ def test_a_tail_is_never_below_the_rational_sum_and_hardly_above(n: int, data: s
 def test_k0_is_the_least_count_that_passes(n: int, alpha: str) -> None:
     level = Fraction(alpha)
     passing = [k for k in range(n // 2 + 1, n + 1) if 2 * sum(comb(n, i) for i in range(k, n + 1)) <= level * 2**n]
-    assert exact.threshold(n, exact.down(level)) == (min(passing) if passing else None)
+    assert threshold(n, exact.down(level)) == (min(passing) if passing else None)
 
 
 fractions = st.builds(Fraction, st.integers(1, 10**30), st.integers(1, 10**30))
@@ -103,18 +106,18 @@ def test_pairs_are_rounded_outward(a: Fraction, b: Fraction, exponent: int) -> N
 @pytest.mark.parametrize("bound", ["cohen", "union"])
 def test_the_least_unanimous_runs_of_a_radius(known: dict[str, str], bound: str) -> None:
     radius, level, least = Fraction(known["radius_over_sigma"]), Fraction(known["alpha"]), int(known["cohen_n"])
-    passes = [
-        exact.radius_holds(exact.Setting(bound, n, level, Fraction(1), Fraction(0)), n, radius)
-        for n in (least - 1, least)
-    ]
-    assert passes == [False, True]
+    rule, low = find_bound(bound), Fraction(1, 2)
+    assert isinstance(rule, ShareBound)
+    settings = [ClaimSettings(n, level, Fraction(1), Fraction(0)) for n in (least - 1, least)]
+    assert [rule.radius_holds(each, each.runs, radius, low, None) for each in settings] == [False, True]
 
 
-@pytest.mark.parametrize("bound", exact.BOUNDS)
+@pytest.mark.parametrize("bound", BOUNDS)
 def test_a_tau_of_a_half_or_more_proves_nothing(bound: str) -> None:
-    setting = exact.Setting(bound, 1000, Fraction(1, 2), Fraction(1), Fraction(1, 2))
+    settings = ClaimSettings(1000, Fraction(1, 2), Fraction(1), Fraction(1, 2))
     share = Fraction(9, 10)
-    assert not exact.check(setting, 1000, 0, Fraction(1, 10**6), share, 1 - share)
+    for high in (None, 1 - share):
+        assert not find_bound(bound).holds(settings, 1000, 0, Claim(share, high, Fraction(1, 10**6)))
 
 
 def test_half_is_its_own_quantile() -> None:

@@ -14,8 +14,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from dpclean.certificate import bounds
-from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
+from dpclean.certificate.bounds import BOUNDS, find_bound
+from dpclean.certificate.bounds.base import ClaimSettings
 from dpclean.noise import add_noise
 from dpclean.noise.keys import key_from_seed
 
@@ -38,7 +38,7 @@ def votes_for_1(moved: int, runs: int, seed: int) -> int:
 def radius(bound: str, runs: int, seed: int) -> float:
     """What is certified of the data set that was not moved."""
     k = votes_for_1(0, runs, seed)
-    made = bounds.claim(Setting(bound, runs, Fraction("0.001"), Fraction("0.25"), Fraction(0)), k, runs - k)
+    made = find_bound(bound).claim(ClaimSettings(runs, Fraction("0.001"), Fraction("0.25"), Fraction(0)), k, runs - k)
     assert made is not None
     return float(made.radius)
 

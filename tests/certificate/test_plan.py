@@ -11,8 +11,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from dpclean.certificate import bounds
-from dpclean.certificate.interval_arithmetic import BOUNDS, Setting
+from dpclean.certificate.bounds import BOUNDS, find_bound
+from dpclean.certificate.bounds.base import ClaimSettings
 from dpclean.certificate.plan import plan
 from dpclean.cli import run
 from dpclean.errors import UsageError
@@ -54,7 +54,7 @@ def test_unanimous_runs_reach_the_radius_and_one_less_does_not(bound: str, radiu
 
     def reached(total: int) -> Fraction:
         counted = total - (max(1, total // 10) if bound == "cohen" else 0)
-        made = bounds.claim(Setting(bound, counted, Fraction("0.001"), Fraction(1), Fraction(0)), counted, 0)
+        made = find_bound(bound).claim(ClaimSettings(counted, Fraction("0.001"), Fraction(1), Fraction(0)), counted, 0)
         return made.radius if made else Fraction(0)
 
     assert reached(runs) >= Fraction(radius) > reached(runs - 1)
@@ -72,8 +72,8 @@ def test_the_runs_reach_the_radius_with_the_power_that_was_asked_for(bound: str,
 
     def power(runs: int) -> float:
         counts = np.random.default_rng(0).multinomial(runs, np.abs(shares), size=4000)
-        setting = Setting(bound, runs, Fraction("0.001"), Fraction("0.25"), Fraction(0))
-        made = [bounds.claim(setting, int(k[0]), int(k[1:].max())) for k in counts[:1500]]
+        settings = ClaimSettings(runs, Fraction("0.001"), Fraction("0.25"), Fraction(0))
+        made = [find_bound(bound).claim(settings, int(k[0]), int(k[1:].max())) for k in counts[:1500]]
         return float(np.mean([claim is not None and claim.radius >= Fraction("0.1") for claim in made]))
 
     assert 0.76 < power(answer) < 0.93 and power(answer * 3 // 4) < 0.8
@@ -138,7 +138,7 @@ def test_the_command_refuses_with_2(capsys: pytest.CaptureFixture[str]) -> None:
 def test_plan_needs_none_of_the_heavy_packages() -> None:
     program = """
 import sys
-for name in ("torch", "torchvision", "scipy", "diffusers", "PIL", "huggingface_hub"):
+for name in ("torch", "torchvision", "diffusers", "PIL", "huggingface_hub"):
     sys.modules[name] = None  # an import of it fails
 from dpclean.cli import run
 sys.exit(run(["plan", "--radius", "0.25", "--sigma", "0.25", "--pa", "0.9"]))

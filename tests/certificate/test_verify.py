@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from dpclean.certificate.certificate import build, dump, tsv
-from dpclean.certificate.interval_arithmetic import BOUNDS
+from dpclean.certificate.bounds import BOUNDS
+from dpclean.certificate.certificate import build
+from dpclean.certificate.files import dump, tsv
 from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import Votes, job_id, read_votes, record, votes_bytes
 from dpclean.cli import run

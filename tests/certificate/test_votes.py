@@ -19,12 +19,12 @@ from dpclean.certificate.parameters import as_json, from_json
 from dpclean.certificate.votes import (
     InconsistentError,
     Votes,
+    count_votes,
     has_parameters,
     job_id,
     read_plain_votes,
     read_votes,
     record,
-    tally,
     votes_bytes,
 )
 from dpclean.errors import ConflictError, InputError
@@ -258,7 +258,7 @@ def test_a_tally_is_what_counting_by_hand_gives(data: st.DataObject) -> None:
     selecting = data.draw(st.integers(0, runs - 1))
     bound = "cohen" if selecting else "union"
     names = [str(number) for number in range(classes)]
-    found = tally(ballot(table, labels, bound=bound, selection_runs=selecting, classes=names))
+    found = count_votes(ballot(table, labels, bound=bound, selection_runs=selecting, classes=names))
     for point in range(points):
         column = [row[point] for row in table]
         selection, estimation = (column[:selecting], column[selecting:]) if selecting else (column, column)
@@ -280,7 +280,7 @@ def test_many_points_are_counted_in_blocks() -> None:
     rng = np.random.default_rng(0)
     table = rng.integers(-1, 3, (runs, 5000), np.int32)
     labels = rng.integers(-1, 3, 5000)
-    found = tally(Votes(table, labels, None, parameters(runs, 5000)))
+    found = count_votes(Votes(table, labels, None, parameters(runs, 5000)))
     counts = np.stack([(table == label).sum(axis=0) for label in range(3)])
     assert (found.winner == counts.argmax(axis=0)).all() and (found.k_a == counts.max(axis=0)).all()
     assert (found.k_b == np.sort(counts, axis=0)[1]).all()
@@ -289,5 +289,5 @@ def test_many_points_are_counted_in_blocks() -> None:
 
 
 def test_runs_without_a_vote_count_for_no_class() -> None:
-    found = tally(counted({1: 60, 0: 10}, {}, runs=100))
+    found = count_votes(counted({1: 60, 0: 10}, {}, runs=100))
     assert found.k_a.tolist() == [60, 0] and found.k_b.tolist() == [10, 0] and found.winner.tolist() == [1, -1]

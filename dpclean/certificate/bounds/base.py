@@ -1,0 +1,281 @@
+"""What every bound is: from the counts of a point to a claim, as large as the check of the claim lets it be.
+
+Every number that is published is found by search and confirmed by the check: lower bounds and radii are the largest
+multiple of their last decimal that passes, upper bounds the smallest. docs/certificates.md, sections "Bounds" and
+"The check".
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from statistics import NormalDist
+from typing import Any, ClassVar
+
+from dpclean.certificate.bounds.search import largest
+from dpclean.certificate.decimals import budget, text
+from dpclean.certificate.interval_arithmetic import HALF, ONE, down, phi_up, quantile_down, quantile_up, up
+from dpclean.certificate.threats import THREATS
+from dpclean.errors import UsageError
+
+SHARE_UNIT = 10**18  # confidence bounds have 18 decimals
+RADIUS_UNIT = 10**6  # radii have 6
+NO_RADIUS = "0.000000"
+
+
+@dataclass(frozen=True)
+class ClaimSettings:
+    """What a claim about one point is tested against.
+
+    runs: those that are counted, without a selection. level: alpha, or alpha/P for the family `all`. sigma: on the
+    [0, 1] scale. tau: total variation of all noise of a run, below 1/4.
+    """
+
+    runs: int
+    level: Fraction
+    sigma: Fraction
+    tau: Fraction
+
+    @cached_property
+    def level_down(self) -> int:
+        return down(self.level)
+
+    @cached_property
+    def tau_up(self) -> int:
+        return up(self.tau)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the counts of one point prove; pb_upper is there for bounds that look at the next class.
+
+    radius: no data set nearer than this has another class; in the units of sigma, a multiple of 10^-6, rounded down.
+    The confidence bounds are multiples of 10^-18, rounded outward.
+    """
+
+    pa_lower: Fraction
+    pb_upper: Fraction | None
+    radius: Fraction
+
+    @property
+    def covers_anything(self) -> bool:
+        """Whether it is worth publishing: a radius that covers no grey level is no claim."""
+        return budget(self.radius) > 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields of a point that has this claim."""
+        return {
+            "pa_lower": text(self.pa_lower, 18),
+            "pb_upper": None if self.pb_upper is None else text(self.pb_upper, 18),
+            "certified_radius": text(self.radius, 6),
+            "budget": budget(self.radius),
+        }
+
+    @classmethod
+    def of_point(cls, point: Mapping[str, Any]) -> Claim:
+        """The claim that a point's fields spell."""
+        high = point["pb_upper"]
+        return cls(
+            Fraction(point["pa_lower"]), None if high is None else Fraction(high), Fraction(point["certified_radius"])
+        )
+
+
+NO_CLAIM: dict[str, Any] = {"pa_lower": None, "pb_upper": None, "certified_radius": NO_RADIUS, "budget": 0}
+
+
+class Bound(ABC):
+    """A rule that makes a claim of counted votes.
+
+    sentence: what it does, for somebody who has never heard of it. threats: the models that its claims hold under.
+    open_ended: whether its claims hold at every number of runs at once, so that runs may be added later.
+    """
+
+    name: ClassVar[str]
+    sentence: ClassVar[str]
+    threats: ClassVar[tuple[str, ...]] = tuple(THREATS)
+    open_ended: ClassVar[bool] = False
+
+    @abstractmethod
+    def claim(self, settings: ClaimSettings, k_a: int, k_b: int) -> Claim | None:
+        """The claim for the class with k_a votes of settings.runs, None to abstain; k_b: most votes for another."""
+
+    @abstractmethod
+    def holds(self, settings: ClaimSettings, k_a: int, k_b: int, claim: Claim) -> bool:
+        """Whether a claim with its confidence bounds follows from the counts: the check, without any search."""
+
+    @abstractmethod
+    def runs_for(self, level: Fraction, shift: Fraction, shares: tuple[float, float], power: float) -> int | None:
+        """The least number of counted runs that reach radius = shift sigma with that probability, an estimate.
+
+        shares: of the runs that vote for the class and for the next one. None where no number of runs does.
+        """
+
+    def effective_shares(self, shares: tuple[float, float]) -> tuple[float, float]:
+        """The shares that decide, of those given."""
+        return shares
+
+    def selection_runs(self, runs: int) -> int:
+        """How many of the runs select the class by default, and are not counted."""
+        return 0
+
+    def check_selection(self, runs: int, selection: int) -> None:
+        """Raises UsageError where so many runs may not select."""
+        if selection:
+            raise UsageError(f"{self.name} selects from all runs, got {selection} for selection", "leave them out")
+
+    def runs_in_all(self, counted: int) -> int:
+        """The runs in all of which so many are counted."""
+        return counted
+
+    def runs_statement(self, runs: int) -> str:
+        """What the claims rest on as to the number of runs."""
+        return (
+            f"The number of runs, {runs}, and everything else that is listed under the terms were fixed before the"
+            " first run, and all runs are counted, failed ones too."
+        )
+
+
+class ShareBound(Bound):
+    """A bound that tests how likely p_A, the share of the class in all runs there could be, is claimed too large."""
+
+    least_share: ClassVar[int] = 0  # below which there is no lower bound, in units of 10^-18
+
+    @abstractmethod
+    def error_up(self, settings: ClaimSettings, k_a: int, p: int) -> int:
+        """How likely `p_A >= p` is claimed wrongly from k_a votes, rounded up; p in units of 2^-256.
+
+        The claim holds where this is at most the level.
+        """
+
+    @abstractmethod
+    def error(self, k: int, n: int, p: float, level: float) -> float:
+        """The same in floats, for plans."""
+
+    def selects(self, settings: ClaimSettings, k_a: int, k_b: int) -> bool:
+        """Whether the counts single the class out."""
+        return k_a > k_b
+
+    def claim(self, settings: ClaimSettings, k_a: int, k_b: int) -> Claim | None:
+        if not self.selects(settings, k_a, k_b):
+            return None
+        low = self.pa_lower(settings, k_a)
+        if low is None:
+            return None
+        high = self.pb_upper(settings, k_b, low)
+        shift = self.shift(settings, low, high)
+        if shift <= 0:
+            return None
+
+        def passes(units: int) -> bool:
+            return self.radius_holds(settings, k_a, Fraction(units, RADIUS_UNIT), low, high)
+
+        units = largest(passes, int(shift * settings.sigma * RADIUS_UNIT / ONE), floor=1)
+        return None if units is None else Claim(low, high, Fraction(units, RADIUS_UNIT))
+
+    def holds(self, settings: ClaimSettings, k_a: int, k_b: int, claim: Claim) -> bool:
+        return (
+            self.selects(settings, k_a, k_b)
+            and self.upper_holds(settings, k_b, claim)
+            and self.lower_holds(settings, k_a, claim.pa_lower)
+            and self.radius_holds(settings, k_a, claim.radius, claim.pa_lower, claim.pb_upper)
+        )
+
+    # ---- confidence bounds
+
+    def pa_lower(self, settings: ClaimSettings, k_a: int) -> Fraction | None:
+        """Lower confidence bound of p_A, rounded down to 18 decimals; None where there is none."""
+        return _pa_lower(self, settings, k_a)
+
+    def pb_upper(self, settings: ClaimSettings, k_b: int, pa_lower: Fraction) -> Fraction | None:
+        """Upper confidence bound of p_B where the bound looks at it."""
+        return None
+
+    def lower_holds(self, settings: ClaimSettings, k_a: int, pa_lower: Fraction) -> bool:
+        """Whether pa_lower is a lower bound of p_A at the level."""
+        return _lower_holds(self, settings, k_a, pa_lower)
+
+    def upper_holds(self, settings: ClaimSettings, k_b: int, claim: Claim) -> bool:
+        """Whether the claim's pb_upper is an upper bound of p_B, where it has to be there."""
+        return claim.pb_upper is None
+
+    # ---- radius
+
+    def radius_holds(
+        self, settings: ClaimSettings, k_a: int, radius: Fraction, pa_lower: Fraction, pb_upper: Fraction | None
+    ) -> bool:
+        """Whether every data set nearer than radius > 0 has the class of the k_a votes, tested at p(r) itself."""
+        return self.error_up(settings, k_a, share_for(settings, radius)) <= settings.level_down
+
+    def shift(self, settings: ClaimSettings, low: Fraction, high: Fraction | None) -> int:
+        """radius / sigma that the confidence bounds allow, rounded down; negative or 0 where they allow none."""
+        y, x = settings.tau_up + HALF, down(low) - settings.tau_up
+        return 0 if x <= y else quantile_down(x) - quantile_up(y)
+
+    # ---- plans
+
+    def runs_for(self, level: Fraction, shift: Fraction, shares: tuple[float, float], power: float) -> int | None:
+        from dpclean.certificate.sample_size import by_count
+
+        p = phi_up(up(shift)) / ONE
+        return by_count(lambda k, n: self.error(k, n, p, float(level)) <= level, shares[0], power)
+
+    def effective_shares(self, shares: tuple[float, float]) -> tuple[float, float]:
+        return shares[0], 1 - shares[0]  # who gets the rest is not looked at
+
+
+@lru_cache(maxsize=1 << 14)  # many points have equal counts
+def _pa_lower(bound: ShareBound, settings: ClaimSettings, k_a: int) -> Fraction | None:
+    return share_lower(
+        lambda p: bound.error_up(settings, k_a, p), settings.level_down, k_a, settings.runs, bound.least_share
+    )
+
+
+@lru_cache(maxsize=1 << 14)
+def _lower_holds(bound: ShareBound, settings: ClaimSettings, k_a: int, pa_lower: Fraction) -> bool:
+    return bound.error_up(settings, k_a, up(pa_lower)) <= settings.level_down
+
+
+def share_lower(error_up: Callable[[int], int], level: int, k: int, runs: int, floor: int = 0) -> Fraction | None:
+    """The largest share of 18 decimals whose error is at most the level, None if that of the floor is not.
+
+    error_up: how likely so many of the runs, or more, are of that share, in units of 2^-256 as the level is.
+    """
+
+    def error(units: int) -> int:
+        return error_up(up(Fraction(units, SHARE_UNIT)))
+
+    units = largest(lambda units: error(units) <= level, _near_level(error, level, k, runs), floor)
+    return None if units is None else Fraction(units, SHARE_UNIT)
+
+
+def share_for(settings: ClaimSettings, radius: Fraction) -> int:
+    """p(r) = Phi(r/sigma + Q(1/2 + tau)) + tau, rounded up: a claim of radius r is false only where p_A is less.
+
+    docs/certificates.md, equation (1).
+    """
+    if settings.tau_up >= HALF:
+        return ONE
+    x = up(radius / settings.sigma) + quantile_up(HALF + settings.tau_up)
+    return phi_up(x) + settings.tau_up
+
+
+def _near_level(error: Callable[[int], int], level: int, k: int, runs: int) -> int:
+    """Units of 10^-18 where the error is about the level: secants of its logarithm, from Wilson's bound."""
+    if k == 0:
+        return 0
+    share, z = k / runs, -NormalDist().inv_cdf(level / ONE)
+    wide = z * math.sqrt(share * (1 - share) / runs + (z / (2 * runs)) ** 2)
+    wilson = (share + z * z / (2 * runs) - wide) / (1 + z * z / runs)
+    top = SHARE_UNIT * k // runs - 1
+    old, new = int(SHARE_UNIT * wilson * 0.9999), int(SHARE_UNIT * wilson)
+    height = math.log(error(old) / level)
+    for _ in range(20):
+        before, height = height, math.log(error(new) / level)
+        if height == before or abs(new - old) < 2:
+            break
+        old, new = new, min(top, max(1, new - int(height * (new - old) / (height - before))))
+    return new

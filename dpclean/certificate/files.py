@@ -1,0 +1,65 @@
+"""The files of a certificate beside its votes: how they are spelled, and read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dpclean.certificate.parameters import FORMAT, CertificateParameters, from_json
+from dpclean.certificate.votes import read_bytes
+from dpclean.errors import ConflictError, InputError, printable
+
+CERTIFICATE_NAME = "certificate.json"
+TSV_NAME = "certified.tsv"
+COLUMNS = (
+    "index", "name", "label", "class", "certified_radius", "budget", "k_a", "k_b", "pa_lower", "pb_upper"
+)  # fmt: skip
+
+Json = dict[str, Any]
+_RESTORE = "restore the file, or certify again"
+
+
+def dump(certificate: Mapping[str, Any]) -> bytes:
+    """certificate.json: one line a point, so that it can be looked at and compared."""
+    points = ",\n".join(json.dumps(point) for point in certificate["points"])
+    rest = json.dumps({**certificate, "points": []}, indent=1)
+    return rest.replace('"points": []', f'"points": [\n{points}\n]', 1).encode() + b"\n"
+
+
+def read(path: Path) -> Json:
+    """A certificate as it was dumped; what it says is not checked. Raises InputError, or what check_format does."""
+    try:
+        certificate = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} is no JSON: {error}", _RESTORE) from error
+    check_format(path, certificate)
+    assert isinstance(certificate, dict)
+    return certificate
+
+
+def parameters_in(certificate: Mapping[str, Any]) -> CertificateParameters:
+    """The parameters that a certificate says it was made under; what they say is not checked. Raises FormError."""
+    return from_json({**certificate["terms"], "point_names": [point["name"] for point in certificate["points"]]})
+
+
+def check_format(path: Path, certificate: Any) -> None:
+    """Raises InputError for what is no certificate, ConflictError for one of another format."""
+    found = certificate.get("format") if isinstance(certificate, dict) else None
+    if type(found) is int and found > 0 and found != FORMAT:
+        raise ConflictError(
+            f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
+            f"it names {certificate.get('tool')!s:.100}: use a dpclean that reads that format, or certify again",
+        )
+    if type(found) is not int or found != FORMAT:
+        raise InputError(f"{str(path)!r} is no certificate", _RESTORE)
+
+
+def tsv(certificate: Mapping[str, Any]) -> str:
+    """certified.tsv: one line a point; what is not known or not there is empty, names are escaped as on a terminal."""
+    lines = ["\t".join(COLUMNS)]
+    for point in certificate["points"]:
+        row = {**point, "name": printable(point["name"])}
+        lines.append("\t".join("" if row[name] is None else str(row[name]) for name in COLUMNS))
+    return "\n".join(lines) + "\n"

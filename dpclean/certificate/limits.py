@@ -1,0 +1,96 @@
+"""What a number of runs can show at most, and the parameters under which nothing can be certified."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.bounds.base import NO_RADIUS, Bound, ClaimSettings
+from dpclean.certificate.bounds.search import MOST_RUNS, least
+from dpclean.certificate.decimals import exact_decimal, text
+from dpclean.certificate.parameters import FAMILIES, CertificateParameters, settings_of
+from dpclean.certificate.threats import find_threat
+from dpclean.errors import UsageError
+
+LEAST_LEVEL = Fraction(1, 10**30)  # of a point: far below what anybody asks, far above where the arithmetic ends
+
+
+def ceiling(parameters: CertificateParameters) -> str:
+    """The radius of a point on which all runs agree, which none exceeds; "0.000000" where even that abstains."""
+    return unanimous(find_bound(parameters.bound), settings_of(parameters))
+
+
+@cache
+def unanimous(bound: Bound, settings: ClaimSettings) -> str:
+    """The same for a bound and what it tests against."""
+    made = bound.claim(settings, settings.runs, 0)
+    return NO_RADIUS if made is None or not made.covers_anything else text(made.radius, 6)
+
+
+def least_runs(bound: Bound, level: Fraction, sigma: Fraction = Fraction(1), tau: Fraction = Fraction(0)) -> int | None:
+    """The least number of runs, with those that select, that can claim anything at this level; None above MOST_RUNS.
+
+    level: alpha, or alpha/P.
+    """
+
+    def can(runs: int) -> bool:
+        counted = runs - bound.selection_runs(runs)
+        return counted > 0 and unanimous(bound, ClaimSettings(counted, level, sigma, tau)) != NO_RADIUS
+
+    return least(can, MOST_RUNS)
+
+
+def check_parameters(parameters: CertificateParameters) -> None:
+    """Refuse terms under which nothing can be claimed, or nothing could be proved. Raises UsageError."""
+    bound, threat = find_bound(parameters.bound), find_threat(parameters.threat)
+    if threat.name not in bound.threats:
+        raise UsageError(
+            f"{bound.name} makes no claims under {threat.name}", f"give one of: {', '.join(bound.threats)}"
+        )
+    if parameters.family not in FAMILIES:
+        raise UsageError(f"family {parameters.family!r} is not known", f"give one of: {', '.join(FAMILIES)}")
+    alpha, sigma = exact_decimal("alpha", parameters.alpha), exact_decimal("sigma", parameters.sigma)
+    if not 0 < alpha <= Fraction(1, 2):
+        raise UsageError(
+            f"alpha is the probability of a false claim, above 0 and at most 0.5, got {parameters.alpha}",
+            "it is not the confidence, which is 1 - alpha; 0.001 is a common choice",
+        )
+    if alpha < LEAST_LEVEL * (parameters.points if parameters.family == "all" else 1):
+        raise UsageError(f"alpha {parameters.alpha} is too small to compute with", "0.001 is a common choice")
+    if sigma <= 0:
+        raise UsageError(
+            f"without noise nothing can be certified, got sigma {parameters.sigma}", "give the sigma above 0"
+        )
+    if len(parameters.classes) < 2:
+        raise UsageError("a vote needs at least two classes", "say how many classes there are")
+    if parameters.points < 1:
+        raise UsageError("there are no test points to vote on", "give some")
+    _check_tau(parameters.tau)
+    _check_runs(parameters, bound)
+
+
+def _check_tau(tau: str | None) -> None:
+    if tau is None or not 0 <= exact_decimal("tau", tau) < Fraction(1, 4):
+        raise UsageError(
+            f"tau must be known, from 0 and below 0.25, got {tau}",
+            "it is the total variation distance of all noise of a run to a Gaussian; larger ones prove nothing",
+        )
+
+
+def _check_runs(parameters: CertificateParameters, bound: Bound) -> None:
+    runs, selection = parameters.runs, parameters.selection_runs
+    if not 1 <= runs <= MOST_RUNS:
+        raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {runs}", "1000 is a common choice")
+    bound.check_selection(runs, selection)
+    if ceiling(parameters) != NO_RADIUS:
+        return
+    settings = settings_of(parameters)
+    fewest = least_runs(bound, settings.level, settings.sigma, settings.tau)
+    level = f"alpha {parameters.alpha}" + (f" for all {parameters.points} points" if parameters.family == "all" else "")
+    raise UsageError(
+        f"{runs} runs cannot certify anything with {bound.name} at {level}, even if all agree",
+        f"give at least {fewest} runs"
+        if fewest
+        else "no number of runs can: sigma is too small to cover any change of a grey level, or tau too large",
+    )
