@@ -15,7 +15,7 @@ from dpclean.denoise.schedule import NoiseLevel
 from dpclean.noise import add_noise
 
 KEY = bytes(range(32))
-EDGE = 192
+EDGE = 144
 COLOURS = [(0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 40, 90), (20, 220, 130)]
 
 

@@ -108,6 +108,12 @@ def model(trusted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fitted is a small network."""
+    monkeypatch.setattr(initial_network, "NETWORK", SMALL)
+
+
+@pytest.fixture
 def smooth(clean: torch.Tensor, tmp_path: Path) -> Path:
     """A folder of the clean images."""
     folder = tmp_path / "smooth"
@@ -117,8 +123,8 @@ def smooth(clean: torch.Tensor, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("small")
 def test_its_share_of_the_loss_is_learnt(classifier: Classifier, smooth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(initial_network, "NETWORK", SMALL)
     monkeypatch.setattr(Training, "loss", lambda self, found, wanted, abar: 0 * found.sum())  # the other share
     patches = read_patches([smooth], seed=0, workers=1)
     training = initial_network.Start.of(None).training(patches, Recipe(200, 8, 3e-3, 0), CPU, classifier)
@@ -131,6 +137,7 @@ def test_its_share_of_the_loss_is_learnt(classifier: Classifier, smooth: Path, m
     assert np.mean(after) < np.mean(before) - PERCEPTUAL_WEIGHT * np.log(1.5)
 
 
+@pytest.mark.usefixtures("small")
 def test_the_card_names_the_classifier(trusted: Path, model: Path, tmp_path: Path) -> None:
     known = read_model(model).classifier()
     for name, classifier in (("plain", None), ("seeing", known)):
@@ -139,10 +146,10 @@ def test_the_card_names_the_classifier(trusted: Path, model: Path, tmp_path: Pat
     assert "classifier" not in (tmp_path / "plain" / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("small")
 def test_patches_larger_than_what_the_classifier_knows_teach_by_squared_error_alone(
-    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(initial_network, "NETWORK", SMALL)
     patches = read_patches([make_folder(tmp_path, 8, size=64)], seed=0, workers=1)
 
     def loss(step: int, classifier: Classifier | None) -> float:
@@ -154,6 +161,7 @@ def test_patches_larger_than_what_the_classifier_knows_teach_by_squared_error_al
     assert loss(0, classifier) != loss(0, None)
 
 
+@pytest.mark.usefixtures("small")
 def test_the_command_takes_a_model_and_goes_on_with_no_other(
     trusted: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,11 +172,12 @@ def test_the_command_takes_a_model_and_goes_on_with_no_other(
     assert run([*command, "--classifier", str(model)]) == 0
     assert json.loads(capsys.readouterr().out)["already_complete"]
     assert run(command) == ConflictError.exit
-    assert "classifier was" in capsys.readouterr().out
+    assert "asks for classifier none" in capsys.readouterr().out
     assert run([*command, "--classifier", str(trusted)]) == InputError.exit
     assert "holds no model" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small")
 def test_what_the_classifier_saw_is_in_the_ancestry(trusted: Path, model: Path, tmp_path: Path) -> None:
     others = make_folder(tmp_path / "others", 12, seed=6)
     known = read_model(model).classifier()
