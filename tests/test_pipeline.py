@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from safetensors.numpy import load_file, save_file
 
 import dpclean
 from dpclean.data.ancestry import read_ancestry
+from dpclean.denoise.denoiser import AHEAD, Denoiser
 from dpclean.errors import ConflictError, InputError, Interrupted, UsageError
 from dpclean.jobs import manifest as manifests
+from dpclean.jobs.ledger import Ledger
 from dpclean.jobs.quarantine import list_quarantined
 from dpclean.noise import add_noise
 from dpclean.noise.keys import commitment, key_from_seed
-from dpclean.pipeline import plan
+from dpclean.pipeline import plan, work
 from dpclean.pipeline.results import SanitizeResult
 from dpclean.progress import Progress
 from tests.networks import make_denoiser, make_transparent
@@ -334,6 +337,46 @@ def test_overwrite_replaces_dpclean_s_own_output_and_nothing_else(tmp_path: Path
     with pytest.raises(ConflictError, match="not made by dpclean"):
         sanitize(tmp_path / "raw", tmp_path / "mine", small, overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "ten years"
+
+
+def test_a_gpu_s_next_chunk_is_begun_before_the_one_before_is_written(
+    tmp_path: Path, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of a GPU, on the CPU: results, their order and those after an interrupt are the same."""
+    raw, names = tmp_path / "raw", [f"{number:02d}.png" for number in range(40)]
+    for number, name in enumerate(names):
+        save(raw / name, picture(number))
+    monkeypatch.setattr(work, "CHUNK_SAMPLES", 16)
+    sanitize(raw, tmp_path / "whole", small, batch_size=16)
+    monkeypatch.setitem(AHEAD, "cpu", 1)
+    steps: list[str] = []
+
+    def logged(owner: type, name: str, say: Callable[..., str]) -> None:
+        real = getattr(owner, name)
+
+        def step(*arguments: Any, **named: Any) -> Any:
+            steps.append(say(*arguments, **named))
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, step)
+
+    logged(Denoiser, "_run_whole", lambda _, queue, *rest: f"begun {queue[0][0]}")
+    logged(Ledger, "record", lambda _, outcomes, files: f"written {outcomes[0].position}")
+    monkeypatch.setattr(work, "COMMIT_SECONDS", 0)
+    sanitize(raw, tmp_path / "out", small, batch_size=16)
+    assert steps == ["begun 0", "begun 16", "written 0", "begun 32", "written 16", "written 32"]
+    assert data_sums(tmp_path / "out") == data_sums(tmp_path / "whole")
+
+    def interrupt(step: Progress) -> None:
+        if step.finished == 16:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="stopped after 16 of 40 inputs"):
+        sanitize(raw, tmp_path / "again", small, batch_size=16, progress=interrupt)
+    steps.clear()
+    sanitize(raw, tmp_path / "again", small, batch_size=16)
+    assert steps == ["begun 16", "begun 32", "written 16", "written 32"]
+    assert data_sums(tmp_path / "again") == data_sums(tmp_path / "whole")
 
 
 # small chunks, each committed at once: a kill lands between the commits of a job that takes seconds

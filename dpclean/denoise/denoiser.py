@@ -38,6 +38,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 PREFERRED_BATCH_PIXELS = {"cpu": 128 * 32 * 32, "cuda": 1024 * 32 * 32}
 # pixels that are denoised in the time that a batch of another shape takes beside them
 BATCH_COST_PIXELS = {"cpu": 2 * 32 * 32, "cuda": 256 * 32 * 32}
+# batches that the device is given before the results of one are taken: a GPU computes while the host does other work
+AHEAD = {"cpu": 0, "cuda": 1}
 MOST_WAITING = 32  # full batches
 LEAST_STRIDE = 4
 
@@ -178,7 +180,7 @@ class Denoiser:
         if self.device.type == "cuda":
             pool = torch.cuda.graph_pool_handle()
             self._launched = self._evaluated([Replayed(network, self.device, pool) for network in networks])
-        self._behind = 1 if self.device.type == "cuda" else 0  # batches: a GPU has the next one while results are taken
+        self.ahead = AHEAD[self.device.type]
         stride = max(LEAST_STRIDE, self._network.stride)
         tile = tile_for(self._network.sample_size, stride)
         self.shapes = Shapes(self._find_batch_pixels(batch_pixels), tile, stride)
@@ -275,18 +277,27 @@ class Denoiser:
         few images have are padded to others, so an image's result depends also on how many images of which sizes come
         in which order, never on what is in them. An index's
         noise is that of `dpclean.noise.add_noise` with the same key, run, index and test.
+        A GPU has the first batch when this returns; results are waited for where they are taken.
         on_batch is called after every batch, also in the middle of a large image, with how many of the images' pixels
         it has done (of a tile its share of the image). What it raises ends the work there: to stop, raise.
         Raises InputError for a colour image where the denoiser takes grey ones only.
         """
-        behind: deque[tuple[float, Iterator[Denoised]]] = deque()
-        for batch in itertools.chain(self._batches(images, _Draw(key, run, test)), [None] * self._behind):
+        batches = self._batches(images, _Draw(key, run, test))
+        return self._taken(deque(itertools.islice(batches, self.ahead)), batches, on_batch)
+
+    def _taken(
+        self,
+        begun: deque[tuple[float, Iterator[Denoised]]],
+        batches: Iterator[tuple[float, Iterator[Denoised]]],
+        on_batch: Callable[[float], None],
+    ) -> Iterator[Denoised]:
+        """The results of what has been begun and of what follows, so many batches behind."""
+        for batch in itertools.chain(batches, [None] * len(begun)):
             if batch is not None:
-                behind.append(batch)
-            if behind and (batch is None or len(behind) > self._behind):
-                pixels, results = behind.popleft()
-                yield from results
-                on_batch(pixels)
+                begun.append(batch)
+            pixels, results = begun.popleft()
+            yield from results
+            on_batch(pixels)
 
     def _batches(
         self, images: Iterable[tuple[int, np.ndarray | Tensor]], draw: _Draw

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ CHUNK_SAMPLES = 512
 CHUNK_PIXELS = 1 << 24
 COMMIT_SECONDS = 2.0
 
+T = TypeVar("T")
 Pair = tuple[int, NDArray[np.uint8]]  # index of the noise, pixels [H, W, C]
 
 
@@ -68,10 +70,12 @@ def work_off(
         no_image += sum(outcome.status == LEFT_BEHIND for outcome in outcomes)
         outcomes, committed = [], time.monotonic()
 
+    formed = chunks(samples, denoiser.shapes.batch(32, 32))
     with first_signal() as interrupted:
-        for chunk in chunks(samples, denoiser.shapes.batch(32, 32)):
+        begun = ((chunk, _begun(chunk, denoiser, key, runs, interrupted, tell)) for chunk in formed)
+        for chunk, denoised in one_ahead(begun) if denoiser.ahead else begun:
             try:
-                results = _denoised(chunk, denoiser, key, runs, interrupted, tell)
+                results = {result.index: result for result in denoised}
             except _Stopped as error:
                 commit()
                 raise _interrupted(finished, total) from error
@@ -126,15 +130,24 @@ def chunks(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
         yield chunk
 
 
-def _denoised(
+def one_ahead(begun: Iterator[T]) -> Iterator[T]:
+    """The same, each handed out when the next one has been begun: a GPU computes that while the host is at this one."""
+    held = list(itertools.islice(begun, 1))
+    for following in begun:
+        yield held.pop()
+        held.append(following)
+    yield from held
+
+
+def _begun(
     chunk: list[Sample],
     denoiser: Denoiser,
     key: bytes,
     runs: Mapping[int, int],
     interrupted: threading.Event,
     tell: Callable[[float, int, int], None],
-) -> dict[int, Denoised]:
-    """The chunk's results, by index. Raises _Stopped at the end of a batch."""
+) -> Iterator[Denoised]:
+    """The chunk's results, of which a GPU has begun the first; taking them raises _Stopped at the end of a batch."""
     pairs = [(sample.entry.index, sample.pixels) for sample in chunk if sample.pixels is not None]
     pixels, done = sum(image.shape[0] * image.shape[1] for _, image in pairs), 0.0
 
@@ -145,10 +158,8 @@ def _denoised(
             raise _Stopped
         tell(done, pixels, len(chunk))
 
-    results: dict[int, Denoised] = {}
-    for run, of_run in by_run(pairs, runs):
-        results |= {r.index: r for r in denoiser.denoise(of_run, key=key, run=run, on_batch=on_batch)}
-    return results
+    of_runs = [denoiser.denoise(of_run, key=key, run=run, on_batch=on_batch) for run, of_run in by_run(pairs, runs)]
+    return itertools.chain.from_iterable(of_runs)
 
 
 def by_run(pairs: Sequence[Pair], runs: Mapping[int, int]) -> Iterator[tuple[int, list[Pair]]]:
