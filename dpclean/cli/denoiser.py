@@ -10,7 +10,7 @@ import typer
 from dpclean.cli import values
 from dpclean.cli.command import Command
 from dpclean.cli.common import Config, Device, DryRun, Dtype, Json, Overwrite, Quiet, Readers, Threads, tell
-from dpclean.cli.panels import INPUT, OUTPUT, TRAINING
+from dpclean.cli.panels import DENOISER, INPUT, OUTPUT, TRAINING
 from dpclean.cli.values import completing
 from dpclean.errors import printable, quoted
 
@@ -156,6 +156,15 @@ def eval_denoiser(
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Only the first N inputs.", rich_help_panel=INPUT)
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="one-step|ddim:STEPS",
+            help="How the noise is taken away.",
+            rich_help_panel=DENOISER,
+            autocompletion=completing("one-step", "ddim:2", "ddim:4"),
+        ),
+    ] = "one-step",
     device: Device = "auto",
     dtype: Dtype = "auto",
     workers: Readers = None,
@@ -180,6 +189,7 @@ def eval_denoiser(
             limit=limit,
             device=device,
             dtype=dtype,
+            method=method,
             workers=workers,
             progress=progress,
         )

@@ -66,19 +66,16 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    method: str = "one-step",
     workers: int | None = None,
     progress: Show | bool | None = None,
 ) -> Evaluation:
     """PSNR and SSIM of a denoiser on the images of a folder or of shards, by scikit-image, means of per-image values.
 
-    sigmas: on the [0, 1] pixel scale. limit: only the first entries of the listing. The noise is the same every time.
-    Raises UsageError, InputError, and SetupError where scikit-image is missing.
+    sigmas: on the [0, 1] pixel scale. limit: only the first entries of the listing. method: that of `sanitize`. The
+    noise is the same every time. Raises UsageError, InputError, and SetupError where scikit-image is missing.
     """
-    if not 0 < len(sigmas) <= MOST_SIGMAS or any(sigma <= 0 for sigma in sigmas):
-        raise UsageError(
-            f"the noise levels must be positive, and at most {MOST_SIGMAS}", "give --sigmas 0.05,0.1,0.25,0.5"
-        )
-    check_ranges(limit=limit, workers=workers)
+    _check(sigmas, limit=limit, workers=workers)
     metrics = _metrics()
     files, options = find_denoiser(denoiser), ReadOptions()
     source = open_source(Path(data), options)
@@ -88,20 +85,32 @@ def evaluate(
     pace, total = Pace(), len(sigmas) * len(entries)
     with shown_as_asked(progress) as tell, WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for number, sigma in enumerate(sigmas):
-            engine = Denoiser(files, sigma, device=device, dtype=dtype)
+            engine = Denoiser(files, sigma, device=device, dtype=dtype, method=method)
             values: list[list[float]] = []
             for clean, noised, found in _restored(engine, source.samples(entries, pool)):
                 values.append([measure(clean, image) for image in (noised, found) for measure in metrics])
-                if number == 0:
-                    seen += pixel_sha256(clean) in ancestry
+                seen += number == 0 and pixel_sha256(clean) in ancestry
                 done = number * len(entries) + len(values)
                 tell(Progress(done, total, "images", pace.seconds_left(done, total), f"sigma {sigma:g}"))
-            if not values:
-                raise InputError(f"none of the files in {str(data)!r} is an image that can be used", "look at it")
-            psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(values, axis=0).tolist()
-            rows.append(Row(sigma, psnr_noised, psnr_denoised, ssim_noised, ssim_denoised))
+            rows.append(_row(sigma, values, data))
             images = len(values)
     return Evaluation(denoiser, images, seen if seen or ancestry.complete else None, rows)
+
+
+def _check(sigmas: Sequence[float], **numbers: Any) -> None:
+    if not 0 < len(sigmas) <= MOST_SIGMAS or any(sigma <= 0 for sigma in sigmas):
+        raise UsageError(
+            f"the noise levels must be positive, and at most {MOST_SIGMAS}", "give --sigmas 0.05,0.1,0.25,0.5"
+        )
+    check_ranges(**numbers)
+
+
+def _row(sigma: float, values: list[list[float]], data: str | os.PathLike[str]) -> Row:
+    """Means of the images' (PSNR, SSIM) noised and denoised. Raises InputError where there are none."""
+    if not values:
+        raise InputError(f"none of the files in {str(data)!r} is an image that can be used", "look at it")
+    psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(values, axis=0).tolist()
+    return Row(sigma, psnr_noised, psnr_denoised, ssim_noised, ssim_denoised)
 
 
 def _restored(engine: Denoiser, samples: Iterable[Sample]) -> Iterator[tuple[Pixels, Pixels, Pixels]]:

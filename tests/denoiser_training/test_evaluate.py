@@ -12,10 +12,12 @@ from PIL import Image
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import pixel_sha256
+from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.loading import find_denoiser
 from dpclean.denoiser_training.evaluate import KEY, evaluate
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import add_noise
-from tests.networks import make_transparent
+from tests.networks import make_denoiser, make_transparent
 
 pytest.importorskip("skimage")
 
@@ -46,6 +48,17 @@ def test_the_figures_are_those_of_the_definitions(tmp_path: Path, images: dict[s
         assert row.ssim_noised == pytest.approx(row.ssim_denoised)
         assert 0 < row.ssim_noised < 1
     assert found.rows[0].ssim_noised > found.rows[1].ssim_noised
+
+
+def test_each_method_is_measured_by_itself(tmp_path: Path, images: dict[str, np.ndarray]) -> None:
+    folder = str(make_denoiser(tmp_path / "d"))
+    for name in ("one-step", "ddim:2"):
+        engine = Denoiser(find_denoiser(folder), 0.25, dtype="fp32", method=name)
+        (row,) = evaluate(folder, tmp_path / "images", sigmas=(0.25,), dtype="fp32", method=name, workers=1).rows
+        pairs = [(i, pixels.reshape(*pixels.shape[:2], -1)) for i, pixels in enumerate(images.values())]
+        errors = [np.mean((r.pixels - pairs[r.index][1].astype(float)) ** 2) for r in engine.denoise(pairs, key=KEY)]
+        assert row.psnr_denoised == pytest.approx(np.mean([10 * np.log10(255**2 / error) for error in errors]))
+    assert run(["denoiser", "eval", folder, str(tmp_path / "images"), "--method", "ddim:1"]) == UsageError.exit
 
 
 def test_the_command_tells_it_as_a_table_and_as_json(
