@@ -26,6 +26,7 @@ from dpclean.data.formats import PREFIX_BYTES, claims_image, claims_other_image,
 from dpclean.data.names import to_bytes
 from dpclean.data.protocol import (
     DECODE,
+    DECODE_BYTES,
     FORMATS,
     HELLO,
     LEFT_BEHIND,
@@ -41,6 +42,7 @@ from dpclean.errors import Reason
 from dpclean.jobs.durable import open_new
 from dpclean.jobs.lifeline import die_with
 
+SKIPPED_BYTES = 1 << 16  # at a time
 _NO_IMAGE = (Reason.NOT_AN_IMAGE, Reason.FORMAT_NOT_ALLOWED, Reason.EMPTY)
 
 
@@ -62,6 +64,9 @@ def main() -> None:
         if kind == DECODE:
             resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
             _decode_all(request, options, answers)
+        elif kind == DECODE_BYTES:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+            _decode_bytes(request, requests, options, answers)
         else:
             resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
             _encode_all(request, requests, answers)
@@ -89,6 +94,31 @@ def _decode_all(request: dict[str, Any], options: ReadOptions, answers: IO[bytes
         _answer((number, identity_of(index, name)), read(root, name, options, identity), answers)
 
 
+def _decode_bytes(request: dict[str, Any], requests: IO[bytes], options: ReadOptions, answers: IO[bytes]) -> None:
+    number, index, name, size = (request[key] for key in ("number", "index", "name", "size"))
+    outcome: Decoded | Reason | None
+    try:
+        outcome = _judged(_received(requests, size), name, options)
+    except MemoryError:
+        outcome = Reason.DECODER_DIED
+    _answer((number, identity_of(index, name)), outcome, answers)
+
+
+def _received(requests: IO[bytes], size: int) -> bytes:
+    """What _read_file gives of a file of so many bytes; all of them are taken, whatever happens."""
+    data = requests.read(min(size, PREFIX_BYTES))
+    left = size - len(data)
+    try:
+        if sniff(data) is not None:
+            rest = requests.read(left)  # with too little memory nothing is taken
+            left = 0
+            data += rest
+        return data
+    finally:
+        while left:
+            left -= len(requests.read(min(left, SKIPPED_BYTES)))
+
+
 def _answer(asked: tuple[int, bytes], outcome: Decoded | Reason | None, answers: IO[bytes]) -> None:
     if isinstance(outcome, Decoded):
         (height, width, channels), has_alpha = outcome.pixels.shape, outcome.alpha is not None
@@ -112,6 +142,11 @@ def read(
         return refusal.reason
     except MemoryError:
         return Reason.DECODER_DIED
+    return _judged(data, name, options)
+
+
+def _judged(data: bytes, name: str, options: ReadOptions) -> Decoded | Reason | None:
+    """What read gives back of a file of these bytes."""
     outcome = decode(data, options)
     if outcome in _NO_IMAGE and not claims_image(name):
         return None

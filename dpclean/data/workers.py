@@ -8,7 +8,6 @@ answer says what it answers.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import threading
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from dpclean.data.crew import Crew, Slot
 from dpclean.data.files import identity_of_folder
 from dpclean.data.process import WorkerDied, WorkerLate, WorkerProcess
-from dpclean.data.protocol import DECODE, FORMATS, LEFT_BEHIND, READ, REASONS, REQUEST, RESULT
+from dpclean.data.protocol import DECODE, DECODE_BYTES, FORMATS, LEFT_BEHIND, READ, REASONS, REQUEST, RESULT
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.writer import Writer
 from dpclean.errors import InternalError, Reason
@@ -34,6 +33,9 @@ FIRST_CHUNK, LARGEST_CHUNK = 8, 64  # images a request
 CHUNK_BYTES = 4 << 20  # pixels a request, as far as they can be foreseen
 READ_AHEAD_BYTES = 128 << 20  # decoded and not yet asked for
 _SMALL_BYTES = 1 << 16  # an image that needs no leave to be read ahead
+
+
+_File = tuple[Entry, bytes | None]  # with its data, where these lie in no file of their own
 
 
 class WorkerPool:
@@ -79,11 +81,23 @@ class WorkerPool:
 
         One call at a time: two would wait for each other's read-ahead.
         """
+        place = _Place(root, identity or identity_of_folder(os.fsencode(root)))
+        yield from self._samples(place, ((entry, None) for entry in entries))
+
+    def decode_bytes(self, files: Iterable[tuple[Entry, bytes]]) -> Iterator[Sample]:
+        """The samples of files that lie elsewhere, as their bytes, in the same order: members of an archive, say.
+
+        The limits are those of decode, and so are the reasons; entry.name tells what the file claims to be. Of what is
+        read ahead so much is held in memory. One call of either at a time. Raises SetupError when no worker starts.
+        """
+        return self._samples(None, files)
+
+    def _samples(self, place: _Place | None, files: Iterable[_File]) -> Iterator[Sample]:
         if self._stream is not None:
             raise RuntimeError("the samples asked for before have not all been taken")
-        self._stream = stream = _Stream(root, identity or identity_of_folder(os.fsencode(root)), self.options)
+        self._stream = stream = _Stream(place, self.options)
         try:
-            yield from self._decode(stream, iter(entries))
+            yield from self._decode(stream, iter(files))
         finally:
             stream.close()
             self._stream = None
@@ -92,24 +106,40 @@ class WorkerPool:
         """A writer of images below root; with replace, in the place of what an interrupted process left."""
         return Writer(root, replace, self._encoders)
 
-    def _decode(self, stream: _Stream, entries: Iterator[Entry]) -> Iterator[Sample]:
+    def _decode(self, stream: _Stream, files: Iterator[_File]) -> Iterator[Sample]:
         waiting: deque[Entry] = deque()
-        asked = 0
+        sizes: deque[int] = deque()  # of the data of each that waits
+        asked = held = 0
         while True:
             chunk = stream.chunk()
-            while len(waiting) <= 2 * self.count * chunk and (ahead := tuple(itertools.islice(entries, chunk))):
-                waiting.extend(ahead)
-                if readable := tuple(entry for entry in ahead if entry.reason is None):
+            while (
+                len(waiting) <= 2 * self.count * chunk and held <= READ_AHEAD_BYTES and (ahead := _taken(files, chunk))
+            ):
+                waiting.extend(entry for entry, _ in ahead)
+                sizes.extend(len(data or b"") for _, data in ahead)
+                held += sum(len(data or b"") for _, data in ahead)
+                if readable := tuple(file for file in ahead if file[0].reason is None):
                     job = _Decoding(stream, asked, readable)
                     asked += len(readable)
                     self._decoders.submit(job)
             if not waiting:
                 return
             entry = waiting.popleft()
+            held -= sizes.popleft()
             if entry.reason is None:
                 yield Sample(entry, *stream.take())
             else:
                 yield Sample.left_out(entry, entry.reason)
+
+
+def _taken(files: Iterator[_File], most: int) -> tuple[_File, ...]:
+    """The next files, so many and no more once their data make a chunk."""
+    taken: list[_File] = []
+    size = 0
+    while len(taken) < most and size < CHUNK_BYTES and (file := next(files, None)) is not None:
+        taken.append(file)
+        size += len(file[1] or b"")
+    return tuple(taken)
 
 
 class _Result(NamedTuple):
@@ -123,12 +153,18 @@ class _Result(NamedTuple):
     identity: bytes = b""
 
 
+class _Place(NamedTuple):
+    """The folder in which the files to be decoded lie, and what tells it from another one there."""
+
+    root: Path
+    identity: tuple[int, int]
+
+
 class _Stream:
     """Results of one decode call, put back in order; what is read ahead is bounded in bytes."""
 
-    def __init__(self, root: Path, identity: tuple[int, int], options: ReadOptions) -> None:
-        self.root = root
-        self.identity = identity
+    def __init__(self, place: _Place | None, options: ReadOptions) -> None:
+        self.place = place  # None: files come as their bytes
         self.options = options
         self._changed = threading.Condition()
         self._results: dict[int, tuple[_Result, int]] = {}
@@ -218,10 +254,11 @@ class _Stream:
 class _Decoding:
     """A chunk of a stream, answered one by one: entries for the places from first on. Once queued, its thread's own."""
 
-    def __init__(self, stream: _Stream, first: int, entries: tuple[Entry, ...]) -> None:
+    def __init__(self, stream: _Stream, first: int, files: tuple[_File, ...]) -> None:
         self._stream = stream
         self._first = first
-        self._entries = entries
+        self._entries = tuple(entry for entry, _ in files)
+        self._data = tuple(data for _, data in files)
         self._handed_over = 0  # answers that the stream has
         self._done: list[tuple[_Result, int]] = []  # the answers after these
         stream.begin()
@@ -258,17 +295,29 @@ class _Decoding:
         self._stream.end()
 
     def _run_on(self, worker: WorkerProcess) -> None:
-        seconds = self._stream.options.decode_timeout
-        left = enumerate(self._entries[self._next :], self._first + self._next)
-        files = [(place, entry.index, entry.name) for place, entry in left]
-        root, identity = os.fspath(self._stream.root), self._stream.identity
-        request = json.dumps({"root": root, "identity": identity, "files": files}).encode()
-        worker.send(REQUEST.pack(DECODE, len(request)) + request, time.monotonic() + seconds)
+        if self._stream.place is not None:
+            self._ask_for_files(worker, self._stream.place)
         while self._next < len(self._entries):
-            result, size = self._receive(worker, time.monotonic() + seconds)
+            deadline = time.monotonic() + self._stream.options.decode_timeout
+            if (data := self._data[self._next]) is not None:
+                self._ask_for(worker, self._entries[self._next], data, deadline)
+            result, size = self._receive(worker, deadline)
             self._done.append((result, size))
             if size or worker.buffered < RESULT.size:
                 self._hand_over()
+
+    def _ask_for_files(self, worker: WorkerProcess, place: _Place) -> None:
+        left = enumerate(self._entries[self._next :], self._first + self._next)
+        files = [(number, entry.index, entry.name) for number, entry in left]
+        request = json.dumps({"root": os.fspath(place.root), "identity": place.identity, "files": files}).encode()
+        deadline = time.monotonic() + self._stream.options.decode_timeout
+        worker.send(REQUEST.pack(DECODE, len(request)) + request, deadline)
+
+    def _ask_for(self, worker: WorkerProcess, entry: Entry, data: bytes, deadline: float) -> None:
+        asked = {"number": self._first + self._next, "index": entry.index, "name": entry.name, "size": len(data)}
+        request = json.dumps(asked).encode()
+        worker.send(REQUEST.pack(DECODE_BYTES, len(request)) + request, deadline)
+        worker.send(data, deadline)
 
     def _receive(self, worker: WorkerProcess, deadline: float) -> tuple[_Result, int]:
         place, identity, *answer = RESULT.unpack(worker.read(RESULT.size, deadline))

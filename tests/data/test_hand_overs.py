@@ -226,10 +226,9 @@ def test_what_would_end_a_thread_ends_the_job(tmp_path: Path, monkeypatch: pytes
         list(source.samples(source.entries(), pool))
 
 
-def test_room_that_an_image_did_not_use_is_given_back(tmp_path: Path) -> None:
+def test_room_that_an_image_did_not_use_is_given_back() -> None:
     """A decoder that dies between an image's size and its pixels."""
-    make_folder(tmp_path, 1)
-    stream = workers._Stream(tmp_path, (0, 0), OPTIONS)
+    stream = workers._Stream(None, OPTIONS)
     stream.admit(0, 1000)
     stream.release(1000)
     assert stream._held == 0

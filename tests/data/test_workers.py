@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,13 @@ def make_folder(root: Path, count: int, special: int | None = None, data: bytes 
     return listing(root)
 
 
+def decoded(pool: WorkerPool, root: Path, entries: list[Entry], way: str) -> Iterator[Sample]:
+    """The samples of files in a folder, or of their bytes alone."""
+    if way == "files":
+        return pool.decode(root, entries)
+    return pool.decode_bytes((entry, (root / entry.name).read_bytes()) for entry in entries)
+
+
 def check_all_but(samples: list[Sample], special: int, reason: Reason | None) -> None:
     for index, sample in enumerate(samples):
         assert sample.entry.index == index
@@ -44,10 +52,11 @@ def check_all_but(samples: list[Sample], special: int, reason: Reason | None) ->
     assert samples[special].reason is reason
 
 
-def test_many_small_images_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["files", "bytes"])
+def test_many_small_images_in_order(tmp_path: Path, way: str) -> None:
     entries = make_folder(tmp_path, 200)
     with WorkerPool(3, ReadOptions()) as pool:
-        check_all_but(list(pool.decode(tmp_path, entries)), 0, None)
+        check_all_but(list(decoded(pool, tmp_path, entries, way)), 0, None)
 
 
 def test_any_entries_in_any_order(tmp_path: Path) -> None:
@@ -58,28 +67,30 @@ def test_any_entries_in_any_order(tmp_path: Path) -> None:
             np.testing.assert_array_equal(sample.pixels, noise(seed=entry.index))
 
 
-def test_a_slow_decoder_costs_one_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["files", "bytes"])
+def test_a_slow_decoder_costs_one_image(tmp_path: Path, way: str) -> None:
     options = ReadOptions(decode_timeout=2)  # far from what a small image takes, and from what that one takes
     entries = make_folder(tmp_path, 30, 11, b"P3 3000 3000 255\n" + b"1 " * 27_000_000)
     with WorkerPool(1, options) as pool:
-        check_all_but(list(pool.decode(tmp_path, entries)), 11, Reason.TIMEOUT)
+        check_all_but(list(decoded(pool, tmp_path, entries, way)), 11, Reason.TIMEOUT)
 
 
-def test_a_stopped_decoder_costs_one_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["files", "bytes"])
+def test_a_stopped_decoder_costs_one_image(tmp_path: Path, way: str) -> None:
     entries = make_folder(tmp_path, 30, 11, SLOW)
     with WorkerPool(1, ReadOptions(decode_timeout=3)) as pool:
         samples = []
-        for sample in pool.decode(tmp_path, entries):
+        for sample in decoded(pool, tmp_path, entries, way):
             samples.append(sample)
             if sample.entry.index == 10:  # the decoder is at 11 now
                 os.kill(pool.decoder_pids()[0], signal.SIGSTOP)
         check_all_but(samples, 11, Reason.TIMEOUT)
 
 
-def kill_at(pool: WorkerPool, tmp_path: Path, entries: list[Entry], times: int) -> list[Sample]:
+def kill_at(pool: WorkerPool, tmp_path: Path, entries: list[Entry], way: str, times: int) -> list[Sample]:
     """Samples, while the decoder that is busy with image 11 is killed so often."""
     samples, dead = [], 0
-    for sample in pool.decode(tmp_path, entries):
+    for sample in decoded(pool, tmp_path, entries, way):
         samples.append(sample)
         while sample.entry.index == 10 and len(samples) == 11 and dead < times:
             for pid in pool.decoder_pids():
@@ -90,27 +101,30 @@ def kill_at(pool: WorkerPool, tmp_path: Path, entries: list[Entry], times: int) 
     return samples
 
 
-def test_a_killed_decoder_has_a_second_try(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["files", "bytes"])
+def test_a_killed_decoder_has_a_second_try(tmp_path: Path, way: str) -> None:
     entries = make_folder(tmp_path, 30, 11, SLOW)
     with WorkerPool(1, ReadOptions()) as pool:
-        samples = kill_at(pool, tmp_path, entries, times=1)
+        samples = kill_at(pool, tmp_path, entries, way, times=1)
     check_all_but(samples, 11, None)
     assert samples[11].pixels is not None and samples[11].pixels.shape == (1000, 1000, 3)
 
 
-def test_a_decoder_that_dies_twice_costs_one_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["files", "bytes"])
+def test_a_decoder_that_dies_twice_costs_one_image(tmp_path: Path, way: str) -> None:
     entries = make_folder(tmp_path, 30, 11, SLOW)
     with WorkerPool(1, ReadOptions()) as pool:
-        check_all_but(kill_at(pool, tmp_path, entries, times=2), 11, Reason.DECODER_DIED)
+        check_all_but(kill_at(pool, tmp_path, entries, way, times=2), 11, Reason.DECODER_DIED)
 
 
-def test_a_glutton_costs_one_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["files", "bytes"])
+def test_a_glutton_costs_one_image(tmp_path: Path, way: str) -> None:
     large = saved(Image.new("RGB", (6000, 6000)), "png", compress_level=1)
     entries = make_folder(tmp_path, 20, 7, large)
     with WorkerPool(1, ReadOptions(decode_memory=64 << 20)) as pool:
-        check_all_but(list(pool.decode(tmp_path, entries)), 7, Reason.DECODER_DIED)
+        check_all_but(list(decoded(pool, tmp_path, entries, way)), 7, Reason.DECODER_DIED)
     with WorkerPool(1, ReadOptions()) as pool:
-        assert next(pool.decode(tmp_path, entries[7:])).pixels is not None
+        assert next(decoded(pool, tmp_path, entries[7:], way)).pixels is not None
 
 
 def test_a_sparse_file_of_a_terabyte(tmp_path: Path) -> None:
@@ -176,6 +190,7 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     make_folder(tmp_path, 1)
     program = f"""
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from dpclean.data.source import ReadOptions, open_source
 from dpclean.data.workers import WorkerPool
