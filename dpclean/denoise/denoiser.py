@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +20,15 @@ from dpclean.denoise.cuda_graphs import Replayed
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.mean_correction import drift_of, without
 from dpclean.denoise.methods import find_method
-from dpclean.denoise.methods.method import Evaluation
+from dpclean.denoise.methods.method import Evaluation, Noise
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Edges, Place, Shapes, merged, mirror_pad, tile_for
 from dpclean.device import choose_device, give_back_memory, has_bf16, keep_memory
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.kernels import kernel_name
 from dpclean.noise import to_model_input, to_uint8
+from dpclean.noise.fused import standard_normal
+from dpclean.noise.keys import subkey
 
 if TYPE_CHECKING:
     import diffusers
@@ -133,6 +135,15 @@ class _Draw:
     key: bytes
     run: int
     test: bool
+
+
+class _Part(NamedTuple):
+    """Images of one shape in a batch, or a tile of one: whose noise a method may draw."""
+
+    place: slice  # in the batch
+    indices: list[int]
+    shape: tuple[int, ...]  # [H, W, C], whole
+    corner: tuple[int, int] = (0, 0)  # top and left of a tile
 
 
 def choose_dtype(name: str, device: torch.device) -> str:
@@ -253,9 +264,30 @@ class Denoiser:
         return torch.zeros(shape, dtype=dtype or DTYPES[self.dtype], device=self.device).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
-    def _predict(self, noised: Tensor, evaluations: Sequence[Evaluation] | None = None) -> Tensor:
-        """Of the method's result type; overwritten by the next prediction where the device is a GPU."""
-        return self._method.denoise(noised, evaluations or self._launched, self.prediction_type)
+    def _predict(
+        self, noised: Tensor, evaluations: Sequence[Evaluation] | None = None, noise: Noise | None = None
+    ) -> Tensor:
+        """Of the method's result type; overwritten by the next prediction where the device is a GPU.
+
+        noise: torch's own where no image's is given, to find out what runs.
+        """
+        noise = noise or (lambda _: torch.randn_like(noised, dtype=torch.float32))
+        return self._method.denoise(noised, evaluations or self._launched, self.prediction_type, noise)
+
+    def _noise(self, batch: Tensor, parts: Iterable[_Part], draw: _Draw) -> Noise:
+        """What a random method draws for a batch: of whole images, cut and padded as these are."""
+        height, width = batch.shape[2:]
+
+        def drawn(step: int) -> Tensor:
+            out, key = torch.empty_like(batch, dtype=torch.float32), subkey(draw.key, f"denoise/{step}")
+            for place, indices, shape, (top, left) in parts:
+                whole = standard_normal(
+                    (len(indices), *shape), self.device, key=key, run=draw.run, indices=indices, test=draw.test
+                )
+                out[place] = mirror_pad(whole[:, :, top : top + height, left : left + width], height, width)
+            return out
+
+        return drawn
 
     def _for(self, batch: Tensor) -> Sequence[Evaluation]:
         """What runs a batch: on a GPU, full ones are captured, as those come again."""
@@ -396,7 +428,8 @@ class Denoiser:
                 batch[place] = mirror_pad(noised, *shape)
             groups.append((place, indices, images, noised))
             start = place.stop
-        prediction = self._predict(batch, self._for(batch))
+        parts = [_Part(place, indices, tuple(images.shape[1:])) for place, indices, images, _ in groups]
+        prediction = self._predict(batch, self._for(batch), self._noise(batch, parts, draw))
         results: list[Iterator[Denoised]] = []
         for place, indices, images, noised in groups:
             height, width = noised.shape[2:]
@@ -437,13 +470,20 @@ class Denoiser:
             batch[position] = mirror_pad(window, height, width)
         return batch
 
+    def _noise_of_tiles(self, batch: Tensor, tiles: list[_Tile], draw: _Draw) -> Noise:
+        parts = [
+            _Part(slice(i, i + 1), [tile.image.index], tuple(tile.image.pixels.shape[1:]), tile.place[:2])
+            for i, tile in enumerate(tiles)
+        ]
+        return self._noise(batch, parts, draw)
+
     @_refusing()
     @torch.inference_mode()
     def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> tuple[float, Iterator[Denoised]]:
         """One batch of tiles; gives the images that it completes."""
         results: list[Iterator[Denoised]] = []
         batch = self._fill(self._blank(len(tiles), *shape), tiles)
-        prediction = self._predict(batch, self._for(batch))
+        prediction = self._predict(batch, self._for(batch), self._noise_of_tiles(batch, tiles, draw))
         for tile, predicted in zip(tiles, prediction, strict=True):
             whole = tile.image.blend.add(predicted, tile.place)
             if whole is not None:
@@ -462,7 +502,8 @@ class Denoiser:
         whole: Tensor | None = None
         for tile in tiles:
             batch = self._fill(self._blank(1, *tile.place[2:], dtype=torch.float32), [tile])
-            whole = tile.image.blend.add(self._predict(batch, self._exact)[0], tile.place)
+            prediction = self._predict(batch, self._exact, self._noise_of_tiles(batch, [tile], draw))
+            whole = tile.image.blend.add(prediction[0], tile.place)
         assert whole is not None
         pixels, finite = self._finish(tiles[0].image.noised, whole[None])
         return Denoised(index, pixels[0].cpu().numpy(), retried=True, finite=bool(finite[0]))

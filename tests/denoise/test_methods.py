@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hmac
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from dpclean.certify.options import Options as CertifyOptions
+from dpclean.denoise import methods
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.denoise.methods import FORMS, METHODS, find_method
+from dpclean.denoise.methods.method import Evaluation, Noise
+from dpclean.denoise.schedule import NoiseLevel
 from dpclean.errors import UsageError
 from dpclean.noise import add_noise, to_model_input
+from dpclean.noise.fused import standard_normal
 from dpclean.pipeline.options import Options as SanitizeOptions
 from dpclean.sanitizer import Sanitizer
 from tests.networks import PATCHES, make_denoiser, make_transparent
@@ -173,6 +180,52 @@ def test_what_is_no_method_is_refused_before_anything_is_read(name: str) -> None
         with pytest.raises(UsageError) as refusal:
             refuse()
         assert "one-step" in refusal.value.remedy
+
+
+class Drawing:
+    """A method whose result is what it draws in its second step."""
+
+    form = name = "drawing"
+
+    @classmethod
+    def of(cls, argument: str | None) -> Drawing:
+        return cls()
+
+    def levels(self, start: NoiseLevel, alphas_cumprod: np.ndarray) -> Sequence[NoiseLevel]:
+        return (start,)
+
+    def result_type(self, prediction_type: str) -> str:
+        return "sample"
+
+    def denoise(
+        self, noised: torch.Tensor, evaluations: Sequence[Evaluation], prediction_type: str, noise: Noise
+    ) -> torch.Tensor:
+        return noise(1) / 8
+
+
+@pytest.mark.parametrize("address", [{}, {"run": 3}, {"test": True}], ids=str)
+def test_what_a_method_draws_is_an_images_own_and_cut_with_its_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(methods, "METHODS", (*METHODS, Drawing))
+    folder = make_transparent(tmp_path / "d")
+    denoiser = Denoiser(find_denoiser(str(folder)), 0.25, dtype="fp32", device="cpu", method="drawing")
+    shapes = [(32, 32, 3), (32, 32, 3), (31, 50, 1), (300, 200, 3), (170, 40, 1)]
+    images = {7 + i: np.full(shape, 128, np.uint8) for i, shape in enumerate(shapes)}
+    key = hmac.digest(KEY, b"dpclean/1/denoise/1", "sha256")
+    for result in denoiser.denoise(images.items(), key=KEY, **address):
+        clean = images[result.index]
+        integers = add_noise(0 * clean[None], 4.0, key=key, indices=np.array([result.index]), **{"run": 0, **address})
+        expected = (integers[0] / (255 * 4.0) / 8 + 1) * 127.5  # in its unit, as a sample
+        assert np.abs(result.pixels - expected.clip(0, 255)).max() < 8  # the mean is kept; others are off by 18
+
+
+def test_what_a_method_draws_is_standard_normal() -> None:
+    indices = np.arange(64)
+    drawn = standard_normal((64, 40, 40, 3), torch.device("cpu"), key=KEY, run=0, indices=indices, test=False)
+    assert drawn.shape == (64, 3, 40, 40)
+    result = stats.kstest(drawn.flatten().numpy(), "norm")
+    assert result.pvalue > 1e-6 and abs(float(drawn.square().mean()) - 1) < 0.01
 
 
 @pytest.mark.gpu

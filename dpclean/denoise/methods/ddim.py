@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from dpclean.denoise import schedule
-from dpclean.denoise.methods.method import Evaluation
+from dpclean.denoise.methods.method import Evaluation, Noise
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.errors import UsageError
 
@@ -55,13 +55,13 @@ class Ddim:
     def result_type(self, prediction_type: str) -> str:
         return "sample"
 
-    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str) -> Tensor:
+    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str, noise: Noise) -> Tensor:
         x = noised.float()
         for step, (level, network) in enumerate(evaluations):
-            clean, noise = _split(x, network(x.to(noised.dtype))[:, : x.shape[1]].float(), level, prediction_type)
+            clean, away = _split(x, network(x.to(noised.dtype))[:, : x.shape[1]].float(), level, prediction_type)
             if step + 1 < len(evaluations):
                 abar = evaluations[step + 1].level.alphas_cumprod
-                x = abar**0.5 * clean.clamp(-1, 1) + (1 - abar) ** 0.5 * noise
+                x = abar**0.5 * clean.clamp(-1, 1) + (1 - abar) ** 0.5 * away
         return clean
 
 

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# a step's number, from 0 -> standard normal float32 [B, C, H, W]: by the noise key each image's own, equal where its
+# tiles overlap, and in all channels where it is grey
+Noise = Callable[[int], "Tensor"]
+
+
 class Evaluation(NamedTuple):
     """A noise level, and the network made for it: [B, C, H, W] of its own type -> prediction [B, C or more, H, W].
 
@@ -40,8 +45,9 @@ class Method(Protocol):
     def result_type(self, prediction_type: str) -> str:
         """What `denoise` gives, in the words of prediction types: "sample" is the clean images on [-1, 1]."""
 
-    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str) -> Tensor:
+    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str, noise: Noise) -> Tensor:
         """[B, C, H, W] at the first evaluation's level -> of result_type, [B, C or more, H, W], nothing clamped.
 
-        evaluations: one for each of `levels`. prediction_type: that of the networks.
+        evaluations: one for each of `levels`. prediction_type: that of the networks. noise: made when it is asked for,
+        the one source of randomness.
         """

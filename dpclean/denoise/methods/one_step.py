@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from dpclean.denoise.methods.method import Evaluation
+from dpclean.denoise.methods.method import Evaluation, Noise
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.errors import UsageError
 
@@ -32,5 +32,5 @@ class OneStep:
     def result_type(self, prediction_type: str) -> str:
         return prediction_type
 
-    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str) -> Tensor:
+    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str, noise: Noise) -> Tensor:
         return evaluations[0].network(noised)
