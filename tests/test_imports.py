@@ -22,7 +22,7 @@ FLOORS = (
     {"noise", "jobs", "device", "optim", "threads", "report"},
     {"data", "certificate"},
     {"denoise", "train"},
-    {"contact_sheet", "doctor"},
+    {"doctor"},
     {"denoiser_training", "pipeline", "sanitizer"},
     {"certify"},
     {"cli"},

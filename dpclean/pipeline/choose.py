@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from dpclean.contact_sheet import detailed, write_sigma_sheet
 from dpclean.data.selection import selected
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
@@ -16,6 +15,7 @@ from dpclean.given import given_path, options_of
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
 from dpclean.pipeline.options import Given, Options
+from dpclean.report.contact_sheet import detailed, write_sigma_sheet
 
 EXAMPLES = 8
 MOST_SIGMAS = 8  # more do not fit on a page

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpclean.contact_sheet import SheetRow, write_contact_sheet
 from dpclean.data.names import to_text
 from dpclean.data.source import Entry, Source
 from dpclean.data.workers import WorkerPool
@@ -15,6 +14,7 @@ from dpclean.jobs.ledger import DONE, Done, Ledger
 from dpclean.noise import add_noise
 from dpclean.pipeline.seal import SANITIZE_RUN
 from dpclean.pipeline.work import by_run
+from dpclean.report.contact_sheet import SheetRow, write_contact_sheet
 
 if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoiser

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from dpclean.contact_sheet import (
+from dpclean.report.contact_sheet import (
     COLUMNS,
     CROP,
     GAIN,
