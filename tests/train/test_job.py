@@ -93,8 +93,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     program = KILLED.format(signal="SIGKILL", recipe=SHORT)
     command = [sys.executable, "-c", program, str(material / "clean"), str(out)]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    partial = tmp_path / ".model.dpclean" / "partial"
-    begun = torch.load(partial / job.CHECKPOINT_NAME, weights_only=True)
+    begun = torch.load(tmp_path / ".model.dpclean" / "work" / job.CHECKPOINT_NAME, weights_only=True)
     assert not out.exists() and begun["done"] == 20
     with pytest.raises(ConflictError, match="seed"):
         train(material / "clean", out, seed=2)
