@@ -54,8 +54,6 @@ def made(folder: Path, images: int) -> Any:
             ],
             {n: (name, digest) for n, name in enumerate(names)},
         )
-        ledger.set("parameters", {"denoiser_digests": {}})
-        ledger.set("engine", {"versions": {}})
         ledger.set("retried", 0)
     return ledger
 
@@ -66,9 +64,11 @@ def measured(images: int) -> dict[str, Any]:
     from dpclean.data.records import ReadOptions
     from dpclean.data.source import open_source
     from dpclean.jobs.ledger import Ledger
+    from dpclean.jobs.record import Record
     from dpclean.pipeline.options import Options
     from dpclean.pipeline.seal import seal
 
+    record = Record("sanitize", {"denoiser_digests": {}}, {"versions": {}}, {})
     level = SimpleNamespace(timestep=1.0, alphas_cumprod=0.5)
     shapes = SimpleNamespace(batch_pixels=1, tile=1, overlap=1)
     device = SimpleNamespace(type="cpu")
@@ -87,7 +87,7 @@ def measured(images: int) -> dict[str, Any]:
         with closing(Ledger(folder / "dpclean.ledger.sqlite")) as ledger:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             begun = time.perf_counter()
-            seal(folder, folder, folder, ledger, source, denoiser, Options(sigma=0.25), bytes(32), Ancestry())
+            seal(folder, folder, folder, ledger, source, denoiser, Options(sigma=0.25), bytes(32), Ancestry(), record)
             seconds = time.perf_counter() - begun
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"images": images, "mib_before": before >> 10, "mib_peak": peak >> 10, "seconds": round(seconds, 2)}

@@ -11,9 +11,11 @@ import pytest
 from dpclean.certify.external import certify_votes
 from dpclean.certify.job import certify
 from dpclean.certify.trial import trial
+from dpclean.denoiser_training import fit as fitting
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import ConflictError
 from dpclean.pipeline import plan, sanitize
+from dpclean.train import job
 from dpclean.train.job import train
 
 COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
@@ -32,6 +34,9 @@ COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "certify --denoiser": lambda given, out: certify(given.parent / "raw", out, denoiser=str(given)),
     "certify --votes": lambda given, out: certify_votes(given, out, classes=2, sigma="0.25"),
     "denoiser fit": lambda given, out: fit([given.parent / "raw", given], out),
+    "denoiser fit --dry-run": lambda given, out: fitting.plan([given.parent / "raw", given], out),
+    "denoiser fit --init": lambda given, out: fit([given.parent / "raw"], out, init=str(given)),
+    "train --dry-run": lambda given, out: job.plan(given, out),
 }
 
 

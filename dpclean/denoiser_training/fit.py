@@ -173,10 +173,13 @@ class _Job(Job[FitResult]):
         super().__init__(out)
         self.options = options
         self.sources = [given_path(path).resolve() for path in data]
-        self.start = Start.of(options.init)
         self.device = choose_device(options.device)
         if self.device.type == "cpu":
             keep_memory()
+
+    @cached_property
+    def start(self) -> Start:
+        return Start.of(self.options.init)
 
     @cached_property
     def patches(self) -> Patches:
@@ -187,10 +190,10 @@ class _Job(Job[FitResult]):
         return [*self.sources, self.options.init]
 
     def parameters(self) -> Json:
-        o = self.options
+        o, start = self.options, self.start
         return {
             "images": hashlib.sha256(self.patches.ancestry.images.tobytes()).hexdigest(),
-            "init": self.start.files.digests() if self.start.files else None,
+            "init": start.files.digests() if start.files else None,
             "classifier": o.classifier.weights_sha256 if o.classifier else None,
             "minutes": None if o.steps else o.minutes,
             "steps": o.steps,

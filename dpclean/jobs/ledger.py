@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 FORMAT = 3
 PAGE = 4096  # rows of the listing that are read together
-AGAIN = "again"  # key of the job table, where rows of a complete OUT are done anew: which, and of which OUT
+AGAIN = "again"  # key of the job table, where rows of a complete OUT are, or were, done anew
 PENDING, DONE, QUARANTINED, LEFT_BEHIND = "pending", "done", "quarantined", "left-behind"
 # results of SQLite that speak of the disk, not of what is on it
 _DISK = (

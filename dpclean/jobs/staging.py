@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -17,9 +18,12 @@ from typing import BinaryIO
 from dpclean.errors import ConflictError, SetupError, UsageError
 from dpclean.given import given_path
 from dpclean.jobs.durable import remove_unfinished, sync_file_system, sync_folder, write_durably, writing
+from dpclean.jobs.lock import try_lock
+from dpclean.jobs.record import Record, read_record
 from dpclean.jobs.signals import first_signal
 
 IGNORED = b"*\n"  # for git and all who read its files: the key and unfinished work are not to be shared
+AT_WORK = "at-work"
 LONGEST_NAME = 220  # bytes: names beside OUT have OUT's own in them, and none is longer than 255
 
 
@@ -52,6 +56,10 @@ class Staging:
         self._done_with = self.home / "done-with"
         self._ignore = self.home / ".gitignore"
         self._lock: BinaryIO | None = None
+
+    def begun(self) -> Record | None:
+        """What was begun and is not complete. Raises InputError, ConflictError where its record cannot be read."""
+        return read_record(self.record) if self.partial.exists() else None
 
     def check_apart(self, *inputs: str | os.PathLike[str] | None) -> None:
         """Raise ConflictError where OUT is an input, lies in one, or one lies in it; names of other things are none."""
@@ -127,24 +135,37 @@ class Staging:
                 handle = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 file = os.fdopen(handle, "r+b")
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not try_lock(handle):
+                        raise ConflictError(
+                            f"another dpclean is at work on {str(self.out)!r}:"
+                            f" {_describe(file.read(4096).decode('utf-8', 'replace'))}",
+                            "wait for it or stop it, or choose another --out",
+                        )
                     # the file may have been unlinked by its last holder between the open and the lock
                     if os.fstat(handle).st_ino == os.stat(self._lock_path).st_ino:
                         file.truncate(0)
                         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
                         file.flush()
                         return file
-                except BlockingIOError as error:
-                    holder = file.read(4096).decode("utf-8", "replace")
-                    file.close()
-                    raise ConflictError(
-                        f"another dpclean is at work on {str(self.out)!r}: {_describe(holder)}",
-                        "wait for it or stop it, or choose another --out",
-                    ) from error
                 except BaseException:
                     file.close()
                     raise
                 file.close()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Says that this process works on what was begun, beside others that may."""
+        with (self.work / AT_WORK).open("a") as file:
+            try_lock(file.fileno(), shared=True)
+            yield
+
+    def check_idle(self) -> None:
+        """Raise ConflictError where other processes work on what was begun."""
+        with contextlib.suppress(FileNotFoundError), (self.work / AT_WORK).open("r") as file:
+            if not try_lock(file.fileno()):
+                raise ConflictError(
+                    f"another command is at work on {str(self.out)!r}", "stop it first, or choose another --out"
+                )
 
     def start(self, *, keep_key: bool = False) -> None:
         """Empty folders partial and work, whatever was there before, for an OUT that can be made by a rename."""

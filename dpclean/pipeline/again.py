@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from dpclean.errors import ConflictError, Reason
-from dpclean.jobs.durable import NEW, sync_file_system, writing
+from dpclean.jobs.durable import sync_file_system, writing
 from dpclean.jobs.ledger import AGAIN, File, Ledger, Listed
 from dpclean.jobs.manifest import LEDGER_NAME
 from dpclean.jobs.staging import Staging
@@ -19,25 +18,20 @@ from dpclean.jobs.staging import Staging
 FINAL = (Reason.NAME_COLLISION, Reason.OUTSIDE_ROOT, Reason.NOT_REGULAR, Reason.NOT_FINITE)
 
 
-def begin_again(staging: Staging, rows: Iterable[Listed], asked: Mapping[str, Any]) -> None:
-    """Fill the partial folder with OUT's ledger, in which the rows are pending, and links to all other files.
+def begin_again(staging: Staging, rows: Iterable[Listed]) -> None:
+    """Fill the empty partial folder with OUT's ledger, in which the rows are pending, and links to all other files.
 
-    asked: what is to be done anew, and of which OUT. The ledger gets its name last: where there is one, all is there.
     Raises SetupError, and ConflictError where a file of OUT is gone.
     """
-    staging.start(keep_key=True)
     path = staging.partial / LEDGER_NAME
-    unready = path.with_name(path.name + NEW)
-    with writing(unready):
-        shutil.copyfile(staging.out / LEDGER_NAME, unready)
-    with closing(Ledger(unready)) as ledger:
+    with writing(path):
+        shutil.copyfile(staging.out / LEDGER_NAME, path)
+    with closing(Ledger(path)) as ledger:
         with ledger.transaction():
             ledger.redo(rows)
-            ledger.set(AGAIN, asked)
+            ledger.set(AGAIN, True)
         _link(ledger.files(), staging.out, staging.partial)
     sync_file_system(staging.partial)
-    with writing(path):
-        unready.rename(path)
 
 
 def _link(files: Iterable[File], source: Path, to: Path) -> None:

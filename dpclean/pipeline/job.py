@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Unpack
+from typing import TYPE_CHECKING, NoReturn, Unpack
 
 from dpclean.build import build
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
@@ -22,9 +24,10 @@ from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError, InternalError, Reason, UsageError
 from dpclean.given import given_path, options_of
 from dpclean.jobs import manifest as manifests
+from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.key_file import read_key, write_key
-from dpclean.jobs.ledger import AGAIN, DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
-from dpclean.jobs.staging import Staging
+from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
+from dpclean.jobs.record import Json, Record
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
 from dpclean.pipeline.again import FINAL, begin_again
@@ -32,7 +35,7 @@ from dpclean.pipeline.options import Given, Options
 from dpclean.pipeline.results import Plan, SanitizeResult
 from dpclean.pipeline.seal import check_rows, seal, write_with_sums
 from dpclean.pipeline.work import told, too_many_bad, work_off
-from dpclean.progress import Progress, shown_as_asked
+from dpclean.progress import Show
 from dpclean.threads import choose_threads, computing_with
 
 if TYPE_CHECKING:
@@ -53,7 +56,7 @@ def sanitize(
     out: str | os.PathLike[str],
     *,
     sigma: float,
-    progress: Callable[[Progress], None] | bool | None = None,
+    progress: Show | bool | None = None,
     **options: Unpack[Given],
 ) -> SanitizeResult:
     """Noise and denoise every image of RAW into OUT; the same call again goes on, or finds OUT complete.
@@ -65,10 +68,7 @@ def sanitize(
     Source: "Diffusion Denoising as a Certified Defense against Clean-label Poisoning", arXiv 2403.11981, section 3.
     """
     asked = options_of(Options, "sanitize", {"sigma": sigma, **options})
-    with shown_as_asked(progress) as show:
-        job = _Job(Path(raw), Path(out), asked, show)
-        with job.staging:
-            return job.run()
+    return run(_Job(Path(raw), Path(out), asked), overwrite=asked.overwrite, progress=progress)
 
 
 def plan(raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: float, **options: Unpack[Given]) -> Plan:
@@ -76,119 +76,87 @@ def plan(raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: flo
     asked = options_of(Options, "sanitize", {"sigma": sigma, **options})
     if asked.redoes:
         raise UsageError("a dry run tells of a whole job, not of a part done anew", "leave out retry-bad and update")
-    return _Job(Path(raw), Path(out), asked, lambda _: None).plan()
+    return _Job(Path(raw), Path(out), asked).plan()
 
 
-class _NothingUsable(InputError):
-    """No input is an image that can be used."""
+class _Job(Job[SanitizeResult]):
+    kind = "sanitize"
+    marks = (manifests.NAME,)
 
+    pool: WorkerPool
+    denoiser: Denoiser
 
-class _NothingGained(Exception):
-    """No input that was tried again is one that can be used; OUT, complete as it was, has this manifest."""
-
-    def __init__(self, complete: manifests.Manifest) -> None:
-        super().__init__()
-        self.complete = complete
-
-
-class _Job:
-    """One command's paths and options, and the steps from listing to commit."""
-
-    def __init__(self, raw: Path, out: Path, options: Options, progress: Callable[[Progress], None]) -> None:
+    def __init__(self, raw: Path, out: Path, options: Options) -> None:
+        super().__init__(out)
         self.options = options
-        self.progress = progress
-        self.staging = Staging(out)
-        self.out = self.staging.out
         self.raw = given_path(raw).resolve()
-        self.inherited = Ancestry()
-        self.bad: list[Listed] = []  # of a complete OUT: what is to be tried again
-        self.changed: list[Listed] = []  # of a complete OUT: what is to be done anew, as it has changed in RAW
-        self.begun = time.monotonic()
-        self.staging.check_apart(self.raw, options.denoiser)
+        self.complete: manifests.Manifest | None = None  # of an OUT of which a part is to be done anew
+        self.bad: list[Listed] = []  # of it, what is to be tried again
+        self.changed: list[Listed] = []  # and what has changed in RAW
+        self.sanitized = 0  # by this call
+        self.report: list[str] = []
 
-    def run(self) -> SanitizeResult:
-        """The result, whether the work is done now, was begun earlier, or had been finished before."""
-        complete = self._finished()
-        if complete is not None and not self.bad and not self.changed:
-            return self._already_complete(complete)
-        source = self._source()
-        files, parameters = self._parameters()
-        self.inherited = _inherited(self.raw, files)
-        ledger_path = self.staging.partial / manifests.LEDGER_NAME
-        if complete is None:
-            resuming = ledger_path.exists() and self._check_begun(ledger_path, parameters)
-        else:
-            resuming = ledger_path.exists() and self._goes_on_again(ledger_path, source, complete)
-        workers = self.options.workers or len(os.sched_getaffinity(0))
+    @property
+    def ledger_path(self) -> Path:
+        return self.staging.partial / manifests.LEDGER_NAME
+
+    def inputs(self) -> list[str | os.PathLike[str]]:
+        return [self.raw, self.options.denoiser]
+
+    @cached_property
+    def files(self) -> DenoiserFiles:
+        from dpclean.denoise.loading import find_denoiser
+
+        return find_denoiser(self.options.denoiser)
+
+    @cached_property
+    def inherited(self) -> Ancestry:
+        """What RAW, if it is sanitized itself, and the denoiser were made of. What strangers wrote refuses nothing."""
         try:
-            threads = choose_threads(self.options.threads)
-            with (
-                WorkerPool(workers, self.options.read_options()) as pool,
-                self._loaded(files, threads) as denoiser,
-            ):
-                if complete is not None and not resuming:
-                    with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
-                        self._check_engine(ledger, _engine(denoiser))
-                    begin_again(self.staging, self.bad + self.changed, self._again(complete))
-                elif not resuming:
-                    self._begin(ledger_path, source, parameters, _engine(denoiser))
-                with closing(Ledger(ledger_path)) as ledger:
-                    self._check_engine(ledger, _engine(denoiser))
-                    if resuming:
-                        self._check_listing(ledger, source)
-                    key = self._key(ledger.known("key_commitment", str))
-                    manifest, sanitized, pages = self._work(ledger, source, pool, denoiser, key, complete)
-        except _NothingUsable:
-            # nothing can come of it; the workers, who may still be writing, are gone by now
-            self.staging.discard(keep_key=complete is not None)
-            raise
-        except _NothingGained as nothing:
-            self.staging.discard(keep_key=True)
-            counts = f"{len(self.bad)} of {nothing.complete.raw.listed} inputs"
-            remark = f"tried again, and still of no use: {counts}; OUT is as it was"
-            return self._already_complete(nothing.complete, [remark])
-        self.staging.commit()
-        remarks = source.remarks() + pool.remarks()
-        if complete is not None:
-            redone = len(self.bad) + len(self.changed)
-            remarks.append(
-                f"done anew: {redone} of {manifest.raw.listed} inputs; all other files are the same as before"
+            of_raw = ancestry_of_data(self.raw)
+        except (InputError, ConflictError) as error:
+            of_raw = Ancestry.unknown(error.message)
+        return of_raw | self.files.ancestry()
+
+    @cached_property
+    def source(self) -> Source:
+        source = open_source(self.raw, self.options.read_options())
+        check_sample(source, self.options.sample)
+        if source.kind == "shards" and self.options.redoes:
+            raise UsageError(
+                "retry-bad and update are for folders of images: of shards every file would be written anew",
+                "leave them out, or choose another --out",
             )
-        return self._result(manifest, sanitized=sanitized, hidden=source.hidden, remarks=remarks, report=pages)
+        return source
+
+    def parameters(self) -> Json:
+        return {**self.options.identity(), "denoiser": self.files.id, "denoiser_digests": self.files.digests()}
+
+    def environment(self) -> Json:
+        """Device kind, type, shapes and library versions."""
+        versions = {"dpclean": build()} | {name: metadata.version(name) for name in LIBRARIES}
+        return {**self.denoiser.engine, "versions": versions}
 
     # -- what is there already
 
-    def _finished(self) -> manifests.Manifest | None:
-        """The manifest of a complete OUT; None where there is work to do. Refuses an OUT that is something else."""
-        if not self.out.exists():
-            return None
-        if not self.out.is_dir():
-            raise ConflictError(f"{str(self.out)!r} is a file", "choose another --out")
+    def made_with(self) -> Json:
+        return self._manifest().parameters
+
+    def _manifest(self) -> manifests.Manifest:
         manifest = manifests.read(self.out)
-        if manifest is None:
-            if any(self.out.iterdir()):
-                raise ConflictError(
-                    f"{str(self.out)!r} is not empty and was not made by dpclean", "choose another --out"
-                )
-            return None
-        if self.options.overwrite:
-            return None
-        _, parameters = self._parameters()
-        made = {"device": manifest.denoiser.device, "dtype": manifest.denoiser.dtype}
-        made["batch_pixels"] = manifest.denoiser.batch_pixels  # type: ignore[assignment]
+        assert manifest is not None  # it is a mark of OUT
+        return manifest
+
+    def reopens(self) -> bool:
+        """Whether a part is to be done anew: what was bad, what has changed. Refuses changes that are not asked for."""
+        manifest = self._manifest()
         demanded = self.options.demanded()
-        changed = _changes(manifest.parameters, parameters) + _changes({n: made[n] for n in demanded}, demanded)
-        if changed:
-            raise ConflictError(
-                f"{str(self.out)!r} was made with {_tell(changed, 0)}; this command asks for {_tell(changed, 1)}",
-                "choose another --out, or --overwrite to make it anew",
-            )
+        self.refuse_others("was made", {name: getattr(manifest.denoiser, name) for name in demanded}, demanded)
         with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
-            source = self._source()
             bad = ledger.bad(but=FINAL) if self.options.retry_bad else ()
-            self.bad, self.changed = self._compare(ledger, source, bad)
+            self.bad, self.changed = self._compare(ledger, bad)
             if self.changed and not self.options.update:
-                more = "--update to do anew what has changed, " if source.kind == "folder" else ""
+                more = "--update to do anew what has changed, " if self.source.kind == "folder" else ""
                 self._refuse_changed(self.changed, more)
         if self.bad or self.changed:
             if manifest.noise.key is not None:  # the noise must not be known before the data are fixed
@@ -197,10 +165,28 @@ class _Job:
                     "choose another --out, or --overwrite to make it anew",
                 )
             self._key(manifest.noise.key_commitment)
-            return manifest
-        return self._revealed(manifest) if self.options.reveal_key else manifest
+            self.complete = manifest
+            return True
+        if self.options.reveal_key and manifest.noise.key is None:
+            revealed = manifests.with_key(manifest, self._key(manifest.noise.key_commitment))
+            with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
+                write_with_sums(self.out, revealed, ledger)
+        return False
 
-    def _again(self, complete: manifests.Manifest) -> dict[str, Any]:
+    def goes_on(self, record: Record) -> bool:
+        if self.complete is None:
+            super().goes_on(record)
+            with closing(Ledger(self.ledger_path)) as ledger:
+                if changed := self._compare(ledger)[1]:  # names, classes, and what has been read
+                    self._refuse_changed(changed)
+            return True
+        try:
+            with closing(Ledger(self.ledger_path)) as ledger:
+                return record.found.get("again") == self._again(self.complete) and not self._compare(ledger)[1]
+        except ConflictError:  # OUT is whole, and what was left is not needed
+            return False
+
+    def _again(self, complete: manifests.Manifest) -> Json:
         """What is to be done anew, and of which OUT."""
         return {
             "output": complete.output.pixel_digest,
@@ -208,47 +194,7 @@ class _Job:
             "update": self.options.update,
         }
 
-    def _goes_on_again(self, ledger_path: Path, source: Source, complete: manifests.Manifest) -> bool:
-        """Whether what was left is of this OUT, for the same purpose, and of RAW as it is now."""
-        try:
-            with closing(Ledger(ledger_path)) as ledger:
-                return ledger.get(AGAIN, dict) == self._again(complete) and not self._compare(ledger, source)[1]
-        except ConflictError:  # OUT is whole, and what was left is not needed
-            return False
-
-    def _check_begun(self, ledger_path: Path, parameters: dict[str, Any]) -> bool:
-        """Whether to go on with what an interrupted job left; refuses changed parameters."""
-        if self.options.overwrite:
-            return False
-        with closing(Ledger(ledger_path)) as ledger:
-            begun = ledger.get("parameters", dict)
-        if begun is None:  # killed before the key was drawn: nothing to go on with
-            return False
-        changed = _changes(begun, parameters)
-        if changed:
-            raise ConflictError(
-                f"{str(self.out)!r} was begun with {_tell(changed, 0)}; this command asks for {_tell(changed, 1)}",
-                "choose another --out, or --overwrite to start again",
-            )
-        return True
-
-    def _check_engine(self, ledger: Ledger, engine: dict[str, Any]) -> None:
-        """Refuse where this process would not do what the job began."""
-        changed = _changes(ledger.known("engine", dict), engine)
-        if changed:
-            raise ConflictError(
-                f"{str(self.out)!r} was begun with {_tell(changed, 0)}; here it would go on with {_tell(changed, 1)}",
-                "go on where it was begun, or --overwrite to start again",
-            )
-
-    def _check_listing(self, ledger: Ledger, source: Source) -> None:
-        """Refuse where RAW is not what it was when the listing was frozen: names, classes, and what has been read."""
-        if changed := self._compare(ledger, source)[1]:
-            self._refuse_changed(changed)
-
-    def _compare(
-        self, ledger: Ledger, source: Source, positions: Collection[int] = ()
-    ) -> tuple[list[Listed], list[Listed]]:
+    def _compare(self, ledger: Ledger, positions: Collection[int] = ()) -> tuple[list[Listed], list[Listed]]:
         """The rows at these positions, and of the others those with other content, as RAW lists them now.
 
         A file is read again where its size or time is another, or where digests are asked for; what counts is what is
@@ -256,7 +202,7 @@ class _Job:
         """
         asked: list[Listed] = []
         suspects: list[Listed] = []
-        for now, row in itertools.zip_longest(self._stamped(source), ledger.listing()):
+        for now, row in itertools.zip_longest(self._stamped(), ledger.listing()):
             new = None if now is None else (to_bytes(now[0].name), now[0].label)
             old = None if row is None else (row.name, row.label)
             if new != old:
@@ -268,7 +214,7 @@ class _Job:
         if not suspects:
             return asked, []
         with WorkerPool(self.options.workers or len(os.sched_getaffinity(0)), self.options.read_options()) as pool:
-            samples = source.samples(map(_entry_of, suspects), pool)
+            samples = self.source.samples(map(_entry_of, suspects), pool)
             changed = {s.entry.index for s in samples if not _is_as_seen(s, *ledger.seen(s.entry.index))}
         return asked, [row for row in suspects if row.position in changed]
 
@@ -287,38 +233,31 @@ class _Job:
 
     # -- begin, work, finish
 
-    def _source(self) -> Source:
-        source = open_source(self.raw, self.options.read_options())
-        check_sample(source, self.options.sample)
-        if source.kind == "shards" and self.options.redoes:
-            raise UsageError(
-                "retry-bad and update are for folders of images: of shards every file would be written anew",
-                "leave them out, or choose another --out",
-            )
-        return source
-
-    def _entries(self, source: Source) -> Iterator[Entry]:
+    def _entries(self) -> Iterator[Entry]:
         """What RAW holds now; once the job has begun, the ledger's listing alone counts."""
-        return selected(source, self.options.limit, self.options.sample)
+        return selected(self.source, self.options.limit, self.options.sample)
 
-    def _stamped(self, source: Source) -> Iterator[tuple[Entry, Stamp]]:
+    def _stamped(self) -> Iterator[tuple[Entry, Stamp]]:
         """The listing, with size and time of the last change of each entry's file."""
         last: str | None = None
         stamp: Stamp = (None, None)
-        for entry in self._entries(source):
-            name = entry.target if source.kind == "shards" else entry.name
+        for entry in self._entries():
+            name = entry.target if self.source.kind == "shards" else entry.name
             if name != last:
-                last, stamp = name, _stamp(source.root, name)
+                last, stamp = name, _stamp(self.source.root, name)
             yield entry, stamp
 
-    def _parameters(self) -> tuple[DenoiserFiles, dict[str, Any]]:
-        from dpclean.denoise.loading import find_denoiser
-
-        files = find_denoiser(self.options.denoiser)
-        return files, {**self.options.identity(), "denoiser": files.id, "denoiser_digests": files.digests()}
+    @contextmanager
+    def ready(self, record: Record | None) -> Iterator[None]:
+        """Readers and denoiser."""
+        workers = self.options.workers or len(os.sched_getaffinity(0))
+        assert self.source and self.inherited is not None  # refused before anything is loaded
+        threads = choose_threads(self.options.threads)
+        with WorkerPool(workers, self.options.read_options()) as self.pool, self._loaded(threads) as self.denoiser:
+            yield
 
     @contextmanager
-    def _loaded(self, files: DenoiserFiles, threads: int | None) -> Iterator[Denoiser]:
+    def _loaded(self, threads: int | None) -> Iterator[Denoiser]:
         """The denoiser, while so many threads compute; the bytes do not depend on their number."""
         o = self.options
         with ExitStack() as stack:
@@ -327,7 +266,7 @@ class _Job:
 
                 stack.enter_context(computing_with(threads))
                 denoiser = Denoiser(
-                    files, o.sigma, device=o.device, dtype=o.dtype, method=o.method, batch_pixels=o.batch_pixels
+                    self.files, o.sigma, device=o.device, dtype=o.dtype, method=o.method, batch_pixels=o.batch_pixels
                 )
             except (ImportError, OSError, RuntimeError):
                 # libraries that do not belong together fail in many ways; the doctor knows what to say
@@ -337,60 +276,58 @@ class _Job:
                 raise
             yield denoiser
 
-    def _begin(self, ledger_path: Path, source: Source, parameters: dict[str, Any], engine: dict[str, Any]) -> None:
+    def begin(self) -> Json:
         """Freeze the listing, then draw the key: the noise must not be known before the data are fixed."""
-        self.staging.start()
-        with closing(Ledger(ledger_path)) as ledger, ledger.transaction():
-            ledger.freeze(itertools.starmap(_listed, self._stamped(source)))
-            seed = self.options.seed
-            key = draw_key() if seed is None else key_from_seed(seed, "sanitize")
-            write_key(self.staging.key, key)
-            ledger.set("parameters", parameters)
-            ledger.set("engine", engine)
-            ledger.set("key_commitment", commitment(key))
+        if self.complete is not None:
+            return self._begin_again(self.complete)
+        with closing(Ledger(self.ledger_path)) as ledger, ledger.transaction():
+            ledger.freeze(itertools.starmap(_listed, self._stamped()))
+            ledger.set("environment", self.environment())
             ledger.set("retried", 0)
+        seed = self.options.seed
+        key = draw_key() if seed is None else key_from_seed(seed, "sanitize")
+        write_key(self.staging.key, key)
+        return {"key_commitment": commitment(key)}
 
-    def _work(
-        self,
-        ledger: Ledger,
-        source: Source,
-        pool: WorkerPool,
-        denoiser: Denoiser,
-        key: bytes,
-        complete: manifests.Manifest | None,
-    ) -> tuple[manifests.Manifest, int, list[str]]:
-        """Do what is pending and seal it: (manifest, images sanitized by this call, pages of the report).
+    def _begin_again(self, complete: manifests.Manifest) -> Json:
+        """OUT once more, with what is to be done anew pending, for an engine that makes the same bytes."""
+        with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
+            self.refuse_elsewhere(ledger.known("environment", dict))
+        begin_again(self.staging, self.bad + self.changed)
+        return {"key_commitment": complete.noise.key_commitment, "again": self._again(complete)}
 
-        complete: the manifest of the OUT of which a part is done anew.
-        """
-        kept = map(sheet.entry_of, ledger.done())
-        sink = open_sink(source, self.staging.partial, self.options.read_options(), pool, kept)
-        before = ledger.count(DONE)
-        if ledger.count(PENDING) > 0:
-            samples = source.samples(map(_entry_of, ledger.listing(pending=True)), pool)
-            work_off(samples, denoiser, sink, ledger, self.options, key, self.progress)
-        if (pending := ledger.count(PENDING)) > 0:
-            raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
-        if complete is not None and not self.changed and ledger.count(DONE) == complete.output.images:
-            raise _NothingGained(complete)
-        self._check_bad(ledger.reasons(), ledger.count() - ledger.count(LEFT_BEHIND))
-        if ledger.count(DONE) == 0:
-            why = f" ({told(reasons)}: {_first_names(ledger)})" if (reasons := ledger.reasons()) else ""
-            raise _NothingUsable(
-                f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used{why}",
-                "look at RAW",
-            )
-        sink.finish()
-        if source.kind == "shards":  # of image files the sums are compared
-            check_rows(self.staging.partial, ledger, self.options.read_options(), pool)
-        manifest = seal(
-            self.staging.partial, self.out, self.raw, ledger, source, denoiser, self.options, key, self.inherited
-        )
-        pages: list[str] = []
-        if self.options.report:
-            sheet.write_pages(self.out, ledger, source, pool, denoiser, key)
-            pages = [str(page) for page in sheet.pages(self.out)]
-        return manifest, manifest.output.images - before, pages
+    def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
+        with closing(Ledger(self.ledger_path)) as ledger:
+            key, before = self._key(record.found["key_commitment"]), ledger.count(DONE)
+            kept = map(sheet.entry_of, ledger.done())
+            options = self.options.read_options()
+            self.sink = open_sink(self.source, self.staging.partial, options, self.pool, kept)
+            if ledger.count(PENDING) > 0:
+                samples = self.source.samples(map(_entry_of, ledger.listing(pending=True)), self.pool)
+                work_off(samples, self.denoiser, self.sink, ledger, self.options, key, stop, tell)
+            if (pending := ledger.count(PENDING)) > 0:
+                raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
+            if self.complete is not None and not self.changed and ledger.count(DONE) == self.complete.output.images:
+                return False
+            self._check_bad(ledger.reasons(), ledger.count() - ledger.count(LEFT_BEHIND))
+            if ledger.count(DONE) == 0:
+                why = f" ({told(reasons)}: {_first_names(ledger)})" if (reasons := ledger.reasons()) else ""
+                message = f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used{why}"
+                raise Hopeless(InputError(message, "look at RAW"))
+            self.sanitized = ledger.count(DONE) - before
+        return True
+
+    def save(self, record: Record) -> None:
+        self.sink.finish()
+        folder, key = self.staging.partial, self._key(record.found["key_commitment"])
+        with closing(Ledger(self.ledger_path)) as ledger:
+            if self.source.kind == "shards":  # of image files the sums are compared
+                check_rows(folder, ledger, self.options.read_options(), self.pool)
+            made_of = self.inherited
+            seal(folder, self.out, self.raw, ledger, self.source, self.denoiser, self.options, key, made_of, record)
+            if self.options.report:
+                sheet.write_pages(self.out, ledger, self.source, self.pool, self.denoiser, key)
+                self.report = [str(page) for page in sheet.pages(self.out)]
 
     def _check_bad(self, reasons: Mapping[str, int], images: int) -> None:
         """Refuse where more of the inputs that claim to be images are bad than --max-bad allows; at every end."""
@@ -406,30 +343,13 @@ class _Job:
             )
         return key
 
-    def _revealed(self, manifest: manifests.Manifest) -> manifests.Manifest:
-        """The manifest with the key in it, written to a finished OUT."""
-        if manifest.noise.key is None:
-            manifest = manifests.with_key(manifest, self._key(manifest.noise.key_commitment))
-            with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
-                write_with_sums(self.out, manifest, ledger)
-        return manifest
-
-    def _already_complete(self, manifest: manifests.Manifest, remarks: Sequence[str] = ()) -> SanitizeResult:
-        self._check_bad(manifest.quarantined, manifest.raw.listed - manifest.left_behind)
-        pages = [str(page) for page in sheet.pages(self.out) if page.exists()]
-        return self._result(manifest, already_complete=True, remarks=remarks, report=pages)
-
-    def _result(
-        self,
-        manifest: manifests.Manifest,
-        *,
-        report: list[str],
-        already_complete: bool = False,
-        sanitized: int = 0,
-        hidden: int = 0,
-        remarks: Sequence[str] = (),
-    ) -> SanitizeResult:
-        seconds = time.monotonic() - self.begun
+    def result(self, call: Call) -> SanitizeResult:
+        manifest, report, hidden = self._manifest(), self.report, 0
+        if call.already_complete:
+            self._check_bad(manifest.quarantined, manifest.raw.listed - manifest.left_behind)
+            report = [str(page) for page in sheet.pages(self.out) if page.exists()]
+        else:
+            hidden = self.source.hidden
         return SanitizeResult(
             out=str(self.out),
             sigma=manifest.noise.sigma,
@@ -438,27 +358,37 @@ class _Job:
             left_behind=manifest.left_behind,
             hidden=hidden,
             not_finite_retried=manifest.not_finite_retried,
-            already_complete=already_complete,
-            seconds=round(seconds, 3),
-            images_per_second=round(sanitized / seconds, 2),
+            already_complete=call.already_complete,
+            seconds=round(call.seconds, 3),
+            images_per_second=round(self.sanitized / call.seconds, 2),
             device=manifest.denoiser.device,
             dtype=manifest.denoiser.dtype,
             kernel=manifest.host["kernel"],
-            warnings=[*_warnings(manifest), *remarks],
+            warnings=[*_warnings(manifest), *self._remarks(call, manifest)],
             report=report,
         )
+
+    def _remarks(self, call: Call, manifest: manifests.Manifest) -> list[str]:
+        """On this call, one sentence each."""
+        listed = manifest.raw.listed
+        if call.already_complete:
+            still = f"tried again, and still of no use: {len(self.bad)} of {listed} inputs; OUT is as it was"
+            return [still] if self.complete is not None else []
+        remarks = self.source.remarks() + self.pool.remarks()
+        if self.complete is not None:
+            redone = len(self.bad) + len(self.changed)
+            remarks.append(f"done anew: {redone} of {listed} inputs; all other files are the same as before")
+        return remarks
 
     # -- the look ahead
 
     def plan(self) -> Plan:
-        source = self._source()
-        listed = sum(1 for _ in self._entries(source))
+        self.staging.check_apart(*self.inputs())
+        source = self.source
+        listed = sum(1 for _ in self._entries())
         threads = choose_threads(self.options.threads)
-        with (
-            WorkerPool(1, self.options.read_options()) as pool,
-            self._loaded(self._parameters()[0], threads) as denoiser,
-        ):
-            first = itertools.islice(self._entries(source), SAMPLED_BY_PLAN)
+        with WorkerPool(1, self.options.read_options()) as pool, self._loaded(threads) as denoiser:
+            first = itertools.islice(self._entries(), SAMPLED_BY_PLAN)
             sampled = pixels = values = tried = 0
             usable: list[tuple[int, NDArray[np.uint8]]] = []  # none larger than a few tiles, together a few batches
             for sample in source.samples(first, pool):
@@ -501,15 +431,6 @@ def _entry_of(row: Listed) -> Entry:
     return Entry(row.position, to_text(row.name), row.label, to_text(row.target), reason)
 
 
-def _inherited(raw: Path, files: DenoiserFiles) -> Ancestry:
-    """What RAW, if it is sanitized itself, and the denoiser were made of. What strangers wrote refuses nothing."""
-    try:
-        of_raw = ancestry_of_data(raw)
-    except (InputError, ConflictError) as error:
-        of_raw = Ancestry.unknown(error.message)
-    return of_raw | files.ancestry()
-
-
 def _stamp(root: Path, name: str) -> Stamp:
     try:
         found = os.stat(os.path.join(os.fsencode(root), to_bytes(name)))
@@ -531,31 +452,6 @@ def _first_names(ledger: Ledger) -> str:
     """The first inputs that were left out, by name."""
     first = [repr(to_text(name)) for name, _ in itertools.islice(ledger.quarantined(), 4)]
     return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
-
-
-def _engine(denoiser: Denoiser) -> dict[str, Any]:
-    """What decides the bytes beside the options: device kind, type, shapes and library versions."""
-    return {
-        **denoiser.engine,
-        "versions": {"dpclean": build()} | {name: metadata.version(name) for name in LIBRARIES},
-    }
-
-
-Changes = list[tuple[str, Any, Any]]
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-    return [(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def _tell(changed: Changes, side: int) -> str:
-    return ", ".join(f"{name.replace('_', '-')} {_short(values[side])}" for name, *values in changed)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return "(" + ", ".join(f"{name} {str(item)[:16]}" for name, item in sorted(value.items())) + ")"
-    return "none" if value is None or value == [] else str(value)
 
 
 def _what_changed(new: tuple[bytes, int] | None, old: tuple[bytes, int] | None, sample: int | None) -> str:

@@ -28,6 +28,7 @@ from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs import manifest as manifests
 from dpclean.jobs.durable import write_durably, writing
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, File, Ledger
+from dpclean.jobs.record import Record
 from dpclean.kernels import kernel_name
 from dpclean.noise.keys import commitment
 
@@ -52,16 +53,17 @@ def seal(
     options: Options,
     key: bytes,
     inherited: Ancestry,
+    record: Record,
 ) -> manifests.Manifest:
     """Write manifest, ancestry and checksums into a folder that is to become out; returns the manifest.
 
-    inherited: what RAW and the denoiser were made of.
+    inherited: what RAW and the denoiser were made of. record: what the job was begun with.
     """
     manifest = manifests.Manifest(
         format=manifests.FORMAT,
         tool=f"dpclean {__version__}",
         sanitized=options.sigma > 0,
-        parameters=ledger.known("parameters", dict),
+        parameters=record.parameters,
         raw=manifests.Raw(
             path=os.fsencode(os.path.relpath(raw, out)).decode("utf-8", "backslashreplace"),  # JSON holds text alone
             kind=source.kind,
@@ -78,7 +80,7 @@ def seal(
             seed=options.seed,
             runs=runs if (runs := ledger.images_by_run()).keys() != {SANITIZE_RUN} else None,
         ),
-        denoiser=_denoiser(ledger, denoiser),
+        denoiser=_denoiser(record.parameters["denoiser_digests"], denoiser),
         classes=list(source.classes),
         images_by_class=_images_by_class(ledger, source),
         output=manifests.Output(
@@ -91,7 +93,7 @@ def seal(
         quarantined=ledger.reasons(),
         left_behind=ledger.count(LEFT_BEHIND),
         not_finite_retried=ledger.known("retried", int),
-        host={**ledger.known("engine", dict)["versions"], "kernel": kernel_name(), "platform": platform.platform()},
+        host={**record.environment["versions"], "kernel": kernel_name(), "platform": platform.platform()},
     )
     ancestry = inherited.dump_with(ledger.raw_prefixes, manifest.raw.pixel_digest)
     write_durably(folder / manifests.ANCESTRY_NAME, ancestry)
@@ -145,10 +147,10 @@ def _files(folder: Path) -> Iterator[bytes]:
                     yield prefix + entry.name
 
 
-def _denoiser(ledger: Ledger, denoiser: Denoiser) -> manifests.Denoiser:
+def _denoiser(digests: dict[str, str], denoiser: Denoiser) -> manifests.Denoiser:
     return manifests.Denoiser(
         id=denoiser.id,
-        digests=ledger.known("parameters", dict)["denoiser_digests"],
+        digests=digests,
         prediction_type=denoiser.prediction_type,
         timestep=denoiser.level.timestep,
         alphas_cumprod=denoiser.level.alphas_cumprod,

@@ -17,7 +17,6 @@ from dpclean.data.sink import Sink
 from dpclean.data.source import Sample
 from dpclean.errors import InputError, InternalError, Interrupted, Reason
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
-from dpclean.jobs.signals import first_signal
 from dpclean.pipeline.options import Options
 from dpclean.pipeline.seal import SANITIZE_RUN
 from dpclean.progress import Pace, Progress
@@ -42,11 +41,12 @@ def work_off(
     ledger: Ledger,
     options: Options,
     key: bytes,
+    stop: threading.Event,
     progress: Callable[[Progress], None],
 ) -> None:
     """Sanitize the samples that are still pending, in the order of the listing.
 
-    Raises Interrupted after a signal, at the end of a batch, and InputError when too many inputs were bad; either way
+    Raises Interrupted when stop is set, at the end of a batch, and InputError when too many inputs were bad; either way
     what is finished is committed.
     """
     total = ledger.count()
@@ -71,25 +71,24 @@ def work_off(
         outcomes, committed = [], time.monotonic()
 
     formed = chunks(samples, denoiser.shapes.batch(32, 32))
-    with first_signal() as interrupted:
-        begun = ((chunk, _begun(chunk, denoiser, key, runs, interrupted, tell)) for chunk in formed)
-        for chunk, denoised in one_ahead(begun) if denoiser.ahead else begun:
-            try:
-                results = {result.index: result for result in denoised}
-            except _Stopped as error:
-                commit()
-                raise _interrupted(finished, total) from error
-            outcomes.extend(_outcome(sample, results.get(sample.entry.index), sink) for sample in chunk)
-            retried += sum(result.retried for result in results.values())
-            finished += len(chunk)
-            if finished < total and not interrupted.is_set() and time.monotonic() - committed < COMMIT_SECONDS:
-                continue
+    begun = ((chunk, _begun(chunk, denoiser, key, runs, stop, tell)) for chunk in formed)
+    for chunk, denoised in one_ahead(begun) if denoiser.ahead else begun:
+        try:
+            results = {result.index: result for result in denoised}
+        except _Stopped as error:
             commit()
-            tell()
-            if quarantined > options.bad_limit(total - no_image):
-                raise too_many_bad(ledger.reasons(), total - no_image, options.max_bad)
-            if interrupted.is_set() and finished < total:
-                raise _interrupted(finished, total)
+            raise _interrupted(finished, total) from error
+        outcomes.extend(_outcome(sample, results.get(sample.entry.index), sink) for sample in chunk)
+        retried += sum(result.retried for result in results.values())
+        finished += len(chunk)
+        if finished < total and not stop.is_set() and time.monotonic() - committed < COMMIT_SECONDS:
+            continue
+        commit()
+        tell()
+        if quarantined > options.bad_limit(total - no_image):
+            raise too_many_bad(ledger.reasons(), total - no_image, options.max_bad)
+        if stop.is_set() and finished < total:
+            raise _interrupted(finished, total)
 
 
 class _Stopped(Exception):
@@ -144,7 +143,7 @@ def _begun(
     denoiser: Denoiser,
     key: bytes,
     runs: Mapping[int, int],
-    interrupted: threading.Event,
+    stop: threading.Event,
     tell: Callable[[float, int, int], None],
 ) -> Iterator[Denoised]:
     """The chunk's results, of which a GPU has begun the first; taking them raises _Stopped at the end of a batch."""
@@ -154,7 +153,7 @@ def _begun(
     def on_batch(count: float) -> None:
         nonlocal done
         done += count
-        if interrupted.is_set() and done < pixels - 0.5:
+        if stop.is_set() and done < pixels - 0.5:
             raise _Stopped
         tell(done, pixels, len(chunk))
 
