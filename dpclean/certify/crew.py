@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dpclean.certify.units import Units, new_worker
 from dpclean.errors import DpcleanError, InputError, refusal
+from dpclean.jobs.staging import Staging
 
 WATCH_SECONDS = 0.2
 MOST_FAILED = 0.05
@@ -25,9 +26,8 @@ class Crew:
     A worker that dies is replaced. A run that ends its worker twice, while this command stands, is a vote for nobody.
     """
 
-    def __init__(self, folder: Path, key: Path, units: Units, runs: int, devices: list[str], threads: int) -> None:
-        self.folder = folder
-        self.key = key
+    def __init__(self, staging: Staging, units: Units, runs: int, devices: list[str], threads: int) -> None:
+        self.out = staging.out
         self.units = units
         self.runs = runs
         self.threads = threads
@@ -67,7 +67,7 @@ class Crew:
 
     def _start(self, device: str) -> None:
         worker = new_worker()
-        arguments = [str(os.getpid()), str(self.folder), str(self.key), device, str(self.runs), worker]
+        arguments = [str(os.getpid()), str(self.out), device, str(self.runs), worker]
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "dpclean.certify.worker", *arguments],
             stdin=subprocess.PIPE,

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
 from msgspec import structs
 
+from dpclean import __version__
 from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.certificate import claimed_points
 from dpclean.certificate.limits import check_parameters
-from dpclean.certificate.parameters import CertificateParameters, JobParameters, attempt_of
+from dpclean.certificate.parameters import JobParameters, attempt_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
 from dpclean.certify.crew import Crew, check_failed
-from dpclean.certify.method import THREADS, make_method, settled
+from dpclean.certify.method import THREADS, Method, make_method, settled
 from dpclean.certify.options import Given, Options
-from dpclean.certify.publish import holds_certificate, publish, read_result
+from dpclean.certify.publish import MARKS, publish, read_result
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.store import MODELS, WORK, Store, model_name, read_model
-from dpclean.certify.subject import Subject, find_origin, read_subject
-from dpclean.certify.terms import changes, make_parameters, with_found
+from dpclean.certify.store import KIND, MODELS, Store, model_name, read_model
+from dpclean.certify.subject import Origin, Subject, find_origin, read_subject
+from dpclean.certify.terms import fixed_before, found_of, make_parameters, whole
 from dpclean.certify.units import NO_MODEL
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.given import options_of
+from dpclean.jobs.job import Call, Job, Tell, run
 from dpclean.jobs.key_file import write_key
-from dpclean.jobs.signals import first_signal
-from dpclean.jobs.staging import Staging
+from dpclean.jobs.record import Json, Record
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
-from dpclean.progress import Pace, Progress, shown_as_asked
+from dpclean.progress import Pace, Progress, Show
 
-LOCK_SECONDS = 600.0  # how long to wait for another command that begins or publishes the same job
 OTHERS_SECONDS = 1.0
 LIVE_SECONDS = 10.0
 _OPEN_ENDED = " or ".join(name for name in BOUNDS if find_bound(name).open_ended)
@@ -46,7 +46,7 @@ def certify(
     clean: str | os.PathLike[str] = "clean",
     out: str | os.PathLike[str] = "certificate",
     *,
-    progress: Callable[[Progress], None] | bool | None = None,
+    progress: Show | bool | None = None,
     say: Callable[[str], None] | None = None,
     **options: Unpack[Given],
 ) -> CertifyResult:
@@ -60,149 +60,140 @@ def certify(
     Source: arXiv 2403.11981, section 3; docs/certificates.md.
     """
     asked = options_of(Options, "certify", options)
-    with shown_as_asked(progress) as show:
-        return _Job(Path(clean), Path(out), asked, show, say or (lambda _: None)).run()
+    job = _Job(Path(clean), Path(out), asked, say or (lambda _: None))
+    return run(job, overwrite=asked.overwrite, progress=progress)
 
 
-class _Job:
-    """One command's paths and options, and the steps from reading to publishing."""
+class _Job(Job[CertifyResult]):
+    kind = KIND
+    marks = MARKS
+    shared = True
 
-    def __init__(
-        self,
-        clean: Path,
-        out: Path,
-        options: Options,
-        progress: Callable[[Progress], None],
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, clean: Path, out: Path, options: Options, say: Callable[[str], None]) -> None:
+        super().__init__(out)
         self.clean = clean
         self.options = options
-        self.progress = progress
         self.say = say
-        self.staging = Staging(out)
-        self.out = self.staging.out
-        self.staging.check_apart(clean, options.raw, options.test, options.denoiser, options.init)
-        self.store = Store(self.staging.partial)
-        self.begun = time.monotonic()
+        self.store = Store(self.staging)
+        self.published: Votes | None = None  # of a finished job to which runs are added
+        self.runs_done_now = 0
+
+    @cached_property
+    def origin(self) -> Origin:
+        return find_origin(self.clean, self.options)
 
     @cached_property
     def subject(self) -> Subject:
         """The data and the points, read and checked."""
-        origin = find_origin(self.clean, self.options)
-        self.staging.check_apart(origin.raw)
-        if origin.taken:
-            self.say(origin.taken)
-        subject = read_subject(origin, self.options)
+        if self.origin.taken:
+            self.say(self.origin.taken)
+        subject = read_subject(self.origin, self.options)
         for remark in subject.remarks:
             self.say(remark)
         return subject
 
-    def run(self) -> CertifyResult:
-        """The result, whether the runs are done now, were begun earlier, or had been finished before."""
+    @cached_property
+    def asked(self) -> JobParameters:
+        """The parameters, less what is found out when the job begins."""
         asked = make_parameters(self.subject, self.options)
         check_parameters(asked)
-        with ExitStack() as working:
-            with self._locked():
-                if self._is_finished(asked):
-                    return self._result(already_complete=True)
-                begun = self._begun(asked) or self._begin(asked)
-                working.enter_context(self._active())
-            parameters = structs.replace(begun, runs=asked.runs)
-            self._announce(parameters)
-            before = len(self.store.units(parameters).done())
-            self._work(parameters)
-        with self._locked():
-            if self.store.begun() is not None:  # else another command of this job has published it meanwhile
-                self._publish(parameters)
-        return self._result(runs_done_now=parameters.runs - before)
+        return asked
 
-    # -- what is there already
+    def inputs(self) -> Iterator[str | os.PathLike[str] | None]:
+        yield from (self.clean, self.options.raw, self.options.test, self.options.denoiser, self.options.init)
+        yield self.origin.raw
 
-    def _is_finished(self, asked: JobParameters) -> bool:
-        """Whether OUT is this job's complete certificate. Refuses an OUT that is something else."""
-        if not holds_certificate(self.out) or self.options.overwrite:
-            return False
+    def parameters(self) -> Json:
+        return fixed_before(self.asked)
+
+    def made_with(self) -> Json:
+        return fixed_before(read_votes(self.out / VOTES_NAME).parameters)
+
+    def ways_out(self, begun: Json) -> str:
+        usual = super().ways_out(begun)
+        if begun.get("runs") in (self.parameters().get("runs"), None):
+            return usual
+        return (
+            f"every run must be counted as announced before the first: {usual};"
+            f" with --bound {_OPEN_ENDED} runs may be added"
+        )
+
+    def reopens(self) -> bool:
+        """Whether runs are to be added to a finished job. Fewer are not refused: what is there stays."""
         published = read_votes(self.out / VOTES_NAME)
-        self._refuse_changes("was made", published.parameters, asked)
-        shutil.rmtree(self.out / WORK, ignore_errors=True)
-        return published.parameters.runs == asked.runs or self._reopen(published, asked)
-
-    def _begun(self, asked: JobParameters) -> JobParameters | None:
-        """The job that an earlier command began, None where there is none. Refuses changed terms."""
-        job = None if self.options.overwrite else self.store.begun()
-        if job is None:
-            self._check_idle()
-            return None
-        self._refuse_changes("was begun", job.parameters, asked)
-        return job.parameters
-
-    def _refuse_changes(self, how: str, begun: CertificateParameters, asked: JobParameters) -> None:
-        changed = changes(begun, asked)
-        if not changed:
-            return
-        told = ", ".join(
-            f"{name.replace('_', '-')} {_short(old)} there, {_short(new)} now" for name, old, new in changed
-        )
-        why = "every run must be counted as announced before the first: " if changed[0][0] == "runs" else ""
-        raise ConflictError(
-            f"{str(self.out)!r} {how} with other terms ({told})",
-            f"{why}choose another --out, or --overwrite to start again"
-            + (f"; with --bound {_OPEN_ENDED} runs may be added" if why else ""),
-        )
+        if self.asked.runs <= published.parameters.runs:
+            return False
+        self.published = published
+        return True
 
     # -- begin
 
-    def _begin(self, asked: JobParameters) -> JobParameters:
-        """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
-        from dpclean.certify.runner import engine, load_denoiser
+    @contextmanager
+    def ready(self, record: Record | None) -> Iterator[None]:
+        if record is None:  # what tells of earlier jobs is about to go
+            self.attempt = self._attempts() + 1
+        yield
 
-        method = make_method(self.subject, self.options, asked)
-        denoiser = load_denoiser(method)
-        attempt = self._attempts() + 1
-        self.staging.start()
+    @cached_property
+    def method(self) -> Method:
+        return make_method(self.subject, self.options, self.asked)
+
+    @cached_property
+    def _environment(self) -> Json:
+        if self.published is not None:
+            return self._published_parameters().engine
+        from dpclean.certify.runner import engine as engine_of
+        from dpclean.certify.runner import load_denoiser
+
+        return engine_of(load_denoiser(self.method), THREADS)
+
+    def environment(self) -> Json:
+        return self._environment
+
+    def refuse_elsewhere(self, begun: Json) -> None:
+        """Each process that does runs compares its own."""
+
+    def begin(self) -> Json:
+        """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
         self.store.write_data(self.subject)
-        seed = self.options.seed
-        key = draw_key() if seed is None else key_from_seed(seed, "certify")
-        write_key(self.staging.key, key)
-        found = engine(denoiser, THREADS)
-        parameters = with_found(asked, found, commitment(key), attempt)
-        self.store.begin(parameters, settled(method, found), self.subject)
-        return parameters
+        method = settled(self.method, self.environment())
+        if self.published is not None:
+            found = found_of(self._published_parameters())
+        else:
+            seed = self.options.seed
+            key = draw_key() if seed is None else key_from_seed(seed, "certify")
+            write_key(self.staging.key, key)
+            found = {
+                "tool": f"dpclean {__version__}",
+                "key_commitment": commitment(key),
+                "attempt": self.attempt,
+                "runs": self.asked.runs,
+            }
+        parameters = whole(self.parameters(), found, self.environment())
+        self.store.begin(parameters, method, self.subject)
+        if self.published is not None:
+            self._put_back(self.published, parameters)
+        return {"terms": found, "method": asdict(method)}
 
     def _attempts(self) -> int:
         """How many jobs were begun in this place before, as far as anything tells that is left of them."""
         published = 0
-        if holds_certificate(self.out):
+        if all((self.out / name).is_file() for name in MARKS):
             try:
                 published = attempt_of(read_votes(self.out / VOTES_NAME).parameters)
             except (InputError, ConflictError):  # it is to be replaced, whatever it says
                 published = 1
         return max(published, self.store.attempt())
 
-    def _announce(self, parameters: JobParameters) -> None:
-        attempt = f", attempt {parameters.attempt} in this place" if parameters.attempt > 1 else ""
-        self.say(
-            f"job {job_id(parameters)}{attempt}: publish this now, and nobody can say that you chose among jobs later"
-        )
+    def _published_parameters(self) -> JobParameters:
+        assert self.published is not None and isinstance(self.published.parameters, JobParameters)  # else refused
+        return self.published.parameters
 
-    def _reopen(self, published: Votes, asked: JobParameters) -> bool:
-        """Put the runs of a finished job back to work, so that more can be added; False.
-
-        Fewer runs than published are refused by nobody: what is published stays valid, and stays.
-        """
-        if asked.runs < published.parameters.runs:
-            return True
-        assert isinstance(published.parameters, JobParameters)  # else it was refused
-        if self.store.begun() is None:
-            self.store.folder.mkdir(exist_ok=True)
-            self.store.write_data(self.subject)
-            units = self.store.units(published.parameters)
-            units.make_folders()
-            for place, row in enumerate(published.votes):
-                units.write(place + 1, row, self._kept_model(published, place))
-            method = settled(make_method(self.subject, self.options, asked), published.parameters.engine)
-            self.store.begin(published.parameters, method, self.subject)
-        return False
+    def _put_back(self, published: Votes, parameters: JobParameters) -> None:
+        """The runs of a finished job as they were before it was published."""
+        units = self.store.units(parameters)
+        for place, row in enumerate(published.votes):
+            units.write(place + 1, row, self._kept_model(published, place))
 
     def _kept_model(self, published: Votes, place: int) -> bytes | None:
         """The model of a published run, None where it has none. Raises what read_model does."""
@@ -212,26 +203,39 @@ class _Job:
 
     # -- work
 
-    def _work(self, parameters: JobParameters) -> None:
+    def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
         """Do the missing runs, or wait for those that do them. Raises Interrupted after a signal."""
+        parameters = self._parameters_of(record)
+        self._announce(parameters)
         units, runs = self.store.units(parameters), parameters.runs
-        tell = _Teller(units, parameters, self.progress, self._proved)
-        with first_signal() as interrupted:
-            while self.store.begun() is not None and units.missing(runs):
-                check_failed(units, runs)
-                devices = self._devices(parameters.engine["device"], len(units.missing(runs)))
-                threads = parameters.engine["threads"] or 1
-                with Crew(self.store.folder, self.staging.key, units, runs, devices, threads) as crew:
-                    finished = crew.watch(tell, interrupted.is_set)
-                if interrupted.is_set() and not finished:
-                    raise Interrupted(
-                        f"stopped after {len(units.done())} of {runs} runs, all of them saved",
-                        "the same command goes on",
-                    )
-                if not finished:  # the rest is claimed by other commands
-                    time.sleep(OTHERS_SECONDS)
+        before = len(units.done())
+        told = _Teller(units, parameters, tell, self._proved)
+        while self.store.begun() is not None and units.missing(runs):
+            check_failed(units, runs)
+            devices = self._devices(parameters.engine["device"], len(units.missing(runs)))
+            with Crew(self.staging, units, runs, devices, parameters.engine["threads"] or 1) as crew:
+                finished = crew.watch(told, stop.is_set)
+            if stop.is_set() and not finished:
+                raise Interrupted(
+                    f"stopped after {len(units.done())} of {runs} runs, all of them saved", "the same command goes on"
+                )
+            if not finished:  # the rest is claimed by other commands
+                time.sleep(OTHERS_SECONDS)
         check_failed(units, runs)
-        tell(last=True)
+        told(last=True)
+        self.runs_done_now = runs - before
+        return True
+
+    def _parameters_of(self, record: Record) -> JobParameters:
+        """Those that the job was begun with, and as many runs as are asked for now."""
+        begun = whole(record.parameters, record.found["terms"], record.environment)
+        return structs.replace(begun, runs=self.asked.runs)
+
+    def _announce(self, parameters: JobParameters) -> None:
+        attempt = f", attempt {parameters.attempt} in this place" if parameters.attempt > 1 else ""
+        self.say(
+            f"job {job_id(parameters)}{attempt}: publish this now, and nobody can say that you chose among jobs later"
+        )
 
     def _devices(self, kind: str, missing: int) -> list[str]:
         if kind == "cpu":
@@ -254,65 +258,27 @@ class _Job:
 
     # -- publish
 
-    def _publish(self, parameters: JobParameters) -> None:
+    def save(self, record: Record) -> None:
+        parameters = self._parameters_of(record)
         votes, records, models = self.store.units(parameters).table(parameters.runs)
         points = self.subject.points
         if models is not None:
             self.store.keep_models(parameters, models)
         publish(self.staging.partial, Votes(votes, points.labels, records, parameters, models), points.pixels)
-        self.staging.commit()
-        shutil.rmtree(self.out / WORK)
 
-    def _result(self, *, runs_done_now: int = 0, already_complete: bool = False) -> CertifyResult:
+    def result(self, call: Call) -> CertifyResult:
         return read_result(
             self.out,
-            runs_done_now=runs_done_now,
-            already_complete=already_complete,
-            seconds=time.monotonic() - self.begun,
+            runs_done_now=self.runs_done_now,
+            already_complete=call.already_complete,
+            seconds=call.seconds,
         )
-
-    # -- locks
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Alone at beginning and publishing; another command of the same job is waited for."""
-        deadline = time.monotonic() + LOCK_SECONDS
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(self.staging)
-                    break
-                except ConflictError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.2)
-            yield
-
-    @contextmanager
-    def _active(self) -> Iterator[None]:
-        """Says that a command is at work on the job; any number of them may be."""
-        with (self.store.work / "active").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            yield
-
-    def _check_idle(self) -> None:
-        """Refuse to start again while other commands are at work on the job."""
-        path = self.store.work / "active"
-        if not path.exists():
-            return
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ConflictError(
-                    f"another command is at work on {str(self.out)!r}", "stop it first, or choose another --out"
-                ) from error
 
 
 class _Teller:
     """Turns what is on the disk into progress, now and then."""
 
-    def __init__(self, units: Any, parameters: JobParameters, progress: Callable[[Progress], None], live: Any) -> None:
+    def __init__(self, units: Any, parameters: JobParameters, progress: Show, live: Any) -> None:
         self.units = units
         self.parameters = parameters
         self.progress = progress
@@ -338,8 +304,3 @@ class _Teller:
         self.progress(Progress(finished, total, "runs", self.pace.seconds_left(finished, total), detail))
         self.finished = finished
         self.told = begun + max(0.5, 20 * (time.monotonic() - begun))  # a million files take a while to count
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -18,9 +18,10 @@ from dpclean.certificate.page import Example, report_html
 from dpclean.certificate.parameters import JobParameters
 from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.certify.results import CertifyResult
-from dpclean.errors import ConflictError
 from dpclean.jobs.durable import write_durably
+from dpclean.jobs.job import holds
 
+MARKS = (VOTES_NAME, CERTIFICATE_NAME)
 EXAMPLES_OF_EACH = 12
 
 
@@ -57,11 +58,7 @@ def _examples(certificate: dict[str, Any], pixels: Sequence[NDArray[np.uint8]]) 
 
 def holds_certificate(out: Path) -> bool:
     """Whether OUT is a certificate; False where it is free. Raises ConflictError where it is something else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    if not (out / VOTES_NAME).is_file() or not (out / CERTIFICATE_NAME).is_file():
-        raise ConflictError(f"{str(out)!r} is there and is no certificate", "choose another --out")
-    return True
+    return holds(out, MARKS, "certify")
 
 
 def read_result(

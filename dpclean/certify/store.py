@@ -1,33 +1,32 @@
-"""The folder of a job while it runs: its terms, what a run reads, the votes that are in.
+"""The folders of a job while it runs: what a run reads, the votes that are in.
 
-work/job.json       terms, and how a run is done     work/runs/     a file a run (units.py)
-work/data.safetensors   D and the test points        work/models/   with --keep-models, a file a run
-work/scratch/       copies handed to a trainer command
+work/data.safetensors   D and the test points        work/runs/     a file a run (units.py)
+work/scratch/       copies handed to a trainer command    work/models/   with --keep-models, a file a run
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.parameters import FormError, JobParameters, as_json, check_consistent, from_json
+from dpclean.certificate.parameters import FormError, JobParameters
 from dpclean.certificate.votes import job_id
 from dpclean.certify.data import Data, read_data, write_data
 from dpclean.certify.method import Method, made_of
 from dpclean.certify.subject import Subject
+from dpclean.certify.terms import whole
 from dpclean.certify.units import NO_MODEL, Units
-from dpclean.errors import DifferenceError, InputError
+from dpclean.errors import ConflictError, DifferenceError, InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.manifest import ANCESTRY_NAME
+from dpclean.jobs.staging import Staging
 
-WORK = "work"
+KIND = "certify"
 MODELS = "models"
-JOB = "job.json"
 DATA = "data.safetensors"
 _DAMAGED = "start again with --overwrite"
 
@@ -63,42 +62,36 @@ class BegunJob:
 
 @dataclass(frozen=True)
 class Store:
-    """One job's folder: the partial folder beside OUT."""
+    """One job's folders, beside OUT."""
 
-    folder: Path
+    staging: Staging
 
     @property
     def work(self) -> Path:
-        return self.folder / WORK
+        return self.staging.work
 
     @property
     def models(self) -> Path:
-        return self.folder / MODELS
+        return self.staging.partial / MODELS
 
     def begun(self) -> BegunJob | None:
-        """What job.json holds; None before the job was begun. Raises InputError where it is damaged."""
-        path = self.work / JOB
-        try:
-            job = json.loads(path.read_bytes())
-            parameters, method = from_json(job["terms"]), Method(**job["method"])
-            check_consistent(parameters)
-        except FileNotFoundError:
+        """What the job was begun with; None before it was. Raises InputError where that is damaged."""
+        record = self.staging.begun()
+        if record is None or record.kind != KIND:
             return None
+        try:
+            return BegunJob(
+                whole(record.parameters, record.found["terms"], record.environment), Method(**record.found["method"])
+            )
         except (FormError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InputError(f"{str(path)!r} is damaged: {error}", _DAMAGED) from error
-        if not isinstance(parameters, JobParameters):
-            raise InputError(f"{str(path)!r} is damaged: it is of no job", _DAMAGED)
-        return BegunJob(parameters, method)
+            raise InputError(f"{str(self.staging.record)!r} is damaged: {error}", _DAMAGED) from error
 
     def begin(self, parameters: JobParameters, method: Method, subject: Subject) -> None:
-        """Write job.json: from here on the job is begun."""
+        """Make the folders, and say what models that are kept will be made of."""
         self.units(parameters).make_folders()
         if method.keep_models:
             self.models.mkdir(exist_ok=True)
             write_durably(self.models / ANCESTRY_NAME, made_of(subject, method).dump())
-        write_durably(
-            self.work / JOB, json.dumps({"terms": as_json(parameters), "method": asdict(method)}).encode() + b"\n"
-        )
 
     def units(self, parameters: JobParameters, worker: str = "") -> Units:
         """The runs of the job; worker: the name under which this process claims them."""
@@ -110,7 +103,7 @@ class Store:
         """Which attempt the job that is begun here is: 0 without one, at least 1 where its record cannot be read."""
         try:
             job = self.begun()
-        except (InputError, OSError):
+        except (InputError, ConflictError):
             return 1
         return 0 if job is None else job.parameters.attempt
 
@@ -129,7 +122,6 @@ class Store:
 
     def write_data(self, subject: Subject) -> None:
         """Put D and the points where workers find them; each of them checks parameters.inputs_digest."""
-        self.work.mkdir(parents=True, exist_ok=True)
         write_data(self.work / DATA, Data.of(subject.train, subject.points))
 
     def read_data(self, parameters: JobParameters) -> Data:

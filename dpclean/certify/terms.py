@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from dpclean.certificate.parameters import (
     CertificateParameters,
     Decoding,
     DenoiserUsed,
+    FormError,
     JobParameters,
     RawData,
     as_json,
@@ -31,6 +31,7 @@ from dpclean.certify.options import Options
 from dpclean.certify.subject import Subject, known_of
 from dpclean.certify.trainer_command import program_files
 from dpclean.errors import Reason
+from dpclean.jobs.record import Json
 
 # what is found out when a job begins; workers compare it, not the command that starts them
 FOUND = ("attempt", "engine", "key_commitment", "tool")
@@ -101,19 +102,22 @@ def make_parameters(subject: Subject, options: Options) -> JobParameters:
     )
 
 
-def with_found(parameters: JobParameters, engine: dict[str, Any], key_commitment: str, attempt: int) -> JobParameters:
-    """The whole parameters of a job that begins now; attempt: jobs begun in its place, this one included."""
-    plain = json.loads(json.dumps(engine))  # torch's version is no plain text
-    whole = msgspec.structs.replace(parameters, engine=plain, key_commitment=key_commitment, attempt=attempt)
-    read = from_json(as_json(whole))
+def found_of(parameters: JobParameters) -> Json:
+    """What of a job's parameters was found out when it began, but for its engine, which is its environment."""
+    return {name: getattr(parameters, name) for name in (*FOUND, "runs") if name != "engine"}
+
+
+def fixed_before(parameters: CertificateParameters) -> Json:
+    """What two jobs must have in common to be the same; with some bounds runs may be added."""
+    skipped = {*FOUND, *(("runs",) if find_bound(parameters.bound).open_ended else ())}
+    plain: Json = json.loads(json.dumps(as_json(parameters)))  # as whoever reads the votes will have them
+    return {name: value for name, value in plain.items() if name not in skipped}
+
+
+def whole(fixed: Json, found: Json, engine: Json) -> JobParameters:
+    """The parameters of a job that was begun. Raises FormError where they are not of their form."""
+    read = from_json(json.loads(json.dumps({**fixed, **found, "engine": engine})))
     check_consistent(read)
-    assert isinstance(read, JobParameters)
+    if not isinstance(read, JobParameters):
+        raise FormError("they are of no job")
     return read
-
-
-def changes(begun: CertificateParameters, asked: JobParameters) -> list[tuple[str, Any, Any]]:
-    """(name, begun, asked) of the parameters in which two jobs differ, other than in runs where these may be added."""
-    skipped = {*FOUND, *(("runs",) if begun.bound == asked.bound and find_bound(asked.bound).open_ended else ())}
-    old, new = as_json(begun), as_json(asked)
-    names = [name for name in {**old, **new} if name not in skipped]
-    return [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]

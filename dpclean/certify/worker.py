@@ -1,6 +1,6 @@
 """A process that does runs of a job until none is left: claim one, do it, write its vote.
 
-Started as ``python -m dpclean.certify.worker PARENT FOLDER KEY DEVICE RUNS NAME``; ends after the run it is at when its
+Started as ``python -m dpclean.certify.worker PARENT OUT DEVICE RUNS NAME``; ends after the run it is at when its
 standard input is closed. What went wrong is one JSON object on standard output, beside an exit code of errors.py.
 """
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Work until no run is left or the parent closes standard input."""
-    parent, folder, key, device, runs, name = sys.argv[1:]
+    parent, out, device, runs, name = sys.argv[1:]
     die_with(int(parent))
     try:
-        serve(Path(folder), Path(key), device, int(runs), name)
+        serve(Path(out), device, int(runs), name)
     except DpcleanError as error:
         _refuse(error)
     except OSError as error:
@@ -41,16 +41,17 @@ def _refuse(error: DpcleanError) -> None:
     sys.exit(error.exit)
 
 
-def serve(folder: Path, key_path: Path, device: str, runs: int, name: str) -> None:
-    """Do what is missing of runs 1..runs of the job in a folder, on one device; name: what claims are made under."""
+def serve(out: Path, device: str, runs: int, name: str) -> None:
+    """Do what is missing of runs 1..runs of the job of an OUT, on one device; name: what claims are made under."""
     from dpclean.certify.store import Store
     from dpclean.jobs.key_file import read_key
+    from dpclean.jobs.staging import Staging
 
-    store = Store(folder)
+    store = Store(Staging(out))
     job = store.begun()
     if job is None:  # another command has published the job meanwhile
         return
-    runner = open_runner(store, job, read_key(key_path), device)
+    runner = open_runner(store, job, read_key(store.staging.key), device)
     units = store.units(job.parameters, name)
     work(units, runner, units.missing(runs), stop=_asked_to_stop)
 
@@ -60,7 +61,7 @@ def open_runner(store: Store, job: BegunJob, key: bytes, device: str) -> Runner:
     import torch
 
     from dpclean.certify.runner import Runner, check_method, engine
-    from dpclean.certify.store import WORK
+    from dpclean.jobs.record import differences
     from dpclean.noise.keys import commitment
 
     parameters = job.parameters
@@ -71,12 +72,11 @@ def open_runner(store: Store, job: BegunJob, key: bytes, device: str) -> Runner:
     method = replace(job.method, device=device)
     check_method(method, parameters)
     data = store.read_data(parameters)
-    runner = Runner(method, data, parameters.classes, key, store.folder / WORK / "scratch")
-    found, begun = engine(runner.denoiser, torch.get_num_threads()), parameters.engine
-    if differing := [name for name in begun if begun[name] != found[name]]:
-        told = ", ".join(f"{name} {begun[name]} there, {found[name]} here" for name in differing)
+    runner = Runner(method, data, parameters.classes, key, store.work / "scratch")
+    if differing := differences(parameters.engine, engine(runner.denoiser, torch.get_num_threads())):
         raise ConflictError(
-            f"this process would do other runs than the job was begun with ({told}), and runs must be alike",
+            f"the job was begun with {differing[0]}; this process would go on with {differing[1]}, and runs must be"
+            " alike",
             "go on where it was begun, or start again with --overwrite",
         )
     return runner

@@ -24,7 +24,7 @@ from dpclean.certify.job import certify
 from dpclean.certify.predict import predict
 from dpclean.certify.publish import publish
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.store import Store
+from dpclean.certify.store import BegunJob, Store
 from dpclean.certify.worker import open_runner
 from dpclean.errors import ConflictError, DifferenceError, InputError, Interrupted, UsageError
 from dpclean.jobs.key_file import read_key
@@ -105,7 +105,7 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_votes(
     out = tmp_path / "killed"
     line = command(raw, out, transparent, "--trainer", colours)
     process = subprocess.Popen(line)
-    runs = Staging(out).partial / "work" / "runs"
+    runs = Staging(out).work / "runs"
     while len(list(runs.glob("*/*.vote"))) < 2:
         assert process.poll() is None
         time.sleep(0.02)
@@ -127,7 +127,7 @@ def test_two_commands_share_the_runs(raw: Path, tmp_path: Path, transparent: str
     assert votes_of(out) == votes_of(tmp_path / "alone")
 
 
-def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple[Store, dict[str, Any], bytes]:
+def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple[Store, BegunJob, bytes]:
     """A job that was begun and stopped by a signal before its runs were done."""
     out = tmp_path / "begun"
 
@@ -152,9 +152,9 @@ def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple
             **options,
         )
     staging = Staging(out)
-    job = Store(staging.partial).begun()
+    job = Store(staging).begun()
     assert job is not None
-    return Store(staging.partial), job, read_key(staging.key)
+    return Store(staging), job, read_key(staging.key)
 
 
 def test_an_interrupted_job_leaves_no_certificate_and_has_its_key_after_its_data(
@@ -324,12 +324,10 @@ def test_a_process_that_would_do_other_runs_is_refused(
         run(**arguments, **MANY)
     assert "key" in refused.value.message
     key.write_bytes(right)
-    other = json.loads((store.work / "job.json").read_text())
-    other["terms"]["engine"]["versions"]["torch"] = "1.0"
-    (store.work / "job.json").write_text(json.dumps(other))
+    edit_job(store, lambda record: record["environment"]["versions"].update(torch="1.0"))
     with pytest.raises(ConflictError) as refused:
         run(**arguments, **MANY)
-    assert "'torch': '1.0'" in refused.value.message
+    assert "begun with versions torch 1.0; " in refused.value.message
     assert store.units(job.parameters).done() == before
 
 
@@ -418,19 +416,19 @@ def cut(store: Store) -> None:
 
 
 def other_timeout(store: Store) -> None:
-    edit_job(store, lambda job: job["method"].update(run_timeout=0.001))
+    edit_job(store, lambda record: record["found"]["method"].update(run_timeout=0.001))
 
 
 def other_method(store: Store) -> None:
-    edit_job(store, lambda job: job["method"].update(sigma="0.01"))
+    edit_job(store, lambda record: record["found"]["method"].update(sigma="0.01"))
 
 
 def other_form(store: Store) -> None:
-    edit_job(store, lambda job: job["terms"].update(values=None))
+    edit_job(store, lambda record: record["parameters"].update(values=None))
 
 
 def edit_job(store: Store, change: Callable[[dict[str, Any]], None]) -> None:
-    path = store.work / "job.json"
+    path = store.staging.record
     job = json.loads(path.read_text())
     change(job)
     path.write_text(json.dumps(job))
@@ -445,13 +443,15 @@ def test_whatever_a_run_reads_is_what_the_job_was_begun_with(
     """Between two commands of one job somebody edits its folder: no worker begins, and no vote is cast from it."""
     store, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
     before = store.units(job.parameters).done()
-    kept = {name: (store.work / name).read_bytes() for name in ("data.safetensors", "job.json")}
+    kept = {path: path.read_bytes() for path in (store.work / "data.safetensors", store.staging.record)}
     for edit in EDITS:
         edit(store)
         with pytest.raises((InputError, ConflictError)):
-            open_runner(store, store.begun() or {}, key, "cpu")
-        for name, content in kept.items():
-            (store.work / name).write_bytes(content)
+            begun = store.begun()
+            assert begun is not None
+            open_runner(store, begun, key, "cpu")
+        for path, content in kept.items():
+            path.write_bytes(content)
     reversed_labels(store)
     with pytest.raises(InputError, match="labels"):
         run(raw, tmp_path / "begun", transparent, trainer=trainer, **MANY)
@@ -546,7 +546,7 @@ def test_an_attempt_that_was_dropped_halfway_counts_and_the_job_is_told_beforeha
     raw: Path, tmp_path: Path, transparent: str, trainer: str
 ) -> None:
     store, _, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
-    (store.work / "job.json").write_text("damaged")  # whatever it said, there was one
+    store.staging.record.write_text("damaged")  # whatever it said, there was one
     told: list[str] = []
     out, options = tmp_path / "begun", {"trainer": trainer, "overwrite": True, "say": told.append}
     second = run(raw, out, transparent, **options)
