@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import sysconfig
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from dpclean.certify.units import Units, new_worker
 from dpclean.errors import DpcleanError, InputError, refusal
+from dpclean.jobs.child_process import start
 from dpclean.jobs.staging import Staging
 
 WATCH_SECONDS = 0.2
 MOST_FAILED = 0.05
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
 
 class Crew:
@@ -67,25 +63,9 @@ class Crew:
 
     def _start(self, device: str) -> None:
         worker = new_worker()
-        arguments = [str(os.getpid()), str(self.out), device, str(self.runs), worker]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "dpclean.certify.worker", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self._environment(),
-            process_group=0,  # Ctrl-C in a terminal is for the parent alone
-        )
+        arguments = (str(self.out), device, str(self.runs), worker)
+        process = start("dpclean.certify.worker", *arguments, threads=self.threads)
         self._processes[worker] = (process, device)
-
-    def _environment(self) -> dict[str, str]:
-        environment = (
-            {"OMP_WAIT_POLICY": "passive"}
-            | os.environ
-            | {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
-        )
-        if _PACKAGE_PARENT not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
-        return environment
 
     def _reap(self, *, replace: bool) -> None:
         """Deal with workers that have ended."""

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from dpclean.data.encode import encode
 from dpclean.errors import ConflictError, DpcleanError, InputError, printable
-from dpclean.jobs.lifeline import mortal_group
+from dpclean.jobs.child_process import mortal_group
 from dpclean.small_files import read_small_file
 
 PREDICTIONS = "predictions.tsv"

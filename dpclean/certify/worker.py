@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpclean.errors import ConflictError, Diverged, DpcleanError, SetupError
-from dpclean.jobs.lifeline import die_with
+from dpclean.jobs.child_process import die_with
 
 if TYPE_CHECKING:
     from dpclean.certify.runner import Runner

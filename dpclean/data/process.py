@@ -9,21 +9,17 @@ import os
 import resource
 import select
 import subprocess
-import sys
-import sysconfig
 import time
-from pathlib import Path
 
 from dpclean.data.protocol import HELLO, ROOM
 from dpclean.data.records import ReadOptions
 from dpclean.errors import SetupError
+from dpclean.jobs.child_process import start
 
 START_SECONDS = 120.0
 LEAST_ROOM = 64 << 20  # with less even small images fail
 _RAISE_IT = "raise it, as with 'ulimit -v unlimited'; the same command goes on"
 _READ_BYTES = 1 << 18
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-_INSTALLED = _PACKAGE_PARENT in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 
 class WorkerDied(Exception):
@@ -38,17 +34,8 @@ class WorkerProcess:
     """A started worker. Raises SetupError when it cannot start. Used by one thread at a time."""
 
     def __init__(self, options: ReadOptions) -> None:
-        command = [sys.executable, "-P", "-m", "dpclean.data.worker", str(os.getpid()), _as_json(options)]
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=_environment(),
-                bufsize=0,
-                process_group=0,  # Ctrl-C in a terminal is for the parent alone
-            )
+            self._process = start("dpclean.data.worker", _as_json(options), threads=1, quiet=True)
         except OSError as error:
             raise _cannot_start() from error
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -141,14 +128,6 @@ class WorkerProcess:
             if not data:
                 raise WorkerDied
             return data
-
-
-def _environment() -> dict[str, str]:
-    """The parent's, with one thread a worker, and the place of this package where it is not installed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    if not _INSTALLED:
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
-    return environment
 
 
 def _wait(poll: select.poll, deadline: float | None) -> None:

@@ -39,8 +39,8 @@ from dpclean.data.protocol import (
 )
 from dpclean.data.records import ReadOptions
 from dpclean.errors import Reason
+from dpclean.jobs.child_process import die_with
 from dpclean.jobs.durable import open_new
-from dpclean.jobs.lifeline import die_with
 
 SKIPPED_BYTES = 1 << 16  # at a time
 _NO_IMAGE = (Reason.NOT_AN_IMAGE, Reason.FORMAT_NOT_ALLOWED, Reason.EMPTY)

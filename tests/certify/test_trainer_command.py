@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from dpclean.certify.job import certify
 from dpclean.certify.trainer_command import CommandTrainer, RunFailed, check_class_names, program_files
 from dpclean.errors import ConflictError, InputError
-from dpclean.jobs.lifeline import mortal_group
+from dpclean.jobs.child_process import mortal_group
 from tests.certify.conftest import ALWAYS_RED, trainer_command
 
 IMAGES = [np.full((8, 8, 3), 40 * number, np.uint8) for number in range(4)]
