@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -20,24 +21,26 @@ from dpclean.certificate.certificate import claimed_points
 from dpclean.certificate.limits import check_parameters
 from dpclean.certificate.parameters import JobParameters, attempt_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
-from dpclean.certify.crew import Crew, check_failed
 from dpclean.certify.method import THREADS, Method, make_method, settled
 from dpclean.certify.options import Given, Options
 from dpclean.certify.publish import MARKS, publish, read_result
 from dpclean.certify.results import CertifyResult
+from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.store import KIND, MODELS, Store, model_name, read_model
 from dpclean.certify.subject import Origin, Subject, find_origin, read_subject
 from dpclean.certify.terms import fixed_before, found_of, make_parameters, whole
-from dpclean.certify.units import NO_MODEL
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.given import options_of
+from dpclean.jobs import child_process
 from dpclean.jobs.job import Call, Job, Tell, run
 from dpclean.jobs.key_file import write_key
 from dpclean.jobs.record import Json, Record
+from dpclean.jobs.worker_group import WorkerGroup
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.progress import Pace, Progress, Show
 
 OTHERS_SECONDS = 1.0
+MOST_FAILED = 0.05
 LIVE_SECONDS = 10.0
 _OPEN_ENDED = " or ".join(name for name in BOUNDS if find_bound(name).open_ended)
 
@@ -191,9 +194,9 @@ class _Job(Job[CertifyResult]):
 
     def _put_back(self, published: Votes, parameters: JobParameters) -> None:
         """The runs of a finished job as they were before it was published."""
-        units = self.store.units(parameters)
+        tasks = self.store.tasks(parameters)
         for place, row in enumerate(published.votes):
-            units.write(place + 1, row, self._kept_model(published, place))
+            tasks.write(place + 1, row, self._kept_model(published, place))
 
     def _kept_model(self, published: Votes, place: int) -> bytes | None:
         """The model of a published run, None where it has none. Raises what read_model does."""
@@ -207,21 +210,26 @@ class _Job(Job[CertifyResult]):
         """Do the missing runs, or wait for those that do them. Raises Interrupted after a signal."""
         parameters = self._parameters_of(record)
         self._announce(parameters)
-        units, runs = self.store.units(parameters), parameters.runs
-        before = len(units.done())
-        told = _Teller(units, parameters, tell, self._proved)
-        while self.store.begun() is not None and units.missing(runs):
-            check_failed(units, runs)
-            devices = self._devices(parameters.engine["device"], len(units.missing(runs)))
-            with Crew(self.staging, units, runs, devices, parameters.engine["threads"] or 1) as crew:
-                finished = crew.watch(told, stop.is_set)
+        tasks, runs = self.store.tasks(parameters), parameters.runs
+        before = len(tasks.done())
+        told = _Teller(tasks, parameters, tell, self._proved)
+        threads = parameters.engine["threads"] or 1
+
+        def start(worker: str, device: str) -> subprocess.Popen[bytes]:
+            arguments = (str(self.out), device, str(runs), worker)
+            return child_process.start("dpclean.certify.worker", *arguments, threads=threads)
+
+        while self.store.begun() is not None and tasks.missing(runs):
+            told()
+            devices = self._devices(parameters.engine["device"], len(tasks.missing(runs)))
+            with WorkerGroup(tasks, runs, devices, start) as workers:
+                finished = workers.watch(told, stop.is_set)
             if stop.is_set() and not finished:
                 raise Interrupted(
-                    f"stopped after {len(units.done())} of {runs} runs, all of them saved", "the same command goes on"
+                    f"stopped after {len(tasks.done())} of {runs} runs, all of them saved", "the same command goes on"
                 )
             if not finished:  # the rest is claimed by other commands
                 time.sleep(OTHERS_SECONDS)
-        check_failed(units, runs)
         told(last=True)
         self.runs_done_now = runs - before
         return True
@@ -250,7 +258,7 @@ class _Job(Job[CertifyResult]):
 
     def _proved(self, parameters: JobParameters, runs: int) -> str:
         """What is proved after so many runs, in a word."""
-        votes, records, models = self.store.units(parameters).table(runs)
+        votes, records, models = self.store.tasks(parameters).table(runs)
         so_far = Votes(votes, self.subject.points.labels, records, structs.replace(parameters, runs=runs), models)
         claimed = [point for point in claimed_points(so_far, count_votes(so_far)) if point["class"] != ABSTAIN]
         right = sum(point["class"] == point["label"] for point in claimed)
@@ -260,7 +268,7 @@ class _Job(Job[CertifyResult]):
 
     def save(self, record: Record) -> None:
         parameters = self._parameters_of(record)
-        votes, records, models = self.store.units(parameters).table(parameters.runs)
+        votes, records, models = self.store.tasks(parameters).table(parameters.runs)
         points = self.subject.points
         if models is not None:
             self.store.keep_models(parameters, models)
@@ -275,32 +283,43 @@ class _Job(Job[CertifyResult]):
         )
 
 
-class _Teller:
-    """Turns what is on the disk into progress, now and then."""
+def check_failed(failed: Mapping[int, str], runs: int) -> None:
+    """Refuse to go on where more than one run in twenty has no vote. Raises InputError."""
+    if len(failed) > MOST_FAILED * runs:
+        first = next(iter(failed.values()))
+        raise InputError(
+            f"{len(failed)} of {runs} runs failed, more than one in twenty; the first: {first}",
+            "mend what fails, then start again with --overwrite: runs done before and after must be alike",
+        )
 
-    def __init__(self, units: Any, parameters: JobParameters, progress: Show, live: Any) -> None:
-        self.units = units
+
+class _Teller:
+    """Turns what is on the disk into progress, now and then. Raises InputError where too many runs failed."""
+
+    def __init__(self, tasks: Any, parameters: JobParameters, progress: Show, live: Any) -> None:
+        self.tasks = tasks
         self.parameters = parameters
         self.progress = progress
         self.live = live
-        self.finished = len(units.done())
+        self.finished = len(tasks.done())
         self.pace = Pace(self.finished)
         self.told = 0.0
         self.said: str | None = None
         self.said_at = time.monotonic()
 
     def __call__(self, last: bool = False) -> None:
+        check_failed(self.tasks.failed(), self.parameters.runs)
         begun = time.monotonic()
         if not last and begun < self.told:
             return
-        finished, total = max(self.finished, len(self.units.done())), self.parameters.runs
+        finished, total = max(self.finished, len(self.tasks.done())), self.parameters.runs
         if (
             find_bound(self.parameters.bound).open_ended
             and begun >= self.said_at + LIVE_SECONDS
-            and (t := self.units.prefix())
+            and (t := self.tasks.prefix())
         ):
             self.said, self.said_at = self.live(self.parameters, t), time.monotonic()
-        detail = ", ".join(filter(None, (f"{len(self.units.failed())} failed", self.said)))
+        detail = ", ".join(filter(None, (f"{len(self.tasks.failed())} failed", self.said)))
         self.progress(Progress(finished, total, "runs", self.pace.seconds_left(finished, total), detail))
         self.finished = finished
         self.told = begun + max(0.5, 20 * (time.monotonic() - begun))  # a million files take a while to count

@@ -19,8 +19,8 @@ from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
 from dpclean.certify.method import recipe_of
 from dpclean.certify.publish import holds_certificate
 from dpclean.certify.results import VotedImage
+from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.store import MODELS, model_name, read_model
-from dpclean.certify.units import NO_MODEL
 from dpclean.device import choose_device
 from dpclean.errors import InputError
 from dpclean.train.dataset import read_images

@@ -1,6 +1,6 @@
 """The folders of a job while it runs: what a run reads, the votes that are in.
 
-work/data.safetensors   D and the test points        work/runs/     a file a run (units.py)
+work/data.safetensors   D and the test points        work/results/  a file a run (run_tasks.py)
 work/scratch/       copies handed to a trainer command    work/models/   with --keep-models, a file a run
 """
 
@@ -17,9 +17,9 @@ from dpclean.certificate.parameters import FormError, JobParameters
 from dpclean.certificate.votes import job_id
 from dpclean.certify.data import Data, read_data, write_data
 from dpclean.certify.method import Method, made_of
+from dpclean.certify.run_tasks import NO_MODEL, RunTasks
 from dpclean.certify.subject import Subject
 from dpclean.certify.terms import whole
-from dpclean.certify.units import NO_MODEL, Units
 from dpclean.errors import ConflictError, DifferenceError, InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.manifest import ANCESTRY_NAME
@@ -88,14 +88,14 @@ class Store:
 
     def begin(self, parameters: JobParameters, method: Method, subject: Subject) -> None:
         """Make the folders, and say what models that are kept will be made of."""
-        self.units(parameters).make_folders()
+        self.tasks(parameters).make_folders()
         if method.keep_models:
             self.models.mkdir(exist_ok=True)
             write_durably(self.models / ANCESTRY_NAME, made_of(subject, method).dump())
 
-    def units(self, parameters: JobParameters, worker: str = "") -> Units:
+    def tasks(self, parameters: JobParameters, worker: str = "") -> RunTasks:
         """The runs of the job; worker: the name under which this process claims them."""
-        return Units(
+        return RunTasks(
             self.work, job_id(parameters), parameters.points, keep_models=parameters.keep_models, worker=worker
         )
 
@@ -110,13 +110,13 @@ class Store:
     def keep_models(self, parameters: JobParameters, models: NDArray[np.uint8]) -> None:
         """Put the models of the votes that count where they are handed over: models/0000001.safetensors and so on."""
         self.models.mkdir(exist_ok=True)
-        units = self.units(parameters)
+        tasks = self.tasks(parameters)
         for run, row in enumerate(models, 1):
             target, digest = self.models / model_name(run), row.tobytes()
             if digest == NO_MODEL or target.exists():
                 continue
             try:
-                units.model_path(run, digest).rename(target)
+                tasks.model_path(run, digest).rename(target)
             except FileNotFoundError as error:
                 raise InputError(f"the model of run {run} is gone", "start again with --overwrite") from error
 

@@ -19,9 +19,9 @@ from dpclean.errors import ConflictError, Diverged, DpcleanError, SetupError
 from dpclean.jobs.child_process import die_with
 
 if TYPE_CHECKING:
+    from dpclean.certify.run_tasks import RunTasks
     from dpclean.certify.runner import Runner
     from dpclean.certify.store import BegunJob, Store
-    from dpclean.certify.units import Units
 
 
 def main() -> None:
@@ -52,8 +52,8 @@ def serve(out: Path, device: str, runs: int, name: str) -> None:
     if job is None:  # another command has published the job meanwhile
         return
     runner = open_runner(store, job, read_key(store.staging.key), device)
-    units = store.units(job.parameters, name)
-    work(units, runner, units.missing(runs), stop=_asked_to_stop)
+    tasks = store.tasks(job.parameters, name)
+    work(tasks, runner, tasks.missing(runs), stop=_asked_to_stop)
 
 
 def open_runner(store: Store, job: BegunJob, key: bytes, device: str) -> Runner:
@@ -82,27 +82,27 @@ def open_runner(store: Store, job: BegunJob, key: bytes, device: str) -> Runner:
     return runner
 
 
-def work(units: Units, runner: Runner, order: Iterable[int], *, stop: Callable[[], bool] = lambda: False) -> None:
+def work(tasks: RunTasks, runner: Runner, order: Iterable[int], *, stop: Callable[[], bool] = lambda: False) -> None:
     """Do the runs of an order that nobody else does or has done."""
     for run in order:
         if stop():
             return
-        with units.claim(run) as mine:
+        with tasks.claim(run) as mine:
             if mine:
-                _do(units, runner, run)
+                _do(tasks, runner, run)
 
 
-def _do(units: Units, runner: Runner, run: int) -> None:
+def _do(tasks: RunTasks, runner: Runner, run: int) -> None:
     """One run; failed, it is tried once more with the same streams, then it is a vote for nobody."""
     from dpclean.certify.trainer_command import RunFailed
 
     for last in (False, True):
         try:
-            units.write(run, runner.run(run), runner.model())
+            tasks.write(run, runner.run(run), runner.model())
             return
         except (RunFailed, Diverged) as error:
             if last:
-                units.give_up(run, error.message)
+                tasks.give_up(run, error.message)
 
 
 def _asked_to_stop() -> bool:

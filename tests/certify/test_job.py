@@ -105,8 +105,8 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_votes(
     out = tmp_path / "killed"
     line = command(raw, out, transparent, "--trainer", colours)
     process = subprocess.Popen(line)
-    runs = Staging(out).work / "runs"
-    while len(list(runs.glob("*/*.vote"))) < 2:
+    runs = Staging(out).work / "results"
+    while len(list(runs.glob("*/*"))) < 2:
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
@@ -315,7 +315,7 @@ def test_a_process_that_would_do_other_runs_is_refused(
 ) -> None:
     """Another library, another key: the runs would not be alike, and no vote is cast."""
     store, job, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
-    before = store.units(job.parameters).done()
+    before = store.tasks(job.parameters).done()
     key = Staging(tmp_path / "begun").key
     right = key.read_bytes()
     arguments = {"raw": raw, "out": tmp_path / "begun", "denoiser": transparent, "trainer": trainer}
@@ -328,7 +328,7 @@ def test_a_process_that_would_do_other_runs_is_refused(
     with pytest.raises(ConflictError) as refused:
         run(**arguments, **MANY)
     assert "begun with versions torch 1.0; " in refused.value.message
-    assert store.units(job.parameters).done() == before
+    assert store.tasks(job.parameters).done() == before
 
 
 @pytest.mark.parametrize("how", ["trained on RAW's copy", "warm start"])
@@ -442,7 +442,7 @@ def test_whatever_a_run_reads_is_what_the_job_was_begun_with(
 ) -> None:
     """Between two commands of one job somebody edits its folder: no worker begins, and no vote is cast from it."""
     store, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
-    before = store.units(job.parameters).done()
+    before = store.tasks(job.parameters).done()
     kept = {path: path.read_bytes() for path in (store.work / "data.safetensors", store.staging.record)}
     for edit in EDITS:
         edit(store)
@@ -455,7 +455,7 @@ def test_whatever_a_run_reads_is_what_the_job_was_begun_with(
     reversed_labels(store)
     with pytest.raises(InputError, match="labels"):
         run(raw, tmp_path / "begun", transparent, trainer=trainer, **MANY)
-    assert store.units(job.parameters).done() == before
+    assert store.tasks(job.parameters).done() == before
 
 
 def test_another_folder_is_never_replaced(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:

@@ -17,11 +17,11 @@ from dpclean.build import build
 from dpclean.certify.data import Data
 from dpclean.certify.method import make_method
 from dpclean.certify.options import Options
+from dpclean.certify.run_tasks import RunTasks
 from dpclean.certify.runner import Runner, engine
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_parameters
 from dpclean.certify.trainer_command import RunFailed
-from dpclean.certify.units import Units
 from dpclean.certify.worker import work
 from dpclean.noise import add_noise
 from dpclean.train.dataset import read_images
@@ -162,18 +162,18 @@ def test_a_trainer_that_gives_no_vote_says_why(
     assert not list((tmp_path / "scratch").iterdir())
 
 
-def done(tmp_path: Path, runner: Runner, runs: int) -> Units:
-    units = Units(tmp_path / "work", "ab" * 32, points=9)
-    units.make_folders()
-    work(units, runner, range(1, runs + 1))
-    return units
+def done(tmp_path: Path, runner: Runner, runs: int) -> RunTasks:
+    tasks = RunTasks(tmp_path / "work", "ab" * 32, points=9)
+    tasks.make_folders()
+    work(tasks, runner, range(1, runs + 1))
+    return tasks
 
 
 def test_a_run_that_fails_twice_is_a_vote_for_nobody(raw: Path, tmp_path: Path, transparent: str) -> None:
     fails = trainer_command(tmp_path, 'case "$3" in */0000002/out) exit 1;; esac' + ALWAYS_RED)
-    units = done(tmp_path, make_runner(raw, tmp_path, transparent, trainer=fails), 3)
-    assert [units.read(run).row.tolist() for run in (1, 2, 3)] == [[2] * 9, [-1] * 9, [2] * 9]
-    assert list(units.failed()) == [2]
+    tasks = done(tmp_path, make_runner(raw, tmp_path, transparent, trainer=fails), 3)
+    assert [tasks.read(run).row.tolist() for run in (1, 2, 3)] == [[2] * 9, [-1] * 9, [2] * 9]
+    assert list(tasks.failed()) == [2]
 
 
 SEEN = """
@@ -193,7 +193,7 @@ def test_a_retry_has_the_same_streams(raw: Path, tmp_path: Path, transparent: st
     """A trainer that fails at first sees the same images again, and other ones in another run."""
     (tmp_path / "log").mkdir()
     program = SEEN.replace("LOG", repr(str(tmp_path / "log")))
-    units = done(tmp_path, make_runner(raw, tmp_path, transparent, trainer=trainer_command(tmp_path, program)), 2)
-    assert not units.failed()
+    tasks = done(tmp_path, make_runner(raw, tmp_path, transparent, trainer=trainer_command(tmp_path, program)), 2)
+    assert not tasks.failed()
     first, second = ((tmp_path / "log" / f"{run:07d}").read_text().split() for run in (1, 2))
     assert first[0] == first[1] != second[0] == second[1]

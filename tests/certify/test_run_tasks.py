@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpclean.certify.units import Units, new_worker
+from dpclean.certify.run_tasks import RunTasks
 from dpclean.errors import ConflictError, InputError
+from dpclean.jobs.tasks import new_worker
 
 JOB = "ab" * 32
 
 
-def units(folder: Path, job: str = JOB) -> Units:
-    made = Units(folder, job, points=3)
+def tasks(folder: Path, job: str = JOB) -> RunTasks:
+    made = RunTasks(folder, job, points=3)
     made.make_folders()
     return made
 
@@ -31,41 +32,41 @@ def row(*votes: int) -> np.ndarray:
 
 def test_what_was_written_is_read_in_the_order_of_runs(tmp_path: Path) -> None:
     for run in (2, 3, 1):
-        units(tmp_path).write(run, row(run, -1, 0))
-    votes, records, models = units(tmp_path).table(3)
+        tasks(tmp_path).write(run, row(run, -1, 0))
+    votes, records, models = tasks(tmp_path).table(3)
     assert votes.tolist() == [[1, -1, 0], [2, -1, 0], [3, -1, 0]]
     assert len({bytes(record) for record in records}) == 3 and models is None
 
 
 def test_the_first_to_finish_a_run_has_done_it(tmp_path: Path) -> None:
-    assert units(tmp_path).write(1, row(0, 0, 0))
-    assert not units(tmp_path).write(1, row(1, 1, 1))
-    assert units(tmp_path).read(1).row.tolist() == [0, 0, 0]
+    assert tasks(tmp_path).write(1, row(0, 0, 0))
+    assert not tasks(tmp_path).write(1, row(1, 1, 1))
+    assert tasks(tmp_path).read(1).row.tolist() == [0, 0, 0]
 
 
 def test_a_run_is_claimed_by_one_process_until_that_dies(tmp_path: Path) -> None:
-    units(tmp_path)
+    tasks(tmp_path)
     program = (
-        "import sys, time; from pathlib import Path; from dpclean.certify.units import Units\n"
-        f"with Units(Path({str(tmp_path)!r}), {JOB!r}, 3, worker='one').claim(7) as mine:\n"
+        "import sys, time; from pathlib import Path; from dpclean.certify.run_tasks import RunTasks\n"
+        f"with RunTasks(Path({str(tmp_path)!r}), {JOB!r}, 3, worker='one').claim(7) as mine:\n"
         "    print(mine, flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "True\n"
-        with units(tmp_path).claim(7) as mine:
+        with tasks(tmp_path).claim(7) as mine:
             assert not mine
-        assert units(tmp_path).claimed_by("one") == 7
+        assert tasks(tmp_path).claimed_by("one") == 7
     finally:
         other.send_signal(signal.SIGKILL)
         other.wait()
-    with units(tmp_path).claim(7) as mine:
+    with tasks(tmp_path).claim(7) as mine:
         assert mine
 
 
 def test_workers_with_the_same_number_on_hosts_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     """As in two containers: nothing that a claim holds is taken from host or process, and all of it differs."""
-    one, other = units(tmp_path), units(tmp_path)
+    one, other = tasks(tmp_path), tasks(tmp_path)
     with one.claim(7) as mine, other.claim(8) as theirs:
         assert mine and theirs
         assert (one.claimed_by(one.worker), one.claimed_by(other.worker)) == (7, 8)
@@ -75,16 +76,16 @@ def test_workers_with_the_same_number_on_hosts_of_the_same_name_are_told_apart(t
 
 def test_files_that_two_write_at_once_do_not_meet(tmp_path: Path) -> None:
     """Leftovers of a killed writer, whatever their names, stand in nobody's way."""
-    path = units(tmp_path).path(1)
+    path = tasks(tmp_path).path(1)
     path.parent.mkdir()
     for name in (f"{path.name}.new", f"{path.stem}.{os.uname().nodename}.{os.getpid()}"):
         (path.parent / name).mkdir()
-    assert units(tmp_path).write(1, row(0, 1, 2))
-    assert units(tmp_path).read(1).row.tolist() == [0, 1, 2] and units(tmp_path).done() == {1}
+    assert tasks(tmp_path).write(1, row(0, 1, 2))
+    assert tasks(tmp_path).read(1).row.tolist() == [0, 1, 2] and tasks(tmp_path).done() == {1}
 
 
 def test_the_model_that_counts_is_that_of_the_vote_that_counts(tmp_path: Path) -> None:
-    first, second = (Units(tmp_path, JOB, points=3, keep_models=True) for _ in range(2))
+    first, second = (RunTasks(tmp_path, JOB, points=3, keep_models=True) for _ in range(2))
     first.make_folders()
     assert first.write(1, row(0, 0, 0), b"the first model")
     assert not second.write(1, row(1, 1, 1), b"the second model")
@@ -97,7 +98,7 @@ def test_the_model_that_counts_is_that_of_the_vote_that_counts(tmp_path: Path) -
 
 
 def test_a_model_that_is_swapped_after_its_vote_has_another_name(tmp_path: Path) -> None:
-    kept = Units(tmp_path, JOB, points=3, keep_models=True)
+    kept = RunTasks(tmp_path, JOB, points=3, keep_models=True)
     kept.make_folders()
     kept.write(1, row(0, 1, 2), b"a model")
     path = kept.path(1)
@@ -108,66 +109,66 @@ def test_a_model_that_is_swapped_after_its_vote_has_another_name(tmp_path: Path)
 
 
 def test_a_finished_run_is_claimed_by_nobody(tmp_path: Path) -> None:
-    units(tmp_path).write(7, row(0, 0, 0))
-    with units(tmp_path).claim(7) as mine:
+    tasks(tmp_path).write(7, row(0, 0, 0))
+    with tasks(tmp_path).claim(7) as mine:
         assert not mine
 
 
 def test_missing_and_prefix_count_from_run_1(tmp_path: Path) -> None:
     for run in (1, 2, 4):
-        units(tmp_path).write(run, row(0, 0, 0))
-    assert units(tmp_path).missing(5) == [3, 5]
-    assert units(tmp_path).prefix() == 2
+        tasks(tmp_path).write(run, row(0, 0, 0))
+    assert tasks(tmp_path).missing(5) == [3, 5]
+    assert tasks(tmp_path).prefix() == 2
 
 
 @pytest.mark.parametrize("how", ["another number", "another job", "edited"])
 def test_a_foreign_or_edited_run_is_refused(tmp_path: Path, how: str) -> None:
-    units(tmp_path).write(1, row(0, 1, 2))
-    path = units(tmp_path).path(1)
+    tasks(tmp_path).write(1, row(0, 1, 2))
+    path = tasks(tmp_path).path(1)
     if how == "another number":
-        os.rename(path, units(tmp_path).path(2))
-        reader, run = units(tmp_path), 2
+        os.rename(path, tasks(tmp_path).path(2))
+        reader, run = tasks(tmp_path), 2
     elif how == "another job":
-        reader, run = units(tmp_path, "cd" * 32), 1
+        reader, run = tasks(tmp_path, "cd" * 32), 1
     else:
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
-        reader, run = units(tmp_path), 1
+        reader, run = tasks(tmp_path), 1
     with pytest.raises(ConflictError):
         reader.read(run)
 
 
 def test_a_cut_off_run_is_refused(tmp_path: Path) -> None:
-    units(tmp_path).write(1, row(0, 1, 2))
-    path = units(tmp_path).path(1)
+    tasks(tmp_path).write(1, row(0, 1, 2))
+    path = tasks(tmp_path).path(1)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError):
-        units(tmp_path).read(1)
+        tasks(tmp_path).read(1)
 
 
 def test_a_killed_writer_leaves_no_half_of_a_run(tmp_path: Path) -> None:
     """Whatever moment a process is killed at, the runs that are there can be read."""
-    units(tmp_path)
+    tasks(tmp_path)
     program = (
-        "import numpy as np; from pathlib import Path; from dpclean.certify.units import Units\n"
-        f"units = Units(Path({str(tmp_path)!r}), {JOB!r}, 3)\n"
+        "import numpy as np; from pathlib import Path; from dpclean.certify.run_tasks import RunTasks\n"
+        f"tasks = RunTasks(Path({str(tmp_path)!r}), {JOB!r}, 3)\n"
         "print(1, flush=True)\n"
-        "for run in range(1, 100000): units.write(run, np.zeros(3, np.int32))"
+        "for run in range(1, 100000): tasks.write(run, np.zeros(3, np.int32))"
     )
     writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert writer.stdout is not None and writer.stdout.readline()
-    while not units(tmp_path).done():
+    while not tasks(tmp_path).done():
         assert writer.poll() is None
         time.sleep(0.01)
     writer.kill()
     writer.wait()
-    done = units(tmp_path).done()
+    done = tasks(tmp_path).done()
     assert done
-    assert all(units(tmp_path).read(run).row.tolist() == [0, 0, 0] for run in done)
+    assert all(tasks(tmp_path).read(run).row.tolist() == [0, 0, 0] for run in done)
 
 
 def test_giving_up_is_a_vote_for_nobody_with_its_reason(tmp_path: Path) -> None:
-    units(tmp_path).give_up(4, "run 4: the trainer left with exit code 1")
-    assert units(tmp_path).read(4).row.tolist() == [-1, -1, -1]
-    assert units(tmp_path).failed() == {4: "run 4: the trainer left with exit code 1"}
+    tasks(tmp_path).give_up(4, "run 4: the trainer left with exit code 1")
+    assert tasks(tmp_path).read(4).row.tolist() == [-1, -1, -1]
+    assert tasks(tmp_path).failed() == {4: "run 4: the trainer left with exit code 1"}

@@ -1,0 +1,103 @@
+"""The runs of a job as tasks: the result of each is a vote, which names its job, its run and the model that cast it.
+
+A model that is kept lies in `models/` under its digest before the vote is written, and the vote names that digest: the
+model that counts is that of the vote that counts, whoever else left one. As whoever does a run draws the same streams,
+nothing is gained where two do it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.certificate.votes import DIGEST_BYTES, record
+from dpclean.errors import ConflictError, InputError, SetupError
+from dpclean.jobs.durable import write_durably
+from dpclean.jobs.tasks import Tasks
+
+MAGIC = b"dpclean vote 2\n"
+NO_MODEL = bytes(DIGEST_BYTES)  # of a run that failed
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A finished run: row int32 [points]; model: the digest of what it trained, empty where none are kept."""
+
+    row: NDArray[np.int32]
+    record: bytes
+    model: bytes
+
+
+class RunTasks(Tasks):
+    """The runs 1..n of a job in a folder; points is the number of votes in each."""
+
+    noun = "run"
+
+    def __init__(self, folder: Path, job: str, points: int, *, keep_models: bool = False, worker: str = "") -> None:
+        super().__init__(folder, worker=worker)
+        self.job = job
+        self.points = points
+        self.keep_models = keep_models
+
+    def make_folders(self) -> None:
+        super().make_folders()
+        if self.keep_models:
+            (self.folder / "models").mkdir(exist_ok=True)
+
+    def model_path(self, run: int, digest: bytes) -> Path:
+        """The file of what a run trained."""
+        return self.folder / "models" / f"{run:07d}.{digest.hex()}.safetensors"
+
+    def write(self, run: int, row: NDArray[np.int32], model: bytes | None = None) -> bool:
+        """Commit a run's votes [points], and the model where models are kept; False if it was there already.
+
+        Raises SetupError where the disk refuses.
+        """
+        votes, digest = np.ascontiguousarray(row, "<i4"), b""
+        if self.keep_models:
+            digest = NO_MODEL if model is None else hashlib.sha256(model).digest()
+        if model is not None and self.keep_models:
+            try:
+                write_durably(self.model_path(run, digest), model)
+            except SetupError:
+                if not self.folder.exists():  # another command has completed the job meanwhile
+                    return False
+                raise
+        return self.finish(run, MAGIC + record(self.job, run, votes, digest) + digest + votes.tobytes())
+
+    def give_up(self, run: int, reason: str) -> None:
+        """Commit a run that failed twice: a vote for nobody."""
+        self.note(self.reason_path(run), reason)
+        self.write(run, np.full(self.points, -1, np.int32))
+
+    def read(self, run: int) -> Vote:
+        """A finished run.
+
+        Raises InputError for a file that is damaged, ConflictError for a run of another job or of another number.
+        """
+        data, head = self.path(run).read_bytes(), len(MAGIC) + DIGEST_BYTES
+        body = head + (DIGEST_BYTES if self.keep_models else 0)
+        if not data.startswith(MAGIC) or len(data) != body + 4 * self.points:
+            raise InputError(f"the vote of run {run} is damaged", f"delete {str(self.path(run))!r} and go on")
+        found, model, row = data[len(MAGIC) : head], data[head:body], np.frombuffer(data[body:], "<i4")
+        if found != record(self.job, run, row, model):
+            raise ConflictError(
+                f"the vote in {str(self.path(run))!r} is of another job, of another run, or was edited",
+                "delete the file and go on: the run is done again",
+            )
+        return Vote(row.astype(np.int32), found, model)
+
+    def table(self, runs: int) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """(votes [runs, points], records [runs, 32], models [runs, 32] or None) of runs 1..runs, which are finished."""
+        votes = np.empty((runs, self.points), np.int32)
+        records, models = (np.empty((runs, DIGEST_BYTES), np.uint8) for _ in range(2))
+        for run in range(1, runs + 1):
+            vote = self.read(run)
+            votes[run - 1], records[run - 1] = vote.row, np.frombuffer(vote.record, np.uint8)
+            if self.keep_models:
+                models[run - 1] = np.frombuffer(vote.model, np.uint8)
+        return votes, records, models if self.keep_models else None
