@@ -17,7 +17,7 @@ from dpclean.certificate.decimals import budget, exact_decimal
 from dpclean.certificate.limits import unanimous
 from dpclean.certificate.parameters import FAMILIES
 from dpclean.errors import UsageError
-from dpclean.given import check_ranges
+from dpclean.jobs.checks import check_ranges
 
 LARGEST_SIGMA = 4  # of the noise that dpclean draws
 SHOWN_RUNS = (10, 20, 100, 1000, 10000)

@@ -25,7 +25,7 @@ from dpclean.certificate.votes import Votes, has_parameters, read_plain_votes, r
 from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
 from dpclean.errors import ConflictError, InputError, UsageError
-from dpclean.given import check_ranges, given_path
+from dpclean.jobs.checks import check_ranges, given_path
 from dpclean.jobs.staging import Staging
 from dpclean.noise import SIGMA_MAX
 

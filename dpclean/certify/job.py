@@ -30,8 +30,8 @@ from dpclean.certify.store import KIND, MODELS, Store, model_name, read_model
 from dpclean.certify.subject import Origin, Subject, find_origin, read_subject
 from dpclean.certify.terms import fixed_before, found_of, make_parameters, whole
 from dpclean.errors import ConflictError, InputError, Interrupted
-from dpclean.given import options_of
 from dpclean.jobs import child_process
+from dpclean.jobs.checks import options_of
 from dpclean.jobs.job import Call, Job, Tell, run
 from dpclean.jobs.key_file import write_key
 from dpclean.jobs.record import Json, Record

@@ -13,7 +13,7 @@ from dpclean.certify.subject import Subject, check_ancestry, known_of
 from dpclean.certify.trainer_command import check_class_names, fits_one_shard
 from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
-from dpclean.given import given_path
+from dpclean.jobs.checks import given_path
 from dpclean.train.images import prepare
 from dpclean.train.init import described_init, find_init
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe

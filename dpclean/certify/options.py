@@ -15,7 +15,7 @@ from dpclean.certificate.parameters import FAMILIES
 from dpclean.certificate.threats import DEFAULT_THREAT, THREATS
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
-from dpclean.given import check_ranges
+from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
 from dpclean.noise import SIGMA_MAX
 
 CHOICES = {
@@ -117,12 +117,8 @@ class Options:
                 " made the data",
                 "leave --seed out, or say --seed-chosen-after-data if it was",
             )
-        if self.seed is not None and not 0 <= self.seed < 2**64:
-            raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number, or no seed")
-        if self.holdout is not None and not 0 < self.holdout < 1:
-            raise UsageError(f"holdout is a share between 0 and 1, got {self.holdout}", "0.1 is a common choice")
-        if self.test is not None and self.holdout is not None:
-            raise UsageError("--test and --holdout both name test points", "give one of them")
+        check_seed(self.seed)
+        check_holdout(self.holdout, self.test)
         if self.trainer is not None and (self.recipe or self.init or self.freeze or self.keep_models):
             raise UsageError(
                 "--trainer trains by itself: --recipe, --init, --freeze and --keep-models have no meaning with it",

@@ -15,7 +15,7 @@ from dpclean.certify.options import Given, Options
 from dpclean.certify.results import Trial
 from dpclean.certify.subject import find_origin, read_subject
 from dpclean.certify.terms import make_parameters
-from dpclean.given import options_of
+from dpclean.jobs.checks import options_of
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
 

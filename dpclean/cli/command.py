@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from dpclean.cli import values
 from dpclean.cli.panels import COMMON
 from dpclean.errors import UsageError
-from dpclean.given import given_path
+from dpclean.jobs.checks import given_path
 
 # what every command takes alike may be set for all of them together: DPCLEAN_DEVICE beside DPCLEAN_SANITIZE_DEVICE
 FOR_ALL = ("json", "quiet", "config", "device", "dtype", "threads")

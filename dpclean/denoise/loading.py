@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dpclean.data.ancestry import Ancestry, ancestry_in
 from dpclean.denoise import hub
 from dpclean.errors import SetupError
-from dpclean.given import given_path
+from dpclean.jobs.checks import given_path
 from dpclean.jobs.manifest import ANCESTRY_NAME
 
 if TYPE_CHECKING:

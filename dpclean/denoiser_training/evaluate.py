@@ -20,7 +20,7 @@ from dpclean.data.workers import WorkerPool
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import InputError, SetupError, UsageError
-from dpclean.given import check_ranges
+from dpclean.jobs.checks import check_ranges
 from dpclean.noise import add_noise
 from dpclean.progress import Pace, Progress, Show, shown_as_asked
 

@@ -30,7 +30,7 @@ from dpclean.denoiser_training.sample_grid import samples_png
 from dpclean.denoiser_training.training import Recipe, Training
 from dpclean.device import choose_device, keep_memory
 from dpclean.errors import Diverged, InputError, Interrupted, UsageError
-from dpclean.given import check_ranges, given_path, options_of
+from dpclean.jobs.checks import check_ranges, check_seed, given_path, options_of
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.manifest import ANCESTRY_NAME
@@ -89,8 +89,7 @@ class Options:
             **{name: getattr(self, name) for name in ("minutes", "steps", "batch_size", "learning_rate", "workers")}
         )
         check_threads(self.threads)
-        if not 0 <= self.seed < 1 << 32:
-            raise UsageError(f"seed must be from 0 to {(1 << 32) - 1}, got {self.seed}", "give a smaller number")
+        check_seed(self.seed, below=1 << 32)
 
     @property
     def rate(self) -> float:

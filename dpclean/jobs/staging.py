@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from dpclean.errors import ConflictError, SetupError, UsageError
-from dpclean.given import given_path
+from dpclean.jobs.checks import given_path
 from dpclean.jobs.durable import remove_unfinished, sync_file_system, sync_folder, write_durably, writing
 from dpclean.jobs.lock import try_lock
 from dpclean.jobs.record import Record, read_record

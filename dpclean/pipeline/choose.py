@@ -11,7 +11,7 @@ from dpclean.data.selection import selected
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError, UsageError
-from dpclean.given import given_path, options_of
+from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
 from dpclean.pipeline.options import Given, Options

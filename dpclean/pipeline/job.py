@@ -22,8 +22,8 @@ from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Sample, Source, open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError, InternalError, Reason, UsageError
-from dpclean.given import given_path, options_of
 from dpclean.jobs import manifest as manifests
+from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp

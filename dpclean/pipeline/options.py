@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from dpclean.data.source import ReadOptions
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
-from dpclean.given import check_ranges
+from dpclean.jobs.checks import check_ranges, check_seed
 from dpclean.noise import SIGMA_MAX
 from dpclean.threads import check_threads
 
@@ -120,8 +120,7 @@ class Options:
         find_method(self.method)
         if self.limit is not None and self.sample is not None:
             raise UsageError("--limit takes the first inputs, --sample some of every class", "give one of them")
-        if self.seed is not None and not 0 <= self.seed < 2**64:
-            raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number, or no seed")
+        check_seed(self.seed)
         if self.overwrite and self.redoes:
             raise UsageError(
                 "overwrite makes all of OUT anew, retry-bad and update a part of it", "give one or the other"

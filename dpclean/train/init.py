@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dpclean.data.ancestry import Ancestry, ancestry_in
 from dpclean.errors import InputError, SetupError, UsageError
-from dpclean.given import given_path
+from dpclean.jobs.checks import given_path
 from dpclean.train.model import (
     NAME,
     WEIGHTS_NAME,

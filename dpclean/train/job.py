@@ -22,7 +22,7 @@ from torch import Tensor
 from dpclean.build import build
 from dpclean.device import choose_device, has_bf16
 from dpclean.errors import Diverged, InputError, Interrupted
-from dpclean.given import given_path, options_of
+from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record

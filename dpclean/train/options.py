@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from dpclean.errors import UsageError
-from dpclean.given import check_ranges
+from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
 from dpclean.threads import check_threads
 from dpclean.train.recipes import find_recipe
 
@@ -51,14 +51,10 @@ class Options:
         check_threads(self.threads)
         if self.recipe is not None:
             find_recipe(self.recipe)
-        if self.holdout is not None and not 0 < self.holdout < 1:
-            raise UsageError(f"holdout is a share between 0 and 1, got {self.holdout:g}", "0.1 is a common choice")
-        if self.test is not None and self.holdout is not None:
-            raise UsageError("--test and --holdout both name test images", "give one of them")
+        check_holdout(self.holdout, self.test)
         if self.freeze and self.init is None:
             raise UsageError("--freeze keeps the weights of --init, which is not given", "give --init, or no --freeze")
         if self.init is not None and self.warm_start is not None:
             raise UsageError("--init and --warm-start both say where to begin", "give one of them")
-        if not 0 <= self.seed < 2**64:
-            raise UsageError(f"seed must be from 0 to 2^64 - 1, got {self.seed}", "give a smaller number")
+        check_seed(self.seed)
         check_ranges(warm_epochs=self.warm_epochs, workers=self.workers)

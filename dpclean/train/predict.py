@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpclean.device import choose_device
-from dpclean.given import given_path
+from dpclean.jobs.checks import given_path
 from dpclean.train.dataset import read_images
 from dpclean.train.images import prepare
 from dpclean.train.model import read_model

@@ -18,7 +18,7 @@ from dpclean.certify import options as certify_options
 from dpclean.certify.external import certify_votes
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import DpcleanError, SetupError, UsageError
-from dpclean.given import check_ranges, given_path, options_of
+from dpclean.jobs.checks import check_ranges, given_path, options_of
 from dpclean.pipeline import options as sanitize_options
 from dpclean.progress import Progress, shown_as_asked
 from dpclean.train import job as train_job

@@ -52,6 +52,20 @@ def check_ranges(**values: float | None) -> None:
             )
 
 
+def check_seed(seed: int | None, *, below: int = 1 << 64) -> None:
+    """Raises UsageError where that is no seed; None is none."""
+    if seed is not None and not 0 <= seed < below:
+        raise UsageError(f"seed must be from 0 to {below - 1}, got {seed}", "give a smaller number, or none")
+
+
+def check_holdout(holdout: float | None, test: object) -> None:
+    """Raises UsageError where that is no share of the images to be held out, or there are test images beside it."""
+    if holdout is not None and not 0 < holdout < 1:
+        raise UsageError(f"holdout is a share between 0 and 1, got {holdout:g}", "0.1 is a common choice")
+    if holdout is not None and test is not None:
+        raise UsageError("--test and --holdout both name test images", "give one of them")
+
+
 def given_path(path: str | os.PathLike[str]) -> Path:
     """A path with its ~ replaced. Raises UsageError where there is no such user or no file can have such a name."""
     try:
