@@ -32,7 +32,7 @@ def made(folder: Path, images: int) -> Any:
     import numpy as np
 
     from dpclean.data.encode import encode
-    from dpclean.jobs.ledger import DONE, Ledger, Listed, Outcome
+    from dpclean.pipeline.ledger import DONE, Ledger, Listed, Outcome
 
     content = encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), None, "png")
     digest = hashlib.sha256(content).digest()
@@ -63,8 +63,8 @@ def measured(images: int) -> dict[str, Any]:
     from dpclean.data.ancestry import Ancestry
     from dpclean.data.records import ReadOptions
     from dpclean.data.source import open_source
-    from dpclean.jobs.ledger import Ledger
     from dpclean.jobs.record import Record
+    from dpclean.pipeline.ledger import Ledger
     from dpclean.pipeline.options import Options
     from dpclean.pipeline.seal import seal
 

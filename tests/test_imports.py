@@ -73,7 +73,7 @@ def test_imports_go_down(path: Path) -> None:
     [
         ("from dpclean.errors import InputError", "noise/keys.py", []),
         ("from dpclean.pipeline import sanitize", "data/folder.py", ["pipeline"]),
-        ("from dpclean import noise", "jobs/ledger.py", ["noise"]),
+        ("from dpclean import noise", "jobs/record.py", ["noise"]),
         ("from ..denoise import loading", "data/folder.py", ["denoise"]),
         ("from . import names", "data/folder.py", []),
         ("def f():\n    import dpclean.cli", "errors.py", ["cli"]),

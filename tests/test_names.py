@@ -16,7 +16,7 @@ import dpclean
 from dpclean.data.records import ReadOptions
 from dpclean.data.source import open_source
 from dpclean.errors import InputError
-from dpclean.jobs.quarantine import list_quarantined
+from dpclean.pipeline.quarantine import list_quarantined
 from tests.networks import make_transparent
 
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # names beyond ASCII have no letters there

@@ -20,15 +20,15 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import dpclean
+from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import read_ancestry
 from dpclean.denoise.denoiser import AHEAD, Denoiser
 from dpclean.errors import ConflictError, InputError, Interrupted, UsageError
-from dpclean.jobs import manifest as manifests
-from dpclean.jobs.ledger import Ledger
-from dpclean.jobs.quarantine import list_quarantined
 from dpclean.noise import add_noise
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.pipeline import plan, work
+from dpclean.pipeline.ledger import Ledger
+from dpclean.pipeline.quarantine import list_quarantined
 from dpclean.pipeline.results import SanitizeResult
 from dpclean.progress import Progress
 from tests.networks import make_denoiser, make_transparent

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 import dpclean
 from dpclean.data import shards, workers
 from dpclean.errors import InputError, InternalError
-from dpclean.jobs.quarantine import list_quarantined
 from dpclean.pipeline import work
+from dpclean.pipeline.quarantine import list_quarantined
 from dpclean.pipeline.results import SanitizeResult
 from dpclean.progress import Progress
 from tests.networks import make_transparent

@@ -20,9 +20,9 @@ from dpclean.certify.method import Method, made_of
 from dpclean.certify.run_tasks import NO_MODEL, RunTasks
 from dpclean.certify.subject import Subject
 from dpclean.certify.terms import whole
+from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.errors import ConflictError, DifferenceError, InputError
 from dpclean.jobs.durable import write_durably
-from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.jobs.staging import Staging
 
 KIND = "certify"

@@ -19,7 +19,7 @@ def quarantine(
 ) -> None:
     """List the inputs that were left out, and why: one line each, reason, tab, name."""
     from dpclean.cli import print_json
-    from dpclean.jobs.quarantine import list_quarantined
+    from dpclean.pipeline.quarantine import list_quarantined
 
     rows = list_quarantined(out)
     if json:

@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.data.manifest import ANCESTRY_NAME
+from dpclean.data.manifest import NAME as MANIFEST_NAME
 from dpclean.errors import ConflictError, InputError, printable
-from dpclean.jobs.manifest import ANCESTRY_NAME
-from dpclean.jobs.manifest import NAME as MANIFEST_NAME
 from dpclean.small_files import LARGE_LIMIT, read_small_file
 
 FORMAT = 1

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dpclean.data.ancestry import Ancestry, ancestry_in
+from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.denoise import hub
 from dpclean.errors import SetupError
 from dpclean.jobs.checks import given_path
-from dpclean.jobs.manifest import ANCESTRY_NAME
 
 if TYPE_CHECKING:
     import diffusers

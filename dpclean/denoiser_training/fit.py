@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dpclean.build import build
 from dpclean.data.ancestry import united
+from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
 from dpclean.denoiser_training.initial_network import Start
 from dpclean.denoiser_training.model_card import card
@@ -33,7 +34,6 @@ from dpclean.errors import Diverged, InputError, Interrupted, UsageError
 from dpclean.jobs.checks import check_ranges, check_seed, given_path, options_of
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
-from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.jobs.record import Json, Record, read_record, write_record
 from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import check_threads, choose_threads, computing_with

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+from dpclean.data.manifest import LEDGER_NAME
 from dpclean.errors import ConflictError, Reason
 from dpclean.jobs.durable import sync_file_system, writing
-from dpclean.jobs.ledger import AGAIN, File, Ledger, Listed
-from dpclean.jobs.manifest import LEDGER_NAME
 from dpclean.jobs.staging import Staging
+from dpclean.pipeline.ledger import AGAIN, File, Ledger, Listed
 
 # what no other reading mends: the listing decides it, or the noise is used up
 FINAL = (Reason.NAME_COLLISION, Reason.OUTSIDE_ROOT, Reason.NOT_REGULAR, Reason.NOT_FINITE)

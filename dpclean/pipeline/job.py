@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Unpack
 
 from dpclean.build import build
+from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes, to_text
@@ -22,15 +23,14 @@ from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Sample, Source, open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError, InternalError, Reason, UsageError
-from dpclean.jobs import manifest as manifests
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.key_file import read_key, write_key
-from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
 from dpclean.jobs.record import Json, Record
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
 from dpclean.pipeline.again import FINAL, begin_again
+from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
 from dpclean.pipeline.options import Given, Options
 from dpclean.pipeline.results import Plan, SanitizeResult
 from dpclean.pipeline.seal import check_rows, seal, write_with_sums

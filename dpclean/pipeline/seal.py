@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dpclean import __version__
+from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.names import to_text
@@ -25,12 +26,11 @@ from dpclean.data.shards import ShardSource
 from dpclean.data.source import Source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, SetupError
-from dpclean.jobs import manifest as manifests
 from dpclean.jobs.durable import write_durably, writing
-from dpclean.jobs.ledger import DONE, LEFT_BEHIND, File, Ledger
 from dpclean.jobs.record import Record
 from dpclean.kernels import kernel_name
 from dpclean.noise.keys import commitment
+from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, File, Ledger
 
 if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoiser

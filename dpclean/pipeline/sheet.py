@@ -10,8 +10,8 @@ import numpy as np
 from dpclean.data.names import to_text
 from dpclean.data.source import Entry, Source
 from dpclean.data.workers import WorkerPool
-from dpclean.jobs.ledger import DONE, Done, Ledger
 from dpclean.noise import add_noise
+from dpclean.pipeline.ledger import DONE, Done, Ledger
 from dpclean.pipeline.seal import SANITIZE_RUN
 from dpclean.pipeline.work import by_run
 from dpclean.report.contact_sheet import SheetRow, write_contact_sheet

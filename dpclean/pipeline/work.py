@@ -16,7 +16,7 @@ from dpclean.data.names import to_bytes
 from dpclean.data.sink import Sink
 from dpclean.data.source import Sample
 from dpclean.errors import InputError, InternalError, Interrupted, Reason
-from dpclean.jobs.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
+from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
 from dpclean.pipeline.options import Options
 from dpclean.pipeline.seal import SANITIZE_RUN
 from dpclean.progress import Pace, Progress

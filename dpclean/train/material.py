@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
-from dpclean.jobs import manifest as manifests
 from dpclean.train import inputs as data
 from dpclean.train.dataset import Images, pixel_digest, pixel_hashes, read_images, relabelled, split
 from dpclean.train.images import prepare

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dpclean.data.ancestry import Ancestry, read_ancestry
+from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.errors import ConflictError, InputError
-from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.small_files import check_regular_file, read_small_file
 from dpclean.train.recipes import Recipe
 from dpclean.train.trainer import Trainer

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors.torch import save
 
 from dpclean import __version__
+from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.jobs.durable import write_durably
-from dpclean.jobs.manifest import ANCESTRY_NAME
 from dpclean.train import model as models
 from dpclean.train.curve import curve_svg, curve_tsv
 from dpclean.train.images import prepare

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dpclean.jobs.manifest import ANCESTRY_NAME
+from dpclean.data.manifest import ANCESTRY_NAME
 from tests.networks import make_denoiser
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -43,7 +43,7 @@ WRITERS = {
         "units = Units(folder, '00' * 32, 1); units.make_folders(); units.give_up(1, 'x' * 10_000)",
     ),
     "ledger": (
-        "from dpclean.jobs.ledger import Ledger",
+        "from dpclean.pipeline.ledger import Ledger",
         "Ledger(folder / 'ledger')",
     ),
 }

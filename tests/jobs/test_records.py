@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from dpclean.data import manifest
 from dpclean.errors import ConflictError, InputError
-from dpclean.jobs import manifest
-from dpclean.jobs.ledger import Ledger
 from dpclean.jobs.record import read_record
+from dpclean.pipeline.ledger import Ledger
 
 READERS: dict[str, Callable[[Path], Any]] = {
     manifest.NAME: lambda path: manifest.read(path.parent),
@@ -59,7 +59,7 @@ def test_no_record_is_none(tmp_path: Path, name: str) -> None:
 def test_rows_that_dpclean_does_not_write_are_found(tmp_path: Path, edit: str) -> None:
     import sqlite3
 
-    from dpclean.jobs.ledger import DONE, Listed, Outcome
+    from dpclean.pipeline.ledger import DONE, Listed, Outcome
 
     ledger = Ledger(tmp_path / "ledger")
     with ledger.transaction():
@@ -88,7 +88,7 @@ def test_values_of_another_kind_are_found(tmp_path: Path, value: str) -> None:
 
 
 def test_a_target_that_leads_out_of_out_is_found(tmp_path: Path) -> None:
-    from dpclean.jobs.ledger import Listed
+    from dpclean.pipeline.ledger import Listed
 
     ledger = Ledger(tmp_path / "ledger")
     with ledger.transaction():

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from dpclean.cli import run
+from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.errors import ConflictError, InputError, Interrupted
-from dpclean.jobs import manifest as manifests
 from dpclean.train import job
 from dpclean.train.dataset import pixel_hashes, read_images
 from dpclean.train.images import prepare

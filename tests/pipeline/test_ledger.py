@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpclean.errors import ConflictError, InternalError
-from dpclean.jobs.ledger import AGAIN, DONE, QUARANTINED, Ledger, Listed, Outcome
+from dpclean.pipeline.ledger import AGAIN, DONE, QUARANTINED, Ledger, Listed, Outcome
 
 
 def filled(path: Path, count: int = 2000) -> Ledger:

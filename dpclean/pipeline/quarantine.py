@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dpclean.data.manifest import LEDGER_NAME
 from dpclean.errors import InputError
-from dpclean.jobs.ledger import Ledger
-from dpclean.jobs.manifest import LEDGER_NAME
 from dpclean.jobs.staging import Staging
+from dpclean.pipeline.ledger import Ledger
 
 
 def list_quarantined(out: Path) -> list[tuple[str, str]]:
