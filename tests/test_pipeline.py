@@ -334,7 +334,7 @@ def test_overwrite_replaces_dpclean_s_own_output_and_nothing_else(tmp_path: Path
     assert not result.already_complete and manifest is not None and manifest.noise.sigma == 0.1
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("ten years")
-    with pytest.raises(ConflictError, match="not made by dpclean"):
+    with pytest.raises(ConflictError, match="not made by 'dpclean sanitize'"):
         sanitize(tmp_path / "raw", tmp_path / "mine", small, overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "ten years"
 

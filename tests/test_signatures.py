@@ -1,0 +1,57 @@
+"""The functions behind the commands: every option is a keyword with a name and a type, which an editor can tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, Unpack, get_args, get_origin, get_type_hints, is_typeddict
+
+import pytest
+
+import dpclean.certificate.plan
+import dpclean.certify.external
+import dpclean.certify.job
+import dpclean.certify.options
+import dpclean.certify.trial
+import dpclean.denoise.evaluate
+import dpclean.denoise.fit
+import dpclean.pipeline
+import dpclean.pipeline.options
+import dpclean.train.job
+import dpclean.train.options
+
+# by function: the class that checks its options, None where all are written out
+COMMANDS: dict[Callable[..., Any], type | None] = {
+    dpclean.pipeline.sanitize: dpclean.pipeline.options.Options,
+    dpclean.pipeline.plan: dpclean.pipeline.options.Options,
+    dpclean.pipeline.sigma_sheet: dpclean.pipeline.options.Options,
+    dpclean.train.job.train: dpclean.train.options.Options,
+    dpclean.train.job.plan: dpclean.train.options.Options,
+    dpclean.certify.job.certify: dpclean.certify.options.Options,
+    dpclean.certify.trial.trial: dpclean.certify.options.Options,
+    dpclean.certify.external.certify_votes: None,
+    dpclean.certificate.plan.plan: None,
+    dpclean.denoise.fit.fit: dpclean.denoise.fit.Options,
+    dpclean.denoise.fit.plan: dpclean.denoise.fit.Options,
+    dpclean.denoise.evaluate.evaluate: None,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.__module__}.{command.__name__}")
+def test_every_option_has_a_name_and_a_type(command: Callable[..., Any]) -> None:
+    """So mypy and editors see a misspelt keyword, which **options of any kind would hide."""
+    options, hints = COMMANDS[command], get_type_hints(command)
+    parameters = inspect.signature(command).parameters
+    rest = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
+    assert all(hints[name] is not Any for name in parameters)
+    if options is None:
+        assert rest == []
+        return
+    (name,) = rest
+    assert get_origin(hints[name]) is Unpack
+    (given,) = get_args(hints[name])
+    assert is_typeddict(given)
+    assert {field.name for field in dataclasses.fields(options)} == set(get_type_hints(given)) | (
+        {"sigma"} if "sigma" in parameters or "sigmas" in parameters else set()
+    )
