@@ -66,7 +66,7 @@ def measured(images: int) -> dict[str, Any]:
     from dpclean.jobs.record import Record
     from dpclean.pipeline.ledger import Ledger
     from dpclean.pipeline.options import Options
-    from dpclean.pipeline.seal import seal
+    from dpclean.pipeline.save import write_outputs
 
     record = Record("sanitize", {"denoiser_digests": {}}, {"versions": {}}, {})
     level = SimpleNamespace(timestep=1.0, alphas_cumprod=0.5)
@@ -87,7 +87,18 @@ def measured(images: int) -> dict[str, Any]:
         with closing(Ledger(folder / "dpclean.ledger.sqlite")) as ledger:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             begun = time.perf_counter()
-            seal(folder, folder, folder, ledger, source, denoiser, Options(sigma=0.25), bytes(32), Ancestry(), record)
+            write_outputs(
+                folder,
+                folder,
+                folder,
+                ledger=ledger,
+                source=source,
+                denoiser=denoiser,
+                options=Options(sigma=0.25),
+                key=bytes(32),
+                inherited=Ancestry(),
+                record=record,
+            )
             seconds = time.perf_counter() - begun
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"images": images, "mib_before": before >> 10, "mib_peak": peak >> 10, "seconds": round(seconds, 2)}

@@ -450,6 +450,7 @@ AT = """
 import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite may have been started by nohup
 from dpclean import cli
+from dpclean.jobs import staging
 from dpclean.pipeline import job
 real = getattr({owner}, {step!r})
 def step(*arguments, **named):
@@ -462,7 +463,7 @@ cli.main()
 
 @pytest.mark.parametrize(
     ("owner", "step", "name"),
-    [("job", "open_source", "SIGTERM"), ("job._Job", "begin", "SIGHUP"), ("job", "seal", "SIGTERM")],
+    [("job", "open_source", "SIGTERM"), ("job._Job", "begin", "SIGHUP"), ("job", "write_outputs", "SIGTERM")],
 )
 def test_a_signal_before_the_work_or_after_it_is_no_silent_death(
     tmp_path: Path, small: str, owner: str, step: str, name: str
@@ -476,11 +477,11 @@ def test_a_signal_before_the_work_or_after_it_is_no_silent_death(
     assert sanitize(tmp_path / "raw", tmp_path / "out", small, batch_size=16, dtype="auto").images == 4
 
 
-def stop_before_sealing(raw: Path, out: Path, denoiser: str) -> Path:
+def stop_before_saving(raw: Path, out: Path, denoiser: str) -> Path:
     """The partial folder of a job of which every image is committed."""
 
     def stop(progress: Progress) -> None:
-        if progress.finished == progress.total:  # committed, and not sealed yet
+        if progress.finished == progress.total:  # committed, and not saved yet
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -490,7 +491,7 @@ def stop_before_sealing(raw: Path, out: Path, denoiser: str) -> Path:
 
 def test_what_a_job_did_not_commit_is_never_published(tmp_path: Path, small: str) -> None:
     make_folder(tmp_path / "raw")
-    partial = stop_before_sealing(tmp_path / "raw", tmp_path / "out", small)
+    partial = stop_before_saving(tmp_path / "raw", tmp_path / "out", small)
     (partial / "SHA256SUMS.0123.dpclean-new").write_text("half")
     (partial / "a" / "stray.png").write_bytes(b"stray")
     (partial / "b" / "000.png").symlink_to(tmp_path / "raw" / "a" / "000.png")
@@ -507,7 +508,7 @@ def test_what_was_committed_and_is_not_there_any_more_is_found_before_publishing
 ) -> None:
     shards = "shard" in damage
     make_shards(tmp_path / "raw", (5, 5)) if shards else make_folder(tmp_path / "raw")
-    partial = stop_before_sealing(tmp_path / "raw", tmp_path / "out", small)
+    partial = stop_before_saving(tmp_path / "raw", tmp_path / "out", small)
     path = partial / ("s1.safetensors" if shards else "a/000.png")
     if damage == "gone":
         path.unlink()
@@ -969,7 +970,7 @@ def test_killed_while_a_part_is_done_anew_out_is_whole_at_every_moment(tmp_path:
     before = files_of(out)
     assert len(before) == 5
     (raw / name).write_bytes(content)
-    for owner, step in (("os", "link"), ("job", "seal"), ("job.Staging", "commit")):
+    for owner, step in (("os", "link"), ("job", "write_outputs"), ("staging.Staging", "commit")):
         words[2] = AT.format(owner=owner, step=step, name="SIGKILL")
         assert subprocess.run([*words, "--retry-bad"], capture_output=True).returncode == -signal.SIGKILL
         assert files_of(out) == before

@@ -154,7 +154,7 @@ def test_a_raw_that_moves_and_leaves_a_link_to_itself_is_read_on(tmp_path: Path,
     assert check_names(out) == set(range(3 * PER_CLASS))
 
 
-def test_no_row_may_be_pending_when_a_job_is_sealed(
+def test_no_row_may_be_pending_when_a_job_is_saved(
     tmp_path: Path, transparent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = make_raw(tmp_path / "raw")

@@ -14,8 +14,8 @@ import dpclean.certify.external
 import dpclean.certify.job
 import dpclean.certify.options
 import dpclean.certify.trial
-import dpclean.denoise.evaluate
-import dpclean.denoise.fit
+import dpclean.denoiser_training.evaluate
+import dpclean.denoiser_training.fit
 import dpclean.pipeline
 import dpclean.pipeline.options
 import dpclean.train.job
@@ -32,9 +32,9 @@ COMMANDS: dict[Callable[..., Any], type | None] = {
     dpclean.certify.trial.trial: dpclean.certify.options.Options,
     dpclean.certify.external.certify_votes: None,
     dpclean.certificate.plan.plan: None,
-    dpclean.denoise.fit.fit: dpclean.denoise.fit.Options,
-    dpclean.denoise.fit.plan: dpclean.denoise.fit.Options,
-    dpclean.denoise.evaluate.evaluate: None,
+    dpclean.denoiser_training.fit.fit: dpclean.denoiser_training.fit.Options,
+    dpclean.denoiser_training.fit.plan: dpclean.denoiser_training.fit.Options,
+    dpclean.denoiser_training.evaluate.evaluate: None,
 }
 
 

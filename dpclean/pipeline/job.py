@@ -33,7 +33,7 @@ from dpclean.pipeline.again import FINAL, begin_again
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
 from dpclean.pipeline.options import Given, Options
 from dpclean.pipeline.results import Plan, SanitizeResult
-from dpclean.pipeline.seal import check_rows, seal, write_with_sums
+from dpclean.pipeline.save import check_rows, write_outputs, write_with_sums
 from dpclean.pipeline.work import told, too_many_bad, work_off
 from dpclean.progress import Show
 from dpclean.threads import choose_threads, computing_with
@@ -323,8 +323,18 @@ class _Job(Job[SanitizeResult]):
         with closing(Ledger(self.ledger_path)) as ledger:
             if self.source.kind == "shards":  # of image files the sums are compared
                 check_rows(folder, ledger, self.options.read_options(), self.pool)
-            made_of = self.inherited
-            seal(folder, self.out, self.raw, ledger, self.source, self.denoiser, self.options, key, made_of, record)
+            write_outputs(
+                folder,
+                self.out,
+                self.raw,
+                ledger=ledger,
+                source=self.source,
+                denoiser=self.denoiser,
+                options=self.options,
+                key=key,
+                inherited=self.inherited,
+                record=record,
+            )
             if self.options.report:
                 sheet.write_pages(self.out, ledger, self.source, self.pool, self.denoiser, key)
                 self.report = [str(page) for page in sheet.pages(self.out)]

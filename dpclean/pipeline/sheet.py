@@ -12,7 +12,7 @@ from dpclean.data.source import Entry, Source
 from dpclean.data.workers import WorkerPool
 from dpclean.noise import add_noise
 from dpclean.pipeline.ledger import DONE, Done, Ledger
-from dpclean.pipeline.seal import SANITIZE_RUN
+from dpclean.pipeline.save import SANITIZE_RUN
 from dpclean.pipeline.work import by_run
 from dpclean.report.contact_sheet import SheetRow, write_contact_sheet
 

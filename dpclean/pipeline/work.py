@@ -18,7 +18,7 @@ from dpclean.data.source import Sample
 from dpclean.errors import InputError, InternalError, Interrupted, Reason
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
 from dpclean.pipeline.options import Options
-from dpclean.pipeline.seal import SANITIZE_RUN
+from dpclean.pipeline.save import SANITIZE_RUN
 from dpclean.progress import Pace, Progress
 
 if TYPE_CHECKING:

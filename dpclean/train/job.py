@@ -30,11 +30,11 @@ from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import choose_threads, computing_with
 from dpclean.train import model as models
 from dpclean.train.images import prepare
-from dpclean.train.material import Material
 from dpclean.train.options import Given, Options
 from dpclean.train.results import Plan, TrainResult
-from dpclean.train.seal import seal
+from dpclean.train.save import write_outputs
 from dpclean.train.trainer import Epoch, Trainer
+from dpclean.train.training_set import TrainingSet
 
 CHECKPOINT_SECONDS = 10.0
 STEPS_SAMPLED_BY_PLAN = 4
@@ -81,13 +81,13 @@ class _Job(Job[TrainResult]):
         self.device = choose_device(options.device)
         self.busy = False
         self.clean = given_path(clean).resolve()
-        self.material = Material(self.clean, self.options)
+        self.training_set = TrainingSet(self.clean, self.options)
 
     def inputs(self) -> list[str | os.PathLike[str] | None]:
         return [self.clean, self.options.test, self.options.init, self.options.warm_start]
 
     def parameters(self) -> Json:
-        return self.material.parameters
+        return self.training_set.parameters
 
     def environment(self) -> Json:
         cpu = self.device.type == "cpu"
@@ -111,7 +111,7 @@ class _Job(Job[TrainResult]):
     @contextmanager
     def ready(self, record: Record | None) -> Iterator[None]:
         """So many threads as an interrupted job was begun with, as the weights depend on their number."""
-        for reason in self.material.told_at_once():
+        for reason in self.training_set.told_at_once():
             self.say(f"not certifiable: {reason}")
         with self._threads(record):
             yield
@@ -134,7 +134,8 @@ class _Job(Job[TrainResult]):
         return True
 
     def save(self, record: Record) -> None:
-        seal(self.staging.partial, self.out, self.material, self.trainer, self.curve, self._host(record.environment))
+        host = self._host(record.environment)
+        write_outputs(self.staging.partial, self.out, self.training_set, self.trainer, self.curve, host)
 
     def _host(self, environment: Json) -> dict[str, str]:
         versions = {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
@@ -145,30 +146,30 @@ class _Job(Job[TrainResult]):
 
     def _trained(self, stop: threading.Event, tell: Tell) -> tuple[Trainer, list[Epoch]]:
         """The fitted trainer and its curve; begun on raw data first where that was asked for."""
-        init = self.material.init.weights if self.material.init else None
-        if self.material.warm is not None:
+        init = self.training_set.init.weights if self.training_set.init else None
+        if self.training_set.warm is not None:
             init = self._warmed(stop, tell)
         trainer = self._trainer(init)
-        return trainer, self._fit(trainer, self.material.tensor, self._labels(), "train", stop, tell)
+        return trainer, self._fit(trainer, self.training_set.tensor, self._labels(), "train", stop, tell)
 
     def _trainer(self, init: Mapping[str, Tensor] | None) -> Trainer:
-        material = self.material
-        classes = len(material.inputs.train.classes)
-        return Trainer(material.recipe, classes, size=material.size, device=self.device, init=init)
+        training_set = self.training_set
+        classes = len(training_set.inputs.train.classes)
+        return Trainer(training_set.recipe, classes, size=training_set.size, device=self.device, init=init)
 
     def _labels(self) -> Tensor:
-        return torch.from_numpy(self.material.inputs.train.labels)
+        return torch.from_numpy(self.training_set.inputs.train.labels)
 
     def _warmed(self, stop: threading.Event, tell: Tell) -> dict[str, Tensor]:
         """Weights after some epochs on the raw data (arXiv 2403.11981, section 4.2)."""
         path = self.staging.work / WARM_NAME
         if not path.exists():
-            material, warm = self.material, self.material.warm
+            training_set, warm = self.training_set, self.training_set.warm
             assert warm is not None
-            recipe = replace(material.recipe, epochs=self.options.warm_epochs, least_steps=0)
-            classes = len(material.inputs.train.classes)
-            trainer = Trainer(recipe, classes, size=material.size, device=self.device)
-            images = prepare(warm.images.pixels, material.size)
+            recipe = replace(training_set.recipe, epochs=self.options.warm_epochs, least_steps=0)
+            classes = len(training_set.inputs.train.classes)
+            trainer = Trainer(recipe, classes, size=training_set.size, device=self.device)
+            images = prepare(warm.images.pixels, training_set.size)
             self._fit(trainer, images, torch.from_numpy(warm.images.labels), "warm", stop, tell)
             write_durably(path, save(trainer.state_dict()))
         return load(path.read_bytes())
@@ -223,7 +224,7 @@ class _Job(Job[TrainResult]):
             certifiable=told.certifiable,
             already_complete=call.already_complete,
             seconds=round(call.seconds, 3),
-            warnings=self.material.warnings() + [_BUSY] * self.busy,
+            warnings=self.training_set.warnings() + [_BUSY] * self.busy,
         )
 
     # -- the look ahead
@@ -245,23 +246,23 @@ class _Job(Job[TrainResult]):
             if done == min(STEPS_SAMPLED_BY_PLAN, total):
                 raise Enough
 
-        material = self.material
-        known = material.inputs.train
-        trainer = self._trainer(material.init.weights if material.init else None)
+        training_set = self.training_set
+        known = training_set.inputs.train
+        trainer = self._trainer(training_set.init.weights if training_set.init else None)
         with self._threads(None), contextlib.suppress(Enough):
-            trainer.fit(material.tensor, self._labels(), seed=self.options.seed, on_step=on_step)
+            trainer.fit(training_set.tensor, self._labels(), seed=self.options.seed, on_step=on_step)
         return Plan(
             out=str(self.out),
-            recipe=material.recipe.as_dict(),
+            recipe=training_set.recipe.as_dict(),
             images=len(known),
             classes=list(known.classes),
-            size=material.size,
-            test_source=material.inputs.test_source or None,
-            test_images=len(material.inputs.test) if material.inputs.test else 0,
+            size=training_set.size,
+            test_source=training_set.inputs.test_source or None,
+            test_images=len(training_set.inputs.test) if training_set.inputs.test else 0,
             steps=steps,
             seconds=round((times[-1] - times[0]) / max(1, len(times) - 1) * steps, 1),
             bytes=len(save(trainer.state_dict())),
-            warnings=material.warnings(),
+            warnings=training_set.warnings(),
         )
 
 

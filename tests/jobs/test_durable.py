@@ -35,12 +35,12 @@ WRITERS = {
         "write_durably(folder / 'file', bytes(10_000))",
     ),
     "votes": (
-        "import numpy as np; from dpclean.certify.units import Units",
-        "units = Units(folder, '00' * 32, 2000); units.make_folders(); units.write(1, np.zeros(2000, np.int32))",
+        "import numpy as np; from dpclean.certify.run_tasks import RunTasks",
+        "tasks = RunTasks(folder, '00' * 32, 2000); tasks.make_folders(); tasks.write(1, np.zeros(2000, np.int32))",
     ),
     "why a run failed": (
-        "from dpclean.certify.units import Units",
-        "units = Units(folder, '00' * 32, 1); units.make_folders(); units.give_up(1, 'x' * 10_000)",
+        "from dpclean.certify.run_tasks import RunTasks",
+        "tasks = RunTasks(folder, '00' * 32, 1); tasks.make_folders(); tasks.give_up(1, 'x' * 10_000)",
     ),
     "ledger": (
         "from dpclean.pipeline.ledger import Ledger",

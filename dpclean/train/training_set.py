@@ -31,7 +31,7 @@ class Warm:
     ancestry: Ancestry
 
 
-class Material:
+class TrainingSet:
     """Images, recipe and weights to begin from, and what is to be said of them. Raises what reading them raises."""
 
     def __init__(self, clean: Path, options: Options) -> None:

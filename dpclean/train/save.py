@@ -16,54 +16,54 @@ from dpclean.train import model as models
 from dpclean.train.curve import curve_svg, curve_tsv
 from dpclean.train.images import prepare
 from dpclean.train.inputs import images_by_class
-from dpclean.train.material import Material
 from dpclean.train.trainer import Epoch, Trainer
+from dpclean.train.training_set import TrainingSet
 
 TABLE_NAME, DRAWING_NAME = "training.tsv", "training.svg"
 
 
-def seal(
-    folder: Path, out: Path, material: Material, trainer: Trainer, curve: Sequence[Epoch], host: dict[str, str]
+def write_outputs(
+    folder: Path, out: Path, training_set: TrainingSet, trainer: Trainer, curve: Sequence[Epoch], host: dict[str, str]
 ) -> models.Description:
     """Write everything that out is to hold into folder; gives back what model.json says."""
-    found = material.inputs
+    found = training_set.inputs
     weights = save(trainer.state_dict())
-    reasons = material.not_certifiable()
+    reasons = training_set.not_certifiable()
     description = models.Description(
         format=models.FORMAT,
         tool=f"dpclean {__version__}",
         classes=list(found.train.classes),
         size=trainer.size,
-        recipe=material.recipe,
-        recipe_sha256=material.recipe.digest(),
-        seed=material.options.seed,
-        parameters=material.parameters,
+        recipe=training_set.recipe,
+        recipe_sha256=training_set.recipe.digest(),
+        seed=training_set.options.seed,
+        parameters=training_set.parameters,
         data=models.TrainedOn(
-            path=os.path.relpath(material.clean, out),
+            path=os.path.relpath(training_set.clean, out),
             images=len(found.train),
             images_by_class=images_by_class(found.train),
             pixel_digest=found.train_digest,
             sigma=found.manifest.noise.sigma if found.manifest else None,
             manifest_sha256=found.manifest_sha256,
-            raw_pixel_digests=sorted(material.ancestry.raw_pixel_digests),
+            raw_pixel_digests=sorted(training_set.ancestry.raw_pixel_digests),
         ),
-        accuracy=_accuracy(material, trainer),
+        accuracy=_accuracy(training_set, trainer),
         certifiable=not reasons,
         not_certifiable=reasons,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         host=host,
     )
     write_durably(folder / models.WEIGHTS_NAME, weights)
-    write_durably(folder / ANCESTRY_NAME, material.ancestry.dump())
+    write_durably(folder / ANCESTRY_NAME, training_set.ancestry.dump())
     write_durably(folder / TABLE_NAME, curve_tsv(curve).encode())
     write_durably(folder / DRAWING_NAME, curve_svg(curve).encode())
     write_durably(folder / models.NAME, models.dump(description))
     return description
 
 
-def _accuracy(material: Material, trainer: Trainer) -> models.Accuracy | None:
+def _accuracy(training_set: TrainingSet, trainer: Trainer) -> models.Accuracy | None:
     """Right predictions among the test images, of each class and in all."""
-    test = material.inputs.test
+    test = training_set.inputs.test
     if test is None or not len(test):
         return None
     right = trainer.predict(prepare(test.pixels, trainer.size)).numpy() == test.labels
@@ -72,10 +72,10 @@ def _accuracy(material: Material, trainer: Trainer) -> models.Accuracy | None:
         for label, name in enumerate(test.classes)
     ]
     return models.Accuracy(
-        source=material.inputs.test_source,
+        source=training_set.inputs.test_source,
         images=len(test),
         correct=int(right.sum()),
-        shared=material.inputs.shared,
+        shared=training_set.inputs.shared,
         per_class=per_class,
-        pixel_digest=material.inputs.test_digest or "",
+        pixel_digest=training_set.inputs.test_digest or "",
     )

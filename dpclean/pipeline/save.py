@@ -43,10 +43,11 @@ NOISE_SPECIFICATION = 1
 SANITIZE_RUN = 0  # of all images but those that were done anew; the ledger has theirs
 
 
-def seal(
+def write_outputs(
     folder: Path,
     out: Path,
     raw: Path,
+    *,
     ledger: Ledger,
     source: Source,
     denoiser: Denoiser,
