@@ -26,11 +26,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from dpclean.certify.data import Data
-from dpclean.certify.method import make_method, recipe_of
+from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.options import Options
+from dpclean.certify.parameters import make_parameters
+from dpclean.certify.run_settings import make_run_settings, recipe_of
 from dpclean.certify.runner import Runner
-from dpclean.certify.subject import find_origin, read_subject
-from dpclean.certify.terms import make_parameters
 from dpclean.denoise.loading import find_denoiser, load_schedule, load_through_diffusers
 from dpclean.denoise.schedule import match
 from dpclean.train.networks import build
@@ -44,8 +44,8 @@ DENOISE_BATCH = 128
 def make_runner(inputs: Path, images: int, points: int, scratch: Path) -> tuple[Runner, NDArray[np.int64]]:
     """dpclean's own, on the first images and some test points, and the labels of these."""
     asked = Options(sigma=str(SIGMA), limit=images, test=inputs / "cifar10_test", device="cpu", runs=100)
-    subject = read_subject(find_origin(inputs / "cifar10_train", asked), asked)
-    method = make_method(subject, asked, make_parameters(subject, asked))
+    subject = read_certified_data(find_source(inputs / "cifar10_train", asked), asked)
+    method = make_run_settings(subject, asked, make_parameters(subject, asked))
     train = subject.train
     tests, labels = spread_over_classes(subject.points.pixels, subject.points.labels, points)
     data = Data(train.pixels, train.labels, train.indices, tests, np.arange(len(tests)))
@@ -147,8 +147,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         runner, labels = make_runner(a.inputs, a.images, a.points, Path(scratch))
-        assert runner.method.recipe is not None
-        recipe, classes = recipe_of(runner.method.recipe), int(runner.data.labels.max()) + 1
+        assert runner.settings.recipe is not None
+        recipe, classes = recipe_of(runner.settings.recipe), int(runner.data.labels.max()) + 1
         number = iter(range(1, 1000))
         contenders: dict[str, Callable[[], NDArray[np.generic]]] = {
             "dpclean": lambda: runner.run(next(number)),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dpclean.certify.external import certify_votes
+from dpclean.certify.dry_run import dry_run
+from dpclean.certify.external_votes import certify_votes
 from dpclean.certify.job import certify
-from dpclean.certify.trial import trial
 from dpclean.denoiser_training import fit as fitting
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import ConflictError
@@ -27,7 +27,7 @@ COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "train --init": lambda given, out: train(given.parent / "raw", out, init=str(given)),
     "train --warm-start": lambda given, out: train(given.parent / "raw", out, warm_start=given),
     "certify": lambda given, out: certify(given, out),
-    "certify --dry-run": lambda given, out: trial(given, out, sigma="0.25"),
+    "certify --dry-run": lambda given, out: dry_run(given, out, sigma="0.25"),
     "certify --raw": lambda given, out: certify(given.parent / "raw", out, raw=given),
     "certify --test": lambda given, out: certify(given.parent / "raw", out, test=given),
     "certify --init": lambda given, out: certify(given.parent / "raw", out, init=str(given)),

@@ -10,10 +10,10 @@ from typing import Any, Unpack, get_args, get_origin, get_type_hints, is_typeddi
 import pytest
 
 import dpclean.certificate.plan
-import dpclean.certify.external
+import dpclean.certify.dry_run
+import dpclean.certify.external_votes
 import dpclean.certify.job
 import dpclean.certify.options
-import dpclean.certify.trial
 import dpclean.denoiser_training.evaluate
 import dpclean.denoiser_training.fit
 import dpclean.pipeline
@@ -29,8 +29,8 @@ COMMANDS: dict[Callable[..., Any], type | None] = {
     dpclean.train.job.train: dpclean.train.options.Options,
     dpclean.train.job.plan: dpclean.train.options.Options,
     dpclean.certify.job.certify: dpclean.certify.options.Options,
-    dpclean.certify.trial.trial: dpclean.certify.options.Options,
-    dpclean.certify.external.certify_votes: None,
+    dpclean.certify.dry_run.dry_run: dpclean.certify.options.Options,
+    dpclean.certify.external_votes.certify_votes: None,
     dpclean.certificate.plan.plan: None,
     dpclean.denoiser_training.fit.fit: dpclean.denoiser_training.fit.Options,
     dpclean.denoiser_training.fit.plan: dpclean.denoiser_training.fit.Options,

@@ -21,14 +21,14 @@ from dpclean.certificate.certificate import claimed_points
 from dpclean.certificate.limits import check_parameters
 from dpclean.certificate.parameters import JobParameters, attempt_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
-from dpclean.certify.method import THREADS, Method, make_method, settled
+from dpclean.certify.inputs import CertifiedData, DataSource, find_source, read_certified_data
 from dpclean.certify.options import Given, Options
-from dpclean.certify.publish import MARKS, publish, read_result
+from dpclean.certify.parameters import fixed_before, found_of, make_parameters, whole
 from dpclean.certify.results import CertifyResult
+from dpclean.certify.run_settings import THREADS, RunSettings, make_run_settings, settled
 from dpclean.certify.run_tasks import NO_MODEL
-from dpclean.certify.store import KIND, MODELS, Store, model_name, read_model
-from dpclean.certify.subject import Origin, Subject, find_origin, read_subject
-from dpclean.certify.terms import fixed_before, found_of, make_parameters, whole
+from dpclean.certify.save import MARKS, read_result, write_outputs
+from dpclean.certify.workdir import KIND, MODELS, Workdir, model_name, read_model
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.jobs import child_process
 from dpclean.jobs.checks import options_of
@@ -77,34 +77,34 @@ class _Job(Job[CertifyResult]):
         self.clean = clean
         self.options = options
         self.say = say
-        self.store = Store(self.staging)
+        self.workdir = Workdir(self.staging)
         self.published: Votes | None = None  # of a finished job to which runs are added
         self.runs_done_now = 0
 
     @cached_property
-    def origin(self) -> Origin:
-        return find_origin(self.clean, self.options)
+    def source(self) -> DataSource:
+        return find_source(self.clean, self.options)
 
     @cached_property
-    def subject(self) -> Subject:
+    def certified(self) -> CertifiedData:
         """The data and the points, read and checked."""
-        if self.origin.taken:
-            self.say(self.origin.taken)
-        subject = read_subject(self.origin, self.options)
-        for remark in subject.remarks:
+        if self.source.taken:
+            self.say(self.source.taken)
+        certified = read_certified_data(self.source, self.options)
+        for remark in certified.remarks:
             self.say(remark)
-        return subject
+        return certified
 
     @cached_property
     def asked(self) -> JobParameters:
         """The parameters, less what is found out when the job begins."""
-        asked = make_parameters(self.subject, self.options)
+        asked = make_parameters(self.certified, self.options)
         check_parameters(asked)
         return asked
 
     def inputs(self) -> Iterator[str | os.PathLike[str] | None]:
         yield from (self.clean, self.options.raw, self.options.test, self.options.denoiser, self.options.init)
-        yield self.origin.raw
+        yield self.source.raw
 
     def parameters(self) -> Json:
         return fixed_before(self.asked)
@@ -138,8 +138,8 @@ class _Job(Job[CertifyResult]):
         yield
 
     @cached_property
-    def method(self) -> Method:
-        return make_method(self.subject, self.options, self.asked)
+    def settings(self) -> RunSettings:
+        return make_run_settings(self.certified, self.options, self.asked)
 
     @cached_property
     def _environment(self) -> Json:
@@ -148,7 +148,7 @@ class _Job(Job[CertifyResult]):
         from dpclean.certify.runner import engine as engine_of
         from dpclean.certify.runner import load_denoiser
 
-        return engine_of(load_denoiser(self.method), THREADS)
+        return engine_of(load_denoiser(self.settings), THREADS)
 
     def environment(self) -> Json:
         return self._environment
@@ -158,8 +158,8 @@ class _Job(Job[CertifyResult]):
 
     def begin(self) -> Json:
         """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
-        self.store.write_data(self.subject)
-        method = settled(self.method, self.environment())
+        self.workdir.write_data(self.certified)
+        settings = settled(self.settings, self.environment())
         if self.published is not None:
             found = found_of(self._published_parameters())
         else:
@@ -173,10 +173,10 @@ class _Job(Job[CertifyResult]):
                 "runs": self.asked.runs,
             }
         parameters = whole(self.parameters(), found, self.environment())
-        self.store.begin(parameters, method, self.subject)
+        self.workdir.begin(parameters, settings, self.certified)
         if self.published is not None:
             self._put_back(self.published, parameters)
-        return {"terms": found, "method": asdict(method)}
+        return {"terms": found, "settings": asdict(settings)}
 
     def _attempts(self) -> int:
         """How many jobs were begun in this place before, as far as anything tells that is left of them."""
@@ -186,7 +186,7 @@ class _Job(Job[CertifyResult]):
                 published = attempt_of(read_votes(self.out / VOTES_NAME).parameters)
             except (InputError, ConflictError):  # it is to be replaced, whatever it says
                 published = 1
-        return max(published, self.store.attempt())
+        return max(published, self.workdir.attempt())
 
     def _published_parameters(self) -> JobParameters:
         assert self.published is not None and isinstance(self.published.parameters, JobParameters)  # else refused
@@ -194,7 +194,7 @@ class _Job(Job[CertifyResult]):
 
     def _put_back(self, published: Votes, parameters: JobParameters) -> None:
         """The runs of a finished job as they were before it was published."""
-        tasks = self.store.tasks(parameters)
+        tasks = self.workdir.tasks(parameters)
         for place, row in enumerate(published.votes):
             tasks.write(place + 1, row, self._kept_model(published, place))
 
@@ -210,7 +210,7 @@ class _Job(Job[CertifyResult]):
         """Do the missing runs, or wait for those that do them. Raises Interrupted after a signal."""
         parameters = self._parameters_of(record)
         self._announce(parameters)
-        tasks, runs = self.store.tasks(parameters), parameters.runs
+        tasks, runs = self.workdir.tasks(parameters), parameters.runs
         before = len(tasks.done())
         told = _Teller(tasks, parameters, tell, self._proved)
         threads = parameters.engine["threads"] or 1
@@ -219,7 +219,7 @@ class _Job(Job[CertifyResult]):
             arguments = (str(self.out), device, str(runs), worker)
             return child_process.start("dpclean.certify.worker", *arguments, threads=threads)
 
-        while self.store.begun() is not None and tasks.missing(runs):
+        while self.workdir.begun() is not None and tasks.missing(runs):
             told()
             devices = self._devices(parameters.engine["device"], len(tasks.missing(runs)))
             with WorkerGroup(tasks, runs, devices, start) as workers:
@@ -258,8 +258,8 @@ class _Job(Job[CertifyResult]):
 
     def _proved(self, parameters: JobParameters, runs: int) -> str:
         """What is proved after so many runs, in a word."""
-        votes, records, models = self.store.tasks(parameters).table(runs)
-        so_far = Votes(votes, self.subject.points.labels, records, structs.replace(parameters, runs=runs), models)
+        votes, records, models = self.workdir.tasks(parameters).table(runs)
+        so_far = Votes(votes, self.certified.points.labels, records, structs.replace(parameters, runs=runs), models)
         claimed = [point for point in claimed_points(so_far, count_votes(so_far)) if point["class"] != ABSTAIN]
         right = sum(point["class"] == point["label"] for point in claimed)
         return f"{len(claimed)} of {parameters.points} certified, {right} right"
@@ -268,11 +268,11 @@ class _Job(Job[CertifyResult]):
 
     def save(self, record: Record) -> None:
         parameters = self._parameters_of(record)
-        votes, records, models = self.store.tasks(parameters).table(parameters.runs)
-        points = self.subject.points
+        votes, records, models = self.workdir.tasks(parameters).table(parameters.runs)
+        points = self.certified.points
         if models is not None:
-            self.store.keep_models(parameters, models)
-        publish(self.staging.partial, Votes(votes, points.labels, records, parameters, models), points.pixels)
+            self.workdir.keep_models(parameters, models)
+        write_outputs(self.staging.partial, Votes(votes, points.labels, records, parameters, models), points.pixels)
 
     def result(self, call: Call) -> CertifyResult:
         return read_result(

@@ -16,11 +16,11 @@ from dpclean.certificate.parameters import JobParameters
 from dpclean.certificate.threats import DEFAULT_THREAT, find_threat
 from dpclean.certificate.verify import folder_of, verify
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
-from dpclean.certify.method import recipe_of
-from dpclean.certify.publish import holds_certificate
 from dpclean.certify.results import VotedImage
+from dpclean.certify.run_settings import recipe_of
 from dpclean.certify.run_tasks import NO_MODEL
-from dpclean.certify.store import MODELS, model_name, read_model
+from dpclean.certify.save import holds_certificate
+from dpclean.certify.workdir import MODELS, model_name, read_model
 from dpclean.device import choose_device
 from dpclean.errors import InputError
 from dpclean.train.dataset import read_images

@@ -19,7 +19,7 @@ from dpclean.build import build
 from dpclean.certificate.parameters import JobParameters
 from dpclean.certificate.threats import find_threat
 from dpclean.certify.data import Data
-from dpclean.certify.method import Method, recipe_of
+from dpclean.certify.run_settings import RunSettings, recipe_of
 from dpclean.certify.trainer_command import CommandTrainer
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
@@ -35,28 +35,28 @@ MID_GREY = 128  # what an image becomes whose prediction is not finite: post-pro
 
 
 class Runner:
-    """Does any run of a job, in any order: what a run gives depends on its number, the key, the data and the method.
+    """Does any run of a job, in any order: what a run gives depends on its number, the key, the data and the settings.
 
     Nothing of a run is left for the next one: weights are reset, noise is addressed by the run's number.
     """
 
-    def __init__(self, method: Method, data: Data, classes: Sequence[str], key: bytes, scratch: Path):
-        self.method = method
+    def __init__(self, settings: RunSettings, data: Data, classes: Sequence[str], key: bytes, scratch: Path):
+        self.settings = settings
         self.data = data
         self.key = key
         self.seconds: dict[str, float] = {}  # spent in the parts of the runs so far
-        self.denoiser = load_denoiser(method)
+        self.denoiser = load_denoiser(settings)
         # raw pixels stay on the device from run to run; on a CPU these are views
         self._train, self._points = self._on_device(data.train), self._on_device(data.points)
         self._trainer: Trainer | None = None
         self._command: CommandTrainer | None = None
-        if method.trainer is not None:
+        if settings.trainer is not None:
             self._command = CommandTrainer(
-                method.trainer, method.trainer_files or {}, method.run_timeout, classes, scratch, method.kind
+                settings.trainer, settings.trainer_files or {}, settings.run_timeout, classes, scratch, settings.kind
             )
             return
-        assert method.recipe is not None and method.size is not None
-        self._trainer = make_trainer(method, len(classes), self.denoiser.device)
+        assert settings.recipe is not None and settings.size is not None
+        self._trainer = make_trainer(settings, len(classes), self.denoiser.device)
         self._labels = torch.from_numpy(data.labels).to(self.denoiser.device)
         self._prepared = self._tensor(data.points)
 
@@ -65,7 +65,7 @@ class Runner:
         begun = time.perf_counter()
         train = self._sanitized(self.data.indices, self._train, number, test=False)
         begun = self._spent("noise and denoise", begun)
-        noised_test = find_threat(self.method.threat).noises_points
+        noised_test = find_threat(self.settings.threat).noises_points
         if noised_test:
             points = self._sanitized(self.data.point_indices, self._points, number, test=True)
             begun = self._spent("noise and denoise the test points", begun)
@@ -84,7 +84,7 @@ class Runner:
 
     def model(self) -> bytes | None:
         """What the last run trained, as a safetensors file; None where models are not kept."""
-        if not self.method.keep_models:
+        if not self.settings.keep_models:
             return None
         assert self._trainer is not None
         return save(self._trainer.state_dict())
@@ -110,27 +110,27 @@ class Runner:
         return [torch.from_numpy(image).to(device) for image in images]
 
     def _tensor(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        return prepare(images, self.method.size).to(self.denoiser.device)
+        return prepare(images, self.settings.size).to(self.denoiser.device)
 
 
-def load_denoiser(method: Method) -> Denoiser:
+def load_denoiser(settings: RunSettings) -> Denoiser:
     """The denoiser of a job at its noise level. Raises ConflictError where its files have changed."""
-    files = find_denoiser(method.denoiser)
-    if files.digests() != method.denoiser_digests:
+    files = find_denoiser(settings.denoiser)
+    if files.digests() != settings.denoiser_digests:
         raise ConflictError(
             f"the denoiser {files.id!r} is not the one that the job was begun with", "restore its files"
         )
     return Denoiser(
         files,
-        float(method.sigma),
-        device=method.device,
-        dtype=method.dtype,
-        method=method.method,
-        batch_pixels=method.batch_pixels or None,
+        float(settings.sigma),
+        device=settings.device,
+        dtype=settings.dtype,
+        method=settings.method,
+        batch_pixels=settings.batch_pixels or None,
     )
 
 
-def check_method(method: Method, parameters: JobParameters) -> None:
+def check_run_settings(settings: RunSettings, parameters: JobParameters) -> None:
     """Raises ConflictError where a run would be done in another way than the terms of its job say."""
     init, engine = parameters.init, parameters.engine
     said = {
@@ -150,7 +150,7 @@ def check_method(method: Method, parameters: JobParameters) -> None:
         "keep_models": parameters.keep_models,
     }
     for name, wanted in said.items():
-        found = getattr(method, name)
+        found = getattr(settings, name)
         if name == "trainer" and found is not None:
             found = shlex.join(shlex.split(found))
         if found != wanted and not (name == "run_timeout" and wanted is None):
@@ -160,19 +160,19 @@ def check_method(method: Method, parameters: JobParameters) -> None:
             )
 
 
-def make_trainer(method: Method, classes: int, device: torch.device) -> Trainer:
+def make_trainer(settings: RunSettings, classes: int, device: torch.device) -> Trainer:
     """The network of a job, on the device where it is trained."""
-    assert method.recipe is not None and method.size is not None
-    recipe = recipe_of(method.recipe)
-    return Trainer(recipe, classes, size=method.size, device=device, init=_init(method, recipe))
+    assert settings.recipe is not None and settings.size is not None
+    recipe = recipe_of(settings.recipe)
+    return Trainer(recipe, classes, size=settings.size, device=device, init=_init(settings, recipe))
 
 
-def _init(method: Method, recipe: Recipe) -> dict[str, Tensor] | None:
-    if method.init is None:
+def _init(settings: RunSettings, recipe: Recipe) -> dict[str, Tensor] | None:
+    if settings.init is None:
         return None
-    init = find_init(method.init, recipe)
-    if init.digest != method.init_digest:
-        raise ConflictError(f"the weights {method.init!r} are not those that the job was begun with", "restore them")
+    init = find_init(settings.init, recipe)
+    if init.digest != settings.init_digest:
+        raise ConflictError(f"the weights {settings.init!r} are not those that the job was begun with", "restore them")
     return init.weights
 
 

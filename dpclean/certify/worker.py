@@ -21,7 +21,7 @@ from dpclean.jobs.child_process import die_with
 if TYPE_CHECKING:
     from dpclean.certify.run_tasks import RunTasks
     from dpclean.certify.runner import Runner
-    from dpclean.certify.store import BegunJob, Store
+    from dpclean.certify.workdir import BegunJob, Workdir
 
 
 def main() -> None:
@@ -43,24 +43,24 @@ def _refuse(error: DpcleanError) -> None:
 
 def serve(out: Path, device: str, runs: int, name: str) -> None:
     """Do what is missing of runs 1..runs of the job of an OUT, on one device; name: what claims are made under."""
-    from dpclean.certify.store import Store
+    from dpclean.certify.workdir import Workdir
     from dpclean.jobs.key_file import read_key
     from dpclean.jobs.staging import Staging
 
-    store = Store(Staging(out))
-    job = store.begun()
+    workdir = Workdir(Staging(out))
+    job = workdir.begun()
     if job is None:  # another command has published the job meanwhile
         return
-    runner = open_runner(store, job, read_key(store.staging.key), device)
-    tasks = store.tasks(job.parameters, name)
+    runner = open_runner(workdir, job, read_key(workdir.staging.key), device)
+    tasks = workdir.tasks(job.parameters, name)
     work(tasks, runner, tasks.missing(runs), stop=_asked_to_stop)
 
 
-def open_runner(store: Store, job: BegunJob, key: bytes, device: str) -> Runner:
+def open_runner(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runner:
     """What does the job's runs in this process. Raises ConflictError where they would not be runs of the same kind."""
     import torch
 
-    from dpclean.certify.runner import Runner, check_method, engine
+    from dpclean.certify.runner import Runner, check_run_settings, engine
     from dpclean.jobs.record import differences
     from dpclean.noise.keys import commitment
 
@@ -69,10 +69,10 @@ def open_runner(store: Store, job: BegunJob, key: bytes, device: str) -> Runner:
         raise ConflictError("the key file is of another job", "put the right key back, or start with --overwrite")
     if parameters.engine["threads"] is not None:
         torch.set_num_threads(parameters.engine["threads"])
-    method = replace(job.method, device=device)
-    check_method(method, parameters)
-    data = store.read_data(parameters)
-    runner = Runner(method, data, parameters.classes, key, store.work / "scratch")
+    settings = replace(job.settings, device=device)
+    check_run_settings(settings, parameters)
+    data = workdir.read_data(parameters)
+    runner = Runner(settings, data, parameters.classes, key, workdir.work / "scratch")
     if differing := differences(parameters.engine, engine(runner.denoiser, torch.get_num_threads())):
         raise ConflictError(
             f"the job was begun with {differing[0]}; this process would go on with {differing[1]}, and runs must be"

@@ -16,7 +16,7 @@ from dpclean.errors import UsageError, printable, quoted
 
 if TYPE_CHECKING:
     from dpclean.certify.options import Given
-    from dpclean.certify.results import CertifyResult, Trial
+    from dpclean.certify.results import CertifyResult, DryRun
 
 
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
@@ -207,7 +207,7 @@ def certify(
     }
     statistics: dict[str, Any] = {"bound": bound, "alpha": alpha, "family": family}
     if votes is not None:
-        from dpclean.certify.external import certify_votes
+        from dpclean.certify.external_votes import certify_votes
 
         if ignored := [name for name in WITHOUT_MEANING if _given(context, name)]:
             named = "CLEAN" if ignored[0] == "clean" else f"--{ignored[0].replace('_', '-')}"
@@ -256,10 +256,9 @@ def certify(
     if family is not None:
         options["family"] = family
     if dry_run:
-        from dpclean.certify.trial import trial as look_ahead
+        from dpclean.certify.dry_run import dry_run as look_ahead
 
-        trial = look_ahead(clean, out, say=said(quiet), **options)
-        tell(trial, _tell_trial, json=json)
+        tell(look_ahead(clean, out, say=said(quiet), **options), _tell_dry_run, json=json)
         return
     from dpclean.certify import job
 
@@ -297,12 +296,12 @@ def _tell(result: CertifyResult) -> None:
     say(f"Next, to recompute all of it from the votes: dpclean verify {quoted(result.out)}")
 
 
-def _tell_trial(trial: Trial) -> None:
-    parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in trial.seconds_by_part.items())
+def _tell_dry_run(told: DryRun) -> None:
+    parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in told.seconds_by_part.items())
     typer.echo(
-        f"Would train {trial.runs} models on {trial.images} images in {trial.classes} classes at sigma {trial.sigma}"
-        f" and vote on {trial.points} points into {printable(trial.out)}: about {trial.seconds:.0f} s with"
-        f" {trial.workers} at once, at most {trial.bytes / 1e6:.0f} MB. One run: {parts}."
+        f"Would train {told.runs} models on {told.images} images in {told.classes} classes at sigma {told.sigma}"
+        f" and vote on {told.points} points into {printable(told.out)}: about {told.seconds:.0f} s with"
+        f" {told.workers} at once, at most {told.bytes / 1e6:.0f} MB. One run: {parts}."
     )
-    typer.echo(f"When all runs agree on a point, its radius is {trial.ceiling}: no accuracy gets beyond that.")
+    typer.echo(f"When all runs agree on a point, its radius is {told.ceiling}: no accuracy gets beyond that.")
     typer.echo("Nothing was written. Next: the same command without --dry-run.")

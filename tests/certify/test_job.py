@@ -22,9 +22,9 @@ from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import read_votes, votes_bytes
 from dpclean.certify.job import certify
 from dpclean.certify.predict import predict
-from dpclean.certify.publish import publish
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.store import BegunJob, Store
+from dpclean.certify.save import write_outputs
+from dpclean.certify.workdir import BegunJob, Workdir
 from dpclean.certify.worker import open_runner
 from dpclean.errors import ConflictError, DifferenceError, InputError, Interrupted, UsageError
 from dpclean.jobs.key_file import read_key
@@ -127,7 +127,7 @@ def test_two_commands_share_the_runs(raw: Path, tmp_path: Path, transparent: str
     assert votes_of(out) == votes_of(tmp_path / "alone")
 
 
-def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple[Store, BegunJob, bytes]:
+def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple[Workdir, BegunJob, bytes]:
     """A job that was begun and stopped by a signal before its runs were done."""
     out = tmp_path / "begun"
 
@@ -152,17 +152,17 @@ def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple
             **options,
         )
     staging = Staging(out)
-    job = Store(staging).begun()
+    job = Workdir(staging).begun()
     assert job is not None
-    return Store(staging), job, read_key(staging.key)
+    return Workdir(staging), job, read_key(staging.key)
 
 
 def test_an_interrupted_job_leaves_no_certificate_and_has_its_key_after_its_data(
     raw: Path, tmp_path: Path, transparent: str, trainer: str
 ) -> None:
-    store, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
+    workdir, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
     assert not (tmp_path / "begun").exists()
-    data, key_file = store.work / "data.safetensors", Staging(tmp_path / "begun").key
+    data, key_file = workdir.work / "data.safetensors", Staging(tmp_path / "begun").key
     assert data.stat().st_mtime_ns <= key_file.stat().st_mtime_ns
     assert job.parameters.order == ["digest of the data fixed", "key drawn"] and job.parameters.attempt == 1
     assert key == key_from_seed(5, "certify") != key_from_seed(5, "sanitize")
@@ -314,8 +314,8 @@ def test_a_process_that_would_do_other_runs_is_refused(
     raw: Path, tmp_path: Path, transparent: str, trainer: str
 ) -> None:
     """Another library, another key: the runs would not be alike, and no vote is cast."""
-    store, job, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
-    before = store.tasks(job.parameters).done()
+    workdir, job, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
+    before = workdir.tasks(job.parameters).done()
     key = Staging(tmp_path / "begun").key
     right = key.read_bytes()
     arguments = {"raw": raw, "out": tmp_path / "begun", "denoiser": transparent, "trainer": trainer}
@@ -324,11 +324,11 @@ def test_a_process_that_would_do_other_runs_is_refused(
         run(**arguments, **MANY)
     assert "key" in refused.value.message
     key.write_bytes(right)
-    edit_job(store, lambda record: record["environment"]["versions"].update(torch="1.0"))
+    edit_job(workdir, lambda record: record["environment"]["versions"].update(torch="1.0"))
     with pytest.raises(ConflictError) as refused:
         run(**arguments, **MANY)
     assert "begun with versions torch 1.0; " in refused.value.message
-    assert store.tasks(job.parameters).done() == before
+    assert workdir.tasks(job.parameters).done() == before
 
 
 @pytest.mark.parametrize("how", ["trained on RAW's copy", "warm start"])
@@ -389,73 +389,73 @@ def test_test_images_that_were_trained_on_are_warned_about(
     assert any("1 test points" in warning for warning in result.warnings)
 
 
-def reversed_labels(store: Store) -> None:
-    path = store.work / "data.safetensors"
+def reversed_labels(workdir: Workdir) -> None:
+    path = workdir.work / "data.safetensors"
     tensors = load_file(path)
     tensors["train.labels"] = np.ascontiguousarray(tensors["train.labels"][::-1])
     save_file(tensors, path)
 
 
-def pixel_of_a_point(store: Store) -> None:
-    path = store.work / "data.safetensors"
+def pixel_of_a_point(workdir: Workdir) -> None:
+    path = workdir.work / "data.safetensors"
     tensors = load_file(path)
     tensors["points.pixels"][0] ^= 1
     save_file(tensors, path)
 
 
-def other_shapes(store: Store) -> None:
-    path = store.work / "data.safetensors"
+def other_shapes(workdir: Workdir) -> None:
+    path = workdir.work / "data.safetensors"
     tensors = load_file(path)
     tensors["train.shapes"][0] = (8, 32, 3)
     save_file(tensors, path)
 
 
-def cut(store: Store) -> None:
-    path = store.work / "data.safetensors"
+def cut(workdir: Workdir) -> None:
+    path = workdir.work / "data.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def other_timeout(store: Store) -> None:
-    edit_job(store, lambda record: record["found"]["method"].update(run_timeout=0.001))
+def other_timeout(workdir: Workdir) -> None:
+    edit_job(workdir, lambda record: record["found"]["settings"].update(run_timeout=0.001))
 
 
-def other_method(store: Store) -> None:
-    edit_job(store, lambda record: record["found"]["method"].update(sigma="0.01"))
+def other_settings(workdir: Workdir) -> None:
+    edit_job(workdir, lambda record: record["found"]["settings"].update(sigma="0.01"))
 
 
-def other_form(store: Store) -> None:
-    edit_job(store, lambda record: record["parameters"].update(values=None))
+def other_form(workdir: Workdir) -> None:
+    edit_job(workdir, lambda record: record["parameters"].update(values=None))
 
 
-def edit_job(store: Store, change: Callable[[dict[str, Any]], None]) -> None:
-    path = store.staging.record
+def edit_job(workdir: Workdir, change: Callable[[dict[str, Any]], None]) -> None:
+    path = workdir.staging.record
     job = json.loads(path.read_text())
     change(job)
     path.write_text(json.dumps(job))
 
 
-EDITS = [reversed_labels, pixel_of_a_point, other_shapes, cut, other_timeout, other_method, other_form]
+EDITS = [reversed_labels, pixel_of_a_point, other_shapes, cut, other_timeout, other_settings, other_form]
 
 
 def test_whatever_a_run_reads_is_what_the_job_was_begun_with(
     raw: Path, tmp_path: Path, transparent: str, trainer: str
 ) -> None:
     """Between two commands of one job somebody edits its folder: no worker begins, and no vote is cast from it."""
-    store, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
-    before = store.tasks(job.parameters).done()
-    kept = {path: path.read_bytes() for path in (store.work / "data.safetensors", store.staging.record)}
+    workdir, job, key = begun_job(raw, tmp_path, transparent, trainer=trainer)
+    before = workdir.tasks(job.parameters).done()
+    kept = {path: path.read_bytes() for path in (workdir.work / "data.safetensors", workdir.staging.record)}
     for edit in EDITS:
-        edit(store)
+        edit(workdir)
         with pytest.raises((InputError, ConflictError)):
-            begun = store.begun()
+            begun = workdir.begun()
             assert begun is not None
-            open_runner(store, begun, key, "cpu")
+            open_runner(workdir, begun, key, "cpu")
         for path, content in kept.items():
             path.write_bytes(content)
-    reversed_labels(store)
+    reversed_labels(workdir)
     with pytest.raises(InputError, match="labels"):
         run(raw, tmp_path / "begun", transparent, trainer=trainer, **MANY)
-    assert store.tasks(job.parameters).done() == before
+    assert workdir.tasks(job.parameters).done() == before
 
 
 def test_another_folder_is_never_replaced(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
@@ -535,7 +535,7 @@ def test_a_run_that_failed_has_no_model_and_no_vote(tmp_path: Path, with_models:
     votes = read_votes(out / "votes.safetensors")
     assert votes.models is not None
     votes.votes[1], votes.models[1] = -1, 0
-    publish(tmp_path / "out", recorded(votes), [])
+    write_outputs(tmp_path / "out", recorded(votes), [])
     (tmp_path / "out/models/0000002.safetensors").unlink()
     whole, fewer = predict(out, raw / "test"), predict(tmp_path / "out", raw / "test")
     assert all(after.votes in (before.votes, before.votes - 1) for before, after in zip(whole, fewer, strict=True))
@@ -545,8 +545,8 @@ def test_a_run_that_failed_has_no_model_and_no_vote(tmp_path: Path, with_models:
 def test_an_attempt_that_was_dropped_halfway_counts_and_the_job_is_told_beforehand(
     raw: Path, tmp_path: Path, transparent: str, trainer: str
 ) -> None:
-    store, _, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
-    store.staging.record.write_text("damaged")  # whatever it said, there was one
+    workdir, _, _ = begun_job(raw, tmp_path, transparent, trainer=trainer)
+    workdir.staging.record.write_text("damaged")  # whatever it said, there was one
     told: list[str] = []
     out, options = tmp_path / "begun", {"trainer": trainer, "overwrite": True, "say": told.append}
     second = run(raw, out, transparent, **options)

@@ -14,10 +14,10 @@ from msgspec import UNSET
 import dpclean
 from dpclean.certificate.assumptions import assumptions, warnings
 from dpclean.certificate.parameters import JobParameters
+from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.job import certify
 from dpclean.certify.options import Options
-from dpclean.certify.subject import find_origin, read_subject
-from dpclean.certify.terms import make_parameters
+from dpclean.certify.parameters import make_parameters
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.digest import pixel_sha256
@@ -32,7 +32,7 @@ FEW: dict[str, Any] = {"runs": 6, "bound": "union", "alpha": "0.1", "workers": 1
 def begun(path: Path, **options: Any) -> JobParameters:
     """The parameters of a job, after everything that `certify` checks before the first run."""
     asked = Options(**{**FEW, "sigma": "0.25", **options})
-    return make_parameters(read_subject(find_origin(path, asked), asked), asked)
+    return make_parameters(read_certified_data(find_source(path, asked), asked), asked)
 
 
 def trained(clean: Path, out: Path, **options: Any) -> Path:
@@ -234,12 +234,12 @@ def test_a_manifest_whose_parameters_are_none_is_refused(
 def test_of_a_sample_the_same_sample_is_certified(raw: Path, tmp_path: Path, transparent: str) -> None:
     clean = sanitized(raw, tmp_path / "clean", transparent, sample=18)
     asked = Options(**FEW, denoiser=transparent)
-    origin = find_origin(clean, asked)
-    subject = read_subject(origin, asked)
+    source = find_source(clean, asked)
+    certified = read_certified_data(source, asked)
     used = {f"{path.parent.parent.name}/{path.parent.name}/{path.name}" for path in clean.glob("*/*/*.png")}
-    assert {*subject.train.names, *subject.points.names} == used and len(used) == 18
-    terms = make_parameters(subject, asked)
-    assert terms.decode.sample == terms.raw.listed == 18 and "sample 18" in origin.taken
+    assert {*certified.train.names, *certified.points.names} == used and len(used) == 18
+    terms = make_parameters(certified, asked)
+    assert terms.decode.sample == terms.raw.listed == 18 and "sample 18" in source.taken
     assert begun(raw, denoiser=transparent).decode.sample is UNSET
     with pytest.raises(UsageError, match="--limit is that of the sanitized data"):
         begun(clean, denoiser=transparent, limit=18)

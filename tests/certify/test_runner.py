@@ -15,12 +15,12 @@ from safetensors.numpy import load_file, save_file
 import dpclean
 from dpclean.build import build
 from dpclean.certify.data import Data
-from dpclean.certify.method import make_method
+from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.options import Options
+from dpclean.certify.parameters import make_parameters
+from dpclean.certify.run_settings import make_run_settings
 from dpclean.certify.run_tasks import RunTasks
 from dpclean.certify.runner import Runner, engine
-from dpclean.certify.subject import find_origin, read_subject
-from dpclean.certify.terms import make_parameters
 from dpclean.certify.trainer_command import RunFailed
 from dpclean.certify.worker import work
 from dpclean.noise import add_noise
@@ -33,9 +33,9 @@ KEY = bytes(range(32))
 def make_runner(raw: Path, scratch: Path, denoiser: str, **options: Any) -> Runner:
     """What does the runs of a job, in this process."""
     asked = Options(sigma="0.25", denoiser=denoiser, device="cpu", **options)
-    subject = read_subject(find_origin(raw, asked), asked)
-    method = make_method(subject, asked, make_parameters(subject, asked))
-    return Runner(method, Data.of(subject.train, subject.points), subject.classes, KEY, scratch / "scratch")
+    subject = read_certified_data(find_source(raw, asked), asked)
+    settings = make_run_settings(subject, asked, make_parameters(subject, asked))
+    return Runner(settings, Data.of(subject.train, subject.points), subject.classes, KEY, scratch / "scratch")
 
 
 def test_a_run_depends_on_its_number_only(raw: Path, tmp_path: Path, transparent: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 import dpclean
 from dpclean.certify import job as certify_job
 from dpclean.certify import options as certify_options
-from dpclean.certify.external import certify_votes
+from dpclean.certify.external_votes import certify_votes
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import DpcleanError, SetupError, UsageError
 from dpclean.jobs.checks import check_ranges, given_path, options_of

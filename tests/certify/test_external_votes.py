@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from dpclean.certificate.verify import verify
-from dpclean.certify.external import certify_votes
+from dpclean.certify.external_votes import certify_votes
 from dpclean.cli import run
 from dpclean.errors import ConflictError, DpcleanError, InputError, UsageError
 

@@ -26,9 +26,9 @@ from dpclean.certificate.parameters import (
 )
 from dpclean.certificate.threats import find_threat
 from dpclean.certify.data import inputs_digest
-from dpclean.certify.method import choose_init, choose_recipe, image_size
+from dpclean.certify.inputs import CertifiedData, known_of
 from dpclean.certify.options import Options
-from dpclean.certify.subject import Subject, known_of
+from dpclean.certify.run_settings import choose_init, choose_recipe, image_size
 from dpclean.certify.trainer_command import program_files
 from dpclean.errors import Reason
 from dpclean.jobs.record import Json
@@ -37,21 +37,21 @@ from dpclean.jobs.record import Json
 FOUND = ("attempt", "engine", "key_commitment", "tool")
 
 
-def make_parameters(subject: Subject, options: Options) -> JobParameters:
+def make_parameters(certified: CertifiedData, options: Options) -> JobParameters:
     """The parameters of a job; of what FOUND names they hold nothing yet."""
-    origin = subject.origin
-    sigma = shortest("sigma", origin.sigma)
-    recipe = None if options.trainer else choose_recipe(subject, options)
-    values = subject.values
+    source = certified.source
+    sigma = shortest("sigma", source.sigma)
+    recipe = None if options.trainer else choose_recipe(certified, options)
+    values = certified.values
     if find_threat(options.threat).noises_points:
-        values += max(image.size for image in subject.points.pixels)
+        values += max(image.size for image in certified.points.pixels)
     return JobParameters(
         format=FORMAT,
         tool=f"dpclean {__version__}",
         runs=options.runs,
         selection_runs=find_bound(options.bound).selection_runs(options.runs),
-        points=len(subject.points),
-        classes=list(subject.classes),
+        points=len(certified.points),
+        classes=list(certified.classes),
         sigma=sigma,
         alpha=shortest("alpha", options.alpha),
         bound=options.bound,
@@ -61,40 +61,40 @@ def make_parameters(subject: Subject, options: Options) -> JobParameters:
         **noise_distances(sigma, values),
         seed=options.seed,
         attempt=1,
-        point_names=subject.points.names,
-        point_source=subject.point_source,
-        points_digest=subject.points_digest,
-        points_in_training=subject.points_in_training,
+        point_names=certified.points.names,
+        point_source=certified.point_source,
+        points_digest=certified.points_digest,
+        points_in_training=certified.points_in_training,
         raw=RawData(
-            pixel_digest=subject.raw_digest,
-            certified_digest=subject.train_digest,
-            images=len(subject.train),
-            listed=subject.train.listed,
-            quarantined={Reason(reason): count for reason, count in subject.train.quarantined.items()},
-            kind=subject.train.kind,
+            pixel_digest=certified.raw_digest,
+            certified_digest=certified.train_digest,
+            images=len(certified.train),
+            listed=certified.train.listed,
+            quarantined={Reason(reason): count for reason, count in certified.train.quarantined.items()},
+            kind=certified.train.kind,
         ),
-        inputs_digest=inputs_digest(subject.train, subject.points),
+        inputs_digest=inputs_digest(certified.train, certified.points),
         key_commitment="",
         order=ORDER,
         denoiser=DenoiserUsed(
-            id=subject.denoiser.id,
-            digests=subject.denoiser.digests(),
-            method=origin.method,
-            ancestry=known_of(subject.denoiser.ancestry(), subject),
+            id=certified.denoiser.id,
+            digests=certified.denoiser.digests(),
+            method=source.method,
+            ancestry=known_of(certified.denoiser.ancestry(), certified),
         ),
         recipe=None if recipe is None else recipe.as_dict(),
-        size=None if recipe is None else image_size(subject, recipe),
-        init=None if recipe is None else choose_init(subject, options, recipe),
+        size=None if recipe is None else image_size(certified, recipe),
+        init=None if recipe is None else choose_init(certified, options, recipe),
         trainer=shlex.join(shlex.split(options.trainer)) if options.trainer else None,
         trainer_files=program_files(options.trainer) if options.trainer else None,
         run_timeout=options.run_timeout if options.trainer else None,
         decode=Decoding(
-            alpha_policy=origin.read_options.alpha_policy,
-            follow_links=origin.read_options.follow_links,
-            max_pixels=origin.read_options.max_pixels,
-            layout=origin.read_options.layout,
-            limit=origin.limit,
-            sample=msgspec.UNSET if origin.sample is None else origin.sample,
+            alpha_policy=source.read_options.alpha_policy,
+            follow_links=source.read_options.follow_links,
+            max_pixels=source.read_options.max_pixels,
+            layout=source.read_options.layout,
+            limit=source.limit,
+            sample=msgspec.UNSET if source.sample is None else source.sample,
         ),
         engine={},
         keep_models=options.keep_models,

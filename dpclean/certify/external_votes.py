@@ -22,8 +22,8 @@ from dpclean.certificate.parameters import (
 )
 from dpclean.certificate.threats import DEFAULT_THREAT
 from dpclean.certificate.votes import Votes, has_parameters, read_plain_votes, read_votes
-from dpclean.certify.publish import holds_certificate, publish, read_result
 from dpclean.certify.results import CertifyResult
+from dpclean.certify.save import holds_certificate, read_result, write_outputs
 from dpclean.errors import ConflictError, InputError, UsageError
 from dpclean.jobs.checks import check_ranges, given_path
 from dpclean.jobs.staging import Staging
@@ -85,7 +85,7 @@ def certify_votes(
         if holds_certificate(staging.out) and not overwrite:
             raise ConflictError(f"{str(staging.out)!r} is there already", "choose another --out, or --overwrite it")
         staging.start()
-        publish(staging.partial, read, [])
+        write_outputs(staging.partial, read, [])
         staging.commit()
     return read_result(staging.out, seconds=time.monotonic() - begun)
 

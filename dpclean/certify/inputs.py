@@ -30,7 +30,7 @@ BY_HAND = f"name them with --raw; in raw data {manifests.NAME} is not of your ma
 
 
 @dataclass(frozen=True)
-class Origin:
+class DataSource:
     """Where the data are and how they are read: from what `sanitize` wrote, or from raw data directly."""
 
     raw: Path
@@ -47,10 +47,10 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Subject:
+class CertifiedData:
     """The training set D and the test points. labels of D are places in classes, of points too (-1 unknown)."""
 
-    origin: Origin
+    source: DataSource
     denoiser: DenoiserFiles
     train: Images
     points: Images
@@ -73,7 +73,7 @@ class Subject:
         return sum(image.size for image in self.train.pixels)
 
 
-def find_origin(path: Path, options: Options) -> Origin:
+def find_source(path: Path, options: Options) -> DataSource:
     """What a path means to `certify`: a folder with a manifest names its raw data, any other one is raw data.
 
     Raw data come from strangers, who may have put a manifest into them. It may not lead to its own folder, nor choose
@@ -81,7 +81,7 @@ def find_origin(path: Path, options: Options) -> Origin:
     """
     manifest = manifests.read(path)
     if manifest is None:
-        return _origin_of_raw(path, options)
+        return _source_of_raw(path, options)
     if was_edited(path, manifest):
         raise InputError(
             f"{str(path / manifests.NAME)!r} contradicts itself or {manifests.CHECKSUMS_NAME}: it was edited",
@@ -115,7 +115,7 @@ def find_origin(path: Path, options: Options) -> Origin:
         output_format=asked["format"],
     )
     raw = options.raw or _raw_of(path, manifest)
-    return Origin(
+    return DataSource(
         raw=raw,
         sigma=options.sigma or sigma,
         denoiser=denoiser,
@@ -149,7 +149,7 @@ def _raw_of(clean: Path, manifest: Manifest) -> Path:
     return raw
 
 
-def _origin_of_raw(path: Path, options: Options) -> Origin:
+def _source_of_raw(path: Path, options: Options) -> DataSource:
     if not path.exists():
         raise InputError(
             f"{str(path)!r} is not there", "name what 'dpclean sanitize' wrote, or raw data together with --sigma"
@@ -161,7 +161,7 @@ def _origin_of_raw(path: Path, options: Options) -> Origin:
         )
     if options.raw is not None:
         raise UsageError(f"{str(path)!r} is raw data itself, --raw names others", "leave one of them out")
-    return Origin(
+    return DataSource(
         raw=path,
         sigma=options.sigma,
         denoiser=options.denoiser or "natural",
@@ -179,36 +179,36 @@ def _unfinished(clean: Path) -> frozenset[str]:
         return frozenset(to_text(name) for name, reason in ledger.quarantined() if reason == Reason.NOT_FINITE)
 
 
-def read_subject(origin: Origin, options: Options) -> Subject:
+def read_certified_data(source: DataSource, options: Options) -> CertifiedData:
     """Read RAW and the test points into memory and check them against what is known of them.
 
     Raises InputError where RAW is not what was sanitized, a class has no training image, test classes are unknown, or
     the denoiser was fitted on images of RAW.
     """
-    if origin.clean is not None and origin.manifest is not None:
-        _check_clean(origin.clean, origin.manifest, options)
+    if source.clean is not None and source.manifest is not None:
+        _check_clean(source.clean, source.manifest, options)
     whole = read_images(
-        origin.raw, origin.read_options, limit=origin.limit, sample=origin.sample, workers=options.workers
+        source.raw, source.read_options, limit=source.limit, sample=source.sample, workers=options.workers
     )
     hashes = pixel_hashes(whole)
     digest = pixel_digest(whole, hashes)
-    _check_digest(origin, whole, hashes, digest)
+    _check_digest(source, whole, hashes, digest)
     train, points, point_source = divide(
         whole, test=options.test, share=options.holdout, default_share=DEFAULT_HOLDOUT, workers=options.workers
     )
     assert points is not None  # a share is held out where nothing else gives them
     train = train.take(train.labels >= 0)
-    check_classes(train, origin.manifest.classes if origin.manifest is not None else ())
-    files = _denoiser(origin)
+    check_classes(train, source.manifest.classes if source.manifest is not None else ())
+    files = _denoiser(source)
     train_hashes, point_hashes = pixel_hashes(train), pixel_hashes(points)
     train_digest, point_images = pixel_digest(train, train_hashes), Ancestry.of(point_hashes)
     ancestry = Ancestry.of(hashes, digest, train_digest)
-    if origin.manifest is not None:
-        ancestry |= Ancestry.of((), origin.manifest.raw.pixel_digest)
+    if source.manifest is not None:
+        ancestry |= Ancestry.of((), source.manifest.raw.pixel_digest)
     if find_threat(options.threat).noises_points:  # a claim covers changes of the point too
         ancestry |= point_images
-    subject = Subject(
-        origin=origin,
+    certified = CertifiedData(
+        source=source,
         denoiser=files,
         train=train,
         points=points,
@@ -221,8 +221,8 @@ def read_subject(origin: Origin, options: Options) -> Subject:
         point_images=point_images,
         points_in_training=len(set(train_hashes).intersection(point_hashes)),
     )
-    check_ancestry(f"the denoiser {files.id!r}", files.ancestry(), subject)
-    return subject
+    check_ancestry(f"the denoiser {files.id!r}", files.ancestry(), certified)
+    return certified
 
 
 def _check_clean(clean: Path, manifest: Manifest, options: Options) -> None:
@@ -235,25 +235,25 @@ def _check_clean(clean: Path, manifest: Manifest, options: Options) -> None:
         )
 
 
-def _check_digest(origin: Origin, whole: Images, hashes: Sequence[bytes], digest: str) -> None:
+def _check_digest(source: DataSource, whole: Images, hashes: Sequence[bytes], digest: str) -> None:
     """Refuse raw data other than those that the manifest speaks of."""
-    if origin.manifest is None:
+    if source.manifest is None:
         return
-    if origin.unfinished:
-        kept = np.array([name not in origin.unfinished for name in whole.names])
+    if source.unfinished:
+        kept = np.array([name not in source.unfinished for name in whole.names])
         digest = pixel_digest(whole.take(kept), [hash for hash, keep in zip(hashes, kept, strict=True) if keep])
-    if digest != origin.manifest.raw.pixel_digest:
+    if digest != source.manifest.raw.pixel_digest:
         raise InputError(
-            f"the images in {str(origin.raw)!r} are not those that were sanitized: their digest is {digest[:16]}...,"
-            f" the manifest says {origin.manifest.raw.pixel_digest[:16]}...",
+            f"the images in {str(source.raw)!r} are not those that were sanitized: their digest is {digest[:16]}...,"
+            f" the manifest says {source.manifest.raw.pixel_digest[:16]}...",
             "restore them, name their place with --raw, or sanitize again",
         )
 
 
-def _denoiser(origin: Origin) -> DenoiserFiles:
-    files = find_denoiser(origin.denoiser)
-    if origin.manifest is not None and origin.denoiser == origin.manifest.denoiser.id:
-        if files.digests() != origin.manifest.denoiser.digests:
+def _denoiser(source: DataSource) -> DenoiserFiles:
+    files = find_denoiser(source.denoiser)
+    if source.manifest is not None and source.denoiser == source.manifest.denoiser.id:
+        if files.digests() != source.manifest.denoiser.digests:
             raise InputError(
                 f"the denoiser {files.id!r} is not the one that the data were sanitized with",
                 "restore its files, or name another one with --denoiser",
@@ -261,10 +261,10 @@ def _denoiser(origin: Origin) -> DenoiserFiles:
     return files
 
 
-def check_ancestry(what: str, theirs: Ancestry, subject: Subject) -> None:
+def check_ancestry(what: str, theirs: Ancestry, certified: CertifiedData) -> None:
     """Refuse weights that were made from what is certified, as far as anything tells. Raises InputError."""
-    shared = theirs.shared_images(subject.ancestry)
-    if shared or theirs.raw_pixel_digests & subject.ancestry.raw_pixel_digests:
+    shared = theirs.shared_images(certified.ancestry)
+    if shared or theirs.raw_pixel_digests & certified.ancestry.raw_pixel_digests:
         named = f"{shared} of the images" if shared else "the data"
         raise InputError(
             f"{named} to be certified went into {what}, which then is not fixed while they change",
@@ -272,10 +272,10 @@ def check_ancestry(what: str, theirs: Ancestry, subject: Subject) -> None:
         )
 
 
-def known_of(ancestry: Ancestry, subject: Subject) -> RecordedAncestry:
+def known_of(ancestry: Ancestry, certified: CertifiedData) -> RecordedAncestry:
     """What is recorded of where weights come from; points: how many of the test points went in."""
     return RecordedAncestry(
         images=len(ancestry.images),
         gaps=sorted(ancestry.gaps),
-        points=ancestry.shared_images(subject.point_images),
+        points=ancestry.shared_images(certified.point_images),
     )

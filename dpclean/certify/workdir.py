@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from dpclean.certificate.parameters import FormError, JobParameters
 from dpclean.certificate.votes import job_id
 from dpclean.certify.data import Data, read_data, write_data
-from dpclean.certify.method import Method, made_of
+from dpclean.certify.inputs import CertifiedData
+from dpclean.certify.parameters import whole
+from dpclean.certify.run_settings import RunSettings, made_of
 from dpclean.certify.run_tasks import NO_MODEL, RunTasks
-from dpclean.certify.subject import Subject
-from dpclean.certify.terms import whole
 from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.errors import ConflictError, DifferenceError, InputError
 from dpclean.jobs.durable import write_durably
@@ -57,11 +57,11 @@ class BegunJob:
     """The parameters of a job that was begun, and how its runs are done."""
 
     parameters: JobParameters
-    method: Method
+    settings: RunSettings
 
 
 @dataclass(frozen=True)
-class Store:
+class Workdir:
     """One job's folders, beside OUT."""
 
     staging: Staging
@@ -80,18 +80,17 @@ class Store:
         if record is None or record.kind != KIND:
             return None
         try:
-            return BegunJob(
-                whole(record.parameters, record.found["terms"], record.environment), Method(**record.found["method"])
-            )
+            parameters = whole(record.parameters, record.found["terms"], record.environment)
+            return BegunJob(parameters, RunSettings(**record.found["settings"]))
         except (FormError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{str(self.staging.record)!r} is damaged: {error}", _DAMAGED) from error
 
-    def begin(self, parameters: JobParameters, method: Method, subject: Subject) -> None:
+    def begin(self, parameters: JobParameters, settings: RunSettings, certified: CertifiedData) -> None:
         """Make the folders, and say what models that are kept will be made of."""
         self.tasks(parameters).make_folders()
-        if method.keep_models:
+        if settings.keep_models:
             self.models.mkdir(exist_ok=True)
-            write_durably(self.models / ANCESTRY_NAME, made_of(subject, method).dump())
+            write_durably(self.models / ANCESTRY_NAME, made_of(certified, settings).dump())
 
     def tasks(self, parameters: JobParameters, worker: str = "") -> RunTasks:
         """The runs of the job; worker: the name under which this process claims them."""
@@ -120,9 +119,9 @@ class Store:
             except FileNotFoundError as error:
                 raise InputError(f"the model of run {run} is gone", "start again with --overwrite") from error
 
-    def write_data(self, subject: Subject) -> None:
+    def write_data(self, certified: CertifiedData) -> None:
         """Put D and the points where workers find them; each of them checks parameters.inputs_digest."""
-        write_data(self.work / DATA, Data.of(subject.train, subject.points))
+        write_data(self.work / DATA, Data.of(certified.train, certified.points))
 
     def read_data(self, parameters: JobParameters) -> Data:
         """What write_data wrote. Raises InputError where it is not what the job was begun with."""

@@ -10,44 +10,44 @@ from typing import Unpack
 
 from dpclean.certificate.limits import ceiling, check_parameters
 from dpclean.certify.data import Data
-from dpclean.certify.method import THREADS, make_method
+from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.options import Given, Options
-from dpclean.certify.results import Trial
-from dpclean.certify.subject import find_origin, read_subject
-from dpclean.certify.terms import make_parameters
+from dpclean.certify.parameters import make_parameters
+from dpclean.certify.results import DryRun
+from dpclean.certify.run_settings import THREADS, make_run_settings
 from dpclean.jobs.checks import options_of
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
 
 
-def trial(
+def dry_run(
     clean: str | os.PathLike[str] = "clean",
     out: str | os.PathLike[str] = "certificate",
     *,
     say: Callable[[str], None] | None = None,
     **options: Unpack[Given],
-) -> Trial:
+) -> DryRun:
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
     import torch
 
     from dpclean.certify.runner import Runner
 
     asked = options_of(Options, "certify", options)
-    origin = find_origin(Path(clean), asked)
-    Staging(Path(out)).check_apart(clean, asked.raw, asked.test, asked.denoiser, asked.init, origin.raw)
-    if say is not None and origin.taken:
-        say(origin.taken)
-    subject = read_subject(origin, asked)
-    parameters = make_parameters(subject, asked)
+    source = find_source(Path(clean), asked)
+    Staging(Path(out)).check_apart(clean, asked.raw, asked.test, asked.denoiser, asked.init, source.raw)
+    if say is not None and source.taken:
+        say(source.taken)
+    certified = read_certified_data(source, asked)
+    parameters = make_parameters(certified, asked)
     check_parameters(parameters)
-    method = make_method(subject, asked, parameters)
-    train, points = subject.train, subject.points
+    settings = make_run_settings(certified, asked, parameters)
+    train, points = certified.train, certified.points
     data = Data.of(train, points)
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            runner = Runner(method, data, subject.classes, draw_key(), Path(scratch))
+            runner = Runner(settings, data, certified.classes, draw_key(), Path(scratch))
             runner.run(1)  # pays for what is set up once
             runner.seconds.clear()
             runner.run(2)
@@ -55,11 +55,11 @@ def trial(
         torch.set_num_threads(threads)
     on_cpu = runner.denoiser.device.type == "cpu"
     workers = asked.workers or (len(os.sched_getaffinity(0)) if on_cpu else torch.cuda.device_count())
-    return Trial(
+    return DryRun(
         out=str(out),
         images=len(train),
         points=len(points),
-        classes=len(subject.classes),
+        classes=len(certified.classes),
         sigma=parameters.sigma,
         runs=asked.runs,
         workers=workers,

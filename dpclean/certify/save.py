@@ -25,7 +25,7 @@ MARKS = (VOTES_NAME, CERTIFICATE_NAME)
 EXAMPLES_OF_EACH = 12
 
 
-def publish(folder: Path, votes: Votes, pixels: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
+def write_outputs(folder: Path, votes: Votes, pixels: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
     """Write a certificate into a folder; pixels are those of the points, none where they are unknown."""
     data = votes_bytes(votes)
     certificate: dict[str, Any] = build(votes, hashlib.sha256(data).hexdigest())

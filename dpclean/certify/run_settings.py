@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from dpclean.certificate.parameters import InitialWeights, JobParameters
+from dpclean.certify.inputs import CertifiedData, check_ancestry, known_of
 from dpclean.certify.options import Options
-from dpclean.certify.subject import Subject, check_ancestry, known_of
 from dpclean.certify.trainer_command import check_class_names, fits_one_shard
 from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
@@ -22,7 +22,7 @@ THREADS = 1  # of a worker on a CPU: fixed, so that the number of workers change
 
 
 @dataclass(frozen=True)
-class Method:
+class RunSettings:
     """sigma is its exact decimal; batch_pixels 0: to be found; size: edge of the images that the network trains on."""
 
     sigma: str
@@ -44,17 +44,17 @@ class Method:
     keep_models: bool
 
 
-def choose_recipe(subject: Subject, options: Options) -> Recipe:
+def choose_recipe(certified: CertifiedData, options: Options) -> Recipe:
     """The recipe asked for, that of the model begun from, or the one that fits the number and size of the images."""
     known = None if options.init is None else described_init(options.init)
     if options.recipe is not None:
         recipe = find_recipe(options.recipe)
     else:
-        recipe = known.recipe if known else default_recipe(subject.train.pixels)
+        recipe = known.recipe if known else default_recipe(certified.train.pixels)
     return replace(recipe, freeze=options.freeze)
 
 
-def choose_init(subject: Subject, options: Options, recipe: Recipe) -> InitialWeights | None:
+def choose_init(certified: CertifiedData, options: Options, recipe: Recipe) -> InitialWeights | None:
     """The weights that each run begins from, for the terms.
 
     Raises InputError where they depend on raw data or were made from images of RAW, as far as that is known.
@@ -67,15 +67,15 @@ def choose_init(subject: Subject, options: Options, recipe: Recipe) -> InitialWe
             f"{options.init!r} is not certifiable: {init.not_certifiable[0]}",
             "use weights that depend on no raw data",
         )
-    check_ancestry(f"the weights {options.init!r}", init.ancestry, subject)
-    return InitialWeights(source=init.source, digest=init.digest, ancestry=known_of(init.ancestry, subject))
+    check_ancestry(f"the weights {options.init!r}", init.ancestry, certified)
+    return InitialWeights(source=init.source, digest=init.digest, ancestry=known_of(init.ancestry, certified))
 
 
-def made_of(subject: Subject, method: Method) -> Ancestry:
+def made_of(certified: CertifiedData, settings: RunSettings) -> Ancestry:
     """What the models of the runs are made of, as far as it is known."""
-    parts = [subject.ancestry, subject.denoiser.ancestry()]
-    if method.init is not None:
-        parts.append(find_init(method.init, recipe_of(method.recipe)).ancestry)
+    parts = [certified.ancestry, certified.denoiser.ancestry()]
+    if settings.init is not None:
+        parts.append(find_init(settings.init, recipe_of(settings.recipe)).ancestry)
     return united(parts)
 
 
@@ -84,21 +84,21 @@ def recipe_of(fields: dict[str, Any] | None) -> Recipe:
     return msgspec.convert(fields, Recipe)
 
 
-def image_size(subject: Subject, recipe: Recipe) -> int:
+def image_size(certified: CertifiedData, recipe: Recipe) -> int:
     """The edge of the images that the network trains on. Raises InputError where they are not of one size."""
-    return recipe.size or int(prepare(subject.train.pixels[:1] + subject.points.pixels[:1], None).shape[1])
+    return recipe.size or int(prepare(certified.train.pixels[:1] + certified.points.pixels[:1], None).shape[1])
 
 
-def make_method(subject: Subject, options: Options, parameters: JobParameters) -> Method:
-    """The method of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
-    train = subject.train
+def make_run_settings(certified: CertifiedData, options: Options, parameters: JobParameters) -> RunSettings:
+    """Those of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
+    train = certified.train
     if options.trainer is not None:
-        check_class_names(subject.classes, folders=not fits_one_shard(train.kind, train.pixels))
-    return Method(
+        check_class_names(certified.classes, folders=not fits_one_shard(train.kind, train.pixels))
+    return RunSettings(
         sigma=parameters.sigma,
-        denoiser=_absolute(subject.denoiser.id),
+        denoiser=_absolute(certified.denoiser.id),
         denoiser_digests=parameters.denoiser.digests,
-        method=subject.origin.method,
+        method=certified.source.method,
         device=options.device,
         dtype=options.dtype,
         batch_pixels=0 if options.batch_size is None else options.batch_size * 32 * 32,
@@ -115,9 +115,9 @@ def make_method(subject: Subject, options: Options, parameters: JobParameters) -
     )
 
 
-def settled(method: Method, engine: dict[str, Any]) -> Method:
-    """The method with what was found out about the engine, so that no worker finds out something else."""
-    return replace(method, device=engine["device"], dtype=engine["dtype"], batch_pixels=engine["batch_pixels"])
+def settled(settings: RunSettings, engine: dict[str, Any]) -> RunSettings:
+    """The settings with what was found out about the engine, so that no worker finds out something else."""
+    return replace(settings, device=engine["device"], dtype=engine["dtype"], batch_pixels=engine["batch_pixels"])
 
 
 def _absolute(name: str) -> str:
