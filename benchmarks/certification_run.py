@@ -30,7 +30,7 @@ from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.options import Options
 from dpclean.certify.parameters import make_parameters
 from dpclean.certify.run_settings import make_run_settings, recipe_of
-from dpclean.certify.runner import Runner
+from dpclean.certify.training_runs import TrainingRuns
 from dpclean.denoise.loading import find_denoiser, load_schedule, load_through_diffusers
 from dpclean.denoise.schedule import match
 from dpclean.train.networks import build
@@ -41,7 +41,7 @@ KEY = b"dpclean benchmark: not a secret."
 DENOISE_BATCH = 128
 
 
-def make_runner(inputs: Path, images: int, points: int, scratch: Path) -> tuple[Runner, NDArray[np.int64]]:
+def make_runner(inputs: Path, images: int, points: int, scratch: Path) -> tuple[TrainingRuns, NDArray[np.int64]]:
     """dpclean's own, on the first images and some test points, and the labels of these."""
     asked = Options(sigma=str(SIGMA), limit=images, test=inputs / "cifar10_test", device="cpu", runs=100)
     subject = read_certified_data(find_source(inputs / "cifar10_train", asked), asked)
@@ -49,7 +49,9 @@ def make_runner(inputs: Path, images: int, points: int, scratch: Path) -> tuple[
     train = subject.train
     tests, labels = spread_over_classes(subject.points.pixels, subject.points.labels, points)
     data = Data(train.pixels, train.labels, train.indices, tests, np.arange(len(tests)))
-    return Runner(method, data, subject.classes, KEY, scratch), labels
+    runs = TrainingRuns(method, subject.classes, KEY, scratch)
+    runs.prepare(data)
+    return runs, labels
 
 
 def spread_over_classes(
@@ -83,7 +85,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 class PlainScript:
     """What somebody would write around diffusers and torch; returns its predictions."""
 
-    def __init__(self, runner: Runner, recipe: Recipe, classes: int, autocast: bool) -> None:
+    def __init__(self, runner: TrainingRuns, recipe: Recipe, classes: int, autocast: bool) -> None:
         files = find_denoiser("natural")
         alphas_cumprod, _ = load_schedule(files)
         self.level = match(alphas_cumprod, SIGMA)
@@ -151,7 +153,7 @@ def main() -> None:
         recipe, classes = recipe_of(runner.settings.recipe), int(runner.data.labels.max()) + 1
         number = iter(range(1, 1000))
         contenders: dict[str, Callable[[], NDArray[np.generic]]] = {
-            "dpclean": lambda: runner.run(next(number)),
+            "dpclean": lambda: runner.cast(next(number)),
             "plain, float32": PlainScript(runner, recipe, classes, autocast=False).run,
             "plain, bf16": PlainScript(runner, recipe, classes, autocast=True).run,
         }

@@ -502,7 +502,7 @@ def certify(check: Check) -> Result:
     from dpclean.certify.options import Options
     from dpclean.certify.parameters import make_parameters
     from dpclean.certify.run_settings import make_run_settings
-    from dpclean.certify.runner import Runner
+    from dpclean.certify.training_runs import TrainingRuns
 
     count = check.size(50_000, 40)
     raw, test = check.shard("train", count), check.shard("test", check.size(10_000, 20))
@@ -512,13 +512,14 @@ def certify(check: Check) -> Result:
     method = make_run_settings(subject, asked, make_parameters(subject, asked))
     train, points = subject.train, subject.points
     data = Data(train.pixels, train.labels, train.indices, points.pixels, np.arange(len(points)))
-    runner = Runner(method, data, subject.classes, KEY, check.scratch)
-    runner.run(1)
+    runner = TrainingRuns(method, subject.classes, KEY, check.scratch)
+    runner.prepare(data)
+    runner.cast(1)
     runner.seconds.clear()
     spent, right = [], []
     for number in range(2, 2 + check.size(2, 1)):
         begun = time.perf_counter()
-        votes = runner.run(number)
+        votes = runner.cast(number)
         spent.append(round(time.perf_counter() - begun, 2))
         right.append(round(float((votes == points.labels).mean()), 4))
         print(spent, right, runner.seconds, flush=True)

@@ -30,7 +30,7 @@ def dry_run(
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
     import torch
 
-    from dpclean.certify.runner import Runner
+    from dpclean.certify.training_runs import TrainingRuns
 
     asked = options_of(Options, "certify", options)
     source = find_source(Path(clean), asked)
@@ -47,13 +47,14 @@ def dry_run(
     torch.set_num_threads(THREADS)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            runner = Runner(settings, data, certified.classes, draw_key(), Path(scratch))
-            runner.run(1)  # pays for what is set up once
-            runner.seconds.clear()
-            runner.run(2)
+            runs = TrainingRuns(settings, certified.classes, draw_key(), Path(scratch))
+            runs.prepare(data)
+            runs.cast(1)  # pays for what is set up once
+            runs.seconds.clear()
+            runs.cast(2)
     finally:
         torch.set_num_threads(threads)
-    on_cpu = runner.denoiser.device.type == "cpu"
+    on_cpu = runs.denoiser.device.type == "cpu"
     workers = asked.workers or (len(os.sched_getaffinity(0)) if on_cpu else torch.cuda.device_count())
     return DryRun(
         out=str(out),
@@ -63,8 +64,8 @@ def dry_run(
         sigma=parameters.sigma,
         runs=asked.runs,
         workers=workers,
-        seconds_by_part={name: round(seconds, 3) for name, seconds in runner.seconds.items()},
-        seconds=round(sum(runner.seconds.values()) * asked.runs / workers, 1),
+        seconds_by_part={name: round(seconds, 3) for name, seconds in runs.seconds.items()},
+        seconds=round(sum(runs.seconds.values()) * asked.runs / workers, 1),
         bytes=asked.runs * (4 * len(points) + 100) + sum(image.size for image in [*train.pixels, *points.pixels]),
         ceiling=ceiling(parameters),
     )

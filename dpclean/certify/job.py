@@ -145,8 +145,8 @@ class _Job(Job[CertifyResult]):
     def _environment(self) -> Json:
         if self.published is not None:
             return self._published_parameters().engine
-        from dpclean.certify.runner import engine as engine_of
-        from dpclean.certify.runner import load_denoiser
+        from dpclean.certify.training_runs import engine as engine_of
+        from dpclean.certify.training_runs import load_denoiser
 
         return engine_of(load_denoiser(self.settings), THREADS)
 

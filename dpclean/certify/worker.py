@@ -20,7 +20,7 @@ from dpclean.jobs.child_process import die_with
 
 if TYPE_CHECKING:
     from dpclean.certify.run_tasks import RunTasks
-    from dpclean.certify.runner import Runner
+    from dpclean.certify.runs import Runs
     from dpclean.certify.workdir import BegunJob, Workdir
 
 
@@ -41,8 +41,8 @@ def _refuse(error: DpcleanError) -> None:
     sys.exit(error.exit)
 
 
-def serve(out: Path, device: str, runs: int, name: str) -> None:
-    """Do what is missing of runs 1..runs of the job of an OUT, on one device; name: what claims are made under."""
+def serve(out: Path, device: str, count: int, name: str) -> None:
+    """Do what is missing of runs 1..count of the job of an OUT, on one device; name: what claims are made under."""
     from dpclean.certify.workdir import Workdir
     from dpclean.jobs.key_file import read_key
     from dpclean.jobs.staging import Staging
@@ -51,16 +51,16 @@ def serve(out: Path, device: str, runs: int, name: str) -> None:
     job = workdir.begun()
     if job is None:  # another command has published the job meanwhile
         return
-    runner = open_runner(workdir, job, read_key(workdir.staging.key), device)
+    runs = open_runs(workdir, job, read_key(workdir.staging.key), device)
     tasks = workdir.tasks(job.parameters, name)
-    work(tasks, runner, tasks.missing(runs), stop=_asked_to_stop)
+    work(tasks, runs, tasks.missing(count), stop=_asked_to_stop)
 
 
-def open_runner(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runner:
+def open_runs(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs:
     """What does the job's runs in this process. Raises ConflictError where they would not be runs of the same kind."""
     import torch
 
-    from dpclean.certify.runner import Runner, check_run_settings, engine
+    from dpclean.certify.training_runs import TrainingRuns, check_run_settings, engine
     from dpclean.jobs.record import differences
     from dpclean.noise.keys import commitment
 
@@ -72,33 +72,34 @@ def open_runner(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Run
     settings = replace(job.settings, device=device)
     check_run_settings(settings, parameters)
     data = workdir.read_data(parameters)
-    runner = Runner(settings, data, parameters.classes, key, workdir.work / "scratch")
-    if differing := differences(parameters.engine, engine(runner.denoiser, torch.get_num_threads())):
+    runs = TrainingRuns(settings, parameters.classes, key, workdir.work / "scratch")
+    runs.prepare(data)
+    if differing := differences(parameters.engine, engine(runs.denoiser, torch.get_num_threads())):
         raise ConflictError(
             f"the job was begun with {differing[0]}; this process would go on with {differing[1]}, and runs must be"
             " alike",
             "go on where it was begun, or start again with --overwrite",
         )
-    return runner
+    return runs
 
 
-def work(tasks: RunTasks, runner: Runner, order: Iterable[int], *, stop: Callable[[], bool] = lambda: False) -> None:
+def work(tasks: RunTasks, runs: Runs, order: Iterable[int], *, stop: Callable[[], bool] = lambda: False) -> None:
     """Do the runs of an order that nobody else does or has done."""
     for run in order:
         if stop():
             return
         with tasks.claim(run) as mine:
             if mine:
-                _do(tasks, runner, run)
+                _do(tasks, runs, run)
 
 
-def _do(tasks: RunTasks, runner: Runner, run: int) -> None:
+def _do(tasks: RunTasks, runs: Runs, run: int) -> None:
     """One run; failed, it is tried once more with the same streams, then it is a vote for nobody."""
     from dpclean.certify.trainer_command import RunFailed
 
     for last in (False, True):
         try:
-            tasks.write(run, runner.run(run), runner.model())
+            tasks.write(run, runs.cast(run), runs.model())
             return
         except (RunFailed, Diverged) as error:
             if last:

@@ -25,7 +25,7 @@ from dpclean.certify.predict import predict
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.save import write_outputs
 from dpclean.certify.workdir import BegunJob, Workdir
-from dpclean.certify.worker import open_runner
+from dpclean.certify.worker import open_runs
 from dpclean.errors import ConflictError, DifferenceError, InputError, Interrupted, UsageError
 from dpclean.jobs.key_file import read_key
 from dpclean.jobs.staging import Staging
@@ -449,7 +449,7 @@ def test_whatever_a_run_reads_is_what_the_job_was_begun_with(
         with pytest.raises((InputError, ConflictError)):
             begun = workdir.begun()
             assert begun is not None
-            open_runner(workdir, begun, key, "cpu")
+            open_runs(workdir, begun, key, "cpu")
         for path, content in kept.items():
             path.write_bytes(content)
     reversed_labels(workdir)

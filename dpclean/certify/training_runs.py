@@ -1,4 +1,4 @@
-"""One run: noise, denoise, train, predict. The network and the denoiser are built once and used for every run."""
+"""Training runs: noise, denoise, train, predict. Network and denoiser are built once and used for every run."""
 
 from __future__ import annotations
 
@@ -34,33 +34,37 @@ from dpclean.train.trainer import Trainer
 MID_GREY = 128  # what an image becomes whose prediction is not finite: post-processing, as D may not lose an image
 
 
-class Runner:
-    """Does any run of a job, in any order: what a run gives depends on its number, the key, the data and the settings.
+class TrainingRuns:
+    """Runs that train a model each on a copy of the training data that was noised and denoised for it.
 
     Nothing of a run is left for the next one: weights are reset, noise is addressed by the run's number.
     """
 
-    def __init__(self, settings: RunSettings, data: Data, classes: Sequence[str], key: bytes, scratch: Path):
+    data: Data
+
+    def __init__(self, settings: RunSettings, classes: Sequence[str], key: bytes, scratch: Path):
         self.settings = settings
-        self.data = data
         self.key = key
         self.seconds: dict[str, float] = {}  # spent in the parts of the runs so far
         self.denoiser = load_denoiser(settings)
-        # raw pixels stay on the device from run to run; on a CPU these are views
-        self._train, self._points = self._on_device(data.train), self._on_device(data.points)
         self._trainer: Trainer | None = None
         self._command: CommandTrainer | None = None
         if settings.trainer is not None:
             self._command = CommandTrainer(
                 settings.trainer, settings.trainer_files or {}, settings.run_timeout, classes, scratch, settings.kind
             )
-            return
-        assert settings.recipe is not None and settings.size is not None
-        self._trainer = make_trainer(settings, len(classes), self.denoiser.device)
-        self._labels = torch.from_numpy(data.labels).to(self.denoiser.device)
-        self._prepared = self._tensor(data.points)
+        else:
+            self._trainer = make_trainer(settings, len(classes), self.denoiser.device)
 
-    def run(self, number: int) -> NDArray[np.int32]:
+    def prepare(self, data: Data) -> None:
+        """Raw pixels stay on the device from run to run; on a CPU these are views."""
+        self.data = data
+        self._train, self._points = self._on_device(data.train), self._on_device(data.points)
+        if self._trainer is not None:
+            self._labels = torch.from_numpy(data.labels).to(self.denoiser.device)
+            self._prepared = self._tensor(data.points)
+
+    def cast(self, number: int) -> NDArray[np.int32]:
         """The votes of run 1, 2, ...: int32 [points]. Raises Diverged or RunFailed where there are none."""
         begun = time.perf_counter()
         train = self._sanitized(self.data.indices, self._train, number, test=False)

@@ -20,8 +20,8 @@ from dpclean.certify.options import Options
 from dpclean.certify.parameters import make_parameters
 from dpclean.certify.run_settings import make_run_settings
 from dpclean.certify.run_tasks import RunTasks
-from dpclean.certify.runner import Runner, engine
 from dpclean.certify.trainer_command import RunFailed
+from dpclean.certify.training_runs import TrainingRuns, engine
 from dpclean.certify.worker import work
 from dpclean.noise import add_noise
 from dpclean.train.dataset import read_images
@@ -30,12 +30,14 @@ from tests.certify.conftest import ALWAYS_RED, trainer_command
 KEY = bytes(range(32))
 
 
-def make_runner(raw: Path, scratch: Path, denoiser: str, **options: Any) -> Runner:
+def make_runs(raw: Path, scratch: Path, denoiser: str, **options: Any) -> TrainingRuns:
     """What does the runs of a job, in this process."""
     asked = Options(sigma="0.25", denoiser=denoiser, device="cpu", **options)
     subject = read_certified_data(find_source(raw, asked), asked)
     settings = make_run_settings(subject, asked, make_parameters(subject, asked))
-    return Runner(settings, Data.of(subject.train, subject.points), subject.classes, KEY, scratch / "scratch")
+    runs = TrainingRuns(settings, subject.classes, KEY, scratch / "scratch")
+    runs.prepare(Data.of(subject.train, subject.points))
+    return runs
 
 
 def test_a_run_depends_on_its_number_only(raw: Path, tmp_path: Path, transparent: str) -> None:
@@ -46,10 +48,10 @@ def test_a_run_depends_on_its_number_only(raw: Path, tmp_path: Path, transparent
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        runner = make_runner(raw, tmp_path, transparent, keep_models=True)
+        runner = make_runs(raw, tmp_path, transparent, keep_models=True)
 
         def done(number: int) -> tuple[list[int], bytes | None]:
-            return runner.run(number).tolist(), runner.model()
+            return runner.cast(number).tolist(), runner.model()
 
         first = {number: done(number) for number in (1, 2)}
         assert [done(number) for number in (2, 1)] == [first[2], first[1]]
@@ -59,7 +61,7 @@ def test_a_run_depends_on_its_number_only(raw: Path, tmp_path: Path, transparent
 
 
 def test_the_engine_names_the_code_and_its_libraries(raw: Path, tmp_path: Path, transparent: str) -> None:
-    versions = engine(make_runner(raw, tmp_path, transparent).denoiser, 1)["versions"]
+    versions = engine(make_runs(raw, tmp_path, transparent).denoiser, 1)["versions"]
     assert versions["dpclean"] == build() != dpclean.__version__
     assert (versions["torch"], versions["numpy"]) == (torch.__version__, np.__version__)
     assert torchvision.__version__.partition("+")[0] == versions["torchvision"]
@@ -81,7 +83,7 @@ open(SPIED, "w").write(json.dumps(listing))
 def spied(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> dict[str, Any]:
     """Every file that a trainer program gets to see in run 6, and what is in it."""
     spy = trainer_command(tmp_path, SPY.replace("SPIED", repr(str(tmp_path / "spied"))))
-    make_runner(raw, tmp_path, denoiser, trainer=spy, dtype="fp32", **options).run(6)
+    make_runs(raw, tmp_path, denoiser, trainer=spy, dtype="fp32", **options).cast(6)
     listing: dict[str, Any] = json.loads((tmp_path / "spied").read_text())
     return listing
 
@@ -126,7 +128,7 @@ def test_a_trainer_of_shards_gets_one_shard(raw: Path, tmp_path: Path, transpare
     save_file(tensors, tmp_path / "shards/one.safetensors", {"class_names": json.dumps(["blue", "green", "red"])})
     spy = 'ls "$1" > SPIED.names; cp "$1"/* SPIED'.replace("SPIED", str(tmp_path / "spied"))
     trainer = trainer_command(tmp_path, spy + "\n" + ALWAYS_RED)
-    make_runner(tmp_path / "shards", tmp_path, transparent, trainer=trainer, test=raw / "test", dtype="fp32").run(6)
+    make_runs(tmp_path / "shards", tmp_path, transparent, trainer=trainer, test=raw / "test", dtype="fp32").cast(6)
     assert (tmp_path / "spied.names").read_text() == "data.safetensors\n"
     seen = load_file(tmp_path / "spied")
     assert set(seen) == {"images", "labels"} and seen["labels"].tolist() == images.labels[train].tolist()
@@ -155,14 +157,14 @@ def test_a_trainer_that_gives_no_vote_says_why(
     raw: Path, tmp_path: Path, transparent: str, program: str, word: str
 ) -> None:
     seconds = 1.0 if "sleep" in program else 600.0  # a busy machine takes its time to start a shell
-    runner = make_runner(raw, tmp_path, transparent, trainer=trainer_command(tmp_path, program), run_timeout=seconds)
+    runner = make_runs(raw, tmp_path, transparent, trainer=trainer_command(tmp_path, program), run_timeout=seconds)
     with pytest.raises(RunFailed) as failed:
-        runner.run(1)
+        runner.cast(1)
     assert word in failed.value.message
     assert not list((tmp_path / "scratch").iterdir())
 
 
-def done(tmp_path: Path, runner: Runner, runs: int) -> RunTasks:
+def done(tmp_path: Path, runner: TrainingRuns, runs: int) -> RunTasks:
     tasks = RunTasks(tmp_path / "work", "ab" * 32, points=9)
     tasks.make_folders()
     work(tasks, runner, range(1, runs + 1))
@@ -171,7 +173,7 @@ def done(tmp_path: Path, runner: Runner, runs: int) -> RunTasks:
 
 def test_a_run_that_fails_twice_is_a_vote_for_nobody(raw: Path, tmp_path: Path, transparent: str) -> None:
     fails = trainer_command(tmp_path, 'case "$3" in */0000002/out) exit 1;; esac' + ALWAYS_RED)
-    tasks = done(tmp_path, make_runner(raw, tmp_path, transparent, trainer=fails), 3)
+    tasks = done(tmp_path, make_runs(raw, tmp_path, transparent, trainer=fails), 3)
     assert [tasks.read(run).row.tolist() for run in (1, 2, 3)] == [[2] * 9, [-1] * 9, [2] * 9]
     assert list(tasks.failed()) == [2]
 
@@ -193,7 +195,7 @@ def test_a_retry_has_the_same_streams(raw: Path, tmp_path: Path, transparent: st
     """A trainer that fails at first sees the same images again, and other ones in another run."""
     (tmp_path / "log").mkdir()
     program = SEEN.replace("LOG", repr(str(tmp_path / "log")))
-    tasks = done(tmp_path, make_runner(raw, tmp_path, transparent, trainer=trainer_command(tmp_path, program)), 2)
+    tasks = done(tmp_path, make_runs(raw, tmp_path, transparent, trainer=trainer_command(tmp_path, program)), 2)
     assert not tasks.failed()
     first, second = ((tmp_path / "log" / f"{run:07d}").read_text().split() for run in (1, 2))
     assert first[0] == first[1] != second[0] == second[1]
