@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any, Unpack, get_args, get_origin, get_type_hints, is_typeddict
@@ -55,3 +56,10 @@ def test_every_option_has_a_name_and_a_type(command: Callable[..., Any]) -> None
     assert {field.name for field in dataclasses.fields(options)} == set(get_type_hints(given)) | (
         {"sigma"} if "sigma" in parameters or "sigmas" in parameters else set()
     )
+
+
+@pytest.mark.parametrize("name", ["sanitize.sanitize", "train.train", "certify.certify", "denoiser.fit_denoiser"])
+def test_every_long_command_looks_ahead_and_takes_a_file(name: str) -> None:
+    module, function = name.split(".")
+    parameters = inspect.signature(getattr(importlib.import_module(f"dpclean.cli.{module}"), function)).parameters
+    assert {"dry_run", "config", "overwrite", "json", "quiet"} <= parameters.keys()
