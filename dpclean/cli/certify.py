@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -199,13 +199,6 @@ def certify(
     """
     from dpclean.progress import said, shown
 
-    only_votes: dict[str, Any] = {
-        "classes": classes,
-        "tau": tau,
-        "selection_runs": selection_runs,
-        "exploratory": exploratory or None,
-    }
-    statistics: dict[str, Any] = {"bound": bound, "alpha": alpha, "family": family}
     if votes is not None:
         from dpclean.certify.external_votes import certify_votes
 
@@ -218,13 +211,20 @@ def certify(
             sigma=sigma,
             runs=runs if _given(context, "runs") else None,
             threat=threat if _given(context, "threat") else None,
+            bound=bound,
+            alpha=alpha,
+            family=family,
+            classes=classes,
+            tau=tau,
+            selection_runs=selection_runs,
+            exploratory=exploratory,
             overwrite=overwrite,
-            **{**statistics, **only_votes, "exploratory": exploratory},
         )
         tell(result, _tell, json=json, quiet=quiet)
         return
-    if given := [name for name, value in only_votes.items() if value is not None]:
-        raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --votes only", "leave it out")
+    only_votes = (("classes", classes), ("tau", tau), ("selection-runs", selection_runs))
+    if given := [name for name, value in (*only_votes, ("exploratory", exploratory or None)) if value is not None]:
+        raise UsageError(f"--{given[0]} has a meaning with --votes only", "leave it out")
     options: Given = {
         "runs": runs,
         "raw": raw,
