@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 
 from dpclean.certify.data import Data
 from dpclean.certify.inputs import find_source, read_certified_data
-from dpclean.certify.options import Options
+from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_parameters
 from dpclean.certify.run_settings import make_run_settings, recipe_of
 from dpclean.certify.training_runs import TrainingRuns
@@ -43,7 +43,7 @@ DENOISE_BATCH = 128
 
 def make_runner(inputs: Path, images: int, points: int, scratch: Path) -> tuple[TrainingRuns, NDArray[np.int64]]:
     """dpclean's own, on the first images and some test points, and the labels of these."""
-    asked = Options(sigma=str(SIGMA), limit=images, test=inputs / "cifar10_test", device="cpu", runs=100)
+    asked = CertifyOptions(sigma=str(SIGMA), limit=images, test=inputs / "cifar10_test", device="cpu", runs=100)
     subject = read_certified_data(find_source(inputs / "cifar10_train", asked), asked)
     method = make_run_settings(subject, asked, make_parameters(subject, asked))
     train = subject.train

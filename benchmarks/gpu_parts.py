@@ -499,7 +499,7 @@ def certify(check: Check) -> Result:
     """Seconds of a run, noise to votes, on as many images as CIFAR-10 has."""
     from dpclean.certify.data import Data
     from dpclean.certify.inputs import find_source, read_certified_data
-    from dpclean.certify.options import Options
+    from dpclean.certify.options import CertifyOptions
     from dpclean.certify.parameters import make_parameters
     from dpclean.certify.run_settings import make_run_settings
     from dpclean.certify.training_runs import TrainingRuns
@@ -507,7 +507,7 @@ def certify(check: Check) -> Result:
     count = check.size(50_000, 40)
     raw, test = check.shard("train", count), check.shard("test", check.size(10_000, 20))
     recipe = "tiny" if check.rehearse else "fast"
-    asked = Options(sigma=str(SIGMA), test=test, device=check.device, runs=100, recipe=recipe)
+    asked = CertifyOptions(sigma=str(SIGMA), test=test, device=check.device, runs=100, recipe=recipe)
     subject = read_certified_data(find_source(raw, asked), asked)
     method = make_run_settings(subject, asked, make_parameters(subject, asked))
     train, points = subject.train, subject.points

@@ -65,7 +65,7 @@ def measured(images: int) -> dict[str, Any]:
     from dpclean.data.source import open_source
     from dpclean.jobs.record import Record
     from dpclean.pipeline.ledger import Ledger
-    from dpclean.pipeline.options import Options
+    from dpclean.pipeline.options import SanitizeOptions
     from dpclean.pipeline.save import write_outputs
 
     record = Record("sanitize", {"denoiser_digests": {}}, {"versions": {}}, {})
@@ -94,7 +94,7 @@ def measured(images: int) -> dict[str, Any]:
                 ledger=ledger,
                 source=source,
                 denoiser=denoiser,
-                options=Options(sigma=0.25),
+                options=SanitizeOptions(sigma=0.25),
                 key=bytes(32),
                 inherited=Ancestry(),
                 record=record,

@@ -26,7 +26,7 @@ from dpclean.denoise.denoiser import AHEAD, Denoiser
 from dpclean.errors import ConflictError, InputError, Interrupted, UsageError
 from dpclean.noise import add_noise
 from dpclean.noise.keys import commitment, key_from_seed
-from dpclean.pipeline import plan, work
+from dpclean.pipeline import dry_run, work
 from dpclean.pipeline.ledger import Ledger
 from dpclean.pipeline.quarantine import list_quarantined
 from dpclean.pipeline.results import SanitizeResult
@@ -273,7 +273,7 @@ def make_uneven(root: Path) -> list[str]:
 def test_a_sample_has_every_class_and_gets_the_noise_of_its_places(tmp_path: Path, transparent: str) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     chosen = make_uneven(raw)
-    assert plan(raw, out, sigma=SIGMA, denoiser=transparent, sample=7).listed == 7
+    assert dry_run(raw, out, sigma=SIGMA, denoiser=transparent, sample=7).listed == 7
     result = sanitize(raw, out, transparent, sample=7)
     assert (result.images, result.left_behind) == (7, 0)
     assert sorted(str(path.relative_to(out)) for path in out.glob("*/*.png")) == chosen
@@ -308,7 +308,7 @@ def test_a_sample_is_the_same_on_resume_and_what_cannot_be_used_is_not_replaced(
 
 def test_a_sample_of_shards_is_refused_before_anything_is_written(tmp_path: Path, small: str) -> None:
     make_shards(tmp_path / "raw", (5,))
-    for ask in (plan, dpclean.sanitize):
+    for ask in (dry_run, dpclean.sanitize):
         with pytest.raises(UsageError, match="--sample is for folders of images"):
             ask(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=small, sample=3)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["raw"]
@@ -463,7 +463,7 @@ cli.main()
 
 @pytest.mark.parametrize(
     ("owner", "step", "name"),
-    [("job", "open_source", "SIGTERM"), ("job._Job", "begin", "SIGHUP"), ("job", "write_outputs", "SIGTERM")],
+    [("job", "open_source", "SIGTERM"), ("job.SanitizeJob", "begin", "SIGHUP"), ("job", "write_outputs", "SIGTERM")],
 )
 def test_a_signal_before_the_work_or_after_it_is_no_silent_death(
     tmp_path: Path, small: str, owner: str, step: str, name: str
@@ -727,7 +727,7 @@ def test_a_manifest_that_is_newer_or_edited_out_of_form_is_not_trusted(
 
 def test_a_dry_run_tells_and_touches_nothing(tmp_path: Path, transparent: str) -> None:
     make_folder(tmp_path / "raw")
-    ahead = plan(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
+    ahead = dry_run(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
     assert (ahead.listed, ahead.classes, ahead.kind) == (12, ["a", "b"], "folder")
     assert ahead.bytes > 0 and nothing_left(tmp_path)
 
@@ -748,7 +748,7 @@ def test_a_dry_run_denoises_a_part_of_what_is_large_and_tells_of_the_whole(
         return real(self, images, **more)
 
     monkeypatch.setattr(Denoiser, "denoise", counting)
-    ahead = plan(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
+    ahead = dry_run(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
     assert ahead.megapixels == 6.3 and ahead.bytes == 3 * 1500 * 1400 * 3 and ahead.unusable_in_sample == 0
     assert 0 < sum(denoised) <= 4 * 512 * 512 and ahead.seconds > 0
 
@@ -933,7 +933,7 @@ def test_what_cannot_be_done_anew_in_part_is_refused_and_harms_nothing(tmp_path:
     with pytest.raises(UsageError, match="overwrite"):
         sanitize(raw, out, transparent, retry_bad=True, overwrite=True)
     with pytest.raises(UsageError, match="dry run"):
-        plan(raw, out, sigma=SIGMA, denoiser=transparent, retry_bad=True)
+        dry_run(raw, out, sigma=SIGMA, denoiser=transparent, retry_bad=True)
     with pytest.raises(ConflictError, match="sigma"):
         sanitize(raw, out, transparent, retry_bad=True, sigma=0.5)
     with pytest.raises(ConflictError, match="batch-pixels"):

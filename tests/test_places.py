@@ -8,35 +8,35 @@ from typing import Any
 
 import pytest
 
-from dpclean.certify.dry_run import dry_run
+from dpclean.certify.dry_run import dry_run as dry_certify
 from dpclean.certify.external_votes import certify_votes
 from dpclean.certify.job import certify
 from dpclean.denoiser_training import fit as fitting
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import ConflictError
-from dpclean.pipeline import plan, sanitize
+from dpclean.pipeline import dry_run, sanitize
 from dpclean.train import job
 from dpclean.train.job import train
 
 COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "sanitize": lambda given, out: sanitize(given, out, sigma=0.25),
-    "sanitize --dry-run": lambda given, out: plan(given, out, sigma=0.25),
+    "sanitize --dry-run": lambda given, out: dry_run(given, out, sigma=0.25),
     "sanitize --denoiser": lambda given, out: sanitize(given.parent / "raw", out, sigma=0.25, denoiser=str(given)),
     "train": lambda given, out: train(given, out),
     "train --test": lambda given, out: train(given.parent / "raw", out, test=given),
     "train --init": lambda given, out: train(given.parent / "raw", out, init=str(given)),
     "train --warm-start": lambda given, out: train(given.parent / "raw", out, warm_start=given),
     "certify": lambda given, out: certify(given, out),
-    "certify --dry-run": lambda given, out: dry_run(given, out, sigma="0.25"),
+    "certify --dry-run": lambda given, out: dry_certify(given, out, sigma="0.25"),
     "certify --raw": lambda given, out: certify(given.parent / "raw", out, raw=given),
     "certify --test": lambda given, out: certify(given.parent / "raw", out, test=given),
     "certify --init": lambda given, out: certify(given.parent / "raw", out, init=str(given)),
     "certify --denoiser": lambda given, out: certify(given.parent / "raw", out, denoiser=str(given)),
     "certify --votes": lambda given, out: certify_votes(given, out, classes=2, sigma="0.25"),
     "denoiser fit": lambda given, out: fit([given.parent / "raw", given], out),
-    "denoiser fit --dry-run": lambda given, out: fitting.plan([given.parent / "raw", given], out),
+    "denoiser fit --dry-run": lambda given, out: fitting.dry_run([given.parent / "raw", given], out),
     "denoiser fit --init": lambda given, out: fit([given.parent / "raw"], out, init=str(given)),
-    "train --dry-run": lambda given, out: job.plan(given, out),
+    "train --dry-run": lambda given, out: job.dry_run(given, out),
 }
 
 

@@ -24,17 +24,17 @@ import dpclean.train.options
 
 # by function: the class that checks its options, None where all are written out
 COMMANDS: dict[Callable[..., Any], type | None] = {
-    dpclean.pipeline.sanitize: dpclean.pipeline.options.Options,
-    dpclean.pipeline.plan: dpclean.pipeline.options.Options,
-    dpclean.pipeline.sigma_sheet: dpclean.pipeline.options.Options,
-    dpclean.train.job.train: dpclean.train.options.Options,
-    dpclean.train.job.plan: dpclean.train.options.Options,
-    dpclean.certify.job.certify: dpclean.certify.options.Options,
-    dpclean.certify.dry_run.dry_run: dpclean.certify.options.Options,
+    dpclean.pipeline.sanitize: dpclean.pipeline.options.SanitizeOptions,
+    dpclean.pipeline.dry_run: dpclean.pipeline.options.SanitizeOptions,
+    dpclean.pipeline.sigma_sheet: dpclean.pipeline.options.SanitizeOptions,
+    dpclean.train.job.train: dpclean.train.options.TrainOptions,
+    dpclean.train.job.dry_run: dpclean.train.options.TrainOptions,
+    dpclean.certify.job.certify: dpclean.certify.options.CertifyOptions,
+    dpclean.certify.dry_run.dry_run: dpclean.certify.options.CertifyOptions,
     dpclean.certify.external_votes.certify_votes: None,
     dpclean.certificate.plan.plan: None,
-    dpclean.denoiser_training.fit.fit: dpclean.denoiser_training.fit.Options,
-    dpclean.denoiser_training.fit.plan: dpclean.denoiser_training.fit.Options,
+    dpclean.denoiser_training.fit.fit: dpclean.denoiser_training.fit.FitOptions,
+    dpclean.denoiser_training.fit.dry_run: dpclean.denoiser_training.fit.FitOptions,
     dpclean.denoiser_training.evaluate.evaluate: None,
 }
 

@@ -11,9 +11,9 @@ from typing import Unpack
 from dpclean.certificate.limits import ceiling, check_parameters
 from dpclean.certify.data import Data
 from dpclean.certify.inputs import find_source, read_certified_data
-from dpclean.certify.options import Given, Options
+from dpclean.certify.options import CertifyKeywords, CertifyOptions
 from dpclean.certify.parameters import make_parameters
-from dpclean.certify.results import DryRun
+from dpclean.certify.results import CertifyDryRun
 from dpclean.certify.run_settings import THREADS, make_run_settings
 from dpclean.jobs.checks import options_of
 from dpclean.jobs.staging import Staging
@@ -25,14 +25,14 @@ def dry_run(
     out: str | os.PathLike[str] = "certificate",
     *,
     say: Callable[[str], None] | None = None,
-    **options: Unpack[Given],
-) -> DryRun:
+    **options: Unpack[CertifyKeywords],
+) -> CertifyDryRun:
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
     import torch
 
     from dpclean.certify.training_runs import TrainingRuns
 
-    asked = options_of(Options, "certify", options)
+    asked = options_of(CertifyOptions, "certify", options)
     source = find_source(Path(clean), asked)
     Staging(Path(out)).check_apart(clean, asked.raw, asked.test, asked.denoiser, asked.init, source.raw)
     if say is not None and source.taken:
@@ -56,7 +56,7 @@ def dry_run(
         torch.set_num_threads(threads)
     on_cpu = runs.denoiser.device.type == "cpu"
     workers = asked.workers or (len(os.sched_getaffinity(0)) if on_cpu else torch.cuda.device_count())
-    return DryRun(
+    return CertifyDryRun(
         out=str(out),
         images=len(train),
         points=len(points),

@@ -13,7 +13,7 @@ import numpy as np
 
 from dpclean.certificate.parameters import RecordedAncestry
 from dpclean.certificate.threats import find_threat
-from dpclean.certify.options import Options
+from dpclean.certify.options import CertifyOptions
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.manifest import Manifest
@@ -73,7 +73,7 @@ class CertifiedData:
         return sum(image.size for image in self.train.pixels)
 
 
-def find_source(path: Path, options: Options) -> DataSource:
+def find_source(path: Path, options: CertifyOptions) -> DataSource:
     """What a path means to `certify`: a folder with a manifest names its raw data, any other one is raw data.
 
     Raw data come from strangers, who may have put a manifest into them. It may not lead to its own folder, nor choose
@@ -149,7 +149,7 @@ def _raw_of(clean: Path, manifest: Manifest) -> Path:
     return raw
 
 
-def _source_of_raw(path: Path, options: Options) -> DataSource:
+def _source_of_raw(path: Path, options: CertifyOptions) -> DataSource:
     if not path.exists():
         raise InputError(
             f"{str(path)!r} is not there", "name what 'dpclean sanitize' wrote, or raw data together with --sigma"
@@ -179,7 +179,7 @@ def _unfinished(clean: Path) -> frozenset[str]:
         return frozenset(to_text(name) for name, reason in ledger.quarantined() if reason == Reason.NOT_FINITE)
 
 
-def read_certified_data(source: DataSource, options: Options) -> CertifiedData:
+def read_certified_data(source: DataSource, options: CertifyOptions) -> CertifiedData:
     """Read RAW and the test points into memory and check them against what is known of them.
 
     Raises InputError where RAW is not what was sanitized, a class has no training image, test classes are unknown, or
@@ -225,7 +225,7 @@ def read_certified_data(source: DataSource, options: Options) -> CertifiedData:
     return certified
 
 
-def _check_clean(clean: Path, manifest: Manifest, options: Options) -> None:
+def _check_clean(clean: Path, manifest: Manifest, options: CertifyOptions) -> None:
     """Refuse a folder whose manifest speaks of other sanitized images than are there."""
     images = read_images(clean, read_options(manifest), workers=options.workers)
     if not is_what_was_written(images, pixel_hashes(images), manifest):

@@ -22,7 +22,7 @@ from dpclean.certificate.limits import check_parameters
 from dpclean.certificate.parameters import JobParameters, attempt_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
 from dpclean.certify.inputs import CertifiedData, DataSource, find_source, read_certified_data
-from dpclean.certify.options import Given, Options
+from dpclean.certify.options import CertifyKeywords, CertifyOptions
 from dpclean.certify.parameters import fixed_before, found_of, make_parameters, whole
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.run_settings import THREADS, RunSettings, make_run_settings, settled
@@ -51,28 +51,28 @@ def certify(
     *,
     progress: Show | bool | None = None,
     say: Callable[[str], None] | None = None,
-    **options: Unpack[Given],
+    **options: Unpack[CertifyKeywords],
 ) -> CertifyResult:
     """Train on many noised and denoised copies and turn their votes into a certificate in OUT.
 
-    clean: what `sanitize` wrote, or raw data together with sigma. options: fields of `dpclean.certify.options.Options`.
+    clean: what `sanitize` wrote, or raw data together with sigma. options: the fields of `CertifyOptions`.
     say: gets, as sentences without a full stop, what was taken from CLEAN's manifest and, before the first run, the
     job's identity, for an issuer who wants to commit to it.
     The same call again goes on with the runs that are missing; the same call from another process joins in.
     Raises UsageError, InputError, SetupError, ConflictError, or Interrupted after a signal, each with a remedy.
     Source: arXiv 2403.11981, section 3; docs/certificates.md.
     """
-    asked = options_of(Options, "certify", options)
-    job = _Job(Path(clean), Path(out), asked, say or (lambda _: None))
+    asked = options_of(CertifyOptions, "certify", options)
+    job = CertifyJob(Path(clean), Path(out), asked, say or (lambda _: None))
     return run(job, overwrite=asked.overwrite, progress=progress)
 
 
-class _Job(Job[CertifyResult]):
+class CertifyJob(Job[CertifyResult]):
     kind = KIND
     marks = MARKS
     shared = True
 
-    def __init__(self, clean: Path, out: Path, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(self, clean: Path, out: Path, options: CertifyOptions, say: Callable[[str], None]) -> None:
         super().__init__(out)
         self.clean = clean
         self.options = options

@@ -25,8 +25,8 @@ CHOICES = {
 }
 
 
-class Given(TypedDict, total=False):
-    """The options as keywords of a function; the same names as in Options, which checks them."""
+class CertifyKeywords(TypedDict, total=False):
+    """The options as keywords of a function; the same names as in CertifyOptions, which checks them."""
 
     runs: int
     raw: str | os.PathLike[str] | None
@@ -56,7 +56,7 @@ class Given(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Options:
+class CertifyOptions:
     """The options of `certify`; names and defaults are those of the command line.
 
     sigma and alpha are decimals, taken as the exact numbers they spell; sigma is on the [0, 1] pixel scale, None where

@@ -27,7 +27,7 @@ from dpclean.certificate.parameters import (
 from dpclean.certificate.threats import find_threat
 from dpclean.certify.data import inputs_digest
 from dpclean.certify.inputs import CertifiedData, known_of
-from dpclean.certify.options import Options
+from dpclean.certify.options import CertifyOptions
 from dpclean.certify.run_settings import choose_init, choose_recipe, image_size
 from dpclean.certify.trainer_command import program_files
 from dpclean.errors import Reason
@@ -37,7 +37,7 @@ from dpclean.jobs.record import Json
 FOUND = ("attempt", "engine", "key_commitment", "tool")
 
 
-def make_parameters(certified: CertifiedData, options: Options) -> JobParameters:
+def make_parameters(certified: CertifiedData, options: CertifyOptions) -> JobParameters:
     """The parameters of a job; of what FOUND names they hold nothing yet."""
     source = certified.source
     sigma = shortest("sigma", source.sigma)

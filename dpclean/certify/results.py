@@ -35,7 +35,7 @@ class CertifyResult:
 
 
 @dataclass(frozen=True)
-class DryRun:
+class CertifyDryRun:
     """What `certify` would do, judged by one run whose key is thrown away. bytes: at most, while it runs."""
 
     out: str

@@ -9,7 +9,7 @@ import msgspec
 
 from dpclean.certificate.parameters import InitialWeights, JobParameters
 from dpclean.certify.inputs import CertifiedData, check_ancestry, known_of
-from dpclean.certify.options import Options
+from dpclean.certify.options import CertifyOptions
 from dpclean.certify.trainer_command import check_class_names, fits_one_shard
 from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
@@ -44,7 +44,7 @@ class RunSettings:
     keep_models: bool
 
 
-def choose_recipe(certified: CertifiedData, options: Options) -> Recipe:
+def choose_recipe(certified: CertifiedData, options: CertifyOptions) -> Recipe:
     """The recipe asked for, that of the model begun from, or the one that fits the number and size of the images."""
     known = None if options.init is None else described_init(options.init)
     if options.recipe is not None:
@@ -54,7 +54,7 @@ def choose_recipe(certified: CertifiedData, options: Options) -> Recipe:
     return replace(recipe, freeze=options.freeze)
 
 
-def choose_init(certified: CertifiedData, options: Options, recipe: Recipe) -> InitialWeights | None:
+def choose_init(certified: CertifiedData, options: CertifyOptions, recipe: Recipe) -> InitialWeights | None:
     """The weights that each run begins from, for the terms.
 
     Raises InputError where they depend on raw data or were made from images of RAW, as far as that is known.
@@ -89,7 +89,7 @@ def image_size(certified: CertifiedData, recipe: Recipe) -> int:
     return recipe.size or int(prepare(certified.train.pixels[:1] + certified.points.pixels[:1], None).shape[1])
 
 
-def make_run_settings(certified: CertifiedData, options: Options, parameters: JobParameters) -> RunSettings:
+def make_run_settings(certified: CertifiedData, options: CertifyOptions, parameters: JobParameters) -> RunSettings:
     """Those of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
     train = certified.train
     if options.trainer is not None:

@@ -15,8 +15,8 @@ from dpclean.cli.values import completing
 from dpclean.errors import UsageError, printable, quoted
 
 if TYPE_CHECKING:
-    from dpclean.certify.options import Given
-    from dpclean.certify.results import CertifyResult, DryRun
+    from dpclean.certify.options import CertifyKeywords
+    from dpclean.certify.results import CertifyDryRun, CertifyResult
 
 
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
@@ -225,7 +225,7 @@ def certify(
     only_votes = (("classes", classes), ("tau", tau), ("selection-runs", selection_runs))
     if given := [name for name, value in (*only_votes, ("exploratory", exploratory or None)) if value is not None]:
         raise UsageError(f"--{given[0]} has a meaning with --votes only", "leave it out")
-    options: Given = {
+    options: CertifyKeywords = {
         "runs": runs,
         "raw": raw,
         "test": test,
@@ -296,7 +296,7 @@ def _tell(result: CertifyResult) -> None:
     say(f"Next, to recompute all of it from the votes: dpclean verify {quoted(result.out)}")
 
 
-def _tell_dry_run(told: DryRun) -> None:
+def _tell_dry_run(told: CertifyDryRun) -> None:
     parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in told.seconds_by_part.items())
     typer.echo(
         f"Would train {told.runs} models on {told.images} images in {told.classes} classes at sigma {told.sigma}"

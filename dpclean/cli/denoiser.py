@@ -16,7 +16,7 @@ from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
     from dpclean.denoiser_training.evaluate import Evaluation
-    from dpclean.denoiser_training.fit import FitResult, Given, Plan
+    from dpclean.denoiser_training.fit import FitDryRun, FitKeywords, FitResult
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -98,7 +98,7 @@ def fit_denoiser(
     from dpclean.progress import shown
     from dpclean.train.model import read_model
 
-    options: Given = {
+    options: FitKeywords = {
         "init": init,
         "classifier": read_model(classifier).classifier() if classifier else None,
         "minutes": minutes,
@@ -112,19 +112,19 @@ def fit_denoiser(
         "overwrite": overwrite,
     }
     if dry_run:
-        tell(module.plan(data, out, **options), _tell_plan, json=json)
+        tell(module.dry_run(data, out, **options), _tell_dry_run, json=json)
         return
     with shown(quiet) as progress:
         result = module.fit(data, out, progress=progress, **options)
     tell(result, _tell_fit, json=json, quiet=quiet)
 
 
-def _tell_plan(plan: Plan) -> None:
-    left_out = sum(plan.quarantined.values())
+def _tell_dry_run(told: FitDryRun) -> None:
+    left_out = sum(told.quarantined.values())
     typer.echo(
-        f"Would fit {printable(plan.out)} to {plan.images} images ({plan.patches} patches; {left_out} images could not"
-        f" be used) in {plan.steps} steps: about {plan.seconds / 60:.1f} minutes on {plan.device}, with"
-        f" {plan.memory_bytes / 1e9:.1f} GB of its memory and at most {plan.bytes / 1e6:.0f} MB on the disk."
+        f"Would fit {printable(told.out)} to {told.images} images ({told.patches} patches; {left_out} images could not"
+        f" be used) in {told.steps} steps: about {told.seconds / 60:.1f} minutes on {told.device}, with"
+        f" {told.memory_bytes / 1e9:.1f} GB of its memory and at most {told.bytes / 1e6:.0f} MB on the disk."
     )
     typer.echo("Nothing was written. Next: the same command without --dry-run.")
 

@@ -14,8 +14,8 @@ from dpclean.cli.values import completing
 from dpclean.errors import UsageError, printable, quoted
 
 if TYPE_CHECKING:
-    from dpclean.pipeline.options import Given
-    from dpclean.pipeline.results import Plan, SanitizeResult
+    from dpclean.pipeline.options import SanitizeKeywords
+    from dpclean.pipeline.results import SanitizeDryRun, SanitizeResult
 
 
 def sanitize(
@@ -174,7 +174,7 @@ def sanitize(
     from dpclean import pipeline
     from dpclean.progress import shown
 
-    options: Given = {
+    options: SanitizeKeywords = {
         "denoiser": denoiser,
         "method": method,
         "device": device,
@@ -209,15 +209,15 @@ def sanitize(
             "missing option '--sigma'", "0.25 is a common choice; --sigma-sheet 0.1,0.25,0.5 shows your images at some"
         )
     if dry_run:
-        plan = pipeline.plan(raw, out, sigma=sigma, **options)
-        tell(plan, _tell_plan, json=json)
+        told = pipeline.dry_run(raw, out, sigma=sigma, **options)
+        tell(told, _tell_dry_run, json=json)
         return
     with shown(quiet) as progress:
         result = pipeline.sanitize(raw, out, sigma=sigma, progress=progress, **options)
     tell(result, _tell, json=json, quiet=quiet)
 
 
-def _show_sigmas(raw: Path, out: Path, sigmas: str, options: Given, json: bool, quiet: bool) -> None:
+def _show_sigmas(raw: Path, out: Path, sigmas: str, options: SanitizeKeywords, json: bool, quiet: bool) -> None:
     from dpclean import pipeline
     from dpclean.cli import print_json
 
@@ -256,12 +256,12 @@ def _tell(result: SanitizeResult) -> None:
     say(f"Next: train on it as you would on the raw data, or: dpclean train {word} --holdout 0.1 --out model")
 
 
-def _tell_plan(plan: Plan) -> None:
+def _tell_dry_run(told: SanitizeDryRun) -> None:
     typer.echo(
-        f"Would sanitize {plan.listed} inputs ({plan.kind}, {len(plan.classes)} classes,"
-        f" about {plan.megapixels:g} megapixels) into {printable(plan.out)}:"
-        f" about {plan.seconds:.0f} s and at most {plan.bytes / 1e6:.0f} MB."
+        f"Would sanitize {told.listed} inputs ({told.kind}, {len(told.classes)} classes,"
+        f" about {told.megapixels:g} megapixels) into {printable(told.out)}:"
+        f" about {told.seconds:.0f} s and at most {told.bytes / 1e6:.0f} MB."
     )
-    if plan.unusable_in_sample:
-        typer.echo(f"Of the first {plan.sampled}, {plan.unusable_in_sample} cannot be used.")
+    if told.unusable_in_sample:
+        typer.echo(f"Of the first {told.sampled}, {told.unusable_in_sample} cannot be used.")
     typer.echo("Nothing was written. Next: the same command without --dry-run.")

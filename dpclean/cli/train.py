@@ -13,8 +13,8 @@ from dpclean.cli.values import completing
 from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
-    from dpclean.train.options import Given
-    from dpclean.train.results import Plan, TrainResult
+    from dpclean.train.options import TrainKeywords
+    from dpclean.train.results import TrainDryRun, TrainResult
 
 
 def train(
@@ -76,7 +76,7 @@ def train(
     from dpclean.progress import said, shown
     from dpclean.train import job
 
-    options: Given = {
+    options: TrainKeywords = {
         "test": test,
         "holdout": holdout,
         "recipe": recipe,
@@ -91,8 +91,8 @@ def train(
         "overwrite": overwrite,
     }
     if dry_run:
-        plan = job.plan(clean, out, **options)
-        tell(plan, _tell_plan, json=json)
+        told = job.dry_run(clean, out, **options)
+        tell(told, _tell_dry_run, json=json)
         return
     with shown(quiet) as progress:
         result = job.train(clean, out, progress=progress, say=said(quiet), **options)
@@ -124,12 +124,12 @@ def _recipe(recipe: dict[str, Any]) -> str:
     return "Recipe: " + ", ".join(f"{name} {value}" for name, value in recipe.items()) + "."
 
 
-def _tell_plan(plan: Plan) -> None:
+def _tell_dry_run(told: TrainDryRun) -> None:
     typer.echo(
-        f"Would train on {plan.images} images of {len(plan.classes)} classes at {plan.size} px into"
-        f" {printable(plan.out)}: {plan.steps} steps, about {plan.seconds:.0f} s and {plan.bytes / 1e6:.1f} MB."
+        f"Would train on {told.images} images of {len(told.classes)} classes at {told.size} px into"
+        f" {printable(told.out)}: {told.steps} steps, about {told.seconds:.0f} s and {told.bytes / 1e6:.1f} MB."
     )
-    typer.echo(_recipe(plan.recipe))
-    for warning in plan.warnings:
+    typer.echo(_recipe(told.recipe))
+    for warning in told.warnings:
         typer.echo(f"Note: {printable(warning)}.")
     typer.echo("Nothing was written. Next: the same command without --dry-run.")

@@ -47,8 +47,8 @@ SAMPLES = 4  # images in the picture
 RATE, RATE_FROM_INIT = 1e-3, 3e-4
 
 
-class Given(TypedDict, total=False):
-    """The options as keywords of a function; the same names as in Options, which checks them."""
+class FitKeywords(TypedDict, total=False):
+    """The options as keywords of a function; the same names as in FitOptions, which checks them."""
 
     init: str | os.PathLike[str] | None
     classifier: Classifier | None
@@ -64,7 +64,7 @@ class Given(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Options:
+class FitOptions:
     """The options of `denoiser fit`; names and defaults are those of the command line. Raises UsageError.
 
     init: a denoiser whose network and weights to begin from, else the bundled one's network and random weights.
@@ -118,7 +118,7 @@ class FitResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitDryRun:
     """What `denoiser fit` would do, judged by the first steps.
 
     seconds: of all steps. memory_bytes: the most that was taken while they were done, on a GPU of its memory. bytes: of
@@ -145,28 +145,30 @@ def fit(
     out: str | os.PathLike[str],
     *,
     progress: Show | bool | None = None,
-    **options: Unpack[Given],
+    **options: Unpack[FitKeywords],
 ) -> FitResult:
     """Fit a denoiser to the images of folders or shards; the same call again goes on where the last one stopped.
 
-    options: the fields of `Options`. The same steps and seed give the same weights on the same machine with the same
+    options: the fields of `FitOptions`. The same steps and seed give the same weights on the same machine with the same
     number of threads, whether or not it was interrupted. Raises UsageError, InputError, SetupError, ConflictError,
     Diverged, or Interrupted after a signal.
     """
-    asked = options_of(Options, "denoiser fit", options)
-    return run(_Job(data, Path(out), asked), overwrite=asked.overwrite, progress=progress)
+    asked = options_of(FitOptions, "denoiser fit", options)
+    return run(FitJob(data, Path(out), asked), overwrite=asked.overwrite, progress=progress)
 
 
-def plan(data: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], **options: Unpack[Given]) -> Plan:
+def dry_run(
+    data: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], **options: Unpack[FitKeywords]
+) -> FitDryRun:
     """What `fit` with the same arguments would do, from its first steps; writes nothing."""
-    return _Job(data, Path(out), options_of(Options, "denoiser fit", options)).plan()
+    return FitJob(data, Path(out), options_of(FitOptions, "denoiser fit", options)).look_ahead()
 
 
-class _Job(Job[FitResult]):
+class FitJob(Job[FitResult]):
     kind = "denoiser fit"
     marks = (RECORD_NAME,)
 
-    def __init__(self, data: Sequence[str | os.PathLike[str]], out: Path, options: Options) -> None:
+    def __init__(self, data: Sequence[str | os.PathLike[str]], out: Path, options: FitOptions) -> None:
         if not data:
             raise UsageError("no images are given", "give folders of trusted images, or shards")
         super().__init__(out)
@@ -272,14 +274,14 @@ class _Job(Job[FitResult]):
         """How many of so many seconds fit into the minutes."""
         return max(1, int(self.options.minutes * 60 / seconds))
 
-    def plan(self) -> Plan:
+    def look_ahead(self) -> FitDryRun:
         self.staging.check_apart(*self.inputs())
         with self.ready(None):
             training, seconds = self._probed()
         steps = self.options.steps or self._steps(seconds)
         on_gpu = self.device.type == "cuda"
         memory = torch.cuda.max_memory_allocated(self.device) if on_gpu else _peak_memory()
-        return Plan(
+        return FitDryRun(
             out=str(self.out),
             images=self.patches.images,
             quarantined=self.patches.quarantined,

@@ -7,6 +7,6 @@ choose.py   several noise levels to look at
 """
 
 from dpclean.pipeline.choose import sigma_sheet
-from dpclean.pipeline.job import plan, sanitize
+from dpclean.pipeline.job import dry_run, sanitize
 
-__all__ = ["plan", "sanitize", "sigma_sheet"]
+__all__ = ["dry_run", "sanitize", "sigma_sheet"]

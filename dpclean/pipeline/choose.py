@@ -14,7 +14,7 @@ from dpclean.errors import InputError, UsageError
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
-from dpclean.pipeline.options import Given, Options
+from dpclean.pipeline.options import SanitizeKeywords, SanitizeOptions
 from dpclean.report.contact_sheet import detailed, write_sigma_sheet
 
 EXAMPLES = 8
@@ -23,7 +23,11 @@ EDGE = 512  # pixels: of larger images only the square with the most detail, so 
 
 
 def sigma_sheet(
-    raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigmas: Sequence[float], **options: Unpack[Given]
+    raw: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    sigmas: Sequence[float],
+    **options: Unpack[SanitizeKeywords],
 ) -> list[str]:
     """Write OUT.sigmas.html and .png, beside where OUT would be, and return their paths; OUT is not made.
 
@@ -34,7 +38,7 @@ def sigma_sheet(
         raise UsageError(
             f"a sheet shows 1 to {MOST_SIGMAS} noise levels, got {len(sigmas)}", "give for example 0.1,0.25"
         )
-    asked = [options_of(Options, "sanitize", {"sigma": sigma, **options}) for sigma in sigmas]
+    asked = [options_of(SanitizeOptions, "sanitize", {"sigma": sigma, **options}) for sigma in sigmas]
     source = open_source(given_path(raw).resolve(), asked[0].read_options())
     place = Staging(Path(out)).out
 
@@ -60,7 +64,7 @@ def sigma_sheet(
     return [str(page) for page in reversed(pages)]
 
 
-def _denoised(options: Options, images: dict[int, Any]) -> dict[int, Any]:
+def _denoised(options: SanitizeOptions, images: dict[int, Any]) -> dict[int, Any]:
     from dpclean.denoise.denoiser import Denoiser
     from dpclean.denoise.loading import find_denoiser
 

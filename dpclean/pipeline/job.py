@@ -31,8 +31,8 @@ from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
 from dpclean.pipeline.again import FINAL, begin_again
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
-from dpclean.pipeline.options import Given, Options
-from dpclean.pipeline.results import Plan, SanitizeResult
+from dpclean.pipeline.options import SanitizeKeywords, SanitizeOptions
+from dpclean.pipeline.results import SanitizeDryRun, SanitizeResult
 from dpclean.pipeline.save import check_rows, write_outputs, write_with_sums
 from dpclean.pipeline.work import told, too_many_bad, work_off
 from dpclean.progress import Show
@@ -57,36 +57,38 @@ def sanitize(
     *,
     sigma: float,
     progress: Show | bool | None = None,
-    **options: Unpack[Given],
+    **options: Unpack[SanitizeKeywords],
 ) -> SanitizeResult:
     """Noise and denoise every image of RAW into OUT; the same call again goes on, or finds OUT complete.
 
     raw: a folder of images, a folder of *.safetensors shards, or one shard. out: a folder that does not exist.
-    sigma: noise on the [0, 1] pixel scale. options: the fields of `dpclean.pipeline.options.Options`. progress: True
-    shows a bar; a function is called with each step.
+    sigma: noise on the [0, 1] pixel scale. options: the fields of `SanitizeOptions`. progress: True shows
+    a bar; a function is called with each step.
     Raises UsageError, InputError, SetupError, ConflictError, or Interrupted after a signal, each with a remedy.
     Source: "Diffusion Denoising as a Certified Defense against Clean-label Poisoning", arXiv 2403.11981, section 3.
     """
-    asked = options_of(Options, "sanitize", {"sigma": sigma, **options})
-    return run(_Job(Path(raw), Path(out), asked), overwrite=asked.overwrite, progress=progress)
+    asked = options_of(SanitizeOptions, "sanitize", {"sigma": sigma, **options})
+    return run(SanitizeJob(Path(raw), Path(out), asked), overwrite=asked.overwrite, progress=progress)
 
 
-def plan(raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: float, **options: Unpack[Given]) -> Plan:
+def dry_run(
+    raw: str | os.PathLike[str], out: str | os.PathLike[str], *, sigma: float, **options: Unpack[SanitizeKeywords]
+) -> SanitizeDryRun:
     """What `sanitize` with the same arguments would do, from a look at the first images; writes nothing."""
-    asked = options_of(Options, "sanitize", {"sigma": sigma, **options})
+    asked = options_of(SanitizeOptions, "sanitize", {"sigma": sigma, **options})
     if asked.redoes:
         raise UsageError("a dry run tells of a whole job, not of a part done anew", "leave out retry-bad and update")
-    return _Job(Path(raw), Path(out), asked).plan()
+    return SanitizeJob(Path(raw), Path(out), asked).look_ahead()
 
 
-class _Job(Job[SanitizeResult]):
+class SanitizeJob(Job[SanitizeResult]):
     kind = "sanitize"
     marks = (manifests.NAME,)
 
     pool: WorkerPool
     denoiser: Denoiser
 
-    def __init__(self, raw: Path, out: Path, options: Options) -> None:
+    def __init__(self, raw: Path, out: Path, options: SanitizeOptions) -> None:
         super().__init__(out)
         self.options = options
         self.raw = given_path(raw).resolve()
@@ -392,7 +394,7 @@ class _Job(Job[SanitizeResult]):
 
     # -- the look ahead
 
-    def plan(self) -> Plan:
+    def look_ahead(self) -> SanitizeDryRun:
         self.staging.check_apart(*self.inputs())
         source = self.source
         listed = sum(1 for _ in self._entries())
@@ -419,7 +421,7 @@ class _Job(Job[SanitizeResult]):
             list(denoiser.denoise(pairs, key=key))
             seconds = (time.monotonic() - begun) * pixels / max(1, tried)
         share = listed / max(1, sampled)
-        return Plan(
+        return SanitizeDryRun(
             out=str(self.out),
             listed=listed,
             classes=list(source.classes),

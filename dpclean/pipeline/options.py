@@ -38,8 +38,8 @@ IDENTITY = (
 )
 
 
-class Given(TypedDict, total=False):
-    """The options as keywords of a function; the same names as in Options, which checks them."""
+class SanitizeKeywords(TypedDict, total=False):
+    """The options as keywords of a function; the same names as in SanitizeOptions, which checks them."""
 
     denoiser: str | os.PathLike[str]
     method: str
@@ -69,7 +69,7 @@ class Given(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Options:
+class SanitizeOptions:
     """The options of `sanitize`; names and defaults are those of the command line.
 
     sigma: noise on the [0, 1] pixel scale. batch_size: images of 32 x 32 in a batch, others in proportion.

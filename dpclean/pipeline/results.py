@@ -32,7 +32,7 @@ class SanitizeResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SanitizeDryRun:
     """What `sanitize` would do, judged by the first images. bytes: at most, on the disk of OUT."""
 
     out: str

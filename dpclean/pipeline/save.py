@@ -34,7 +34,7 @@ from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, File, Ledger
 
 if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoiser
-    from dpclean.pipeline.options import Options
+    from dpclean.pipeline.options import SanitizeOptions
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def write_outputs(
     ledger: Ledger,
     source: Source,
     denoiser: Denoiser,
-    options: Options,
+    options: SanitizeOptions,
     key: bytes,
     inherited: Ancestry,
     record: Record,

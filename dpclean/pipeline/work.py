@@ -17,7 +17,7 @@ from dpclean.data.sink import Sink
 from dpclean.data.source import Sample
 from dpclean.errors import InputError, InternalError, Interrupted, Reason
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
-from dpclean.pipeline.options import Options
+from dpclean.pipeline.options import SanitizeOptions
 from dpclean.pipeline.save import SANITIZE_RUN
 from dpclean.progress import Pace, Progress
 
@@ -39,7 +39,7 @@ def work_off(
     denoiser: Denoiser,
     sink: Sink,
     ledger: Ledger,
-    options: Options,
+    options: SanitizeOptions,
     key: bytes,
     stop: threading.Event,
     progress: Callable[[Progress], None],

@@ -17,7 +17,7 @@ from dpclean.data.records import ReadOptions
 from dpclean.errors import InputError
 from dpclean.small_files import check_regular_file
 from dpclean.train.dataset import Images, divide, match_labels, pixel_digest, pixel_hashes, read_images, remarks
-from dpclean.train.options import Options
+from dpclean.train.options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Inputs:
     not_sanitized: list[str]
 
 
-def read_inputs(clean: Path, options: Options) -> Inputs:
+def read_inputs(clean: Path, options: TrainOptions) -> Inputs:
     """Read CLEAN and the test images into memory.
 
     Raises InputError where a class has no training image or the test images have classes that CLEAN has not.

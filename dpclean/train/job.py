@@ -30,8 +30,8 @@ from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import choose_threads, computing_with
 from dpclean.train import model as models
 from dpclean.train.images import prepare
-from dpclean.train.options import Given, Options
-from dpclean.train.results import Plan, TrainResult
+from dpclean.train.options import TrainKeywords, TrainOptions
+from dpclean.train.results import TrainDryRun, TrainResult
 from dpclean.train.save import write_outputs
 from dpclean.train.trainer import Epoch, Trainer
 from dpclean.train.training_set import TrainingSet
@@ -52,29 +52,31 @@ def train(
     *,
     progress: Show | bool | None = None,
     say: Callable[[str], None] | None = None,
-    **options: Unpack[Given],
+    **options: Unpack[TrainKeywords],
 ) -> TrainResult:
     """Train a classifier on what `sanitize` wrote; the same call again goes on, or finds OUT complete.
 
     say: gets at the beginning, as a sentence without a full stop, why no certificate can rest on the model.
-    options: the fields of `dpclean.train.options.Options`. The same seed gives the same weights on the same machine
+    options: the fields of `TrainOptions`. The same seed gives the same weights on the same machine
     with the same number of threads. Raises UsageError, InputError, SetupError, ConflictError, Diverged, or Interrupted
     after a signal, each with a remedy.
     """
-    asked = options_of(Options, "train", options)
-    return run(_Job(Path(clean), Path(out), asked, say), overwrite=asked.overwrite, progress=progress)
+    asked = options_of(TrainOptions, "train", options)
+    return run(TrainJob(Path(clean), Path(out), asked, say), overwrite=asked.overwrite, progress=progress)
 
 
-def plan(clean: str | os.PathLike[str], out: str | os.PathLike[str], **options: Unpack[Given]) -> Plan:
+def dry_run(
+    clean: str | os.PathLike[str], out: str | os.PathLike[str], **options: Unpack[TrainKeywords]
+) -> TrainDryRun:
     """What `train` with the same arguments would do, from a few steps; writes nothing."""
-    return _Job(Path(clean), Path(out), options_of(Options, "train", options)).plan()
+    return TrainJob(Path(clean), Path(out), options_of(TrainOptions, "train", options)).look_ahead()
 
 
-class _Job(Job[TrainResult]):
+class TrainJob(Job[TrainResult]):
     kind = "train"
     marks = (models.NAME,)
 
-    def __init__(self, clean: Path, out: Path, options: Options, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, clean: Path, out: Path, options: TrainOptions, say: Callable[[str], None] | None = None) -> None:
         super().__init__(out)
         self.options = options
         self.say = say or (lambda _: None)
@@ -229,7 +231,7 @@ class _Job(Job[TrainResult]):
 
     # -- the look ahead
 
-    def plan(self) -> Plan:
+    def look_ahead(self) -> TrainDryRun:
         """A few steps are done and timed; the first one pays for what is set up once and is not counted."""
         self.staging.check_apart(*self.inputs())
 
@@ -251,7 +253,7 @@ class _Job(Job[TrainResult]):
         trainer = self._trainer(training_set.init.weights if training_set.init else None)
         with self._threads(None), contextlib.suppress(Enough):
             trainer.fit(training_set.tensor, self._labels(), seed=self.options.seed, on_step=on_step)
-        return Plan(
+        return TrainDryRun(
             out=str(self.out),
             recipe=training_set.recipe.as_dict(),
             images=len(known),

@@ -13,8 +13,8 @@ from dpclean.threads import check_threads
 from dpclean.train.recipes import find_recipe
 
 
-class Given(TypedDict, total=False):
-    """The options as keywords of a function; the same names as in Options, which checks them."""
+class TrainKeywords(TypedDict, total=False):
+    """The options as keywords of a function; the same names as in TrainOptions, which checks them."""
 
     test: str | os.PathLike[str] | None
     holdout: float | None
@@ -31,7 +31,7 @@ class Given(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainOptions:
     """The options of `train`; names and defaults are those of the command line. Raises UsageError."""
 
     test: Path | None = None

@@ -31,7 +31,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainDryRun:
     """What `train` would do. seconds: of training, judged by the first steps."""
 
     out: str

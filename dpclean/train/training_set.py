@@ -16,7 +16,7 @@ from dpclean.train.dataset import Images, pixel_digest, pixel_hashes, read_image
 from dpclean.train.images import prepare
 from dpclean.train.init import Init, described_init, find_init
 from dpclean.train.inputs import Inputs
-from dpclean.train.options import Options
+from dpclean.train.options import TrainOptions
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
 
 RAW_FIRST = "training began on raw data (--warm-start)"
@@ -34,7 +34,7 @@ class Warm:
 class TrainingSet:
     """Images, recipe and weights to begin from, and what is to be said of them. Raises what reading them raises."""
 
-    def __init__(self, clean: Path, options: Options) -> None:
+    def __init__(self, clean: Path, options: TrainOptions) -> None:
         self.clean = clean
         self.options = options
 

@@ -16,7 +16,7 @@ from dpclean.certificate.assumptions import assumptions, warnings
 from dpclean.certificate.parameters import JobParameters
 from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.job import certify
-from dpclean.certify.options import Options
+from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_parameters
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry, read_ancestry
@@ -31,7 +31,7 @@ FEW: dict[str, Any] = {"runs": 6, "bound": "union", "alpha": "0.1", "workers": 1
 
 def begun(path: Path, **options: Any) -> JobParameters:
     """The parameters of a job, after everything that `certify` checks before the first run."""
-    asked = Options(**{**FEW, "sigma": "0.25", **options})
+    asked = CertifyOptions(**{**FEW, "sigma": "0.25", **options})
     return make_parameters(read_certified_data(find_source(path, asked), asked), asked)
 
 
@@ -233,7 +233,7 @@ def test_a_manifest_whose_parameters_are_none_is_refused(
 
 def test_of_a_sample_the_same_sample_is_certified(raw: Path, tmp_path: Path, transparent: str) -> None:
     clean = sanitized(raw, tmp_path / "clean", transparent, sample=18)
-    asked = Options(**FEW, denoiser=transparent)
+    asked = CertifyOptions(**FEW, denoiser=transparent)
     source = find_source(clean, asked)
     certified = read_certified_data(source, asked)
     used = {f"{path.parent.parent.name}/{path.parent.name}/{path.name}" for path in clean.glob("*/*/*.png")}

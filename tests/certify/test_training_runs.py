@@ -16,7 +16,7 @@ import dpclean
 from dpclean.build import build
 from dpclean.certify.data import Data
 from dpclean.certify.inputs import find_source, read_certified_data
-from dpclean.certify.options import Options
+from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_parameters
 from dpclean.certify.run_settings import make_run_settings
 from dpclean.certify.run_tasks import RunTasks
@@ -32,7 +32,7 @@ KEY = bytes(range(32))
 
 def make_runs(raw: Path, scratch: Path, denoiser: str, **options: Any) -> TrainingRuns:
     """What does the runs of a job, in this process."""
-    asked = Options(sigma="0.25", denoiser=denoiser, device="cpu", **options)
+    asked = CertifyOptions(sigma="0.25", denoiser=denoiser, device="cpu", **options)
     subject = read_certified_data(find_source(raw, asked), asked)
     settings = make_run_settings(subject, asked, make_parameters(subject, asked))
     runs = TrainingRuns(settings, subject.classes, KEY, scratch / "scratch")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dpclean.certify.options import Options as CertifyOptions
+from dpclean.certify.options import CertifyOptions
 from dpclean.denoise import methods
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
@@ -22,7 +22,7 @@ from dpclean.denoise.schedule import NoiseLevel
 from dpclean.errors import UsageError
 from dpclean.noise import add_noise, to_model_input
 from dpclean.noise.fused import standard_normal
-from dpclean.pipeline.options import Options as SanitizeOptions
+from dpclean.pipeline.options import SanitizeOptions
 from dpclean.sanitizer import Sanitizer
 from tests.networks import PATCHES, make_denoiser, make_transparent
 

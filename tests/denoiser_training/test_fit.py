@@ -21,7 +21,7 @@ from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import WEIGHTS, find_denoiser, load_schedule, load_through_diffusers
 from dpclean.denoiser_training import fit as module
 from dpclean.denoiser_training import initial_network
-from dpclean.denoiser_training.fit import fit, plan
+from dpclean.denoiser_training.fit import dry_run, fit
 from dpclean.denoiser_training.training import USUAL_GAIN, Training, as_velocity
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
 from dpclean.progress import Progress
@@ -144,17 +144,17 @@ def test_minutes_become_steps_that_are_fixed_at_the_start(images: Path, tmp_path
 def test_a_look_ahead_says_what_it_takes_and_touches_nothing(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = plan([images], tmp_path / "d", steps=12, batch_size=8, workers=1)
+    told = dry_run([images], tmp_path / "d", steps=12, batch_size=8, workers=1)
     assert (told.images, told.steps, told.quarantined) == (24, 12, {}) and told.patches >= 24
     assert told.seconds > 0 and told.memory_bytes > 1 << 20 and told.bytes > 0
-    by_time = plan([images], tmp_path / "d", minutes=1.0, batch_size=8, workers=1)
+    by_time = dry_run([images], tmp_path / "d", minutes=1.0, batch_size=8, workers=1)
     assert by_time.steps > 0 and by_time.seconds <= 60
     words = ["denoiser", "fit", str(images), "--out", str(tmp_path / "d"), "--steps=2", "--batch-size=8", "--workers=1"]
     assert command([*words, "--dry-run"]) == 0
     assert "24 images" in (said := capsys.readouterr().out) and "2 steps" in said and "Nothing was written" in said
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConflictError, match="lies inside"):
-        plan([images], images / "d")
+        dry_run([images], images / "d")
     assert sorted(path.suffix for path in images.iterdir()) == [".png"] * 24
 
 
