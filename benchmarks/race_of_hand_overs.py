@@ -28,7 +28,6 @@ from machine_facts import write_results
 from safetensors.numpy import load_file, save_file
 
 from dpclean.data.records import ReadOptions
-from dpclean.data.sink import open_sink
 from dpclean.data.source import Source, open_source
 from dpclean.data.workers import WorkerPool
 
@@ -143,7 +142,7 @@ class Round:
         return self.wrong + self.wrong_files(), False
 
     def go(self) -> None:
-        sink = open_sink(self.source, self.out, OPTIONS, self.pool)
+        sink = self.source.make_sink(self.out, self.pool)
         for sample in self.source.samples(self.source.entries(), self.pool):
             assert sample.pixels is not None
             self.wrong += number_of(sample.pixels) != expected(sample.entry.name)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from dpclean.data.files import check_there, identity_of_folder
+from dpclean.data.folder_sink import FolderSink
 from dpclean.data.formats import OUTPUT_ENDINGS, READ_ENDINGS, split_ending
 from dpclean.data.listing import Listing, is_folder
 from dpclean.data.names import is_text, to_bytes, to_text
-from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.records import Entry, Kind, ReadOptions, Sample
 from dpclean.data.splits import split_names
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError, Reason
@@ -20,12 +20,14 @@ from dpclean.errors import InputError, Reason
 class FolderSource:
     """Image files below root, at any depth. Where top folders are splits, the class is the folder below them."""
 
-    kind: Literal["folder"] = "folder"
+    kind: Kind = "folder"
+    names_rows = False
 
     def __init__(self, root: Path, options: ReadOptions, hidden: int) -> None:
         self.root = root
         self.hidden = hidden
         self._options = options
+        self.output_format = options.output_format
         self._identity = identity_of_folder(os.fsencode(root))
         tops = self._folders()
         splits = split_names(tops)
@@ -49,6 +51,10 @@ class FolderSource:
             if sample.reason in (Reason.VANISHED, Reason.UNREADABLE):
                 check_there(self.root, self._identity)
             yield sample
+
+    def make_sink(self, root: Path, pool: WorkerPool, kept: Iterable[Entry] = ()) -> FolderSink:
+        """One image file a sample; a file that is there already is written anew."""
+        return FolderSink(root, self._options, pool)
 
     def unsanitized(self) -> tuple[str, ...]:
         """Folders carry no tensors."""

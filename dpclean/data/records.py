@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from dpclean.data.digest import identity_of
 from dpclean.errors import InternalError, Reason
@@ -11,6 +11,9 @@ from dpclean.errors import InternalError, Reason
 if TYPE_CHECKING:  # listing and encoding need no numpy
     import numpy as np
     from numpy.typing import NDArray
+
+
+Kind = Literal["folder", "shards"]  # of a source, as manifests and certificates have it
 
 
 @dataclass(frozen=True, slots=True)

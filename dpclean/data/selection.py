@@ -42,7 +42,7 @@ def selected(source: Source, limit: int | None = None, sample: int | None = None
 
 def check_sample(source: Source, sample: int | None) -> None:
     """Raises UsageError where a sample is asked of shards, whose rows are read and written by their places."""
-    if sample is not None and source.kind == "shards":
+    if sample is not None and source.names_rows:
         raise UsageError(
             "--sample is for folders of images, and these are shards",
             "give --limit in its place, or a folder of images",

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,12 @@ from dpclean.data.names import to_bytes
 from dpclean.data.records import Entry, Sample, Written
 from dpclean.data.shard import CLASS_NAMES, IMAGES, LABEL_DTYPES, LABELS, Shard
 from dpclean.data.shard_header import Tensor, write_header
-from dpclean.data.shards import ShardSource
+from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.durable import sync_file_system, writing
+
+if TYPE_CHECKING:
+    from dpclean.data.shards import ShardSource
 
 _BUFFER_BYTES = 4 << 20
 
@@ -64,6 +68,12 @@ class ShardSink:
             output.finish()
         sync_file_system(self._root)
 
+    def read_back(self, pool: WorkerPool) -> Iterator[Sample]:
+        """All rows, by file name, then row."""
+        names = sorted((name for name, output in self._outputs.items() if output.rows), key=to_bytes)
+        back = self._source.written(self._root, names)
+        return back.samples(back.entries(), pool)
+
 
 class _Output:
     """One shard on its way out: header space, then rows of images, at the end labels and carried tensors."""
@@ -77,7 +87,7 @@ class _Output:
         self._reserve = len(write_header(self._tensors(shard.rows, 0), self._metadata))  # fewer rows need no more
         self._kept = np.zeros(shard.rows, bool)
         self._labels = np.zeros(shard.rows, np.min_scalar_type(max(0, shard.largest_label)))
-        self._rows = 0
+        self.rows = 0
         self._next = 0  # rows come in order, so that labels and carried tensors stay with their images
         self._buffer: list[NDArray[np.uint8]] = []  # copies of rows [H,W,C]
         self._end = self._reserve  # of what is written
@@ -90,11 +100,11 @@ class _Output:
         self._next = row + 1
         self._kept[row] = True
         self._labels[row] = max(0, entry.label)
-        self._rows += 1
+        self.rows += 1
 
     def resume(self) -> None:
         """Cuts off what is newer than the rows that are kept. Raises ConflictError when some of these are missing."""
-        self._end = self._reserve + self._rows * self._shard.row_bytes
+        self._end = self._reserve + self.rows * self._shard.row_bytes
         with writing(self._path):
             try:
                 size = os.stat(self._path).st_size
@@ -102,7 +112,7 @@ class _Output:
                 size = 0
             if size > self._end:
                 os.truncate(self._path, self._end)
-        if self._rows and size < self._end:
+        if self.rows and size < self._end:
             message = f"{self._root} has lost rows of {self._shard.name!r} that were committed"
             raise ConflictError(message, "start again with --overwrite")
 
@@ -122,9 +132,9 @@ class _Output:
 
     def finish(self) -> None:
         """Writes everything behind the rows, then the header in front."""
-        if self._rows:
-            self._write(self._reserve + self._rows * self._shard.row_bytes, self._blocks())
-            self._write(0, [write_header(self._tensors(self._rows, self._reserve), self._metadata, self._reserve)])
+        if self.rows:
+            self._write(self._reserve + self.rows * self._shard.row_bytes, self._blocks())
+            self._write(0, [write_header(self._tensors(self.rows, self._reserve), self._metadata, self._reserve)])
 
     def _blocks(self) -> Iterator[bytes]:
         """What follows the rows."""

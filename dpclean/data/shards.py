@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from dpclean.data.digest import identity_of
 from dpclean.data.files import Unusable, check_there, identity_of_folder
-from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.records import Entry, Kind, ReadOptions, Sample
 from dpclean.data.shard import Shard, open_shard
 from dpclean.data.shard_header import BadShard
+from dpclean.data.shard_sink import ShardSink
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError, Reason
 
@@ -26,7 +27,9 @@ class ShardSource:
     tensors that are not carried over. Raises InputError when no shard can be used.
     """
 
-    kind: Literal["shards"] = "shards"
+    kind: Kind = "shards"
+    names_rows = True
+    output_format = "safetensors"
     has_splits = False
 
     def __init__(self, root: Path, names: tuple[str, ...], options: ReadOptions, hidden: int) -> None:
@@ -82,6 +85,14 @@ class ShardSource:
             run.append(entry)
         if run:
             yield from self._read(run)
+
+    def make_sink(self, root: Path, pool: WorkerPool, kept: Iterable[Entry] = ()) -> ShardSink:
+        """A shard for each of these, written here: the pool is not needed."""
+        return ShardSink(self, root, kept)
+
+    def written(self, root: Path, names: Sequence[str]) -> ShardSource:
+        """What a sink wrote below root, by the names of its files."""
+        return ShardSource(root, tuple(names), replace(self._options, carry=()), hidden=0)
 
     def unsanitized(self) -> tuple[str, ...]:
         """Names of the tensors that are carried over as they are, in any shard."""

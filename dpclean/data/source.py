@@ -6,13 +6,14 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from dpclean.data.folder import FolderSource
 from dpclean.data.formats import claims_image
 from dpclean.data.listing import Listing
-from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.records import Entry, Kind, ReadOptions, Sample
 from dpclean.data.shards import ShardSource
+from dpclean.data.sink import Sink
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError
 
@@ -25,7 +26,17 @@ class Source(Protocol):
     """A data set that nobody trusts, in one fixed order."""
 
     @property
-    def kind(self) -> Literal["folder", "shards"]: ...
+    def kind(self) -> Kind: ...
+
+    @property
+    def names_rows(self) -> bool:
+        """Its samples are rows of files, counted by their places; else each is a file of its own."""
+        ...
+
+    @property
+    def output_format(self) -> str:
+        """What its sink writes, as manifests call it."""
+        ...
 
     @property
     def root(self) -> Path: ...
@@ -49,6 +60,13 @@ class Source(Protocol):
 
     def samples(self, entries: Iterable[Entry], pool: WorkerPool) -> Iterator[Sample]:
         """The entries' samples in the same order, read ahead within a bounded window."""
+        ...
+
+    def make_sink(self, root: Path, pool: WorkerPool, kept: Iterable[Entry] = ()) -> Sink:
+        """A sink below root, a folder that exists. kept: what an interrupted process committed, in index order.
+
+        Whatever is newer is written over.
+        """
         ...
 
     def unsanitized(self) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes, to_text
 from dpclean.data.selection import check_sample, selected
-from dpclean.data.sink import open_sink
 from dpclean.data.source import Entry, Sample, Source, open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError, InternalError, Reason, UsageError
@@ -124,7 +123,7 @@ class SanitizeJob(Job[SanitizeResult]):
     def source(self) -> Source:
         source = open_source(self.raw, self.options.read_options())
         check_sample(source, self.options.sample)
-        if source.kind == "shards" and self.options.redoes:
+        if source.names_rows and self.options.redoes:
             raise UsageError(
                 "retry-bad and update are for folders of images: of shards every file would be written anew",
                 "leave them out, or choose another --out",
@@ -158,7 +157,7 @@ class SanitizeJob(Job[SanitizeResult]):
             bad = ledger.bad(but=FINAL) if self.options.retry_bad else ()
             self.bad, self.changed = self._compare(ledger, bad)
             if self.changed and not self.options.update:
-                more = "--update to do anew what has changed, " if self.source.kind == "folder" else ""
+                more = "--update to do anew what has changed, " if not self.source.names_rows else ""
                 self._refuse_changed(self.changed, more)
         if self.bad or self.changed:
             if manifest.noise.key is not None:  # the noise must not be known before the data are fixed
@@ -244,7 +243,7 @@ class SanitizeJob(Job[SanitizeResult]):
         last: str | None = None
         stamp: Stamp = (None, None)
         for entry in self._entries():
-            name = entry.target if self.source.kind == "shards" else entry.name
+            name = entry.target if self.source.names_rows else entry.name
             if name != last:
                 last, stamp = name, _stamp(self.source.root, name)
             yield entry, stamp
@@ -302,8 +301,7 @@ class SanitizeJob(Job[SanitizeResult]):
         with closing(Ledger(self.ledger_path)) as ledger:
             key, before = self._key(record.found["key_commitment"]), ledger.count(DONE)
             kept = map(sheet.entry_of, ledger.done())
-            options = self.options.read_options()
-            self.sink = open_sink(self.source, self.staging.partial, options, self.pool, kept)
+            self.sink = self.source.make_sink(self.staging.partial, self.pool, kept)
             if ledger.count(PENDING) > 0:
                 samples = self.source.samples(map(_entry_of, ledger.listing(pending=True)), self.pool)
                 work_off(samples, self.denoiser, self.sink, ledger, self.options, key, stop, tell)
@@ -323,8 +321,8 @@ class SanitizeJob(Job[SanitizeResult]):
         self.sink.finish()
         folder, key = self.staging.partial, self._key(record.found["key_commitment"])
         with closing(Ledger(self.ledger_path)) as ledger:
-            if self.source.kind == "shards":  # of image files the sums are compared
-                check_rows(folder, ledger, self.options.read_options(), self.pool)
+            if (rows := self.sink.read_back(self.pool)) is not None:
+                check_rows(folder, ledger, rows)
             write_outputs(
                 folder,
                 self.out,

@@ -11,7 +11,6 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,10 +20,8 @@ from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.names import to_text
-from dpclean.data.records import ReadOptions
-from dpclean.data.shards import ShardSource
+from dpclean.data.records import Sample
 from dpclean.data.source import Source
-from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs.durable import write_durably, writing
 from dpclean.jobs.record import Record
@@ -86,9 +83,9 @@ def write_outputs(
         images_by_class=_images_by_class(ledger, source),
         output=manifests.Output(
             kind=source.kind,
-            format=options.format if source.kind == "folder" else "safetensors",
+            format=source.output_format,
             images=ledger.count(DONE),
-            pixel_digest=_clean_digest(ledger, source.kind == "shards"),
+            pixel_digest=_clean_digest(ledger, source.names_rows),
             unsanitized=list(source.unsanitized()) + (["alpha"] if options.alpha_policy == "keep" else []),
         ),
         quarantined=ledger.reasons(),
@@ -188,11 +185,9 @@ def _clean_digest(ledger: Ledger, shards: bool) -> str:
     return digest.hexdigest()
 
 
-def check_rows(folder: Path, ledger: Ledger, options: ReadOptions, pool: WorkerPool) -> None:
-    """Read the shards back: every row must be the one that was committed. Raises ConflictError."""
-    names = tuple(to_text(name) for name, _ in ledger.files())
-    back = ShardSource(folder, names, replace(options, carry=()), hidden=0)
-    for done, sample in itertools.zip_longest(ledger.done(by_target=True), back.samples(back.entries(), pool)):
+def check_rows(folder: Path, ledger: Ledger, rows: Iterator[Sample]) -> None:
+    """Every row that was read back must be the one that was committed. Raises ConflictError."""
+    for done, sample in itertools.zip_longest(ledger.done(by_target=True), rows):
         if (
             done is None
             or sample is None

@@ -10,13 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.digest import PixelDigest, pixel_sha256
-from dpclean.data.records import ReadOptions, Sample
+from dpclean.data.records import Kind, ReadOptions, Sample
 from dpclean.data.selection import selected
 from dpclean.data.source import open_source
 from dpclean.data.splits import MEASURED, TEST, TRAIN, measured_split
@@ -39,7 +38,7 @@ class Images:
     classes: tuple[str, ...]  # where shards name none: the integers that occur, in their order
     listed: int  # entries of the listing
     quarantined: dict[str, int]  # samples left out, by reason
-    kind: Literal["folder", "shards"]
+    kind: Kind
     has_splits: bool  # top folders are splits (data/splits.py)
     remarks: list[str] = field(default_factory=list)  # on how the folders were read, one sentence each
 
@@ -96,7 +95,7 @@ def read_images(
         quarantined=_reasons(samples),
         kind=source.kind,
         has_splits=source.has_splits,
-        remarks=(source.remarks() if source.kind == "folder" else []) + pool.remarks(),
+        remarks=([] if source.names_rows else source.remarks()) + pool.remarks(),
     )
 
 

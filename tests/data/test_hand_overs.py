@@ -25,7 +25,6 @@ from dpclean.data.crew import Crew
 from dpclean.data.process import WorkerProcess
 from dpclean.data.protocol import RESULT, WRITTEN
 from dpclean.data.records import Entry, ReadOptions, Sample
-from dpclean.data.sink import open_sink
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import InternalError, Reason, SetupError
@@ -91,7 +90,7 @@ def through(raw: Path, out: Path) -> None:
     out.mkdir()
     source = open_source(raw, OPTIONS)
     with WorkerPool(2, OPTIONS) as pool:
-        sink = open_sink(source, out, OPTIONS, pool)
+        sink = source.make_sink(out, pool)
         for sample in source.samples(source.entries(), pool):
             assert sample.pixels is not None
             sink.put(sample, sample.pixels)

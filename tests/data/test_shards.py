@@ -21,7 +21,7 @@ from dpclean.data import shards as shards_module
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.shard_header import MAX_HEADER_BYTES
 from dpclean.data.shards import ShardSource
-from dpclean.data.sink import Sink, open_sink
+from dpclean.data.sink import Sink
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError, Reason
@@ -286,7 +286,7 @@ def put_all(source: ShardSource, sink: Sink, pool: WorkerPool, entries: list[Ent
 def convert(raw: Path, out: Path, pool: WorkerPool, options: ReadOptions = OPTIONS, skip: Collection[int] = ()) -> None:
     out.mkdir()
     source = shard_source(raw, options)
-    sink = open_sink(source, out, options, pool)
+    sink = source.make_sink(out, pool)
     put_all(source, sink, pool, [entry for entry in source.entries() if entry.index not in skip])
     sink.sync()
     sink.finish()
@@ -366,14 +366,14 @@ def test_an_interrupted_job_ends_with_the_same_bytes(
     source = shard_source(raw, options)
     entries = list(source.entries())
     out.mkdir()
-    sink = open_sink(source, out, options, pool)
+    sink = source.make_sink(out, pool)
     put_all(source, sink, pool, entries[:synced])
     assert sink.sync() == [(entry.index, entry.target, None) for entry in entries[:synced]]
     put_all(source, sink, pool, entries[synced:])  # written, and never committed
     sink.sync()
     if finished:
         sink.finish()
-    sink = open_sink(source, out, options, pool, kept=iter(entries[:synced]))
+    sink = source.make_sink(out, pool, kept=iter(entries[:synced]))
     put_all(source, sink, pool, entries[synced:])
     assert [index for index, *_ in sink.sync()] == list(range(synced, 12))
     sink.finish()
@@ -390,7 +390,7 @@ def test_rows_out_of_order_are_refused(tmp_path: Path, pool: WorkerPool) -> None
     save_file({"images": IMAGES}, raw / "a.safetensors")
     source = shard_source(raw)
     with pytest.raises(ValueError, match="row 4 of a.safetensors comes after a later one"):
-        put_all(source, open_sink(source, out, OPTIONS, pool), pool, list(source.entries())[:1:-1])
+        put_all(source, source.make_sink(out, pool), pool, list(source.entries())[:1:-1])
 
 
 def test_committed_rows_that_are_gone_are_noticed(tmp_path: Path, pool: WorkerPool) -> None:
@@ -400,7 +400,7 @@ def test_committed_rows_that_are_gone_are_noticed(tmp_path: Path, pool: WorkerPo
     source = open_source(raw, OPTIONS)
     (tmp_path / "out").mkdir()
     with pytest.raises(ConflictError, match="has lost rows"):
-        open_sink(source, tmp_path / "out", OPTIONS, pool, kept=source.entries())
+        source.make_sink(tmp_path / "out", pool, kept=source.entries())
 
 
 def test_a_carried_tensor_that_is_gone_at_the_end(tmp_path: Path, pool: WorkerPool) -> None:
@@ -410,7 +410,7 @@ def test_a_carried_tensor_that_is_gone_at_the_end(tmp_path: Path, pool: WorkerPo
     save_file({"images": IMAGES, "ids": np.arange(6)}, raw / "a.safetensors")
     options = ReadOptions(carry=("ids",))
     source = shard_source(raw, options)
-    sink = open_sink(source, out, options, pool)
+    sink = source.make_sink(out, pool)
     put_all(source, sink, pool, list(source.entries()))
     (raw / "a.safetensors").unlink()
     sink.sync()

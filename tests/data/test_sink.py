@@ -15,7 +15,6 @@ from PIL import Image
 from dpclean.data.decode import Decoded, decode
 from dpclean.data.encode import encode
 from dpclean.data.records import ReadOptions
-from dpclean.data.sink import open_sink
 from dpclean.data.source import open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import SetupError
@@ -27,7 +26,7 @@ def copy(raw: Path, out: Path, options: ReadOptions) -> list[tuple[int, str]]:
     out.mkdir(exist_ok=True)
     source = open_source(raw, options)
     with WorkerPool(2, options) as pool:
-        sink = open_sink(source, out, options, pool)
+        sink = source.make_sink(out, pool)
         for sample in source.samples(source.entries(), pool):
             if sample.pixels is not None:
                 sink.put(sample, sample.pixels)
@@ -112,7 +111,7 @@ def test_pixels_may_be_changed_after_put(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     source = open_source(tmp_path / "raw", ReadOptions())
     with WorkerPool(1, ReadOptions()) as pool:
-        sink = open_sink(source, tmp_path / "out", ReadOptions(), pool)
+        sink = source.make_sink(tmp_path / "out", pool)
         for sample in source.samples(source.entries(), pool):
             pixels = noise(seed=5)
             sink.put(sample, pixels)
@@ -126,7 +125,7 @@ def test_out_deleted_while_writing(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     source = open_source(tmp_path / "raw", ReadOptions())
     with WorkerPool(1, ReadOptions()) as pool:
-        sink = open_sink(source, tmp_path / "out", ReadOptions(), pool)
+        sink = source.make_sink(tmp_path / "out", pool)
         (sample,) = source.samples(source.entries(), pool)
         (tmp_path / "out").rmdir()
         sink.put(sample, noise())
@@ -142,14 +141,13 @@ def test_a_file_size_limit_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     program = f"""
 from pathlib import Path
-from dpclean.data.sink import open_sink
 from dpclean.data.source import ReadOptions, open_source
 from dpclean.data.workers import WorkerPool
 from dpclean.errors import SetupError
 root, options = Path({str(tmp_path)!r}), ReadOptions()
 source = open_source(root / "raw", options)
 with WorkerPool(1, options) as pool:
-    sink = open_sink(source, root / "out", options, pool)
+    sink = source.make_sink(root / "out", pool)
     for sample in source.samples(source.entries(), pool):
         sink.put(sample, sample.pixels)
     try:
