@@ -27,9 +27,9 @@ import numpy as np
 from machine_facts import write_results
 from safetensors.numpy import load_file, save_file
 
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.records import ReadOptions
-from dpclean.data.source import Source, open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import Source, open_source
 
 OPTIONS = ReadOptions(output_format="same")
 POOL_ROUNDS = 10  # with the same worker processes

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from dpclean.data.dataset import match_labels, read_images
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import BUNDLED, find_denoiser
-from dpclean.train.dataset import match_labels, read_images
 from dpclean.train.recipes import find_recipe
 from dpclean.train.trainer import Epoch, Trainer
 

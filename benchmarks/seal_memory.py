@@ -31,7 +31,7 @@ def made(folder: Path, images: int) -> Any:
     """The ledger of a job that has sanitized so many images into folder, and these."""
     import numpy as np
 
-    from dpclean.data.encode import encode
+    from dpclean.data.decoding.encode import encode
     from dpclean.pipeline.ledger import DONE, Ledger, Listed, Outcome
 
     content = encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), None, "png")
@@ -62,7 +62,7 @@ def measured(images: int) -> dict[str, Any]:
     """Peak memory before and while such a folder is sealed; the folder is made by another process."""
     from dpclean.data.ancestry import Ancestry
     from dpclean.data.records import ReadOptions
-    from dpclean.data.source import open_source
+    from dpclean.data.sources import open_source
     from dpclean.jobs.record import Record
     from dpclean.pipeline.ledger import Ledger
     from dpclean.pipeline.options import SanitizeOptions

@@ -22,7 +22,7 @@ import torch
 from machine_facts import write_results
 from torch import Tensor
 
-from dpclean.train.dataset import match_labels, read_images
+from dpclean.data.dataset import match_labels, read_images
 from dpclean.train.images import prepare
 from dpclean.train.recipes import find_recipe
 from dpclean.train.trainer import Epoch, Trainer

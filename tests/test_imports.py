@@ -36,7 +36,7 @@ def modules() -> list[Path]:
 
 
 def member(path: Path) -> str:
-    """The part a file belongs to: dpclean/data/folder.py is of "data"."""
+    """The part a file belongs to: dpclean/data/digest.py is of "data"."""
     return path.relative_to(ROOT).with_suffix("").parts[0]
 
 
@@ -72,15 +72,15 @@ def test_imports_go_down(path: Path) -> None:
     ("source", "file", "found"),
     [
         ("from dpclean.errors import InputError", "noise/keys.py", []),
-        ("from dpclean.pipeline import sanitize", "data/folder.py", ["pipeline"]),
+        ("from dpclean.pipeline import sanitize", "data/digest.py", ["pipeline"]),
         ("from dpclean import noise", "jobs/record.py", ["noise"]),
-        ("from ..denoise import loading", "data/folder.py", ["denoise"]),
-        ("from . import names", "data/folder.py", []),
+        ("from ..denoise import loading", "data/digest.py", ["denoise"]),
+        ("from . import names", "data/digest.py", []),
         ("def f():\n    import dpclean.cli", "errors.py", ["cli"]),
-        ("from dpclean.data.source import Entry", "data/sink.py", []),
+        ("from dpclean.data.sources import Entry", "data/selection.py", []),
         ("from dpclean.certificate import votes", "certificate/bounds.py", []),
         ("from dpclean.certify import job", "certificate/bounds.py", ["certify"]),
-        ("from dpclean.certificate.votes import Votes", "data/sink.py", ["certificate"]),
+        ("from dpclean.certificate.votes import Votes", "data/selection.py", ["certificate"]),
         ("from dpclean.data import source", "certificate/verify.py", ["data"]),
     ],
 )

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 import dpclean
 from dpclean.data.records import ReadOptions
-from dpclean.data.source import open_source
+from dpclean.data.sources import open_source
 from dpclean.errors import InputError
 from dpclean.pipeline.quarantine import list_quarantined
 from tests.networks import make_transparent

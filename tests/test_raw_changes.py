@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import dpclean
-from dpclean.data import shards, workers
+from dpclean.data.decoding import pool as workers
+from dpclean.data.sources import safetensors_shards as shards
 from dpclean.errors import InputError, InternalError
 from dpclean.pipeline import work
 from dpclean.pipeline.quarantine import list_quarantined

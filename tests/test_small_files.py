@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dpclean.certificate import files, verify, votes
-from dpclean.data import ancestry
+from dpclean.data import ancestry, manifest
 from dpclean.errors import ConflictError, DpcleanError, InputError
-from dpclean.jobs import key_file, manifest
+from dpclean.jobs import key_file
 from dpclean.small_files import check_regular_file, read_small_file
 from dpclean.train import model
 

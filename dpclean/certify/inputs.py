@@ -16,13 +16,13 @@ from dpclean.certificate.threats import find_threat
 from dpclean.certify.options import CertifyOptions
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
+from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.data.manifest import Manifest
 from dpclean.data.names import to_bytes, to_text
 from dpclean.data.records import ReadOptions
 from dpclean.denoise.loading import BUNDLED, DenoiserFiles, find_denoiser
 from dpclean.errors import InputError, Reason, UsageError, printable
 from dpclean.pipeline.ledger import Ledger
-from dpclean.train.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.train.inputs import check_classes, is_what_was_written, read_options, was_edited
 
 DEFAULT_HOLDOUT = 0.1

@@ -21,9 +21,9 @@ from dpclean.certify.run_settings import recipe_of
 from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.save import holds_certificate
 from dpclean.certify.workdir import MODELS, model_name, read_model
+from dpclean.data.dataset import read_images
 from dpclean.device import choose_device
 from dpclean.errors import InputError
-from dpclean.train.dataset import read_images
 from dpclean.train.images import prepare
 from dpclean.train.trainer import Trainer
 

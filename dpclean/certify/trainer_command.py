@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from dpclean.data.encode import encode
+from dpclean.data.decoding.encode import encode
 from dpclean.errors import ConflictError, DpcleanError, InputError, printable
 from dpclean.jobs.child_process import mortal_group
 from dpclean.small_files import read_small_file

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from dpclean.data.records import Entry
-from dpclean.data.source import Source
+from dpclean.data.sources import Source
 from dpclean.errors import InputError, UsageError
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.files import Unusable, open_regular
 from dpclean.data.names import is_text, to_bytes
 from dpclean.data.records import ReadOptions
+from dpclean.data.safe_open import Unusable, open_regular
 from dpclean.data.shard_header import BadShard, Header, Tensor, read_header
 from dpclean.errors import Reason
 

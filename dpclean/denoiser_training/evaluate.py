@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.records import ReadOptions, Sample
-from dpclean.data.source import open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import open_source
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import InputError, SetupError, UsageError

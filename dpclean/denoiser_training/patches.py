@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.records import ReadOptions
-from dpclean.data.source import open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import open_source
 from dpclean.denoise.tiling import mirror_pad
 from dpclean.errors import InputError
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.selection import selected
-from dpclean.data.source import open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import open_source
 from dpclean.errors import InputError, UsageError
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.staging import Staging

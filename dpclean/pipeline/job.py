@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NoReturn, Unpack
 from dpclean.build import build
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes, to_text
 from dpclean.data.selection import check_sample, selected
-from dpclean.data.source import Entry, Sample, Source, open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import Entry, Sample, Source, open_source
 from dpclean.errors import ConflictError, InputError, InternalError, Reason, UsageError
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from dpclean.data.source import ReadOptions
+from dpclean.data.sources import ReadOptions
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_ranges, check_seed

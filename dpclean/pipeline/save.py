@@ -21,7 +21,7 @@ from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.names import to_text
 from dpclean.data.records import Sample
-from dpclean.data.source import Source
+from dpclean.data.sources import Source
 from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs.durable import write_durably, writing
 from dpclean.jobs.record import Record

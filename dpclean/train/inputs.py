@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
+from dpclean.data.dataset import Images, divide, match_labels, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.data.manifest import Manifest
 from dpclean.data.records import ReadOptions
 from dpclean.errors import InputError
 from dpclean.small_files import check_regular_file
-from dpclean.train.dataset import Images, divide, match_labels, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.train.options import TrainOptions
 
 

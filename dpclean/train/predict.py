@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpclean.data.dataset import read_images
 from dpclean.device import choose_device
 from dpclean.jobs.checks import given_path
-from dpclean.train.dataset import read_images
 from dpclean.train.images import prepare
 from dpclean.train.model import read_model
 

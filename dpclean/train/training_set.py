@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
+from dpclean.data.dataset import Images, pixel_digest, pixel_hashes, read_images, relabelled, split
 from dpclean.train import inputs as data
-from dpclean.train.dataset import Images, pixel_digest, pixel_hashes, read_images, relabelled, split
 from dpclean.train.images import prepare
 from dpclean.train.init import Init, described_init, find_init
 from dpclean.train.inputs import Inputs

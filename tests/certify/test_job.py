@@ -295,8 +295,8 @@ def test_data_with_planes_kept_as_they_were_are_refused(
 def test_a_denoiser_that_saw_the_data_is_refused(raw: Path, tmp_path: Path, transparent: str, trainer: str) -> None:
     """Its ancestry file has the first 8 bytes of each image's pixel hash; one in common is enough."""
     from dpclean.data.ancestry import Ancestry
+    from dpclean.data.dataset import read_images
     from dpclean.data.digest import pixel_sha256
-    from dpclean.train.dataset import read_images
 
     tainted = tmp_path / "tainted"
     shutil.copytree(transparent, tainted)

@@ -23,8 +23,8 @@ from dpclean.certify.run_tasks import RunTasks
 from dpclean.certify.trainer_command import RunFailed
 from dpclean.certify.training_runs import TrainingRuns, engine
 from dpclean.certify.worker import work
+from dpclean.data.dataset import read_images
 from dpclean.noise import add_noise
-from dpclean.train.dataset import read_images
 from tests.certify.conftest import ALWAYS_RED, trainer_command
 
 KEY = bytes(range(32))

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.records import Entry, Sample
-from dpclean.data.source import Source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import Source
 
 FORMATS = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "ppm")
 LOSSLESS = ("png", "webp", "bmp", "tiff", "ppm")

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from dpclean.data.records import ReadOptions
 from dpclean.data.selection import selected, shares
-from dpclean.data.source import Source, open_source
+from dpclean.data.sources import Source, open_source
 from dpclean.errors import InputError, UsageError
 from tests.data.pictures import write
 

@@ -64,7 +64,7 @@ def test_what_the_system_cuts_off_is_refused_with_its_path_and_never_left_as_who
 
 
 def test_an_image_that_the_system_cuts_off_is_an_error_of_its_write(tmp_path: Path) -> None:
-    from dpclean.data.worker import _write
+    from dpclean.data.decoding.worker import _write
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, before[1]))
@@ -128,8 +128,8 @@ def test_rows_of_a_shard_that_the_system_cuts_off_are_refused(tmp_path: Path) ->
     from safetensors.numpy import save_file
 
     from dpclean.data.records import Entry, ReadOptions
-    from dpclean.data.shard_sink import ShardSink
-    from dpclean.data.shards import ShardSource
+    from dpclean.data.sinks.safetensors_shards import ShardSink
+    from dpclean.data.sources.safetensors_shards import ShardSource
 
     (tmp_path / "raw").mkdir()
     (tmp_path / "out").mkdir()

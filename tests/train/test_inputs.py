@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 import dpclean
 from dpclean.data.ancestry import Ancestry, read_ancestry
+from dpclean.data.dataset import pixel_digest, pixel_hashes, read_images
 from dpclean.errors import InputError, UsageError
-from dpclean.train.dataset import pixel_digest, pixel_hashes, read_images
 from tests.networks import make_transparent
 from tests.train.commands import same_weights, told, train
 from tests.train.pictures import make_folder, tinted

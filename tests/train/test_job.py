@@ -16,9 +16,9 @@ import torch
 from dpclean.cli import run
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, read_ancestry
+from dpclean.data.dataset import pixel_hashes, read_images
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.train import job
-from dpclean.train.dataset import pixel_hashes, read_images
 from dpclean.train.images import prepare
 from dpclean.train.model import read_model
 from tests.train.commands import SHORT, same_weights, told, train

@@ -19,10 +19,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from dpclean.data.files import Unusable
+from dpclean.data.decoding.image_headers import check_size, inspect
 from dpclean.data.formats import is_other_image, sniff
 from dpclean.data.records import ReadOptions
-from dpclean.data.structure import check_size, inspect
+from dpclean.data.safe_open import Unusable
 from dpclean.errors import Reason
 
 WEBP_LARGEST_SIDE = 16383

@@ -19,14 +19,16 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from dpclean.data import crew, shards, workers
-from dpclean.data import writer as writer_module
-from dpclean.data.crew import Crew
-from dpclean.data.process import WorkerProcess
-from dpclean.data.protocol import RESULT, WRITTEN
+from dpclean.data.decoding import pool as workers
+from dpclean.data.decoding import worker_threads as crew
+from dpclean.data.decoding import writer as writer_module
+from dpclean.data.decoding.pool import WorkerPool
+from dpclean.data.decoding.process import WorkerProcess
+from dpclean.data.decoding.protocol import RESULT, WRITTEN
+from dpclean.data.decoding.worker_threads import Crew
 from dpclean.data.records import Entry, ReadOptions, Sample
-from dpclean.data.source import open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import open_source
+from dpclean.data.sources import safetensors_shards as shards
 from dpclean.errors import InternalError, Reason, SetupError
 from tests.data.pictures import write
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import identity_of
-from dpclean.data.files import Unusable, check_there, identity_of_folder
 from dpclean.data.records import Entry, Kind, ReadOptions, Sample
+from dpclean.data.safe_open import Unusable, check_there, identity_of_folder
 from dpclean.data.shard import Shard, open_shard
 from dpclean.data.shard_header import BadShard
-from dpclean.data.shard_sink import ShardSink
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sinks.safetensors_shards import ShardSink
 from dpclean.errors import InputError, Reason
 
 SLICE_BYTES = 4 << 20

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dpclean.data.files import Unusable, open_regular
+from dpclean.data.decoding.pool import WorkerPool
+from dpclean.data.decoding.worker import read
 from dpclean.data.records import Entry, ReadOptions
-from dpclean.data.source import open_source
-from dpclean.data.worker import read
-from dpclean.data.workers import WorkerPool
+from dpclean.data.safe_open import Unusable, open_regular
+from dpclean.data.sources import open_source
 from dpclean.errors import InputError, Reason
 from tests.data.pictures import noise, read_all, write, write_png
-from tests.data.test_listing import unprivileged
+from tests.data.sources.test_listing import unprivileged
 
 OPTIONS = ReadOptions()
 

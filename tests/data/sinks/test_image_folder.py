@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpclean.data.decode import Decoded, decode
-from dpclean.data.encode import encode
+from dpclean.data.decoding.decode import Decoded, decode
+from dpclean.data.decoding.encode import encode
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.records import ReadOptions
-from dpclean.data.source import open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import open_source
 from dpclean.errors import SetupError
 from tests.data.pictures import FORMATS, LOSSLESS, noise, saved, to_image, write, write_png
 
@@ -141,8 +141,8 @@ def test_a_file_size_limit_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     program = f"""
 from pathlib import Path
-from dpclean.data.source import ReadOptions, open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import ReadOptions, open_source
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.errors import SetupError
 root, options = Path({str(tmp_path)!r}), ReadOptions()
 source = open_source(root / "raw", options)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dpclean.data.files import Unusable
+from dpclean.data.safe_open import Unusable
 from dpclean.errors import Reason
 
 

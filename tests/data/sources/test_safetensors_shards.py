@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from dpclean.data import shards as shards_module
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.records import Entry, ReadOptions, Sample
 from dpclean.data.shard_header import MAX_HEADER_BYTES
-from dpclean.data.shards import ShardSource
-from dpclean.data.sink import Sink
-from dpclean.data.source import open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sinks import Sink
+from dpclean.data.sources import open_source
+from dpclean.data.sources import safetensors_shards as shards_module
+from dpclean.data.sources.safetensors_shards import ShardSource
 from dpclean.errors import ConflictError, InputError, Reason
 from tests.data.pictures import noise, read_all
 

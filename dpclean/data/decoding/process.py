@@ -11,7 +11,7 @@ import select
 import subprocess
 import time
 
-from dpclean.data.protocol import HELLO, ROOM
+from dpclean.data.decoding.protocol import HELLO, ROOM
 from dpclean.data.records import ReadOptions
 from dpclean.errors import SetupError
 from dpclean.jobs.child_process import start
@@ -35,7 +35,7 @@ class WorkerProcess:
 
     def __init__(self, options: ReadOptions) -> None:
         try:
-            self._process = start("dpclean.data.worker", _as_json(options), threads=1, quiet=True)
+            self._process = start("dpclean.data.decoding.worker", _as_json(options), threads=1, quiet=True)
         except OSError as error:
             raise _cannot_start() from error
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -145,4 +145,4 @@ def _cannot_start() -> SetupError:
     if limit != resource.RLIM_INFINITY:
         message = f"a decoding worker does not start within the limit on memory of {limit >> 20} MiB (ulimit -v)"
         return SetupError(message, _RAISE_IT)
-    return SetupError("a decoding worker does not start", "see what `python -m dpclean.data.worker 0 {}` says")
+    return SetupError("a decoding worker does not start", "see what `python -m dpclean.data.decoding.worker 0 {}` says")

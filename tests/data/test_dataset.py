@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 import dpclean
 from dpclean.data import manifest as manifests
+from dpclean.data.dataset import divide, holdout, match_labels, pixel_digest, pixel_hashes, read_images, remarks, split
 from dpclean.errors import InputError, UsageError
-from dpclean.train.dataset import divide, holdout, match_labels, pixel_digest, pixel_hashes, read_images, remarks, split
 from tests.data.pictures import noise, saved, to_image, write, write_png
 from tests.networks import make_transparent
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.records import Sample, Written
-from dpclean.data.workers import WorkerPool
 
 
 class Sink(Protocol):

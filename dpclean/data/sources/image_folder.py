@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dpclean.data.files import check_there, identity_of_folder
-from dpclean.data.folder_sink import FolderSink
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.formats import OUTPUT_ENDINGS, READ_ENDINGS, split_ending
-from dpclean.data.listing import Listing, is_folder
 from dpclean.data.names import is_text, to_bytes, to_text
 from dpclean.data.records import Entry, Kind, ReadOptions, Sample
+from dpclean.data.safe_open import check_there, identity_of_folder
+from dpclean.data.sinks.image_folder import FolderSink
+from dpclean.data.sources.listing import Listing, is_folder
 from dpclean.data.splits import split_names
-from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError, Reason
 
 

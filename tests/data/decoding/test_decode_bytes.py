@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpclean.data import workers
+from dpclean.data.decoding import pool as workers
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.records import Entry, ReadOptions
-from dpclean.data.source import open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import open_source
 from dpclean.errors import Reason
 from tests.data.pictures import FORMATS, noise, png, png_chunk, saved, to_image, write
 

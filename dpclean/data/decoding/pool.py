@@ -21,12 +21,12 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.crew import Crew, Slot
-from dpclean.data.files import identity_of_folder
-from dpclean.data.process import WorkerDied, WorkerLate, WorkerProcess
-from dpclean.data.protocol import DECODE, DECODE_BYTES, FORMATS, LEFT_BEHIND, READ, REASONS, REQUEST, RESULT
+from dpclean.data.decoding.process import WorkerDied, WorkerLate, WorkerProcess
+from dpclean.data.decoding.protocol import DECODE, DECODE_BYTES, FORMATS, LEFT_BEHIND, READ, REASONS, REQUEST, RESULT
+from dpclean.data.decoding.worker_threads import Crew, Slot
+from dpclean.data.decoding.writer import Writer
 from dpclean.data.records import Entry, ReadOptions, Sample
-from dpclean.data.writer import Writer
+from dpclean.data.safe_open import identity_of_folder
 from dpclean.errors import InternalError, Reason
 
 FIRST_CHUNK, LARGEST_CHUNK = 8, 64  # images a request

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dpclean.data.files import identity_of_folder, link_reason
 from dpclean.data.formats import OUTPUT_ENDINGS, split_ending, stem
 from dpclean.data.names import to_bytes, to_text
+from dpclean.data.safe_open import identity_of_folder, link_reason
 from dpclean.errors import Reason
 
 MAX_NAME_BYTES = 3072  # of a relative name: leaves room for any root within the system's 4096

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpclean.data.formats import OUTPUT_ENDINGS, stem
-from dpclean.data.listing import Found, Listing, Stems
+from dpclean.data.sources.listing import Found, Listing, Stems
 from dpclean.errors import Reason
 
 
@@ -83,7 +83,7 @@ def test_names_do_not_depend_on_the_locale(tmp_path: Path, locale: str) -> None:
     (tmp_path / "é.png").touch()
     program = """
 import os, sys
-from dpclean.data.listing import Listing
+from dpclean.data.sources.listing import Listing
 for found in Listing(os.fsencode(sys.argv[1]), False):
     print(ascii(found.name))
 """

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.records import Kind, ReadOptions, Sample
 from dpclean.data.selection import selected
-from dpclean.data.source import open_source
+from dpclean.data.sources import open_source
 from dpclean.data.splits import MEASURED, TEST, TRAIN, measured_split
-from dpclean.data.workers import WorkerPool
 from dpclean.errors import InputError, UsageError
 
 _HOLDOUT_DOMAIN = b"dpclean-holdout-1"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.encode import output_format
+from dpclean.data.decoding.encode import output_format
+from dpclean.data.decoding.pool import WorkerPool
+from dpclean.data.decoding.writer import Writer
 from dpclean.data.formats import OUTPUT_ENDINGS, split_ending
 from dpclean.data.names import to_bytes
 from dpclean.data.records import ReadOptions, Sample, Written
-from dpclean.data.workers import WorkerPool
-from dpclean.data.writer import Writer
 from dpclean.jobs.durable import sync_file_system, writing
 
 

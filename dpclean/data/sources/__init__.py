@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from dpclean.data.folder import FolderSource
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.formats import claims_image
-from dpclean.data.listing import Listing
 from dpclean.data.records import Entry, Kind, ReadOptions, Sample
-from dpclean.data.shards import ShardSource
-from dpclean.data.sink import Sink
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sinks import Sink
+from dpclean.data.sources.image_folder import FolderSource
+from dpclean.data.sources.listing import Listing
+from dpclean.data.sources.safetensors_shards import ShardSource
 from dpclean.errors import InputError
 
 __all__ = ["Entry", "ReadOptions", "Sample", "Source", "open_source"]

@@ -7,7 +7,7 @@ import queue
 import threading
 from typing import Protocol
 
-from dpclean.data.process import WorkerDied, WorkerProcess
+from dpclean.data.decoding.process import WorkerDied, WorkerProcess
 from dpclean.data.records import ReadOptions
 from dpclean.errors import InternalError, SetupError
 

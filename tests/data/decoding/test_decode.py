@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from dpclean.data.decode import Decoded, decode
+from dpclean.data.decoding.decode import Decoded, decode
 from dpclean.data.records import ReadOptions
 from dpclean.errors import Reason
 from tests.data.pictures import FORMATS, LOSSLESS, noise, png, png_chunk, saved, to_image

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpclean.data import process, workers
+from dpclean.data.decoding import pool as workers
+from dpclean.data.decoding import process
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.records import Entry, ReadOptions, Sample
-from dpclean.data.source import open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import open_source
 from dpclean.errors import Reason, SetupError
 from tests.data.pictures import noise, saved, write, write_png
 
@@ -192,8 +193,8 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from dpclean.data.source import ReadOptions, open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import ReadOptions, open_source
+from dpclean.data.decoding.pool import WorkerPool
 source, pool = open_source(Path({str(tmp_path)!r}), ReadOptions()), WorkerPool(1, ReadOptions())
 next(source.samples(source.entries(), pool))
 print(pool.decoder_pids()[0], flush=True)
@@ -232,7 +233,7 @@ def test_signals_to_the_group_are_left_to_the_parent(tmp_path: Path) -> None:
 
 
 def test_a_worker_imports_no_torch(tmp_path: Path) -> None:
-    program = "import sys, dpclean.data.worker; print('torch' in sys.modules)"
+    program = "import sys, dpclean.data.decoding.worker; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", program]) == b"False\n"
 
 
@@ -248,8 +249,8 @@ def test_a_module_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypa
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from dpclean.data.source import ReadOptions, open_source
-from dpclean.data.workers import WorkerPool
+from dpclean.data.sources import ReadOptions, open_source
+from dpclean.data.decoding.pool import WorkerPool
 hard = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 source = open_source(Path(sys.argv[1]), ReadOptions())

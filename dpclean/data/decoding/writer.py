@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.crew import Crew, Slot
+from dpclean.data.decoding.process import WorkerDied, WorkerProcess
+from dpclean.data.decoding.protocol import ENCODE, REQUEST, WRITTEN
+from dpclean.data.decoding.worker_threads import Crew, Slot
 from dpclean.data.digest import identity_of
-from dpclean.data.process import WorkerDied, WorkerProcess
-from dpclean.data.protocol import ENCODE, REQUEST, WRITTEN
 from dpclean.errors import InternalError, SetupError
 from dpclean.jobs.durable import write_error
 

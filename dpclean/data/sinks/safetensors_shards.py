@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.files import Unusable
+from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.names import to_bytes
 from dpclean.data.records import Entry, Sample, Written
+from dpclean.data.safe_open import Unusable
 from dpclean.data.shard import CLASS_NAMES, IMAGES, LABEL_DTYPES, LABELS, Shard
 from dpclean.data.shard_header import Tensor, write_header
-from dpclean.data.workers import WorkerPool
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.durable import sync_file_system, writing
 
 if TYPE_CHECKING:
-    from dpclean.data.shards import ShardSource
+    from dpclean.data.sources.safetensors_shards import ShardSource
 
 _BUFFER_BYTES = 4 << 20
 

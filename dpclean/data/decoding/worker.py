@@ -1,7 +1,7 @@
 """A worker process: decodes files that strangers made, or encodes and writes our own, on request.
 
 It has the right to nothing but its limits: bounded memory, no core dump, no life after its parent.
-Started as ``python -m dpclean.data.worker PARENT OPTIONS`` with pipes for input and output.
+Started as ``python -m dpclean.data.decoding.worker PARENT OPTIONS`` with pipes for input and output.
 """
 
 from __future__ import annotations
@@ -18,13 +18,9 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from dpclean.data.decode import Decoded, decode
-from dpclean.data.digest import identity_of
-from dpclean.data.encode import encode
-from dpclean.data.files import Unusable, open_regular
-from dpclean.data.formats import PREFIX_BYTES, claims_image, claims_other_image, sniff
-from dpclean.data.names import to_bytes
-from dpclean.data.protocol import (
+from dpclean.data.decoding.decode import Decoded, decode
+from dpclean.data.decoding.encode import encode
+from dpclean.data.decoding.protocol import (
     DECODE,
     DECODE_BYTES,
     FORMATS,
@@ -37,7 +33,11 @@ from dpclean.data.protocol import (
     ROOM,
     WRITTEN,
 )
+from dpclean.data.digest import identity_of
+from dpclean.data.formats import PREFIX_BYTES, claims_image, claims_other_image, sniff
+from dpclean.data.names import to_bytes
 from dpclean.data.records import ReadOptions
+from dpclean.data.safe_open import Unusable, open_regular
 from dpclean.errors import Reason
 from dpclean.jobs.child_process import die_with
 from dpclean.jobs.durable import open_new

@@ -1,0 +1,1 @@
+"""Reading and writing images by processes that parse what nobody trusts: bytes in, pixels or a reason out."""
