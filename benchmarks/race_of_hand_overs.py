@@ -28,10 +28,10 @@ from machine_facts import write_results
 from safetensors.numpy import load_file, save_file
 
 from dpclean.data.decoding.pool import WorkerPool
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.data.sources import Source, open_source
 
-OPTIONS = ReadOptions(output_format="same")
+OPTIONS = DataOptions(output_format="same")
 POOL_ROUNDS = 10  # with the same worker processes
 SHARD_ROUNDS = 10  # one round of so many reads shards
 

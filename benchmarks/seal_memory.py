@@ -61,7 +61,7 @@ def made(folder: Path, images: int) -> Any:
 def measured(images: int) -> dict[str, Any]:
     """Peak memory before and while such a folder is sealed; the folder is made by another process."""
     from dpclean.data.ancestry import Ancestry
-    from dpclean.data.records import ReadOptions
+    from dpclean.data.records import DataOptions
     from dpclean.data.sources import open_source
     from dpclean.jobs.record import Record
     from dpclean.pipeline.ledger import Ledger
@@ -83,7 +83,7 @@ def measured(images: int) -> dict[str, Any]:
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit("seal_memory: the folder could not be made")
-        source = open_source(folder, ReadOptions())
+        source = open_source(folder, DataOptions())
         with closing(Ledger(folder / "dpclean.ledger.sqlite")) as ledger:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             begun = time.perf_counter()

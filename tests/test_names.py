@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import dpclean
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.data.sources import open_source
 from dpclean.errors import InputError
 from dpclean.pipeline.quarantine import list_quarantined
@@ -86,6 +86,6 @@ def test_class_names_of_shards_that_are_no_text_make_a_bad_shard(tmp_path: Path)
         save_file(
             {"images": rows, "labels": np.array([0, 1])}, tmp_path / f"{name}.safetensors", {"class_names": classes}
         )
-    source = open_source(tmp_path, ReadOptions())
+    source = open_source(tmp_path, DataOptions())
     assert source.classes == ("x", "y")
     assert source.remarks() == ["b.safetensors has class_names that are no UTF-8"]

@@ -19,11 +19,11 @@ from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.data.manifest import Manifest
 from dpclean.data.names import to_bytes, to_text
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.denoise.loading import BUNDLED, DenoiserFiles, find_denoiser
 from dpclean.errors import InputError, Reason, UsageError, printable
 from dpclean.pipeline.ledger import Ledger
-from dpclean.train.inputs import check_classes, is_what_was_written, read_options, was_edited
+from dpclean.train.inputs import check_classes, data_options, is_what_was_written, was_edited
 
 DEFAULT_HOLDOUT = 0.1
 BY_HAND = f"name them with --raw; in raw data {manifests.NAME} is not of your making: remove it there"
@@ -37,7 +37,7 @@ class DataSource:
     sigma: str
     denoiser: str
     method: str
-    read_options: ReadOptions
+    data_options: DataOptions
     limit: int | None
     sample: int | None
     manifest: Manifest | None
@@ -107,7 +107,7 @@ def find_source(path: Path, options: CertifyOptions) -> DataSource:
         )
     if options.limit is not None and options.limit != asked["limit"]:
         raise UsageError("--limit is that of the sanitized data", "leave it out")
-    read = ReadOptions(
+    read = DataOptions(
         alpha_policy=asked["alpha_policy"],
         max_pixels=asked["max_pixels"],
         follow_links=asked["follow_links"],
@@ -120,7 +120,7 @@ def find_source(path: Path, options: CertifyOptions) -> DataSource:
         sigma=options.sigma or sigma,
         denoiser=denoiser,
         method=options.method or manifest.denoiser.method,
-        read_options=read,
+        data_options=read,
         limit=asked["limit"],
         sample=asked.get("sample"),
         manifest=manifest,
@@ -166,7 +166,7 @@ def _source_of_raw(path: Path, options: CertifyOptions) -> DataSource:
         sigma=options.sigma,
         denoiser=options.denoiser or "natural",
         method=options.method or "one-step",
-        read_options=ReadOptions(),
+        data_options=DataOptions(),
         limit=options.limit,
         sample=None,
         manifest=None,
@@ -188,7 +188,7 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
     if source.clean is not None and source.manifest is not None:
         _check_clean(source.clean, source.manifest, options)
     whole = read_images(
-        source.raw, source.read_options, limit=source.limit, sample=source.sample, workers=options.workers
+        source.raw, source.data_options, limit=source.limit, sample=source.sample, workers=options.workers
     )
     hashes = pixel_hashes(whole)
     digest = pixel_digest(whole, hashes)
@@ -227,7 +227,7 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
 
 def _check_clean(clean: Path, manifest: Manifest, options: CertifyOptions) -> None:
     """Refuse a folder whose manifest speaks of other sanitized images than are there."""
-    images = read_images(clean, read_options(manifest), workers=options.workers)
+    images = read_images(clean, data_options(manifest), workers=options.workers)
     if not is_what_was_written(images, pixel_hashes(images), manifest):
         raise InputError(
             f"the images in {str(clean)!r} are not those that its {manifests.NAME} speaks of",

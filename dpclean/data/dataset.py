@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import PixelDigest, pixel_sha256
-from dpclean.data.records import Kind, ReadOptions, Sample
+from dpclean.data.records import DataOptions, Kind, Sample
 from dpclean.data.selection import selected
 from dpclean.data.sources import open_source
 from dpclean.data.splits import MEASURED, TEST, TRAIN, measured_split
@@ -60,7 +60,7 @@ class Images:
 
 def read_images(
     path: Path,
-    options: ReadOptions | None = None,
+    options: DataOptions | None = None,
     *,
     limit: int | None = None,
     sample: int | None = None,
@@ -72,7 +72,7 @@ def read_images(
     default one a core.
     Raises InputError where nothing can be read.
     """
-    options = options or ReadOptions()
+    options = options or DataOptions()
     source = open_source(path, options)
     with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         entries = list(selected(source, limit, sample))

@@ -69,7 +69,7 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ReadOptions:
+class DataOptions:
     """Every option that changes what the samples are or where they go."""
 
     alpha_policy: str = "composite"  # composite (on white) | drop | keep | reject

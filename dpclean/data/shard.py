@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.names import is_text, to_bytes
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.data.safe_open import Unusable, open_regular
 from dpclean.data.shard_header import BadShard, Header, Tensor, read_header
 from dpclean.errors import Reason
@@ -114,7 +114,7 @@ class Shard:
                 raise Unusable(Reason.UNREADABLE) from error
 
 
-def open_shard(root: Path, name: str, options: ReadOptions) -> Shard:
+def open_shard(root: Path, name: str, options: DataOptions) -> Shard:
     """The shard root/name after every check. Raises BadShard with what is wrong, Unusable."""
     descriptor = _open(root, name, options.follow_links)
     try:
@@ -131,7 +131,7 @@ def open_shard(root: Path, name: str, options: ReadOptions) -> Shard:
     return shard
 
 
-def _check_images(header: Header, options: ReadOptions) -> str:
+def _check_images(header: Header, options: DataOptions) -> str:
     """The layout of the tensor images."""
     if IMAGES not in header.tensors:
         raise BadShard("has no tensor 'images'; uint8 [N,H,W,C] or [N,C,H,W] is wanted")

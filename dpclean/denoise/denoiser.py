@@ -19,8 +19,7 @@ from dpclean.denoise import schedule
 from dpclean.denoise.cuda_graphs import Replayed
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
 from dpclean.denoise.mean_correction import drift_of, without
-from dpclean.denoise.methods import find_method
-from dpclean.denoise.methods.method import Evaluation, Noise
+from dpclean.denoise.methods import Evaluation, Noise, find_method
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Edges, Place, Shapes, merged, mirror_pad, tile_for
 from dpclean.device import choose_device, give_back_memory, has_bf16, keep_memory

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import pixel_sha256
-from dpclean.data.records import ReadOptions, Sample
+from dpclean.data.records import DataOptions, Sample
 from dpclean.data.sources import open_source
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
@@ -77,7 +77,7 @@ def evaluate(
     """
     _check(sigmas, limit=limit, workers=workers)
     metrics = _metrics()
-    files, options = find_denoiser(denoiser), ReadOptions()
+    files, options = find_denoiser(denoiser), DataOptions()
     source = open_source(Path(data), options)
     entries = list(itertools.islice(source.entries(), limit))
     ancestry = files.ancestry()

@@ -19,7 +19,7 @@ from torch.nn import functional
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import PixelDigest, pixel_sha256
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.data.sources import open_source
 from dpclean.denoise.tiling import mirror_pad
 from dpclean.errors import InputError
@@ -95,7 +95,7 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
 
     Raises InputError where a source cannot be used or none of its files is an image.
     """
-    options = ReadOptions()
+    options = DataOptions()
     opened = [open_source(path, options) for path in sources]
     listed = sum(1 for source in opened for _ in source.entries())
     every = max(1, -(-listed // MOST_PATCHES))

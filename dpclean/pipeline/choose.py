@@ -39,7 +39,7 @@ def sigma_sheet(
             f"a sheet shows 1 to {MOST_SIGMAS} noise levels, got {len(sigmas)}", "give for example 0.1,0.25"
         )
     asked = [options_of(SanitizeOptions, "sanitize", {"sigma": sigma, **options}) for sigma in sigmas]
-    source = open_source(given_path(raw).resolve(), asked[0].read_options())
+    source = open_source(given_path(raw).resolve(), asked[0].data_options())
     place = Staging(Path(out)).out
 
     def entries() -> Any:
@@ -48,7 +48,7 @@ def sigma_sheet(
     last = sum(1 for _ in entries()) - 1
     wanted = {round(i * last / (EXAMPLES - 1)) for i in range(EXAMPLES)}
     chosen = [entry for position, entry in enumerate(entries()) if position in wanted]
-    with WorkerPool(1, asked[0].read_options()) as pool:
+    with WorkerPool(1, asked[0].data_options()) as pool:
         read = {s.entry.index: (s.entry.name, s.pixels) for s in source.samples(chosen, pool) if s.pixels is not None}
     if not read:
         raise InputError(f"none of {len(chosen)} inputs looked at in {str(raw)!r} is an image", "look at RAW")

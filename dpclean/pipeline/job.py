@@ -19,8 +19,9 @@ from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes, to_text
+from dpclean.data.records import Entry, Sample
 from dpclean.data.selection import check_sample, selected
-from dpclean.data.sources import Entry, Sample, Source, open_source
+from dpclean.data.sources import Source, open_source
 from dpclean.errors import ConflictError, InputError, InternalError, Reason, UsageError
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
@@ -121,7 +122,7 @@ class SanitizeJob(Job[SanitizeResult]):
 
     @cached_property
     def source(self) -> Source:
-        source = open_source(self.raw, self.options.read_options())
+        source = open_source(self.raw, self.options.data_options())
         check_sample(source, self.options.sample)
         if source.names_rows and self.options.redoes:
             raise UsageError(
@@ -214,7 +215,7 @@ class SanitizeJob(Job[SanitizeResult]):
                 suspects.append(_listed(*now))
         if not suspects:
             return asked, []
-        with WorkerPool(self.options.workers or len(os.sched_getaffinity(0)), self.options.read_options()) as pool:
+        with WorkerPool(self.options.workers or len(os.sched_getaffinity(0)), self.options.data_options()) as pool:
             samples = self.source.samples(map(_entry_of, suspects), pool)
             changed = {s.entry.index for s in samples if not _is_as_seen(s, *ledger.seen(s.entry.index))}
         return asked, [row for row in suspects if row.position in changed]
@@ -254,7 +255,7 @@ class SanitizeJob(Job[SanitizeResult]):
         workers = self.options.workers or len(os.sched_getaffinity(0))
         assert self.source and self.inherited is not None  # refused before anything is loaded
         threads = choose_threads(self.options.threads)
-        with WorkerPool(workers, self.options.read_options()) as self.pool, self._loaded(threads) as self.denoiser:
+        with WorkerPool(workers, self.options.data_options()) as self.pool, self._loaded(threads) as self.denoiser:
             yield
 
     @contextmanager
@@ -397,7 +398,7 @@ class SanitizeJob(Job[SanitizeResult]):
         source = self.source
         listed = sum(1 for _ in self._entries())
         threads = choose_threads(self.options.threads)
-        with WorkerPool(1, self.options.read_options()) as pool, self._loaded(threads) as denoiser:
+        with WorkerPool(1, self.options.data_options()) as pool, self._loaded(threads) as denoiser:
             first = itertools.islice(self._entries(), SAMPLED_BY_PLAN)
             sampled = pixels = values = tried = 0
             usable: list[tuple[int, NDArray[np.uint8]]] = []  # none larger than a few tiles, together a few batches

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from dpclean.data.sources import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_ranges, check_seed
@@ -128,9 +128,9 @@ class SanitizeOptions:
         check_threads(self.threads)
         self.bad_limit(1)
 
-    def read_options(self) -> ReadOptions:
+    def data_options(self) -> DataOptions:
         """The part that reading and writing need."""
-        return ReadOptions(
+        return DataOptions(
             alpha_policy=self.alpha_policy,
             max_pixels=self.max_pixels,
             decode_timeout=self.decode_timeout,

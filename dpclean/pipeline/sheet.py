@@ -9,7 +9,8 @@ import numpy as np
 
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.names import to_text
-from dpclean.data.sources import Entry, Source
+from dpclean.data.records import Entry
+from dpclean.data.sources import Source
 from dpclean.noise import add_noise
 from dpclean.pipeline.ledger import DONE, Done, Ledger
 from dpclean.pipeline.save import SANITIZE_RUN

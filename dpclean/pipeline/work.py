@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes
-from dpclean.data.sinks import Sink
-from dpclean.data.sources import Sample
+from dpclean.data.records import Sample
+from dpclean.data.sinks.sink import Sink
 from dpclean.errors import InputError, InternalError, Interrupted, Reason
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
 from dpclean.pipeline.options import SanitizeOptions

@@ -14,7 +14,7 @@ from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.dataset import Images, divide, match_labels, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.data.manifest import Manifest
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.errors import InputError
 from dpclean.small_files import check_regular_file
 from dpclean.train.options import TrainOptions
@@ -44,7 +44,7 @@ def read_inputs(clean: Path, options: TrainOptions) -> Inputs:
     Raises InputError where a class has no training image or the test images have classes that CLEAN has not.
     """
     manifest = manifests.read(clean)
-    whole = read_images(clean, read_options(manifest), workers=options.workers)
+    whole = read_images(clean, data_options(manifest), workers=options.workers)
     hashes = pixel_hashes(whole)
     train, test, source = divide(whole, test=options.test, share=options.holdout, workers=options.workers)
     test = test.take(test.labels >= 0) if test is not None else None
@@ -71,12 +71,12 @@ def read_inputs(clean: Path, options: TrainOptions) -> Inputs:
     )
 
 
-def read_options(manifest: Manifest | None) -> ReadOptions:
+def data_options(manifest: Manifest | None) -> DataOptions:
     """Sanitized data as they were written: an alpha plane in them is unsanitized and is left unread."""
     if manifest is None:
-        return ReadOptions()
+        return DataOptions()
     asked = manifest.parameters
-    return ReadOptions(alpha_policy="drop", max_pixels=asked["max_pixels"], layout=asked["layout"])
+    return DataOptions(alpha_policy="drop", max_pixels=asked["max_pixels"], layout=asked["layout"])
 
 
 def check_classes(train: Images, expected: Sequence[str] = ()) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.data.selection import selected, shares
 from dpclean.data.sources import Source, open_source
 from dpclean.errors import InputError, UsageError
@@ -20,7 +20,7 @@ def folder(root: Path, **sizes: int) -> Source:
     for name, size in sizes.items():
         for number in range(size):
             write(root / name / f"{number:03d}.png", b"")
-    return open_source(root, ReadOptions())
+    return open_source(root, DataOptions())
 
 
 def names(source: Source, sample: int) -> list[str]:
@@ -80,7 +80,7 @@ def test_shares_are_within_one_of_exact_and_no_class_is_lost() -> None:
 def test_every_split_keeps_about_its_share(tmp_path: Path) -> None:
     folder(tmp_path / "test", a=20, b=10)
     folder(tmp_path / "train", a=80, b=40)
-    counts = Counter(tuple(name.split("/")[:2]) for name in names(open_source(tmp_path, ReadOptions()), 30))
+    counts = Counter(tuple(name.split("/")[:2]) for name in names(open_source(tmp_path, DataOptions()), 30))
     assert counts == {("test", "a"): 4, ("test", "b"): 2, ("train", "a"): 16, ("train", "b"): 8}
 
 
@@ -95,4 +95,4 @@ def test_a_folder_that_changes_while_it_is_listed_is_refused(tmp_path: Path) -> 
 def test_shards_are_refused(tmp_path: Path) -> None:
     save_file({"images": np.zeros((4, 8, 8, 3), np.uint8)}, tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match="--sample is for folders"):
-        list(selected(open_source(tmp_path, ReadOptions()), sample=2))
+        list(selected(open_source(tmp_path, DataOptions()), sample=2))

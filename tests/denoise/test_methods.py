@@ -13,11 +13,10 @@ import torch
 from scipy import stats
 
 from dpclean.certify.options import CertifyOptions
-from dpclean.denoise import methods
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
-from dpclean.denoise.methods import FORMS, METHODS, find_method
-from dpclean.denoise.methods.method import Evaluation, Noise
+from dpclean.denoise.methods import Evaluation, Noise, registry
+from dpclean.denoise.methods.registry import FORMS, METHODS, find_method
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.errors import UsageError
 from dpclean.noise import add_noise, to_model_input
@@ -207,7 +206,7 @@ class Drawing:
 def test_what_a_method_draws_is_an_images_own_and_cut_with_its_tiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(methods, "METHODS", (*METHODS, Drawing))
+    monkeypatch.setattr(registry, "METHODS", (*METHODS, Drawing))
     folder = make_transparent(tmp_path / "d")
     denoiser = Denoiser(find_denoiser(str(folder)), 0.25, dtype="fp32", device="cpu", method="drawing")
     shapes = [(32, 32, 3), (32, 32, 3), (31, 50, 1), (300, 200, 3), (170, 40, 1)]

@@ -127,14 +127,14 @@ def test_what_a_kill_left_half_written_can_be_found_and_removed(tmp_path: Path) 
 def test_rows_of_a_shard_that_the_system_cuts_off_are_refused(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
-    from dpclean.data.records import Entry, ReadOptions
+    from dpclean.data.records import DataOptions, Entry
     from dpclean.data.sinks.safetensors_shards import ShardSink
     from dpclean.data.sources.safetensors_shards import ShardSource
 
     (tmp_path / "raw").mkdir()
     (tmp_path / "out").mkdir()
     save_file({"images": np.zeros((4, 40, 40, 3), np.uint8)}, tmp_path / "raw" / "s.safetensors")
-    source = ShardSource(tmp_path / "raw", ("s.safetensors",), ReadOptions(), hidden=0)
+    source = ShardSource(tmp_path / "raw", ("s.safetensors",), DataOptions(), hidden=0)
     sink = ShardSink(source, tmp_path / "out", ())
     (sample, *_) = source.samples([Entry(0, "s.safetensors#0", -1, "s.safetensors", None)], None)  # type: ignore[arg-type]
     sink.put(sample, np.zeros((40, 40, 3), np.uint8))

@@ -21,7 +21,7 @@ from PIL import (
 
 from dpclean.data.decoding.image_headers import check_size, inspect
 from dpclean.data.formats import is_other_image, sniff
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.data.safe_open import Unusable
 from dpclean.errors import Reason
 
@@ -50,7 +50,7 @@ class Decoded:
     format: str
 
 
-def decode(data: bytes, options: ReadOptions) -> Decoded | Reason:
+def decode(data: bytes, options: DataOptions) -> Decoded | Reason:
     """The image in data, orientation applied and metadata dropped, or why there is none."""
     if not data:
         return Reason.EMPTY
@@ -70,7 +70,7 @@ def decode(data: bytes, options: ReadOptions) -> Decoded | Reason:
         return Reason.TRUNCATED if any(word in str(error) for word in short) else Reason.CORRUPT
 
 
-def _decode(format: str, data: bytes, options: ReadOptions) -> Decoded:
+def _decode(format: str, data: bytes, options: DataOptions) -> Decoded:
     structure = inspect(format, data, options.max_pixels)
     with _READERS[format](io.BytesIO(data if structure.data is None else structure.data)) as image:
         check_size(*image.size, options.max_pixels)  # as Pillow understands the header
@@ -99,7 +99,7 @@ def _mend_meaning(format: str, image: Image.Image) -> None:
 
 
 def _planes(
-    image: Image.Image, options: ReadOptions, grey_step: int, multiplied: bool
+    image: Image.Image, options: DataOptions, grey_step: int, multiplied: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Pixels [H,W,C], and alpha [H,W] where it is kept, in the orientation of the file."""
     mode, key = _target_mode(image), None

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from dpclean.data.decoding.process import WorkerDied, WorkerLate, WorkerProcess
 from dpclean.data.decoding.protocol import DECODE, DECODE_BYTES, FORMATS, LEFT_BEHIND, READ, REASONS, REQUEST, RESULT
-from dpclean.data.decoding.worker_threads import Crew, Slot
+from dpclean.data.decoding.worker_threads import Slot, WorkerThreads
 from dpclean.data.decoding.writer import Writer
-from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.records import DataOptions, Entry, Sample
 from dpclean.data.safe_open import identity_of_folder
 from dpclean.errors import InternalError, Reason
 
@@ -41,11 +41,11 @@ _File = tuple[Entry, bytes | None]  # with its data, where these lie in no file 
 class WorkerPool:
     """Up to count decoders and count encoders, started when first needed. A context manager."""
 
-    def __init__(self, count: int, options: ReadOptions) -> None:
+    def __init__(self, count: int, options: DataOptions) -> None:
         self.count = count
         self.options = options
-        self._decoders = Crew(count, options)
-        self._encoders = Crew(count, options)
+        self._decoders = WorkerThreads(count, options)
+        self._encoders = WorkerThreads(count, options)
         self._stream: _Stream | None = None
 
     def __enter__(self) -> Self:
@@ -163,7 +163,7 @@ class _Place(NamedTuple):
 class _Stream:
     """Results of one decode call, put back in order; what is read ahead is bounded in bytes."""
 
-    def __init__(self, place: _Place | None, options: ReadOptions) -> None:
+    def __init__(self, place: _Place | None, options: DataOptions) -> None:
         self.place = place  # None: files come as their bytes
         self.options = options
         self._changed = threading.Condition()

@@ -12,7 +12,7 @@ import subprocess
 import time
 
 from dpclean.data.decoding.protocol import HELLO, ROOM
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.errors import SetupError
 from dpclean.jobs.child_process import start
 
@@ -33,7 +33,7 @@ class WorkerLate(Exception):
 class WorkerProcess:
     """A started worker. Raises SetupError when it cannot start. Used by one thread at a time."""
 
-    def __init__(self, options: ReadOptions) -> None:
+    def __init__(self, options: DataOptions) -> None:
         try:
             self._process = start("dpclean.data.decoding.worker", _as_json(options), threads=1, quiet=True)
         except OSError as error:
@@ -136,7 +136,7 @@ def _wait(poll: select.poll, deadline: float | None) -> None:
         raise WorkerLate
 
 
-def _as_json(options: ReadOptions) -> str:
+def _as_json(options: DataOptions) -> str:
     return json.dumps(dataclasses.asdict(options))
 
 

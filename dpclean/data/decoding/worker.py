@@ -36,7 +36,7 @@ from dpclean.data.decoding.protocol import (
 from dpclean.data.digest import identity_of
 from dpclean.data.formats import PREFIX_BYTES, claims_image, claims_other_image, sniff
 from dpclean.data.names import to_bytes
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.data.safe_open import Unusable, open_regular
 from dpclean.errors import Reason
 from dpclean.jobs.child_process import die_with
@@ -48,7 +48,7 @@ _NO_IMAGE = (Reason.NOT_AN_IMAGE, Reason.FORMAT_NOT_ALLOWED, Reason.EMPTY)
 
 def main() -> None:
     """Serves requests until the parent closes the pipe."""
-    parent, options = int(sys.argv[1]), ReadOptions(**json.loads(sys.argv[2]))
+    parent, options = int(sys.argv[1]), DataOptions(**json.loads(sys.argv[2]))
     die_with(parent)
     Image.MAX_IMAGE_PIXELS = None  # --max-pixels is checked before Pillow opens anything
     requests, answers = _take_pipes()
@@ -88,13 +88,13 @@ def _memory() -> int:
         return int(statm.read().split()[0]) * resource.getpagesize()
 
 
-def _decode_all(request: dict[str, Any], options: ReadOptions, answers: IO[bytes]) -> None:
+def _decode_all(request: dict[str, Any], options: DataOptions, answers: IO[bytes]) -> None:
     root, identity = os.fsencode(request["root"]), tuple(request["identity"])
     for number, index, name in request["files"]:
         _answer((number, identity_of(index, name)), read(root, name, options, identity), answers)
 
 
-def _decode_bytes(request: dict[str, Any], requests: IO[bytes], options: ReadOptions, answers: IO[bytes]) -> None:
+def _decode_bytes(request: dict[str, Any], requests: IO[bytes], options: DataOptions, answers: IO[bytes]) -> None:
     number, index, name, size = (request[key] for key in ("number", "index", "name", "size"))
     outcome: Decoded | Reason | None
     try:
@@ -133,7 +133,7 @@ def _answer(asked: tuple[int, bytes], outcome: Decoded | Reason | None, answers:
 
 
 def read(
-    root: bytes, name: str, options: ReadOptions, identity: tuple[int, int] | None = None
+    root: bytes, name: str, options: DataOptions, identity: tuple[int, int] | None = None
 ) -> Decoded | Reason | None:
     """The image root/name, the reason why there is none, or None: no image, and the ending claims none."""
     try:
@@ -145,7 +145,7 @@ def read(
     return _judged(data, name, options)
 
 
-def _judged(data: bytes, name: str, options: ReadOptions) -> Decoded | Reason | None:
+def _judged(data: bytes, name: str, options: DataOptions) -> Decoded | Reason | None:
     """What read gives back of a file of these bytes."""
     outcome = decode(data, options)
     if outcome in _NO_IMAGE and not claims_image(name):

@@ -8,7 +8,7 @@ import threading
 from typing import Protocol
 
 from dpclean.data.decoding.process import WorkerDied, WorkerProcess
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.errors import InternalError, SetupError
 
 
@@ -31,7 +31,7 @@ class Job(Protocol):
 class Slot:
     """The place of one worker, started when it is first used."""
 
-    def __init__(self, options: ReadOptions) -> None:
+    def __init__(self, options: DataOptions) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._closed = False
@@ -68,10 +68,10 @@ class Slot:
                 self.process.terminate()
 
 
-class Crew:
+class WorkerThreads:
     """Up to count threads with a worker each, doing jobs in the order in which they were given."""
 
-    def __init__(self, count: int, options: ReadOptions) -> None:
+    def __init__(self, count: int, options: DataOptions) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._slots = [Slot(options) for _ in range(count)]
         self._threads: list[threading.Thread] = []

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dpclean.data.decoding.process import WorkerDied, WorkerProcess
 from dpclean.data.decoding.protocol import ENCODE, REQUEST, WRITTEN
-from dpclean.data.decoding.worker_threads import Crew, Slot
+from dpclean.data.decoding.worker_threads import Slot, WorkerThreads
 from dpclean.data.digest import identity_of
 from dpclean.errors import InternalError, SetupError
 from dpclean.jobs.durable import write_error
@@ -39,10 +39,10 @@ class _Given(NamedTuple):
 class Writer:
     """Writes images below a root; everything given is written when wait returns. Used by one thread."""
 
-    def __init__(self, root: Path, replace: bool, crew: Crew) -> None:
+    def __init__(self, root: Path, replace: bool, workers: WorkerThreads) -> None:
         self.root = root
         self.replace = replace
-        self._crew = crew
+        self._workers = workers
         self._next: list[_Given] = []  # not handed over yet
         self._next_bytes = 0
         self._given = 0
@@ -121,7 +121,7 @@ class Writer:
             self._next, self._next_bytes = [], 0
             with self._changed:
                 self._jobs += 1
-            self._crew.submit(job)
+            self._workers.submit(job)
 
     def _wait(self) -> None:
         """Waits until something moves. An encoder has all the time it needs; that it needs much is said once."""
@@ -130,7 +130,7 @@ class Writer:
             raise InternalError(message, "please report it; the same command goes on")
         if not self._changed.wait(QUIET_SECONDS) and not self._warned:
             self._warned = True
-            who = ", ".join(map(str, self._crew.pids()))
+            who = ", ".join(map(str, self._workers.pids()))
             warnings.warn(
                 f"nothing was written below {self.root} for {QUIET_SECONDS:g} s: the disk or an encoder (process {who})"
                 " does not answer",

@@ -13,14 +13,14 @@ from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.decoding.writer import Writer
 from dpclean.data.formats import OUTPUT_ENDINGS, split_ending
 from dpclean.data.names import to_bytes
-from dpclean.data.records import ReadOptions, Sample, Written
+from dpclean.data.records import DataOptions, Sample, Written
 from dpclean.jobs.durable import sync_file_system, writing
 
 
 class FolderSink:
     """One image file a sample, encoded by the workers."""
 
-    def __init__(self, root: Path, options: ReadOptions, pool: WorkerPool) -> None:
+    def __init__(self, root: Path, options: DataOptions, pool: WorkerPool) -> None:
         self._root = root
         self._option = options.output_format
         self._folders = {""}

@@ -9,7 +9,7 @@ from pathlib import Path
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.formats import OUTPUT_ENDINGS, READ_ENDINGS, split_ending
 from dpclean.data.names import is_text, to_bytes, to_text
-from dpclean.data.records import Entry, Kind, ReadOptions, Sample
+from dpclean.data.records import DataOptions, Entry, Kind, Sample
 from dpclean.data.safe_open import check_there, identity_of_folder
 from dpclean.data.sinks.image_folder import FolderSink
 from dpclean.data.sources.listing import Listing, is_folder
@@ -23,7 +23,7 @@ class FolderSource:
     kind: Kind = "folder"
     names_rows = False
 
-    def __init__(self, root: Path, options: ReadOptions, hidden: int) -> None:
+    def __init__(self, root: Path, options: DataOptions, hidden: int) -> None:
         self.root = root
         self.hidden = hidden
         self._options = options
@@ -103,7 +103,7 @@ class FolderSource:
         return OUTPUT_ENDINGS.get(READ_ENDINGS.get(split_ending(name)[1].lower(), "png"), ".png")
 
 
-def output_endings(options: ReadOptions) -> tuple[str, ...]:
+def output_endings(options: DataOptions) -> tuple[str, ...]:
     """The endings an output may get."""
     if options.output_format == "same":
         return tuple(OUTPUT_ENDINGS.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import identity_of
-from dpclean.data.records import Entry, Kind, ReadOptions, Sample
+from dpclean.data.records import DataOptions, Entry, Kind, Sample
 from dpclean.data.safe_open import Unusable, check_there, identity_of_folder
 from dpclean.data.shard import Shard, open_shard
 from dpclean.data.shard_header import BadShard
@@ -32,7 +32,7 @@ class ShardSource:
     output_format = "safetensors"
     has_splits = False
 
-    def __init__(self, root: Path, names: tuple[str, ...], options: ReadOptions, hidden: int) -> None:
+    def __init__(self, root: Path, names: tuple[str, ...], options: DataOptions, hidden: int) -> None:
         self.root = root
         self._identity = identity_of_folder(os.fsencode(root))
         self.hidden = hidden

@@ -14,14 +14,14 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from dpclean.data.decoding.decode import Decoded, decode
-from dpclean.data.records import ReadOptions
+from dpclean.data.records import DataOptions
 from dpclean.errors import Reason
 from tests.data.pictures import FORMATS, LOSSLESS, noise, png, png_chunk, saved, to_image
 
-OPTIONS = ReadOptions()
+OPTIONS = DataOptions()
 
 
-def pixels_of(data: bytes, options: ReadOptions = OPTIONS) -> np.ndarray:
+def pixels_of(data: bytes, options: DataOptions = OPTIONS) -> np.ndarray:
     decoded = decode(data, options)
     assert isinstance(decoded, Decoded), decoded
     return decoded.pixels
@@ -57,7 +57,7 @@ def test_a_large_image_is_converted_in_strips_without_a_seam() -> None:
     pixels = noise(1500, 1500)
     alpha = noise(1500, 1500, 1)
     data = saved(Image.fromarray(np.dstack([pixels, alpha])), "png", compress_level=0)
-    np.testing.assert_array_equal(pixels_of(data, ReadOptions(alpha_policy="drop")), pixels)
+    np.testing.assert_array_equal(pixels_of(data, DataOptions(alpha_policy="drop")), pixels)
     np.testing.assert_array_equal(
         pixels_of(data), np.rint(pixels * (alpha / 255.0) + 255 * (1 - alpha / 255.0)).astype(np.uint8)
     )
@@ -156,7 +156,7 @@ def test_flipped_bits_give_an_image_or_a_reason(format: str, seed: int) -> None:
     data = bytearray(saved(to_image(noise(9, 11)), format))
     for _ in range(random.integers(1, 8)):
         data[random.integers(len(data))] ^= 1 << random.integers(8)
-    assert isinstance(decode(bytes(data), ReadOptions(max_pixels=1000)), Decoded | Reason)
+    assert isinstance(decode(bytes(data), DataOptions(max_pixels=1000)), Decoded | Reason)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -196,14 +196,14 @@ def test_a_bomb_is_refused_from_its_header(format: str) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_limit_is_inclusive(format: str) -> None:
     data = saved(to_image(noise(10, 10)), format)
-    assert isinstance(decode(data, ReadOptions(max_pixels=100)), Decoded)
-    assert decode(data, ReadOptions(max_pixels=99)) is Reason.TOO_MANY_PIXELS
+    assert isinstance(decode(data, DataOptions(max_pixels=100)), Decoded)
+    assert decode(data, DataOptions(max_pixels=99)) is Reason.TOO_MANY_PIXELS
 
 
 def test_a_gif_frame_larger_than_its_screen_counts() -> None:
     data = bytearray(saved(to_image(noise(10, 10)), "gif"))
     data[6:10] = struct.pack("<HH", 1, 1)
-    assert decode(bytes(data), ReadOptions(max_pixels=99)) is Reason.TOO_MANY_PIXELS
+    assert decode(bytes(data), DataOptions(max_pixels=99)) is Reason.TOO_MANY_PIXELS
 
 
 def test_zip_bombs_in_text_and_profile_chunks() -> None:
@@ -216,7 +216,7 @@ def test_zip_bombs_in_text_and_profile_chunks() -> None:
 
 def test_webp_out_cannot_hold_a_long_side() -> None:
     data = saved(to_image(noise(1, 16384)), "png")
-    assert decode(data, ReadOptions(output_format="webp")) is Reason.TOO_MANY_PIXELS
+    assert decode(data, DataOptions(output_format="webp")) is Reason.TOO_MANY_PIXELS
     assert pixels_of(data).shape == (1, 16384, 3)
 
 
@@ -304,24 +304,24 @@ def test_alpha_policies(mode: str, colour: list[int], format: str) -> None:
     data = saved(transparent(mode), format)
     seen = [round(value * 128 / 255 + 255 * 127 / 255) for value in colour]
     np.testing.assert_array_equal(pixels_of(data), [[[255] * len(colour), seen]])
-    np.testing.assert_array_equal(pixels_of(data, ReadOptions(alpha_policy="drop")), [[colour, colour]])
-    kept = decode(data, ReadOptions(alpha_policy="keep"))
+    np.testing.assert_array_equal(pixels_of(data, DataOptions(alpha_policy="drop")), [[colour, colour]])
+    kept = decode(data, DataOptions(alpha_policy="keep"))
     assert isinstance(kept, Decoded) and kept.alpha is not None
     np.testing.assert_array_equal(kept.alpha, [[0, 128]])
     np.testing.assert_array_equal(kept.pixels, [[colour, colour]])
-    assert decode(data, ReadOptions(alpha_policy="reject")) is Reason.ALPHA
+    assert decode(data, DataOptions(alpha_policy="reject")) is Reason.ALPHA
 
 
 def test_opaque_alpha_changes_nothing_but_is_alpha() -> None:
     pixels = noise()
     data = saved(Image.fromarray(np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])), "png")
     np.testing.assert_array_equal(pixels_of(data), pixels)
-    assert decode(data, ReadOptions(alpha_policy="reject")) is Reason.ALPHA
+    assert decode(data, DataOptions(alpha_policy="reject")) is Reason.ALPHA
 
 
 def test_alpha_in_webp_and_gif() -> None:
     webp = saved(transparent("RGBA"), "webp", exact=True)
-    np.testing.assert_array_equal(pixels_of(webp, ReadOptions(alpha_policy="drop"))[0, 0], [200, 100, 50])
+    np.testing.assert_array_equal(pixels_of(webp, DataOptions(alpha_policy="drop"))[0, 0], [200, 100, 50])
     np.testing.assert_array_equal(pixels_of(webp)[0, 0], [255, 255, 255])
     image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     image.putpalette([10, 20, 30, 40, 50, 60])
@@ -345,7 +345,7 @@ def test_a_transparent_grey_is_given_in_the_bits_of_the_file(bits: int) -> None:
     key = png_chunk(b"tRNS", struct.pack(">H", 1))
     data = png(key, png_chunk(b"IDAT", rows), width=1, height=1, bits=bits)
     np.testing.assert_array_equal(pixels_of(data), [[[255]]])
-    decoded = decode(data, ReadOptions(alpha_policy="keep"))
+    decoded = decode(data, DataOptions(alpha_policy="keep"))
     assert isinstance(decoded, Decoded) and decoded.alpha is not None and decoded.alpha[0, 0] == 0
 
 
@@ -367,7 +367,7 @@ def test_orientation_is_applied(orientation: int, format: str) -> None:
 def test_orientation_turns_the_alpha_too() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    decoded = decode(saved(transparent("RGBA"), "png", exif=exif), ReadOptions(alpha_policy="keep"))
+    decoded = decode(saved(transparent("RGBA"), "png", exif=exif), DataOptions(alpha_policy="keep"))
     assert isinstance(decoded, Decoded) and decoded.alpha is not None
     np.testing.assert_array_equal(decoded.alpha, [[0], [128]])
 

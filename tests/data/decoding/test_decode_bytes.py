@@ -11,12 +11,12 @@ from PIL import Image
 
 from dpclean.data.decoding import pool as workers
 from dpclean.data.decoding.pool import WorkerPool
-from dpclean.data.records import Entry, ReadOptions
+from dpclean.data.records import DataOptions, Entry
 from dpclean.data.sources import open_source
 from dpclean.errors import Reason
 from tests.data.pictures import FORMATS, noise, png, png_chunk, saved, to_image, write
 
-OPTIONS = ReadOptions(max_pixels=1_000_000, decode_memory=192 << 20)
+OPTIONS = DataOptions(max_pixels=1_000_000, decode_memory=192 << 20)
 
 
 def hostile() -> Iterator[bytes]:
@@ -62,7 +62,7 @@ def entry(index: int, reason: Reason | None = None) -> Entry:
 def test_more_bytes_than_a_worker_may_have_cost_that_image_alone() -> None:
     small, large = saved(to_image(noise()), "png"), saved(to_image(noise()), "png") + bytes(100 << 20)
     text = b"no image" * (12 << 20)  # of which a worker needs the beginning only
-    with WorkerPool(1, ReadOptions(decode_memory=64 << 20)) as pool:
+    with WorkerPool(1, DataOptions(decode_memory=64 << 20)) as pool:
         samples = list(pool.decode_bytes(zip(map(entry, range(4)), (small, large, text, small), strict=True)))
     assert [sample.reason for sample in samples] == [None, Reason.DECODER_DIED, Reason.NOT_AN_IMAGE, None]
 

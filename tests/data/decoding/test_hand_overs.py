@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dpclean.data.decoding import pool as workers
-from dpclean.data.decoding import worker_threads as crew
+from dpclean.data.decoding import worker_threads
 from dpclean.data.decoding import writer as writer_module
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.decoding.process import WorkerProcess
 from dpclean.data.decoding.protocol import RESULT, WRITTEN
-from dpclean.data.decoding.worker_threads import Crew
-from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.decoding.worker_threads import WorkerThreads
+from dpclean.data.records import DataOptions, Entry, Sample
 from dpclean.data.sources import open_source
 from dpclean.data.sources import safetensors_shards as shards
 from dpclean.errors import InternalError, Reason, SetupError
 from tests.data.pictures import write
 
-OPTIONS = ReadOptions(output_format="same")
+OPTIONS = DataOptions(output_format="same")
 
 
 def picture(index: int) -> NDArray[np.uint8]:
@@ -135,9 +135,9 @@ def _shard(folder: Path, first: int) -> Path:
 def test_a_chunk_that_is_done_before_its_hand_over_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_folder(tmp_path, 300)
     ended = threading.Event()
-    submit, end = Crew.submit, workers._Decoding.end
+    submit, end = WorkerThreads.submit, workers._Decoding.end
 
-    def submit_and_wait(self: Crew, job: crew.Job) -> None:
+    def submit_and_wait(self: WorkerThreads, job: worker_threads.Job) -> None:
         ended.clear()
         submit(self, job)
         assert ended.wait(60)
@@ -146,7 +146,7 @@ def test_a_chunk_that_is_done_before_its_hand_over_returns(tmp_path: Path, monke
         end(self)
         ended.set()
 
-    monkeypatch.setattr(Crew, "submit", submit_and_wait)
+    monkeypatch.setattr(WorkerThreads, "submit", submit_and_wait)
     monkeypatch.setattr(workers._Decoding, "end", end_and_tell)
     source = open_source(tmp_path, OPTIONS)
     with WorkerPool(2, OPTIONS) as pool:
@@ -194,23 +194,23 @@ def test_an_encoder_that_wrote_something_else_is_not_believed(tmp_path: Path, mo
 @pytest.mark.parametrize("kind", ["decoder", "encoder"])
 def test_a_job_in_which_nothing_moves_is_named(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make_folder(tmp_path / "raw", 30)
-    crews: list[Crew] = []
-    serve = Crew._serve
+    pools: list[WorkerThreads] = []
+    serve = WorkerThreads._serve
 
-    def serve_without_work(self: Crew, slot: crew.Slot) -> None:
-        if self is not crews[0 if kind == "decoder" else 1]:
+    def serve_without_work(self: WorkerThreads, slot: worker_threads.Slot) -> None:
+        if self is not pools[0 if kind == "decoder" else 1]:
             return serve(self, slot)
         while (job := self._jobs.get()) is not None:
             job.end()
 
-    create = Crew.__init__
+    create = WorkerThreads.__init__
 
-    def create_known(self: Crew, count: int, options: ReadOptions) -> None:
+    def create_known(self: WorkerThreads, count: int, options: DataOptions) -> None:
         create(self, count, options)
-        crews.append(self)
+        pools.append(self)
 
-    monkeypatch.setattr(Crew, "__init__", create_known)
-    monkeypatch.setattr(Crew, "_serve", serve_without_work)
+    monkeypatch.setattr(WorkerThreads, "__init__", create_known)
+    monkeypatch.setattr(WorkerThreads, "_serve", serve_without_work)
     with pytest.raises(InternalError, match=f"no {kind} is at work"):
         through(tmp_path / "raw", tmp_path / "out")
 
@@ -218,7 +218,7 @@ def test_a_job_in_which_nothing_moves_is_named(tmp_path: Path, kind: str, monkey
 def test_what_would_end_a_thread_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_folder(tmp_path, 30)
 
-    def leave(self: workers._Decoding, slot: crew.Slot) -> None:
+    def leave(self: workers._Decoding, slot: worker_threads.Slot) -> None:
         raise SystemExit
 
     monkeypatch.setattr(workers._Decoding, "run", leave)
@@ -253,7 +253,7 @@ def test_an_encoder_that_does_not_answer_is_named_and_not_ended(
         writer = pool.writer(tmp_path, replace=False)
         writer.put("0.png", "png", picture(0), None)
         writer.wait()
-        (encoder,) = writer._crew.pids()
+        (encoder,) = writer._workers.pids()
         monkeypatch.setattr(writer_module, "QUIET_SECONDS", 0.1)
         os.kill(encoder, signal.SIGSTOP)
         going_on = threading.Timer(2, os.kill, (encoder, signal.SIGCONT))
@@ -262,5 +262,5 @@ def test_an_encoder_that_does_not_answer_is_named_and_not_ended(
         with pytest.warns(UserWarning, match=f"process {encoder}"):
             writer.wait()
         going_on.join()
-        assert writer._crew.pids() == [encoder]
+        assert writer._workers.pids() == [encoder]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]

@@ -17,7 +17,7 @@ from PIL import Image
 from dpclean.data.decoding import pool as workers
 from dpclean.data.decoding import process
 from dpclean.data.decoding.pool import WorkerPool
-from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.records import DataOptions, Entry, Sample
 from dpclean.data.sources import open_source
 from dpclean.errors import Reason, SetupError
 from tests.data.pictures import noise, saved, write, write_png
@@ -26,7 +26,7 @@ SLOW = b"P3 1000 1000 255\n" + b"1 2 3 " * 1_000_000  # a picture in digits: abo
 
 
 def listing(root: Path) -> list[Entry]:
-    return list(open_source(root, ReadOptions()).entries())
+    return list(open_source(root, DataOptions()).entries())
 
 
 def make_folder(root: Path, count: int, special: int | None = None, data: bytes = b"") -> list[Entry]:
@@ -56,13 +56,13 @@ def check_all_but(samples: list[Sample], special: int, reason: Reason | None) ->
 @pytest.mark.parametrize("way", ["files", "bytes"])
 def test_many_small_images_in_order(tmp_path: Path, way: str) -> None:
     entries = make_folder(tmp_path, 200)
-    with WorkerPool(3, ReadOptions()) as pool:
+    with WorkerPool(3, DataOptions()) as pool:
         check_all_but(list(decoded(pool, tmp_path, entries, way)), 0, None)
 
 
 def test_any_entries_in_any_order(tmp_path: Path) -> None:
     entries = make_folder(tmp_path, 40)[::-1][::3]
-    with WorkerPool(2, ReadOptions()) as pool:
+    with WorkerPool(2, DataOptions()) as pool:
         for entry, sample in zip(entries, pool.decode(tmp_path, iter(entries)), strict=True):
             assert sample.entry is entry
             np.testing.assert_array_equal(sample.pixels, noise(seed=entry.index))
@@ -70,7 +70,7 @@ def test_any_entries_in_any_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["files", "bytes"])
 def test_a_slow_decoder_costs_one_image(tmp_path: Path, way: str) -> None:
-    options = ReadOptions(decode_timeout=2)  # far from what a small image takes, and from what that one takes
+    options = DataOptions(decode_timeout=2)  # far from what a small image takes, and from what that one takes
     entries = make_folder(tmp_path, 30, 11, b"P3 3000 3000 255\n" + b"1 " * 27_000_000)
     with WorkerPool(1, options) as pool:
         check_all_but(list(decoded(pool, tmp_path, entries, way)), 11, Reason.TIMEOUT)
@@ -79,7 +79,7 @@ def test_a_slow_decoder_costs_one_image(tmp_path: Path, way: str) -> None:
 @pytest.mark.parametrize("way", ["files", "bytes"])
 def test_a_stopped_decoder_costs_one_image(tmp_path: Path, way: str) -> None:
     entries = make_folder(tmp_path, 30, 11, SLOW)
-    with WorkerPool(1, ReadOptions(decode_timeout=3)) as pool:
+    with WorkerPool(1, DataOptions(decode_timeout=3)) as pool:
         samples = []
         for sample in decoded(pool, tmp_path, entries, way):
             samples.append(sample)
@@ -105,7 +105,7 @@ def kill_at(pool: WorkerPool, tmp_path: Path, entries: list[Entry], way: str, ti
 @pytest.mark.parametrize("way", ["files", "bytes"])
 def test_a_killed_decoder_has_a_second_try(tmp_path: Path, way: str) -> None:
     entries = make_folder(tmp_path, 30, 11, SLOW)
-    with WorkerPool(1, ReadOptions()) as pool:
+    with WorkerPool(1, DataOptions()) as pool:
         samples = kill_at(pool, tmp_path, entries, way, times=1)
     check_all_but(samples, 11, None)
     assert samples[11].pixels is not None and samples[11].pixels.shape == (1000, 1000, 3)
@@ -114,7 +114,7 @@ def test_a_killed_decoder_has_a_second_try(tmp_path: Path, way: str) -> None:
 @pytest.mark.parametrize("way", ["files", "bytes"])
 def test_a_decoder_that_dies_twice_costs_one_image(tmp_path: Path, way: str) -> None:
     entries = make_folder(tmp_path, 30, 11, SLOW)
-    with WorkerPool(1, ReadOptions()) as pool:
+    with WorkerPool(1, DataOptions()) as pool:
         check_all_but(kill_at(pool, tmp_path, entries, way, times=2), 11, Reason.DECODER_DIED)
 
 
@@ -122,9 +122,9 @@ def test_a_decoder_that_dies_twice_costs_one_image(tmp_path: Path, way: str) -> 
 def test_a_glutton_costs_one_image(tmp_path: Path, way: str) -> None:
     large = saved(Image.new("RGB", (6000, 6000)), "png", compress_level=1)
     entries = make_folder(tmp_path, 20, 7, large)
-    with WorkerPool(1, ReadOptions(decode_memory=64 << 20)) as pool:
+    with WorkerPool(1, DataOptions(decode_memory=64 << 20)) as pool:
         check_all_but(list(decoded(pool, tmp_path, entries, way)), 7, Reason.DECODER_DIED)
-    with WorkerPool(1, ReadOptions()) as pool:
+    with WorkerPool(1, DataOptions()) as pool:
         assert next(decoded(pool, tmp_path, entries[7:], way)).pixels is not None
 
 
@@ -132,7 +132,7 @@ def test_a_sparse_file_of_a_terabyte(tmp_path: Path) -> None:
     entries = make_folder(tmp_path, 5)
     with open(tmp_path / "003.png", "r+b") as file:
         file.truncate(1 << 40)
-    with WorkerPool(1, ReadOptions()) as pool:
+    with WorkerPool(1, DataOptions()) as pool:
         check_all_but(list(pool.decode(tmp_path, entries)), 3, Reason.DECODER_DIED)
 
 
@@ -144,7 +144,7 @@ def test_read_ahead_is_bounded_in_bytes_and_the_next_image_always_comes(
     for index in range(24):
         pixels[0, 0] = index
         write(tmp_path / f"{index:02d}.png", saved(Image.fromarray(pixels), "png"))
-    with WorkerPool(3, ReadOptions()) as pool:
+    with WorkerPool(3, DataOptions()) as pool:
         for index, sample in enumerate(pool.decode(tmp_path, listing(tmp_path))):
             assert sample.pixels is not None and sample.pixels[0, 0, 0] == index
 
@@ -153,7 +153,7 @@ def test_entries_are_not_drawn_far_ahead(tmp_path: Path) -> None:
     entries = make_folder(tmp_path, 3) * 1000
     drawn = []
     bad = (Entry(9, "x", -1, "x.png", Reason.NOT_REGULAR),) * 3000
-    with WorkerPool(1, ReadOptions()) as pool:
+    with WorkerPool(1, DataOptions()) as pool:
         for source in (entries, bad):
             drawn.clear()
             samples = pool.decode(tmp_path, (drawn.append(1) or entry for entry in source))
@@ -164,7 +164,7 @@ def test_entries_are_not_drawn_far_ahead(tmp_path: Path) -> None:
 
 def test_a_stream_left_early_does_not_hold_up_the_next(tmp_path: Path) -> None:
     entries = make_folder(tmp_path, 100)
-    with WorkerPool(2, ReadOptions()) as pool:
+    with WorkerPool(2, DataOptions()) as pool:
         for _ in range(3):
             samples = pool.decode(tmp_path, entries)
             next(samples)
@@ -174,7 +174,7 @@ def test_a_stream_left_early_does_not_hold_up_the_next(tmp_path: Path) -> None:
 
 def test_closing_leaves_no_process(tmp_path: Path) -> None:
     entries = make_folder(tmp_path, 100)
-    pool = WorkerPool(2, ReadOptions())
+    pool = WorkerPool(2, DataOptions())
     samples = pool.decode(tmp_path, entries)
     next(samples)
     alive = pool.decoder_pids()
@@ -193,9 +193,9 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from dpclean.data.sources import ReadOptions, open_source
+from dpclean.data.sources import DataOptions, open_source
 from dpclean.data.decoding.pool import WorkerPool
-source, pool = open_source(Path({str(tmp_path)!r}), ReadOptions()), WorkerPool(1, ReadOptions())
+source, pool = open_source(Path({str(tmp_path)!r}), DataOptions()), WorkerPool(1, DataOptions())
 next(source.samples(source.entries(), pool))
 print(pool.decoder_pids()[0], flush=True)
 time.sleep(60)
@@ -216,13 +216,13 @@ time.sleep(60)
 def test_a_worker_that_does_not_start_is_named(tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = make_folder(tmp_path, 3)
     monkeypatch.setattr(sys, "executable", program)
-    with WorkerPool(2, ReadOptions()) as pool, pytest.raises(SetupError, match="does not start"):
+    with WorkerPool(2, DataOptions()) as pool, pytest.raises(SetupError, match="does not start"):
         list(pool.decode(tmp_path, entries))
 
 
 def test_signals_to_the_group_are_left_to_the_parent(tmp_path: Path) -> None:
     entries = make_folder(tmp_path, 30)
-    with WorkerPool(1, ReadOptions()) as pool:
+    with WorkerPool(1, DataOptions()) as pool:
         samples = pool.decode(tmp_path, entries)
         read = [next(samples)]
         (pid,) = pool.decoder_pids()
@@ -242,19 +242,19 @@ def test_a_module_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypa
     write(tmp_path / "numpy.py", b"raise SystemExit")
     write(tmp_path / "dpclean.py", b"raise SystemExit")
     monkeypatch.chdir(tmp_path)
-    with WorkerPool(1, ReadOptions()) as pool:
+    with WorkerPool(1, DataOptions()) as pool:
         check_all_but(list(pool.decode(tmp_path / "raw", entries)), 0, None)
 
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from dpclean.data.sources import ReadOptions, open_source
+from dpclean.data.sources import DataOptions, open_source
 from dpclean.data.decoding.pool import WorkerPool
 hard = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-source = open_source(Path(sys.argv[1]), ReadOptions())
-with WorkerPool(1, ReadOptions()) as pool:
+source = open_source(Path(sys.argv[1]), DataOptions())
+with WorkerPool(1, DataOptions()) as pool:
     samples = source.samples(source.entries(), pool)
     first = next(samples)
     limits = Path(f"/proc/{pool.decoder_pids()[0]}/limits").read_text()
@@ -282,5 +282,5 @@ def test_too_little_memory_for_any_image_is_an_error_of_the_environment(
 ) -> None:
     entries = make_folder(tmp_path, 3)
     monkeypatch.setattr(process, "LEAST_ROOM", 1 << 40)
-    with WorkerPool(1, ReadOptions()) as pool, pytest.raises(SetupError, match="leaves 1024 MiB for an image"):
+    with WorkerPool(1, DataOptions()) as pool, pytest.raises(SetupError, match="leaves 1024 MiB for an image"):
         list(pool.decode(tmp_path, entries))

@@ -12,17 +12,17 @@ from safetensors.numpy import save_file
 
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.decoding.worker import read
-from dpclean.data.records import Entry, ReadOptions
+from dpclean.data.records import DataOptions, Entry
 from dpclean.data.safe_open import Unusable, open_regular
 from dpclean.data.sources import open_source
 from dpclean.errors import InputError, Reason
 from tests.data.pictures import noise, read_all, write, write_png
 from tests.data.sources.test_listing import unprivileged
 
-OPTIONS = ReadOptions()
+OPTIONS = DataOptions()
 
 
-def entries(root: Path, options: ReadOptions = OPTIONS) -> list[Entry]:
+def entries(root: Path, options: DataOptions = OPTIONS) -> list[Entry]:
     return list(open_source(root, options).entries())
 
 
@@ -122,7 +122,7 @@ def test_targets_follow_the_format(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.TIF", "c", "d.webp", "e.txt"):
         write_png(tmp_path / name)
     targets = {
-        format: [entry.target for entry in entries(tmp_path, ReadOptions(output_format=format))]
+        format: [entry.target for entry in entries(tmp_path, DataOptions(output_format=format))]
         for format in ("png", "webp", "same")
     }
     assert targets["png"] == ["a.png", "b.png", "c.png", "d.png", "e.txt.png"]
@@ -133,7 +133,7 @@ def test_targets_follow_the_format(tmp_path: Path) -> None:
 def test_a_target_too_long_for_its_folder(tmp_path: Path) -> None:
     write_png(tmp_path / ("x" * 251 + ".png"))
     assert entries(tmp_path)[0].reason is None
-    assert entries(tmp_path, ReadOptions(output_format="webp"))[0].reason is Reason.UNREADABLE
+    assert entries(tmp_path, DataOptions(output_format="webp"))[0].reason is Reason.UNREADABLE
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_what_is_in_a_file_moves_nobody(tmp_path: Path) -> None:
 # --- files that changed since they were listed ------------------------------------------------------------------------
 
 
-def outcome(root: Path, name: str, options: ReadOptions = OPTIONS) -> object:
+def outcome(root: Path, name: str, options: DataOptions = OPTIONS) -> object:
     return read(os.fsencode(root), name, options)
 
 
@@ -204,7 +204,7 @@ def test_a_file_that_became_a_pipe_a_folder_or_a_link(tmp_path: Path) -> None:
     assert outcome(root, "pipe.png") is Reason.NOT_REGULAR
     assert outcome(root, "folder.png") is Reason.NOT_REGULAR
     assert outcome(root, "link.png") is Reason.OUTSIDE_ROOT
-    assert not isinstance(outcome(root, "link.png", ReadOptions(follow_links=True)), Reason)
+    assert not isinstance(outcome(root, "link.png", DataOptions(follow_links=True)), Reason)
 
 
 def test_a_link_inside_the_root_is_read(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_linked_class_is_a_class_where_links_are_followed(tmp_path: Path) -> N
     write_png(tmp_path / "pool" / "2.png", seed=2)
     (root / "dog").symlink_to("../pool")
     (root / "self").symlink_to(".")
-    options = ReadOptions(follow_links=True)
+    options = DataOptions(follow_links=True)
     source = open_source(root, options)
     assert source.classes == ("cat", "dog")
     with WorkerPool(1, options) as pool:

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from dpclean.data.decoding.pool import WorkerPool
-from dpclean.data.records import Entry, ReadOptions, Sample
+from dpclean.data.records import DataOptions, Entry, Sample
 from dpclean.data.shard_header import MAX_HEADER_BYTES
-from dpclean.data.sinks import Sink
+from dpclean.data.sinks.sink import Sink
 from dpclean.data.sources import open_source
 from dpclean.data.sources import safetensors_shards as shards_module
 from dpclean.data.sources.safetensors_shards import ShardSource
 from dpclean.errors import ConflictError, InputError, Reason
 from tests.data.pictures import noise, read_all
 
-OPTIONS = ReadOptions()
+OPTIONS = DataOptions()
 IMAGES = np.stack([noise(4, 5, seed=seed) for seed in range(6)])
 
 
@@ -47,7 +47,7 @@ def tensor(shape: list[Any], begin: Any, end: Any, dtype: str = "U8") -> dict[st
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-def problem(raw: Path, options: ReadOptions = OPTIONS) -> str:
+def problem(raw: Path, options: DataOptions = OPTIONS) -> str:
     """What is said of the only shard."""
     with pytest.raises(InputError) as caught:
         open_source(raw, options)
@@ -55,7 +55,7 @@ def problem(raw: Path, options: ReadOptions = OPTIONS) -> str:
     return caught.value.message
 
 
-def shard_source(raw: Path, options: ReadOptions = OPTIONS) -> ShardSource:
+def shard_source(raw: Path, options: DataOptions = OPTIONS) -> ShardSource:
     source = open_source(raw, options)
     assert isinstance(source, ShardSource)
     return source
@@ -150,8 +150,8 @@ def test_tensors_that_cannot_be_used(tmp_path: Path, tensors: dict[str, NDArray[
 
 def test_images_above_the_pixel_limit(tmp_path: Path) -> None:
     save_file({"images": IMAGES}, tmp_path / "a.safetensors")
-    assert "more than 19 pixels" in problem(tmp_path, ReadOptions(max_pixels=19))
-    open_source(tmp_path, ReadOptions(max_pixels=20))
+    assert "more than 19 pixels" in problem(tmp_path, DataOptions(max_pixels=19))
+    open_source(tmp_path, DataOptions(max_pixels=20))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -168,9 +168,9 @@ def test_both_layouts_give_the_same_pixels(tmp_path: Path, channels: int, pool: 
 def test_an_ambiguous_layout_is_asked_for(tmp_path: Path, pool: WorkerPool) -> None:
     images = np.ascontiguousarray(IMAGES[:, :3])
     save_file({"images": images}, tmp_path / "a.safetensors")
-    (first, *_) = read_all(open_source(tmp_path, ReadOptions(layout="nhwc")), pool)
+    (first, *_) = read_all(open_source(tmp_path, DataOptions(layout="nhwc")), pool)
     np.testing.assert_array_equal(first.pixels, images[0])
-    (first, *_) = read_all(open_source(tmp_path, ReadOptions(layout="nchw")), pool)
+    (first, *_) = read_all(open_source(tmp_path, DataOptions(layout="nchw")), pool)
     np.testing.assert_array_equal(first.pixels, images[0].transpose(1, 2, 0))
 
 
@@ -283,7 +283,7 @@ def put_all(source: ShardSource, sink: Sink, pool: WorkerPool, entries: list[Ent
             sink.put(sample, 255 - sample.pixels)
 
 
-def convert(raw: Path, out: Path, pool: WorkerPool, options: ReadOptions = OPTIONS, skip: Collection[int] = ()) -> None:
+def convert(raw: Path, out: Path, pool: WorkerPool, options: DataOptions = OPTIONS, skip: Collection[int] = ()) -> None:
     out.mkdir()
     source = shard_source(raw, options)
     sink = source.make_sink(out, pool)
@@ -314,7 +314,7 @@ def test_round_trip(rows, size, channels, nchw, labels, skip, carry) -> None:
         save_file(
             {"images": images, "other": np.zeros(1000)} | tensors, raw / "a.safetensors", metadata={"x": "secret"}
         )
-        convert(raw, out, pool, ReadOptions(carry=("all",) if carry else ()), skip)
+        convert(raw, out, pool, DataOptions(carry=("all",) if carry else ()), skip)
         kept = [row for row in range(rows) if row not in skip]
         if not kept:
             assert list(out.iterdir()) == []
@@ -346,10 +346,10 @@ def test_carry(tmp_path: Path) -> None:
         (("ids",), ("ids",), ("few",)),
         (("all",), ("ids",), ("few",)),
     ):
-        source = shard_source(tmp_path, ReadOptions(carry=carry))
+        source = shard_source(tmp_path, DataOptions(carry=carry))
         assert (source.unsanitized(), source.left_behind) == (unsanitized, left_behind)
     for name in ("few", "nothing", "images"):
-        assert repr(name) in problem(tmp_path, ReadOptions(carry=(name,)))
+        assert repr(name) in problem(tmp_path, DataOptions(carry=(name,)))
 
 
 @pytest.mark.parametrize("synced", [0, 1, 5, 6, 9])
@@ -361,7 +361,7 @@ def test_an_interrupted_job_ends_with_the_same_bytes(
     raw.mkdir()
     for name in ("a", "b"):
         save_file({"images": IMAGES, "labels": np.arange(6), "ids": np.arange(6)}, raw / f"{name}.safetensors")
-    options = ReadOptions(carry=("ids",))
+    options = DataOptions(carry=("ids",))
     convert(raw, whole, pool, options)
     source = shard_source(raw, options)
     entries = list(source.entries())
@@ -408,7 +408,7 @@ def test_a_carried_tensor_that_is_gone_at_the_end(tmp_path: Path, pool: WorkerPo
     raw.mkdir()
     out.mkdir()
     save_file({"images": IMAGES, "ids": np.arange(6)}, raw / "a.safetensors")
-    options = ReadOptions(carry=("ids",))
+    options = DataOptions(carry=("ids",))
     source = shard_source(raw, options)
     sink = source.make_sink(out, pool)
     put_all(source, sink, pool, list(source.entries()))
