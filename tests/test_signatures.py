@@ -17,6 +17,7 @@ import dpclean.certify.job
 import dpclean.certify.options
 import dpclean.denoiser_training.evaluate
 import dpclean.denoiser_training.fit
+import dpclean.denoiser_training.options
 import dpclean.pipeline
 import dpclean.pipeline.options
 import dpclean.train.job
@@ -33,8 +34,8 @@ COMMANDS: dict[Callable[..., Any], type | None] = {
     dpclean.certify.dry_run.dry_run: dpclean.certify.options.CertifyOptions,
     dpclean.certify.external_votes.certify_votes: None,
     dpclean.certificate.plan.plan: None,
-    dpclean.denoiser_training.fit.fit: dpclean.denoiser_training.fit.FitOptions,
-    dpclean.denoiser_training.fit.dry_run: dpclean.denoiser_training.fit.FitOptions,
+    dpclean.denoiser_training.fit.fit: dpclean.denoiser_training.options.FitOptions,
+    dpclean.denoiser_training.fit.dry_run: dpclean.denoiser_training.options.FitOptions,
     dpclean.denoiser_training.evaluate.evaluate: None,
 }
 

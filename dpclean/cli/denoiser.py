@@ -16,7 +16,8 @@ from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
     from dpclean.denoiser_training.evaluate import Evaluation
-    from dpclean.denoiser_training.fit import FitDryRun, FitKeywords, FitResult
+    from dpclean.denoiser_training.options import FitKeywords
+    from dpclean.denoiser_training.results import FitDryRun, FitResult
 
 app = typer.Typer(rich_markup_mode=None)
 

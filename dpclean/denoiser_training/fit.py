@@ -10,10 +10,9 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -26,118 +25,25 @@ from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.denoise.loading import WEIGHTS, find_denoiser
 from dpclean.denoiser_training.initial_network import Start
 from dpclean.denoiser_training.model_card import card
+from dpclean.denoiser_training.options import FitKeywords, FitOptions
 from dpclean.denoiser_training.patches import Patches, read_patches
+from dpclean.denoiser_training.results import FitDryRun, FitResult
 from dpclean.denoiser_training.sample_grid import samples_png
 from dpclean.denoiser_training.training import Recipe, Training
 from dpclean.device import choose_device, keep_memory
 from dpclean.errors import Diverged, InputError, Interrupted, UsageError
-from dpclean.jobs.checks import check_ranges, check_seed, given_path, options_of
+from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record, read_record, write_record
 from dpclean.progress import Pace, Progress, Show
-from dpclean.threads import check_threads, choose_threads, computing_with
-from dpclean.train.model import Classifier
+from dpclean.threads import choose_threads, computing_with
 
 CHECKPOINT_SECONDS = 60.0
 RECORD_NAME, CHECKPOINT_NAME = "dpclean.fit.json", "checkpoint.safetensors"
 MEAN = "mean loss"  # in a checkpoint, beside the training's own state
 PROBED = 8  # steps that are timed to find how many fit into the minutes
 SAMPLES = 4  # images in the picture
-RATE, RATE_FROM_INIT = 1e-3, 3e-4
-
-
-class FitKeywords(TypedDict, total=False):
-    """The options as keywords of a function; the same names as in FitOptions, which checks them."""
-
-    init: str | os.PathLike[str] | None
-    classifier: Classifier | None
-    minutes: float
-    steps: int | None
-    batch_size: int
-    learning_rate: float | None
-    seed: int
-    device: str
-    workers: int | None
-    threads: int | None
-    overwrite: bool
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """The options of `denoiser fit`; names and defaults are those of the command line. Raises UsageError.
-
-    init: a denoiser whose network and weights to begin from, else the bundled one's network and random weights.
-    classifier: one trained on trusted images, in whose features too the results shall be near (perceptual_loss.py).
-    steps: how many, else as many as fit into the minutes by the speed of the first few.
-    """
-
-    init: str | None = None
-    classifier: Classifier | None = None
-    minutes: float = 60.0
-    steps: int | None = None
-    batch_size: int = 32
-    learning_rate: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    workers: int | None = None
-    threads: int | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            **{name: getattr(self, name) for name in ("minutes", "steps", "batch_size", "learning_rate", "workers")}
-        )
-        check_threads(self.threads)
-        check_seed(self.seed, below=1 << 32)
-
-    @property
-    def rate(self) -> float:
-        """The highest learning rate."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return RATE if self.init is None else RATE_FROM_INIT
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What `denoiser fit` did. seconds: wall time of this call."""
-
-    out: str
-    images: int
-    quarantined: dict[str, int]
-    steps: int
-    seed: int
-    device: str
-    already_complete: bool
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object that --json prints."""
-        return {"format": 1, "command": "denoiser fit", **asdict(self)}
-
-
-@dataclass(frozen=True)
-class FitDryRun:
-    """What `denoiser fit` would do, judged by the first steps.
-
-    seconds: of all steps. memory_bytes: the most that was taken while they were done, on a GPU of its memory. bytes: of
-    the weights, and of the checkpoint beside OUT while the job runs.
-    """
-
-    out: str
-    images: int
-    quarantined: dict[str, int]
-    patches: int
-    steps: int
-    seconds: float
-    device: str
-    memory_bytes: int
-    bytes: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object that --json prints."""
-        return {"format": 1, "command": "denoiser fit", "dry_run": True, **asdict(self)}
 
 
 def fit(
