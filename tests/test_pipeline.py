@@ -451,7 +451,7 @@ import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite may have been started by nohup
 from dpclean import cli
 from dpclean.jobs import staging
-from dpclean.pipeline import job
+from dpclean.pipeline import job, listing
 real = getattr({owner}, {step!r})
 def step(*arguments, **named):
     os.kill(os.getpid(), signal.{name})
@@ -463,7 +463,11 @@ cli.main()
 
 @pytest.mark.parametrize(
     ("owner", "step", "name"),
-    [("job", "open_source", "SIGTERM"), ("job.SanitizeJob", "begin", "SIGHUP"), ("job", "write_outputs", "SIGTERM")],
+    [
+        ("listing", "open_source", "SIGTERM"),
+        ("job.SanitizeJob", "begin", "SIGHUP"),
+        ("job", "write_outputs", "SIGTERM"),
+    ],
 )
 def test_a_signal_before_the_work_or_after_it_is_no_silent_death(
     tmp_path: Path, small: str, owner: str, step: str, name: str

@@ -6,23 +6,20 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from dpclean.build import build
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.decoding.pool import WorkerPool
-from dpclean.data.digest import pixel_sha256
-from dpclean.data.names import to_bytes, to_text
-from dpclean.data.records import Entry, Sample
-from dpclean.data.selection import check_sample, selected
-from dpclean.data.sources import Source, open_source
-from dpclean.errors import ConflictError, InputError, InternalError, Reason, UsageError
+from dpclean.data.names import to_text
+from dpclean.data.sources import Source
+from dpclean.errors import ConflictError, InputError, InternalError, UsageError
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.key_file import read_key, write_key
@@ -30,7 +27,8 @@ from dpclean.jobs.record import Json, Record
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
 from dpclean.pipeline import sheet
 from dpclean.pipeline.again import FINAL, begin_again
-from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Listed, Stamp
+from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, Ledger, Listed
+from dpclean.pipeline.listing import Listing, entry_of, other_content
 from dpclean.pipeline.options import SanitizeKeywords, SanitizeOptions
 from dpclean.pipeline.results import SanitizeDryRun, SanitizeResult
 from dpclean.pipeline.save import check_rows, write_outputs, write_with_sums
@@ -121,15 +119,12 @@ class SanitizeJob(Job[SanitizeResult]):
         return of_raw | self.files.ancestry()
 
     @cached_property
+    def listing(self) -> Listing:
+        return Listing(self.raw, self.options)
+
+    @property
     def source(self) -> Source:
-        source = open_source(self.raw, self.options.data_options())
-        check_sample(source, self.options.sample)
-        if source.names_rows and self.options.redoes:
-            raise UsageError(
-                "retry-bad and update are for folders of images: of shards every file would be written anew",
-                "leave them out, or choose another --out",
-            )
-        return source
+        return self.listing.source
 
     def parameters(self) -> Json:
         return {**self.options.identity(), "denoiser": self.files.id, "denoiser_digests": self.files.digests()}
@@ -156,10 +151,10 @@ class SanitizeJob(Job[SanitizeResult]):
         self.refuse_others("was made", {name: getattr(manifest.denoiser, name) for name in demanded}, demanded)
         with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
             bad = ledger.bad(but=FINAL) if self.options.retry_bad else ()
-            self.bad, self.changed = self._compare(ledger, bad)
+            self.bad, self.changed = self.listing.compare(ledger, self.out, bad)
             if self.changed and not self.options.update:
                 more = "--update to do anew what has changed, " if not self.source.names_rows else ""
-                self._refuse_changed(self.changed, more)
+                raise other_content(self.out, self.changed, more)
         if self.bad or self.changed:
             if manifest.noise.key is not None:  # the noise must not be known before the data are fixed
                 raise ConflictError(
@@ -179,12 +174,13 @@ class SanitizeJob(Job[SanitizeResult]):
         if self.complete is None:
             super().goes_on(record)
             with closing(Ledger(self.ledger_path)) as ledger:
-                if changed := self._compare(ledger)[1]:  # names, classes, and what has been read
-                    self._refuse_changed(changed)
+                if changed := self.listing.compare(ledger, self.out)[1]:  # names, classes, and what has been read
+                    raise other_content(self.out, changed)
             return True
         try:
             with closing(Ledger(self.ledger_path)) as ledger:
-                return record.found.get("again") == self._again(self.complete) and not self._compare(ledger)[1]
+                changed = self.listing.compare(ledger, self.out)[1]
+                return record.found.get("again") == self._again(self.complete) and not changed
         except ConflictError:  # OUT is whole, and what was left is not needed
             return False
 
@@ -196,64 +192,13 @@ class SanitizeJob(Job[SanitizeResult]):
             "update": self.options.update,
         }
 
-    def _compare(self, ledger: Ledger, positions: Collection[int] = ()) -> tuple[list[Listed], list[Listed]]:
-        """The rows at these positions, and of the others those with other content, as RAW lists them now.
-
-        A file is read again where its size or time is another, or where digests are asked for; what counts is what is
-        in it. Refuses other names and classes.
-        """
-        asked: list[Listed] = []
-        suspects: list[Listed] = []
-        for now, row in itertools.zip_longest(self._stamped(), ledger.listing()):
-            new = None if now is None else (to_bytes(now[0].name), now[0].label)
-            old = None if row is None else (row.name, row.label)
-            if new != old:
-                raise self._other_raw(_what_changed(new, old, self.options.sample))
-            if row.position in positions:
-                asked.append(_listed(*now))
-            elif now[1] != row.stamp or self.options.check_raw:
-                suspects.append(_listed(*now))
-        if not suspects:
-            return asked, []
-        with WorkerPool(self.options.workers or len(os.sched_getaffinity(0)), self.options.data_options()) as pool:
-            samples = self.source.samples(map(_entry_of, suspects), pool)
-            changed = {s.entry.index for s in samples if not _is_as_seen(s, *ledger.seen(s.entry.index))}
-        return asked, [row for row in suspects if row.position in changed]
-
-    def _refuse_changed(self, changed: Sequence[Listed], remedy: str = "") -> NoReturn:
-        first = ", ".join(repr(to_text(row.name)) for row in changed[:3])
-        raise self._other_raw(
-            f"other content in {first}" + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""),
-            remedy,
-        )
-
-    def _other_raw(self, what: str, remedy: str = "") -> ConflictError:
-        return ConflictError(
-            f"RAW has changed since {str(self.out)!r} was begun: {what}",
-            f"restore it, choose another --out, {remedy}or --overwrite to start again",
-        )
-
     # -- begin, work, finish
-
-    def _entries(self) -> Iterator[Entry]:
-        """What RAW holds now; once the job has begun, the ledger's listing alone counts."""
-        return selected(self.source, self.options.limit, self.options.sample)
-
-    def _stamped(self) -> Iterator[tuple[Entry, Stamp]]:
-        """The listing, with size and time of the last change of each entry's file."""
-        last: str | None = None
-        stamp: Stamp = (None, None)
-        for entry in self._entries():
-            name = entry.target if self.source.names_rows else entry.name
-            if name != last:
-                last, stamp = name, _stamp(self.source.root, name)
-            yield entry, stamp
 
     @contextmanager
     def ready(self, record: Record | None) -> Iterator[None]:
         """Readers and denoiser."""
         workers = self.options.workers or len(os.sched_getaffinity(0))
-        assert self.source and self.inherited is not None  # refused before anything is loaded
+        assert self.source is not None and self.inherited is not None  # refused before anything is loaded
         threads = choose_threads(self.options.threads)
         with WorkerPool(workers, self.options.data_options()) as self.pool, self._loaded(threads) as self.denoiser:
             yield
@@ -283,7 +228,7 @@ class SanitizeJob(Job[SanitizeResult]):
         if self.complete is not None:
             return self._begin_again(self.complete)
         with closing(Ledger(self.ledger_path)) as ledger, ledger.transaction():
-            ledger.freeze(itertools.starmap(_listed, self._stamped()))
+            ledger.freeze(self.listing.rows())
             ledger.set("environment", self.environment())
             ledger.set("retried", 0)
         seed = self.options.seed
@@ -304,7 +249,7 @@ class SanitizeJob(Job[SanitizeResult]):
             kept = map(sheet.entry_of, ledger.done())
             self.sink = self.source.make_sink(self.staging.partial, self.pool, kept)
             if ledger.count(PENDING) > 0:
-                samples = self.source.samples(map(_entry_of, ledger.listing(pending=True)), self.pool)
+                samples = self.source.samples(map(entry_of, ledger.listing(pending=True)), self.pool)
                 work_off(samples, self.denoiser, self.sink, ledger, self.options, key, stop, tell)
             if (pending := ledger.count(PENDING)) > 0:
                 raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
@@ -396,10 +341,10 @@ class SanitizeJob(Job[SanitizeResult]):
     def look_ahead(self) -> SanitizeDryRun:
         self.staging.check_apart(*self.inputs())
         source = self.source
-        listed = sum(1 for _ in self._entries())
+        listed = sum(1 for _ in self.listing.entries())
         threads = choose_threads(self.options.threads)
         with WorkerPool(1, self.options.data_options()) as pool, self._loaded(threads) as denoiser:
-            first = itertools.islice(self._entries(), SAMPLED_BY_PLAN)
+            first = itertools.islice(self.listing.entries(), SAMPLED_BY_PLAN)
             sampled = pixels = values = tried = 0
             usable: list[tuple[int, NDArray[np.uint8]]] = []  # none larger than a few tiles, together a few batches
             for sample in source.samples(first, pool):
@@ -433,48 +378,10 @@ class SanitizeJob(Job[SanitizeResult]):
         )
 
 
-def _listed(e: Entry, stamp: Stamp) -> Listed:
-    return Listed(e.index, to_bytes(e.name), e.label, to_bytes(e.target), e.reason, stamp)
-
-
-def _entry_of(row: Listed) -> Entry:
-    reason = None if row.reason is None else Reason(row.reason)
-    return Entry(row.position, to_text(row.name), row.label, to_text(row.target), reason)
-
-
-def _stamp(root: Path, name: str) -> Stamp:
-    try:
-        found = os.stat(os.path.join(os.fsencode(root), to_bytes(name)))
-    except OSError:
-        return None, None
-    return found.st_size, found.st_mtime_ns
-
-
-def _is_as_seen(sample: Sample, status: str, reason: str | None, raw_sha256: bytes | None) -> bool:
-    """Whether a sample is what the ledger says was read; of one that is pending it says nothing yet."""
-    if status == PENDING:
-        return True
-    if sample.pixels is not None:
-        return pixel_sha256(sample.pixels) == raw_sha256
-    return (status, reason) == ((LEFT_BEHIND, None) if sample.left_behind else (QUARANTINED, sample.reason))
-
-
 def _first_names(ledger: Ledger) -> str:
     """The first inputs that were left out, by name."""
     first = [repr(to_text(name)) for name, _ in itertools.islice(ledger.quarantined(), 4)]
     return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
-
-
-def _what_changed(new: tuple[bytes, int] | None, old: tuple[bytes, int] | None, sample: int | None) -> str:
-    """In words, where two listings in byte order first differ."""
-    if sample is not None:  # what is missing from the sample need not be missing from RAW
-        return f"it has other files or classes, of which --sample {sample} would take others"
-    if old is None or (new is not None and new[0] < old[0]):
-        assert new is not None
-        return f"{to_text(new[0])!r} has been added"
-    if new is None or new[0] != old[0]:
-        return f"{to_text(old[0])!r} is gone"
-    return f"{to_text(new[0])!r} has another class"
 
 
 def _warnings(manifest: manifests.Manifest) -> list[str]:
