@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Unpack, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
@@ -57,6 +59,15 @@ def test_every_option_has_a_name_and_a_type(command: Callable[..., Any]) -> None
     assert {field.name for field in dataclasses.fields(options)} == set(get_type_hints(given)) | (
         {"sigma"} if "sigma" in parameters or "sigmas" in parameters else set()
     )
+
+
+def test_the_functions_that_the_documentation_names_are_there() -> None:
+    text = (Path(dpclean.__file__).parent.parent / "docs" / "python.md").read_text("utf-8")
+    rows = re.findall(r"^\| `dpclean [^|]*\| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) > 4
+    for row in rows:
+        for module, name in re.findall(r"`(dpclean(?:\.[a-z_]+)*)\.([a-z_]+)`", row):
+            assert inspect.isfunction(getattr(importlib.import_module(module), name)), f"{module}.{name}"
 
 
 @pytest.mark.parametrize("name", ["sanitize.sanitize", "train.train", "certify.certify", "denoiser.fit_denoiser"])
