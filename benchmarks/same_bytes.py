@@ -72,8 +72,8 @@ def made(python: str, inputs: Path, out: Path) -> dict[str, object]:
     found["train"] = digests(out / "model")
     for threat in ("clean-test", "noised-test"):
         folder = out / threat
-        options = ["--sigma", 0.25, "--runs", 24, "--recipe", "tiny", "--threat", threat, "--alpha", 0.1, *SEEDED]
-        dpclean(python, "certify", inputs / "small", *options, "--out", folder)
+        terms: list[object] = ["--sigma", 0.25, "--runs", 24, "--recipe", "tiny", "--threat", threat, "--alpha", 0.1]
+        dpclean(python, "certify", inputs / "small", *terms, *SEEDED, "--out", folder)
         votes = load_file(folder / "votes.safetensors")
         certificate = json.loads((folder / "certificate.json").read_text())
         found[f"certify {threat}"] = {

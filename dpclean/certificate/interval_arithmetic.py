@@ -32,6 +32,9 @@ def down(x: Fraction) -> int:
     return (x.numerator << BITS) // x.denominator
 
 
+_up = up  # where a parameter has this name
+
+
 def _shift(m: int, bits: int, up: bool) -> int:
     return -(-m >> bits) if up else m >> bits
 
@@ -110,6 +113,19 @@ def phi_up(x: int) -> int:
 def phi_down(x: int) -> int:
     """Normal distribution function, rounded down."""
     return _cdf(x, False)
+
+
+def density(x: Fraction, up: bool) -> int:
+    """Density of the normal distribution, rounded up or down."""
+    nearest = down(abs(x)) if up else _up(abs(x))  # it falls with the distance from 0
+    return _divide(ONE << BITS, _inverse_density(nearest, not up), up)
+
+
+def exponential(x: Fraction, up: bool) -> int:
+    """e^x, rounded up or down."""
+    if x < 0:
+        return _divide(ONE << BITS, exponential(-x, not up), up)
+    return exp(_up(x) if up else down(x), up)
 
 
 def quantile_down(y: int) -> int:

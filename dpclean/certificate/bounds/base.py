@@ -16,10 +16,12 @@ from functools import cached_property, lru_cache
 from statistics import NormalDist
 from typing import Any, ClassVar
 
+from dpclean.certificate import whole_images
 from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import budget, text
 from dpclean.certificate.interval_arithmetic import HALF, ONE, down, phi_up, quantile_down, quantile_up, up
 from dpclean.certificate.threats import THREATS
+from dpclean.certificate.whole_images import Edits, Witness
 from dpclean.errors import UsageError
 
 SHARE_UNIT = 10**18  # confidence bounds have 18 decimals
@@ -209,6 +211,25 @@ class ShareBound(Bound):
     ) -> bool:
         """Whether every data set nearer than radius > 0 has the class of the k_a votes, tested at p(r) itself."""
         return self.error_up(settings, k_a, share_for(settings, radius)) <= settings.level_down
+
+    def edits_hold(
+        self, settings: ClaimSettings, k_a: int, share: int, edits: Edits, low: Fraction, high: Fraction | None
+    ) -> bool:
+        """Whether the class of the k_a votes stays what it is without what an attacker did to whole images."""
+        p = whole_images.share_for(share, edits)
+        return p is not None and self.error_up(settings, k_a, p) <= settings.level_down
+
+    def radius_holds_beside(
+        self, settings: ClaimSettings, k_a: int, share: int, edits: Edits, radius: Fraction,
+        witnesses: tuple[Witness, Witness] | None, low: Fraction, high: Fraction | None,
+    ) -> bool:  # fmt: skip
+        """The same where the other training images moved too, all together by less than radius > 0.
+
+        witnesses: for the class and for the next one; where only p_A is tested the first is used.
+        """
+        shift, witness = radius / settings.sigma, witnesses[0] if witnesses else None
+        p = whole_images.share_for_radius(share, edits, settings.tau_up, shift, witness)
+        return p is not None and self.error_up(settings, k_a, p) <= settings.level_down
 
     def shift(self, settings: ClaimSettings, low: Fraction, high: Fraction | None) -> int:
         """radius / sigma that the confidence bounds allow, rounded down; negative or 0 where they allow none."""

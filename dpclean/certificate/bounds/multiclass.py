@@ -21,6 +21,7 @@ from dpclean.certificate.interval_arithmetic import (
     tail_up,
     up,
 )
+from dpclean.certificate.whole_images import Edits, Witness, leads, leads_at_radius
 
 REACH = 5.0  # standard deviations of a count that a plan sums over
 
@@ -67,6 +68,21 @@ class Multiclass(ShareBound):
         if settings.tau == 0 or x - y < 2 * s:  # then not even a tau of 0 would do
             return x - y >= 2 * s
         return phi_down(x - s) - phi_up(y + s) >= 2 * settings.tau_up
+
+    def edits_hold(
+        self, settings: ClaimSettings, k_a: int, share: int, edits: Edits, low: Fraction, high: Fraction | None
+    ) -> bool:
+        """From the two confidence bounds, which must hold."""
+        assert high is not None
+        return leads(share, edits, low, high)
+
+    def radius_holds_beside(
+        self, settings: ClaimSettings, k_a: int, share: int, edits: Edits, radius: Fraction,
+        witnesses: tuple[Witness, Witness] | None, low: Fraction, high: Fraction | None,
+    ) -> bool:  # fmt: skip
+        assert high is not None
+        shift = radius / settings.sigma
+        return leads_at_radius(share, edits, settings.tau_up, shift, witnesses, low, high)
 
     def shift(self, settings: ClaimSettings, low: Fraction, high: Fraction | None) -> int:
         assert high is not None

@@ -1,0 +1,192 @@
+"""Theorems on whole images, against known answers that share no code with dpclean and against exact small worlds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.bounds.base import ClaimSettings, ShareBound
+from dpclean.certificate.interval_arithmetic import ONE, density, exponential, up
+from dpclean.certificate.whole_images import WORD, Edits, Witness, largest_edits, leads, share_for, untouched
+
+KNOWN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "whole_images.json").read_text())
+ALPHA = Fraction("0.001")
+TAU = Fraction("6e-18")
+
+
+def shares(case: dict[str, Any]) -> tuple[ShareBound, ClaimSettings, int, Fraction | None, Fraction | None]:
+    """A bound, what it is tested against, k_A, and its confidence bounds."""
+    bound = find_bound(case["bound"])
+    assert isinstance(bound, ShareBound)
+    counts = sorted(case["counts"].values(), reverse=True)
+    settings = ClaimSettings(sum(counts) + case["no_vote"], ALPHA, Fraction(1), TAU)
+    k_a, k_b = counts[0], counts[1] if len(counts) > 1 else 0
+    low = bound.pa_lower(settings, k_a) if bound.selects(settings, k_a, k_b) else None
+    return bound, settings, k_a, low, None if low is None else bound.pb_upper(settings, k_b, low)
+
+
+@pytest.mark.parametrize(
+    "case", KNOWN["subsample"], ids=lambda c: f"{c['bound']}-{max(c['counts'].values())}-{c['share']}"
+)
+def test_the_numbers_of_images_are_the_known_ones(case: dict[str, Any]) -> None:
+    bound, settings, k_a, low, high = shares(case)
+    expected = case["expected"]
+    if expected is None:
+        assert low is None
+        return
+    assert low == Fraction(expected["pa_lower"])
+    assert high == (None if expected["pb_upper"] is None else Fraction(expected["pb_upper"]))
+
+    def holds(edits: Edits) -> bool:
+        assert low is not None
+        return bound.edits_hold(settings, k_a, case["u"], edits, low, high)
+
+    assert not holds(Edits(10**6, 10**6))
+    known = {name: max(0, expected[name]) for name in ("images_inserted", "images_changed", "images_missing")}
+    assert largest_edits(holds, most=10**6) == known
+    assert holds(Edits()) == (expected["images_inserted"] >= 0)
+
+
+@pytest.mark.parametrize(
+    ("case", "changed"),
+    [(case, int(m)) for case in KNOWN["subsample"] if "plain" in (case["expected"] or {}) for m in ("0", "10", "25")],
+)
+def test_radii_that_are_not_amplified_are_the_known_ones(case: dict[str, Any], changed: int) -> None:
+    bound, settings, k_a, low, high = shares(case)
+    known = Fraction(case["expected"]["plain"][str(changed)])
+    assert low is not None
+
+    def holds(radius: Fraction) -> bool:
+        return bound.radius_holds_beside(settings, k_a, case["u"], Edits.changed(changed), radius, None, low, high)
+
+    if known:
+        assert holds(known - Fraction(1, 10**9))
+    assert not holds(known + Fraction(1, 10**9))
+
+
+@pytest.mark.parametrize("case", KNOWN["witness"], ids=lambda c: f"{c['k']}-{c['w']}-{c['V']}-{c['y']}")
+def test_witnesses_are_the_known_ones(case: dict[str, Any]) -> None:
+    witness = Witness(Fraction(case["k"]), Fraction(case["w"]))
+    assert witness.holds() == case["witness"]
+    found = Fraction(witness.lower(up(Fraction(case["y"])), Fraction(case["V"])), ONE)
+    assert abs(found - Fraction(case["LB"])) < Fraction(1, 10**22)
+
+
+@pytest.mark.parametrize("case", [c for c in KNOWN["subsample"] if "amplified" in (c["expected"] or {})])
+@pytest.mark.parametrize("changed", [0, 10])
+def test_no_witness_claims_more_than_the_best_one(case: dict[str, Any], changed: int) -> None:
+    bound, settings, k_a, low, high = shares(case)
+    best = Fraction(case["expected"]["amplified"][str(changed)])
+    assert low is not None
+    passed = 0
+    for share in (Fraction(99, 100), Fraction(100_001, 100_000)):
+        radius = best * share if best else Fraction(1, 100)
+        v = float(case["u"] / WORD * radius**2)
+        for k in range(-16, 41):
+            for factor in (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5):
+                witness = Witness(
+                    Fraction(k, 8), Fraction(round(math.sqrt(v) * factor + 0.005, 2)).limit_denominator(100)
+                )
+                held = bound.radius_holds_beside(
+                    settings, k_a, case["u"], Edits.changed(changed), radius, (witness, witness), low, high
+                )
+                assert not (held and share > 1), (witness, float(radius))
+                passed += held
+    if bound.name != "multiclass" and best:  # one witness for both is not the best pair
+        assert passed
+
+
+def test_a_tangent_that_is_a_little_too_narrow_is_refused() -> None:
+    k = Fraction("0.7")
+    least = next(w for w in range(1, 10_000) if Witness(k, Fraction(w, 1000)).holds())
+    assert Witness(k, Fraction(least, 1000)).holds() and not Witness(k, Fraction(least - 1, 1000)).holds()
+    tangent = Witness(k, Fraction(least - 1, 1000)).offset(Fraction(0)) / ONE
+    assert tangent < math.expm1(0.7)  # at 0 it would lie below what it has to be above
+
+
+def test_hostile_witnesses_are_refused_at_once() -> None:
+    for k, w in (("1e9", "1"), ("1", "1e-9"), ("0", "1e9"), ("0", "0"), ("0", "-1"), ("-30", "0.0001")):
+        assert not Witness(Fraction(k), Fraction(w)).holds()
+
+
+def test_normal_density_and_exponential_are_rounded_outward() -> None:
+    for x in (Fraction(0), Fraction(1, 3), Fraction(-7, 5), Fraction(25)):
+        below, above = density(x, up=False), density(x, up=True)
+        assert below <= above <= below + (1 << 8)
+        assert above / ONE == pytest.approx(math.exp(-(float(x) ** 2) / 2) / math.sqrt(2 * math.pi), rel=1e-12)
+    for x in (Fraction(0), Fraction(2, 3), Fraction(-13, 5), Fraction(-25)):
+        below, above = exponential(x, up=False), exponential(x, up=True)
+        assert below <= above and above / ONE == pytest.approx(math.exp(x), rel=1e-12)
+
+
+def test_the_share_that_is_untouched_is_rounded_down_and_quick() -> None:
+    for images, share in itertools.product((0, 1, 7, 100), (1, WORD // 50, WORD // 2, WORD - 1)):
+        exactly = Fraction(WORD - share, WORD) ** images
+        assert exactly - Fraction(1, 2**200) <= untouched(share, images) <= exactly
+    assert untouched(1, WORD - 1) < Fraction(37, 100) and untouched(WORD // 2, WORD - 1) == 0
+    assert share_for(WORD // 2, Edits(0, WORD - 1)) is None and not leads(
+        WORD // 2, Edits(9, 9), Fraction(1), Fraction(0)
+    )
+
+
+# -- small worlds, in exact fractions: whatever a run makes of its members, no claim is false
+
+
+def votes(rule: dict[frozenset[str], str], images: list[str], q: Fraction) -> dict[str, Fraction]:
+    """How likely a run votes for each class: the sum over all sets of members."""
+    found: dict[str, Fraction] = {}
+    for members in subsets(images):
+        weight = q ** len(members) * (1 - q) ** (len(images) - len(members))
+        found[rule[members]] = found.get(rule[members], Fraction(0)) + weight
+    return found
+
+
+def subsets(images: list[str]) -> Iterator[frozenset[str]]:
+    for size in range(len(images) + 1):
+        yield from map(frozenset, itertools.combinations(images, size))
+
+
+def test_no_rule_breaks_the_theorem() -> None:
+    rng = random.Random(5)
+    claims = 0
+    for _ in range(600):
+        share = rng.choice((WORD // 8, WORD // 4, WORD // 3))
+        q = Fraction(share, WORD)
+        common, inserted, missing = (
+            list(name) for name in ("ab", "IJ"[: rng.randint(0, 2)], "XY"[: rng.randint(0, 2)])
+        )
+        in_favour = rng.random() ** 0.3
+        rule = {
+            members: "A" if rng.random() < in_favour else rng.choice("BC") for members in subsets([*common, *"IJXY"])
+        }
+        if rng.random() < 0.5:  # the worst: what was touched votes against
+            rule = {members: v if not members & {*"XY"} else "B" for members, v in rule.items()}
+            rule = {members: v if not members & {*"IJ"} else "A" for members, v in rule.items()}
+        here, there = votes(rule, common + inserted, q), votes(rule, common + missing, q)
+        best, *rest = sorted(here.items(), key=lambda item: -item[1])
+        second = rest[0][1] if rest else Fraction(0)
+        edits = Edits(len(inserted), len(missing))
+        if best[1] > second and leads(share, edits, best[1], second):
+            claims += 1
+            assert all(there.get(best[0], 0) > p for name, p in there.items() if name != best[0])
+        p = share_for(share, edits)
+        if p is not None and best[1] * ONE > p:
+            assert there.get(best[0], Fraction(0)) > Fraction(1, 2)
+    assert claims > 100
+
+
+def test_the_theorem_is_tight() -> None:
+    """B wherever the marked image is: A flips exactly when a run without it is no more likely than one with it."""
+    for share in (1, WORD // 3, WORD // 2 - 1, WORD // 2, WORD // 2 + 1, WORD - 1):
+        flips = 2 * Fraction(WORD - share, WORD) <= 1
+        assert leads(share, Edits(0, 1), Fraction(1), Fraction(0)) is not flips
+        assert (share_for(share, Edits(0, 1)) is None) is flips
