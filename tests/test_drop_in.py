@@ -42,3 +42,13 @@ def test_hugging_face_image_folder(clean: Path, tmp_path: Path) -> None:
     loaded = load_dataset("imagefolder", data_dir=str(clean), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.features["label"].names == CLASSES
     assert sorted(loaded["label"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_hugging_face_image_folder_of_one_image(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    (tmp_path / "raw" / "cat").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(tmp_path / "raw" / "cat" / "0.png")
+    dpclean.sanitize(tmp_path / "raw", tmp_path / "clean", sigma=0.25, denoiser=str(make_denoiser(tmp_path / "d")))
+    source = {"data_dir": str(tmp_path / "clean"), "cache_dir": str(tmp_path / "cache"), "split": "train"}
+    assert [row["image"].size for row in load_dataset("imagefolder", **source)] == [(32, 32)]

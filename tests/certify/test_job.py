@@ -270,7 +270,7 @@ def test_sanitized_data_name_what_is_certified(raw: Path, tmp_path: Path, transp
     assert terms["key_commitment"] != manifest["noise"]["key_commitment"]
 
 
-def test_raw_data_other_than_those_sanitized_are_refused(
+def test_raw_data_other_than_those_sanitized_are_refused_until_clean_is_updated(
     raw: Path, tmp_path: Path, transparent: str, trainer: str
 ) -> None:
     clean = tmp_path / "clean"
@@ -280,6 +280,12 @@ def test_raw_data_other_than_those_sanitized_are_refused(
         certify(clean, tmp_path / "out", trainer=trainer, device="cpu", denoiser=transparent, **FEW)
     assert "digest" in refused.value.message
     assert not Staging(tmp_path / "out").key.exists()
+    dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu", update=True)
+    certify(clean, tmp_path / "out", trainer=trainer, device="cpu", denoiser=transparent, **FEW)
+    terms = json.loads((tmp_path / "out/certificate.json").read_text())["terms"]
+    manifest = json.loads((clean / "dpclean.json").read_text())
+    assert terms["raw"]["pixel_digest"] == manifest["raw"]["pixel_digest"] and manifest["noise"]["runs"]["1"] == 1
+    assert verify(tmp_path / "out").runs == 6
 
 
 def test_data_with_planes_kept_as_they_were_are_refused(
