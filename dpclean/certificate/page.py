@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.curve import curve_svg
+from dpclean.certificate.curve import curve
 from dpclean.certificate.files import parameters_in
 from dpclean.certificate.glossary import (
     ATTEMPTS,
@@ -49,6 +49,7 @@ from dpclean.report.html import (
     strong,
     table,
 )
+from dpclean.report.plot import svg
 
 SHOWN_CLASSES = 20  # of a longer class list the first ones
 MULTIPLES = ("0", "0.25", "0.5", "0.75", "1", "1.5", "2", "3")  # of sigma: the distances shown for one model
@@ -196,7 +197,7 @@ def _risk(parameters: CertificateParameters) -> str:
 def _by_radius(certificate: Certificate) -> Iterator[Html]:
     accuracy, exploratory = certificate["accuracy"], _exploratory(certificate)
     yield heading("By radius" if exploratory or accuracy is None else "Certified accuracy by radius")
-    yield Html(curve_svg(certificate))
+    yield Html(svg(curve(certificate)))
     if accuracy is None:
         yield paragraph("The labels of the test images are not known, so nothing can be said about right and wrong.")
         return

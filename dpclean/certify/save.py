@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dpclean.certificate import assumptions as statements
 from dpclean.certificate.certificate import build
-from dpclean.certificate.curve import curve_png, curve_svg
+from dpclean.certificate.curve import curve
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, dump, parameters_in, read, tsv
 from dpclean.certificate.page import Example, report_html
 from dpclean.certificate.parameters import JobParameters
@@ -20,6 +20,7 @@ from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.certify.results import CertifyResult
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.job import holds
+from dpclean.report import plot
 
 MARKS = (VOTES_NAME, CERTIFICATE_NAME)
 EXAMPLES_OF_EACH = 12
@@ -33,8 +34,8 @@ def write_outputs(folder: Path, votes: Votes, pixels: Sequence[NDArray[np.uint8]
         VOTES_NAME: data,
         CERTIFICATE_NAME: dump(certificate),
         TSV_NAME: tsv(certificate).encode("utf-8", "surrogateescape"),
-        "curve.svg": curve_svg(certificate).encode(),
-        "curve.png": curve_png(certificate),
+        "curve.svg": plot.svg(curve(certificate)).encode(),
+        "curve.png": plot.png(curve(certificate)),
         "report.html": report_html(certificate, _examples(certificate, pixels)).encode(),
     }
     for name, content in files.items():

@@ -12,8 +12,9 @@ from safetensors.torch import save
 from dpclean import __version__
 from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.jobs.durable import write_durably
+from dpclean.report.plot import svg
 from dpclean.train import model as models
-from dpclean.train.curve import curve_svg, curve_tsv
+from dpclean.train.curve import curve_plot, curve_tsv
 from dpclean.train.images import prepare
 from dpclean.train.inputs import images_by_class
 from dpclean.train.trainer import Epoch, Trainer
@@ -56,7 +57,7 @@ def write_outputs(
     write_durably(folder / models.WEIGHTS_NAME, weights)
     write_durably(folder / ANCESTRY_NAME, training_set.ancestry.dump())
     write_durably(folder / TABLE_NAME, curve_tsv(curve).encode())
-    write_durably(folder / DRAWING_NAME, curve_svg(curve).encode())
+    write_durably(folder / DRAWING_NAME, svg(curve_plot(curve)).encode())
     write_durably(folder / models.NAME, models.dump(description))
     return description
 

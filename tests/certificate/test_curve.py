@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
+import sys
 from bisect import bisect_left
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,21 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpclean.certificate.curve import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    ROLES,
-    SCALE,
-    TOP,
-    WIDTH,
-    _ticks,
-    curve_png,
-    curve_svg,
-)
+from dpclean.certificate.curve import _ticks, curve
 from dpclean.certificate.curve import lower_steps as lower_corners
 from dpclean.certificate.curve import steps as corners
+from dpclean.report import plot
+from dpclean.report.plot import BOTTOM, HEIGHT, LEFT, RIGHT, ROLES, SCALE, TOP, WIDTH
 from tests.certificate.certificates import certificate, draw, drawn
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -44,20 +38,21 @@ def texts(svg: str) -> list[str]:
 
 
 def places(svg: str, role: str) -> list[tuple[float, float]]:
-    """The corners of the longest line of a role."""
-    lines = [
-        [tuple(map(float, pair.split(","))) for pair in line.attrib["points"].split()]
-        for line in ElementTree.fromstring(svg).iter(f"{SVG}polyline")
-        if line.attrib["class"] == role and float(line.attrib["points"].split(",")[1].split()[0]) > 30
-    ]
-    (found,) = lines
-    return found  # type: ignore[return-value]
+    """The corners of the line of a role."""
+    (group,) = (group for group in ElementTree.fromstring(svg).iter(f"{SVG}g") if group.get("class") == role)
+    (path,) = group.iter(f"{SVG}path")
+    numbers = [float(number) for number in re.findall(r"[\d.]+", path.attrib["d"])]
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def curve_svg(made: dict[str, Any]) -> str:
+    return plot.svg(curve(made))
 
 
 def columns(png: bytes, role: str) -> list[int]:
     """The columns of the PNG, below the legend, in which a colour stands from near the top to near the bottom."""
     red, green, blue = (int(ROLES[role][0][i : i + 2], 16) for i in (1, 3, 5))
-    image = np.asarray(Image.open(io.BytesIO(png)))[TOP * SCALE : BOTTOM * SCALE]
+    image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))[TOP * SCALE : BOTTOM * SCALE]
     found = (image == (red, green, blue)).all(axis=2)
     return [int(column) for column in np.flatnonzero(found.any(axis=0))]
 
@@ -104,7 +99,7 @@ def test_the_ceiling_is_drawn_where_it_is_and_labelled(runs: int) -> None:
     made = drawn(runs=runs, points=12)
     svg = curve_svg(made)
     assert f"ceiling {made['summary']['ceiling']}: the most {runs:,} runs can show" in texts(svg)
-    (x0, _), (x1, _) = places(svg, "ceiling")
+    (x0, _), (x1, _) = places(svg, "limit")
     assert x0 == x1
     ends = [x for x, _ in places(svg, "curve")]
     assert max(ends) <= x1 + 0.01 < RIGHT  # no radius is beyond it
@@ -114,10 +109,10 @@ def test_the_ceiling_is_drawn_where_it_is_and_labelled(runs: int) -> None:
 
 def test_svg_and_png_draw_the_same() -> None:
     made = drawn()
-    svg, png = curve_svg(made), curve_png(made)
+    svg, png = curve_svg(made), plot.png(curve(made))
     assert Image.open(io.BytesIO(png)).size == (WIDTH * SCALE, HEIGHT * SCALE)
-    (x, _), _ = places(svg, "ceiling")
-    assert abs(np.mean(columns(png, "ceiling")) - x * SCALE) < 2
+    (x, _), _ = places(svg, "limit")
+    assert abs(np.mean(columns(png, "limit")) - x * SCALE) < 2
     drawn_to = max(x for x, y in places(svg, "curve") if y < BOTTOM)
     assert abs(max(columns(png, "curve")) - drawn_to * SCALE) <= 3
 
@@ -152,6 +147,32 @@ def test_an_exploratory_curve_certifies_nothing() -> None:
 def test_the_file_loads_and_runs_nothing() -> None:
     svg = curve_svg(drawn(classes=["<script>", '"x'], points=10))
     assert {element.tag for element in ElementTree.fromstring(svg).iter()} == {
-        SVG + tag for tag in ("svg", "title", "style", "rect", "polyline", "text")
+        SVG + tag for tag in ("svg", "title", "style", "g", "path", "text")
     }
-    assert "url(" not in svg and "href" not in svg and "@import" not in svg
+    assert "url(" not in svg and "href" not in svg and "@import" not in svg and " id=" not in svg
+
+
+def test_the_picture_has_colours_for_light_and_dark_and_no_style_for_what_surrounds_it() -> None:
+    svg = curve_svg(drawn())
+    style = ElementTree.fromstring(svg).findtext(f"{SVG}style") or ""
+    assert "prefers-color-scheme: dark" in style
+    assert all(selector.strip().startswith((".dpclean-curve", "@media")) for selector in style.splitlines() if selector)
+    for light, dark, *_ in ROLES.values():
+        assert style.count(light) == style.count(dark) == 1 and svg.count(light) == 1  # else by its role
+    assert "#000000" not in svg and "#ffffff" not in svg
+
+
+def test_settings_of_the_machine_do_not_change_the_picture(tmp_path: Path) -> None:
+    program = """
+import sys, hashlib
+from dpclean.report.plot import Line, Plot, png, svg
+drawing = Plot("title", [Line("curve", "$label$", [(0, 1), (1, 0.5)])], 1.0, ("row",), [(0.5, ("half",))])
+print(hashlib.sha256(svg(drawing).encode() + png(drawing)).hexdigest())
+"""
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nsvg.fonttype: path\nfont.size: 30\nsavefig.dpi: 10\n")
+    (tmp_path / "empty").mkdir()
+    printed = [
+        subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True).stdout
+        for folder in (tmp_path, tmp_path / "empty")
+    ]
+    assert printed[0] == printed[1] != ""

@@ -1,0 +1,168 @@
+"""Curves as matplotlib draws them: SVG in which text stays text, in colours for light and dark, and the same as PNG.
+
+matplotlib is imported when a picture is made, and keeps to its own defaults, whatever a matplotlibrc says.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Place = tuple[float, float]
+
+WIDTH, HEIGHT = 640, 424  # units of a picture; text has 14 of them
+LEFT, RIGHT, TOP, BOTTOM = 74, 622, 84, 330  # the frame of the plot, from above
+SCALE = 2  # pixels of the PNG to one unit
+TEXT = 14
+ROW = 19  # from one line of text to the next
+
+# role: colour on light paper, on dark paper, width of the line, its dashes
+ROLES: Mapping[str, tuple[str, str, float, tuple[int, ...]]] = {
+    "paper": ("#faf9f6", "#191817", 0, ()),
+    "ink": ("#1c1b19", "#eceae5", 1, ()),
+    "faint": ("#6f6b64", "#a19c93", 1, ()),
+    "grid": ("#e2dfd8", "#35332f", 1, ()),
+    "curve": ("#1f5fa8", "#7db3ee", 2.5, ()),
+    "lower": ("#4a7fbf", "#a3c9f2", 1.5, (6, 4)),
+    "loss": ("#a4501f", "#ecae8c", 1.5, ()),
+    "limit": ("#b0431e", "#ee9470", 1.5, (2, 3)),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through places (x, y), y from 0 to 1, in a role of ROLES; label: of the legend."""
+
+    role: str
+    label: str
+    places: Sequence[Place]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing of lines over 0..reach.
+
+    ticks: (x, one text a row of `rows`). heights: (y, text). notes: lines below it all. limit: where a line stands that
+    nothing passes, and what it says. message: in the middle, for a reader who sees no line.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    reach: float
+    rows: Sequence[str]
+    ticks: Sequence[tuple[float, Sequence[str]]]
+    heights: Sequence[tuple[float, str]] = tuple((quarter / 4, f"{25 * quarter} %") for quarter in range(5))
+    notes: Sequence[str] = ()
+    limit: tuple[float, str] | None = None
+    message: str | None = None
+    start: float = 0.0
+
+
+def svg(plot: Plot) -> str:
+    """An SVG element that stands alone or inside a page."""
+    text = _saved(plot, "svg").decode()
+    text = re.sub(
+        r"<defs>.*?</defs>", "", text[text.index("<svg") :], count=1, flags=re.S
+    )  # its style is the page's too
+    for role, (light, *_) in ROLES.items():
+        text = text.replace(f": {light}", f": var(--{role})")
+    text = re.sub(r'<g id="([^"]*)"', lambda found: f'<g class="{found[1]}"' if found[1] in ROLES else "<g", text)
+    text = re.sub(r"font-size: ([\d.]+px); font-family: [^;\"]*", r"font-size: \1", text)
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" class="dpclean-curve" role="img">'
+        f"\n<title>{escape(plot.title)}</title>\n<style>{_style()}</style>"
+    )
+    return opening + text[text.index(">") + 1 :]
+
+
+def png(plot: Plot) -> bytes:
+    """The same picture on light paper, 1280 x 848 pixels."""
+    return _saved(plot, "png")
+
+
+def _saved(plot: Plot, kind: str) -> bytes:
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": "dpclean",
+                "text.parse_math": False,
+                "lines.scale_dashes": False,
+            }
+        )
+        none = dict.fromkeys(("Date", "Creator", "Format", "Type") if kind == "svg" else ("Software",))
+        file = io.BytesIO()
+        _figure(plot).savefig(file, format=kind, dpi=72 * SCALE, metadata=none)
+        return file.getvalue()
+
+
+def _figure(plot: Plot) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor=ROLES["paper"][0])
+    frame = (LEFT / WIDTH, 1 - BOTTOM / HEIGHT, (RIGHT - LEFT) / WIDTH, (BOTTOM - TOP) / HEIGHT)
+    axes = figure.add_axes(frame, facecolor="none", frameon=False)
+    axes.set_xlim(plot.start, plot.reach)
+    axes.set_ylim(0, 1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    unit = (plot.reach - plot.start) / (RIGHT - LEFT)
+
+    def at(x: float, y: float) -> Place:
+        """Where units from the left and from above are, in the numbers of the axes."""
+        return plot.start + (x - LEFT) * unit, (BOTTOM - y) / (BOTTOM - TOP)
+
+    def write(x: float, y: float, text: str, role: str, side: str = "left") -> None:
+        axes.text(x, y, text, color=ROLES[role][0], fontsize=TEXT, ha=side, va="baseline")
+
+    def stroke(places: Sequence[Place], role: str, name: str = "") -> None:
+        colour, _, width, dashes = ROLES[role]
+        style = (0, dashes) if dashes else "solid"
+        axes.plot(
+            *zip(*places, strict=True), color=colour, linewidth=width, linestyle=style, clip_on=False, gid=name or None,
+            solid_capstyle="butt", dash_capstyle="butt",
+        )  # fmt: skip
+
+    for height, text in plot.heights:
+        stroke([(plot.start, height), (plot.reach, height)], "grid")
+        write(*at(LEFT - 8, BOTTOM - height * (BOTTOM - TOP) + 5), text, "faint", "right")
+    for number, name in enumerate(plot.rows):
+        write(*at(LEFT - 14, BOTTOM + 23 + ROW * number), name, "faint", "right")
+    for x, texts in plot.ticks:
+        stroke([(x, 0), (x, at(0, BOTTOM + 5)[1])], "faint")
+        for number, text in enumerate(texts):
+            write(x, at(0, BOTTOM + 23 + ROW * number)[1], text, "faint" if number else "ink", "center")
+    for number, note in enumerate(plot.notes):
+        write(*at(LEFT, BOTTOM + 31 + ROW * (len(plot.rows) + number)), note, "faint")
+    if plot.limit is not None:
+        x, text = plot.limit
+        stroke([(x, 0), (x, at(0, TOP - 16)[1])], "limit", "limit")
+        beyond = (x - plot.start) / unit > (RIGHT - LEFT) / 2
+        write(x + (-7 if beyond else 7) * unit, at(0, TOP - 9)[1], text, "limit", "right" if beyond else "left")
+    for number, line in enumerate(plot.lines):
+        left = LEFT + 280 * number
+        stroke(line.places, line.role, line.role)
+        stroke([at(left, 22), at(left + 26, 22)], line.role)
+        write(*at(left + 34, 27), line.label, "ink")
+    if plot.message is not None:
+        write(*at((LEFT + RIGHT) / 2, (TOP + BOTTOM) / 2), plot.message, "ink", "center")
+    return figure
+
+
+def _style() -> str:
+    light, dark = (" ".join(f"--{role}: {row[place]};" for role, row in ROLES.items()) for place in (0, 1))
+    return f"""
+.dpclean-curve {{ {light} }}
+@media (prefers-color-scheme: dark) {{ .dpclean-curve {{ {dark} }} }}
+.dpclean-curve text {{ font-family: system-ui, sans-serif; }}
+"""
