@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dpclean.certificate.bounds import find_bound
@@ -32,28 +33,13 @@ from dpclean.certificate.glossary import (
 )
 from dpclean.certificate.parameters import CertificateParameters, ForeignParameters, attempt_of, in_training
 from dpclean.certificate.threats import find_threat
-from dpclean.report.html import (
-    Html,
-    bullets,
-    definitions,
-    document,
-    folded,
-    heading,
-    joined,
-    name,
-    paragraph,
-    picture,
-    pictures,
-    share,
-    small,
-    strong,
-    table,
-)
+from dpclean.report.html import Picture, picture, render, share
 from dpclean.report.plot import svg
 
 SHOWN_CLASSES = 20  # of a longer class list the first ones
 MULTIPLES = ("0", "0.25", "0.5", "0.75", "1", "1.5", "2", "3")  # of sigma: the distances shown for one model
 CLASS_MULTIPLES = ("0", "0.5", "1")  # the same in the table by class
+NEAR = 128  # pixels: images smaller than this are enlarged by a whole factor to about this, larger ones made smaller
 
 Certificate = Mapping[str, Any]
 
@@ -68,15 +54,29 @@ class Example:
 
 def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
     """The whole page as HTML text; examples are grouped by what became of them, in the order given."""
-    return document(
-        _title(certificate),
-        *_opening(certificate),
-        *_by_radius(certificate),
-        *_attacks(certificate),
-        *_one_model(certificate),
-        *_examples(certificate, examples),
-        *_trust(certificate),
-        *_settings(certificate),
+    parameters, exploratory = parameters_in(certificate), _exploratory(certificate)
+    bound = find_bound(parameters.bound)
+    return render(
+        "certificate.html",
+        title=_title(certificate),
+        exploratory=exploratory,
+        warnings=list(_warnings(parameters)),
+        question=QUESTION,
+        how=_how(parameters, certificate["summary"]["failed_runs"]),
+        radii=UNPROVED_RADII if exploratory else PROVED_RADII,
+        cards_shown=_cards(certificate, parameters),
+        certified=list(_certified(certificate, parameters)),
+        not_covered=certificate["not_covered"],
+        curve=Markup(svg(curve(certificate))),
+        accuracy=_by_radius(certificate),
+        attacks=_attacks(certificate),
+        one_model=_one_model(certificate["accuracy_certificate"]),
+        one_model_absent=certificate["accuracy_certificate_absent"],
+        examples=_examples(certificate, examples),
+        assumptions=certificate["assumptions"],
+        settings=_settings(certificate),
+        classes=_classes(parameters.classes),
+        words=[*WORDS, (bound.name, f"the bound that is used here: {bound.sentence}")],
     )
 
 
@@ -100,29 +100,18 @@ def _title(certificate: Certificate) -> str:
     return f"{count} test images certified against small changes of the training images"
 
 
-def _opening(certificate: Certificate) -> Iterator[Html]:
-    parameters = parameters_in(certificate)
-    if _exploratory(certificate):
-        yield paragraph(strong("Exploratory. "), NOT_PROVED, kind="warning")
+def _warnings(parameters: CertificateParameters) -> Iterator[tuple[str, str]]:
+    """What stands above all else: (the words that must not be missed, the rest)."""
+    if parameters.exploratory:
+        yield "Exploratory. ", NOT_PROVED
     if isinstance(parameters, ForeignParameters):
-        yield paragraph(strong("Votes from elsewhere. "), FROM_ELSEWHERE, kind="warning")
+        yield "Votes from elsewhere. ", FROM_ELSEWHERE
     if parameters.seed is not None:
-        yield paragraph(strong(f"Seed {parameters.seed}. "), FROM_SEED, kind="warning")
+        yield f"Seed {parameters.seed}. ", FROM_SEED
     if (attempt := attempt_of(parameters)) > 1:
-        yield paragraph(strong(f"Attempt {attempt}. "), ATTEMPTS, kind="warning")
+        yield f"Attempt {attempt}. ", ATTEMPTS
     if shared := in_training(parameters):
-        yield paragraph(strong(f"{shared:,} "), IN_TRAINING, kind="warning")
-    yield paragraph(QUESTION)
-    yield paragraph(
-        _how(parameters, certificate["summary"]["failed_runs"]),
-        UNPROVED_RADII if _exploratory(certificate) else PROVED_RADII,
-    )
-    yield _cards(certificate)
-    if not _exploratory(certificate):
-        yield heading("What is certified")
-        yield bullets(_certified(certificate))
-    yield heading("What is not covered")
-    yield bullets(certificate["not_covered"])
+        yield f"{shared:,} ", IN_TRAINING
 
 
 def _how(parameters: CertificateParameters, failed: int) -> str:
@@ -139,8 +128,9 @@ def _how(parameters: CertificateParameters, failed: int) -> str:
     )
 
 
-def _cards(certificate: Certificate) -> Html:
-    summary, parameters = certificate["summary"], parameters_in(certificate)
+def _cards(certificate: Certificate, parameters: CertificateParameters) -> list[tuple[str, str, str]]:
+    """A few figures: (what, how much, what that means)."""
+    summary = certificate["summary"]
     wrong = sum(p["class"] >= 0 and p["label"] not in (None, p["class"]) for p in certificate["points"])
     of_points = f"of {summary['points']:,} test images" + (f", {wrong:,} of them for a wrong class" if wrong else "")
     cards = [
@@ -152,12 +142,11 @@ def _cards(certificate: Certificate) -> Html:
     if not _exploratory(certificate):
         note = "for all statements together" if parameters.family == "all" else "for each statement"
         cards.append(("Risk of error", parameters.alpha, note))
-    return definitions(((term, joined(value, small(note))) for term, value, note in cards), "cards")
+    return cards
 
 
-def _certified(certificate: Certificate) -> Iterator[str]:
-    summary, parameters = certificate["summary"], parameters_in(certificate)
-    if not summary["certified"]:
+def _certified(certificate: Certificate, parameters: CertificateParameters) -> Iterator[str]:
+    if not certificate["summary"]["certified"]:
         yield "Nothing. For none of the test images do enough votes agree."
         return
     largest = max(certificate["points"], key=lambda point: int(point["budget"]))
@@ -194,17 +183,11 @@ def _risk(parameters: CertificateParameters) -> str:
 # --- how much is certified at which radius ---
 
 
-def _by_radius(certificate: Certificate) -> Iterator[Html]:
+def _by_radius(certificate: Certificate) -> dict[str, Any] | None:
+    """The table of certified accuracy; None without labels."""
     accuracy, exploratory = certificate["accuracy"], _exploratory(certificate)
-    yield heading("By radius" if exploratory or accuracy is None else "Certified accuracy by radius")
-    yield Html(svg(curve(certificate)))
     if accuracy is None:
-        yield paragraph("The labels of the test images are not known, so nothing can be said about right and wrong.")
-        return
-    yield paragraph(
-        "Counted are test images whose class is their label and whose radius is at least the one in the first column,"
-        f" of all {accuracy['labelled']:,} with a label. Those that abstain count as not right."
-    )
+        return None
     head = ("radius", "budget", "right", "accuracy" if exploratory else "certified accuracy", "lower bound")
     rows = [
         (at["radius"], f"{at['budget']:,}", f"{at['certified']:,}", share(at["certified_accuracy"]), share(at["lower"]))
@@ -212,59 +195,56 @@ def _by_radius(certificate: Certificate) -> Iterator[Html]:
     ]
     rows = rows[: 1 + sum(at["certified"] > 0 for at in accuracy["at"])]  # to the first 0: what follows is like it
     shown = len(head) - exploratory  # a bound of what was chosen afterwards bounds nothing
-    yield table(head[:shown], [row[:shown] for row in rows])
-    if not exploratory:
-        yield paragraph(
-            "The lower bound speaks of all images that the test images are a random sample of, and only where they are"
-            f" one. Each bound holds with a confidence of {share(accuracy['confidence'])} and allows for"
-            f" {accuracy['j']:,} false statements among those counted.",
-            kind="faint",
-        )
+    return {
+        "labelled": f"{accuracy['labelled']:,}",
+        "head": head[:shown],
+        "rows": [row[:shown] for row in rows],
+        "confidence": share(accuracy["confidence"]),
+        "j": f"{accuracy['j']:,}",
+    }
 
 
-def _attacks(certificate: Certificate) -> Iterator[Html]:
-    sizes = certificate["attack_sizes"]
-    covered = all(size["covered_by_largest"] for size in sizes)
-    yield heading("How large attacks are" if covered else "Published attacks are not covered")
-    if not covered:
-        yield paragraph(
-            "The attacks that research papers describe change hundreds of images by many grey levels, which is far more"
-            " than any radius on this page. ",
-            strong("They are NOT covered by anything that is shown here."),
-            " Whether noising and denoising stops them in practice is a question for experiments; there are none here.",
-        )
-    rows = [(size["change"], size["distance"], "yes" if size["covered_by_largest"] else strong("no")) for size in sizes]
+def _attacks(certificate: Certificate) -> dict[str, Any]:
+    sizes, largest = certificate["attack_sizes"], certificate["summary"]["largest_radius"]
+    covered = [size["covered_by_largest"] for size in sizes]
     below = "below" if _exploratory(certificate) else "covered by"
-    head = ("change", "distance", f"{below} {certificate['summary']['largest_radius']}, the largest radius here")
-    yield table(head, rows, words=(0, 2))
+    return {
+        "covered": all(covered),
+        "head": ("change", "distance", f"{below} {largest}, the largest radius here"),
+        "rows": [
+            (size["change"], size["distance"], "yes" if holds else "no")
+            for size, holds in zip(sizes, covered, strict=True)
+        ],
+    }
 
 
 # --- the accuracy of one model ---
 
 
-def _one_model(certificate: Certificate) -> Iterator[Html]:
-    if _exploratory(certificate):
-        return
-    found = certificate["accuracy_certificate"]
-    yield heading("If you train one model")
+def _one_model(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if found is None:
-        yield paragraph(f"Nothing is said about a single model: {certificate['accuracy_certificate_absent']}.")
-        return
-    yield paragraph(
-        "All of the above is about the most frequent answer of many models. Whoever trains one model in the same way,"
-        " on training images that differ from these by the distance in the first column, can expect it to be right on"
-        " at least this share of the test images, whatever the attack. To expect means on average over noise and"
-        " training: a single model may do worse."
-    )
+        return None
+
+    def rows(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str, ...]]:
+        return [
+            (
+                entry["name"],
+                f"{entry['points']:,}",
+                *(share(row[key], up=key == "share") for row in _at(entry["curve"], CLASS_MULTIPLES)),
+            )
+            for entry in entries
+        ]
+
     curve = _at(found["curve"], MULTIPLES)
-    rows = [(at["distance"], at["distance_over_sigma"], share(at["accuracy"])) for at in curve]
-    yield table(("distance", "in units of sigma", "expected accuracy, at least"), rows)
-    yield paragraph(
-        f"The models of this page were right on {share(found['mean'])} on average. The table is a statement of its own,"
-        f" for all distances at once, false with a probability of at most {found['alpha']} on top of the risk above.",
-        kind="faint",
-    )
-    yield folded(f"By class ({len(found['per_class']):,})", *_by_class(found))
+    return {
+        "rows": [(at["distance"], at["distance_over_sigma"], share(at["accuracy"])) for at in curve],
+        "mean": share(found["mean"]),
+        "alpha": found["alpha"],
+        "classes": f"{len(found['per_class']):,}",
+        "distances": [f"at {multiple} sigma" for multiple in CLASS_MULTIPLES],
+        "per_class": rows(found["per_class"], "accuracy"),
+        "attack": rows(found["attack"], "share"),
+    }
 
 
 def _at(curve: Sequence[Mapping[str, Any]], multiples: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -273,92 +253,56 @@ def _at(curve: Sequence[Mapping[str, Any]], multiples: Sequence[str]) -> list[Ma
     return [row for row in curve if Decimal(row["distance_over_sigma"]) in wanted]
 
 
-def _by_class(found: Mapping[str, Any]) -> Iterator[Html]:
-    at = [f"at {multiple} sigma" for multiple in CLASS_MULTIPLES]
-
-    def rows(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[object, ...]]:
-        return [
-            (
-                name(entry["name"]),
-                f"{entry['points']:,}",
-                *(share(row[key], up=key == "share") for row in _at(entry["curve"], CLASS_MULTIPLES)),
-            )
-            for entry in entries
-        ]
-
-    yield paragraph(
-        "Each row is a statement of its own, with a risk of its own. First, the expected accuracy of one model on the"
-        " test images of one class, at least:"
-    )
-    yield table(("class", "test images", *at), rows(found["per_class"], "accuracy"), words=(0,))
-    yield paragraph(
-        "Second, the share of the test images of all other classes that one model gives to a class, at most:"
-    )
-    yield table(("class", "others", *at), rows(found["attack"], "share"), words=(0,))
-
-
 # --- examples ---
 
 
-def _examples(certificate: Certificate, examples: Sequence[Example]) -> Iterator[Html]:
+def _examples(certificate: Certificate, examples: Sequence[Example]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(what became of them, figures) of each group that has any."""
     points = {point["index"]: point for point in certificate["points"]}
-    held = _held(certificate)
-    groups: dict[str, list[Html]] = {held: [], f"{held}, for a wrong class": [], "Abstained": []}
+    held, classes = _held(certificate), certificate["terms"]["classes"]
+    groups: dict[str, list[dict[str, Any]]] = {held: [], f"{held}, for a wrong class": [], "Abstained": []}
     right, wrong, abstained = groups.values()
-    classes = certificate["terms"]["classes"]
     for example in examples:
         point = points[example.index]
         group = abstained if point["class"] < 0 else right if point["label"] in (None, point["class"]) else wrong
-        group.append(picture(example.pixels, _caption(point, classes)))
-    if examples:
-        yield heading("Examples")
-    for title, figures in groups.items():
-        if figures:
-            yield paragraph(strong(title))
-            yield pictures(figures)
+        group.append(_figure(example.pixels, point, classes))
+    return [(title, figures) for title, figures in groups.items() if figures]
 
 
-def _caption(point: Mapping[str, Any], classes: Sequence[str]) -> Html:
-    label = "label not known" if point["label"] is None else joined("label ", name(classes[point["label"]]))
+def _figure(pixels: NDArray[np.uint8], point: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     votes = f"votes {point['k_a']:,}, next class {point['k_b']:,}"
-    if point["class"] < 0:
-        return joined(strong("abstains"), *map(small, (label, votes, name(point["name"]))))
     reach = (f"radius {point['certified_radius']}", f"budget {point['budget']:,}")
-    answer = strong(joined("class ", name(classes[point["class"]])))
-    return joined(answer, *map(small, (label, *reach, votes, name(point["name"]))))
+    return {
+        "picture": _picture(pixels),
+        "answer": None if point["class"] < 0 else classes[point["class"]],
+        "label": None if point["label"] is None else classes[point["label"]],
+        "lines": (votes,) if point["class"] < 0 else (*reach, votes),
+        "name": point["name"],
+    }
 
 
-# --- what it rests on, how to check it, what was set ---
+def _picture(pixels: NDArray[np.uint8]) -> Picture:
+    """Small images are enlarged without mixing pixels, large ones made smaller."""
+    from PIL import Image
+
+    factor = max(1, round(NEAR / max(pixels.shape[:2])))
+    shown = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    image = Image.fromarray(np.repeat(shown, 3 // shown.shape[2], axis=2))
+    image.thumbnail((2 * NEAR, 2 * NEAR))
+    return picture(image)
 
 
-def _trust(certificate: Certificate) -> Iterator[Html]:
-    yield heading("What this rests on")
-    yield bullets(certificate["assumptions"])
-    yield heading("Check it yourself")
-    yield paragraph("With the path of the folder that this page came in:")
-    yield Html("<pre>dpclean verify FOLDER</pre>")
-    yield paragraph(
-        "It counts the votes in votes.safetensors again and recomputes every class, radius, budget and bound in whole"
-        " numbers, needs neither images nor GPU, and names the first difference. It does not read this page and its"
-        " pictures, which only show what the checked files say."
-    )
-    yield paragraph(
-        "It cannot show that the votes are what they are said to be: that so many models were trained, each on fresh"
-        " noise of this strength, under a key that was secret and drawn after the images were fixed. ",
-        strong("That the votes come from honest runs is the word of whoever issued them."),
-    )
+# --- what was set ---
 
 
-def _settings(certificate: Certificate) -> Iterator[Html]:
+def _settings(certificate: Certificate) -> list[tuple[str, str]]:
     terms = {**certificate["terms"], "job": certificate["job"], "votes_sha256": certificate["votes_sha256"]}
-    classes = terms["classes"]
-    shown = bullets(map(name, classes[:SHOWN_CLASSES]))
+    return [(key, _fact(value)) for key, value in terms.items() if key != "classes"]
+
+
+def _classes(classes: Sequence[str]) -> dict[str, Any]:
     more = f"and {len(classes) - SHOWN_CLASSES:,} more" if len(classes) > SHOWN_CLASSES else ""
-    facts = [(key, _fact(value)) for key, value in terms.items() if key != "classes"]
-    yield folded("All settings", definitions([*facts, ("classes", joined(f"{len(classes):,}", shown, more))], "facts"))
-    bound = find_bound(certificate["terms"]["bound"])
-    rule = (bound.name, f"the bound that is used here: {bound.sentence}")
-    yield folded("What the words mean", definitions([*WORDS, rule], "facts"))
+    return {"count": f"{len(classes):,}", "shown": classes[:SHOWN_CLASSES], "more": more}
 
 
 def _fact(value: object) -> str:

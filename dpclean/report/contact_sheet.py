@@ -6,11 +6,8 @@ markup of theirs reaches the page, and the page may load nothing and run nothing
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dpclean.errors import printable
+from dpclean.report.html import picture, render
 
 Pixels = NDArray[np.uint8]
 
@@ -59,12 +57,11 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What a page says around its pictures; the paragraphs are HTML."""
+    """What a page says around its pictures; template: of the page, which has the rest."""
 
     title: str
     facts: Mapping[str, str]
-    introduction: str
-    promise: str
+    template: str
 
 
 def write_contact_sheet(
@@ -78,7 +75,7 @@ def write_contact_sheet(
         _Row(row.name, _caption(row), (row.raw, row.noised, row.sanitized, difference(row.raw, row.sanitized)))
         for row in rows
     ]
-    return _write_sheet(path_stem, shown, COLUMNS, _Words(title, facts, INTRODUCTION, PROMISE))
+    return _write_sheet(path_stem, shown, COLUMNS, _Words(title, facts, "sanitize.html"))
 
 
 def write_sigma_sheet(
@@ -91,7 +88,7 @@ def write_sigma_sheet(
     """Like write_contact_sheet: images (name, raw, sanitized at each of the noise levels), to choose one by eye."""
     columns = [COLUMNS[0], *((f"sigma {sigma:g}", f"sanitized; {255 * sigma:.0f} grey levels") for sigma in sigmas)]
     shown = [_Row(name, f"{raw.shape[1]} x {raw.shape[0]} pixels", (raw, *sanitized)) for name, raw, sanitized in rows]
-    return _write_sheet(path_stem, shown, columns, _Words(title, facts, CHOICE, CHOICE_LIMITS))
+    return _write_sheet(path_stem, shown, columns, _Words(title, facts, "sigmas.html"))
 
 
 def _write_sheet(path_stem: Path, rows: Sequence[_Row], columns: Columns, words: _Words) -> tuple[Path, Path]:
@@ -242,137 +239,20 @@ def _fact_line(facts: Mapping[str, str]) -> str:
 
 # --- the HTML page ---
 
-STYLE = """
-:root { color-scheme: light dark;
-  --paper: #faf9f6; --ink: #1c1b19; --faint: #6f6b64; --line: #e2dfd8; --panel: #f1efe9; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #191817; --ink: #eceae5; --faint: #a19c93; --line: #35332f; --panel: #232220; }
-}
-body { margin: 0 auto; max-width: 66rem; padding: 2.5rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .75rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem; }
-p, li { max-width: 46rem; }
-table { border-collapse: collapse; width: 100%; }
-th { font-weight: 600; text-align: left; vertical-align: top; }
-small { display: block; color: var(--faint); font-weight: 400; font-size: .8rem; line-height: 1.35; }
-.sheet { table-layout: fixed; margin-top: 2rem; }
-.sheet thead th { position: sticky; top: 0; z-index: 1; background: var(--paper);
-  border-bottom: 1px solid var(--line); padding: .5rem .75rem .6rem 0; }
-.sheet tbody th { padding: .9rem 1rem .9rem 0; overflow: hidden; overflow-wrap: anywhere; font-size: .95rem; }
-.sheet td { padding: .9rem .75rem 0 0; vertical-align: top; }
-.sheet img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; border-radius: 3px; }
-.sheet .crops td { padding-top: .5rem; }
-.crops div { display: flex; gap: 12px; overflow-x: auto; }
-.sheet .crops img { max-width: none; flex: none; }
-.facts { width: auto; background: var(--panel); border-radius: 8px; }
-.facts th, .facts td { padding: .3rem 1.25rem; overflow-wrap: anywhere; vertical-align: top; }
-.facts th { color: var(--faint); font-weight: 400; }
-.facts tr:first-child > * { padding-top: .8rem; }
-.facts tr:last-child > * { padding-bottom: .8rem; }
-@media (max-width: 40rem) {
-  .sheet tr { display: grid; grid-template-columns: repeat(auto-fit, minmax(4rem, 1fr)); }
-  .sheet thead th:first-child, .sheet thead small { display: none; }
-  .sheet thead th { font-size: .8rem; padding-right: .3rem; }
-  .sheet tbody th { grid-column: 1 / -1; padding: 1rem 0 .2rem; }
-  .sheet td { padding: .2rem .4rem 0 0; }
-  .facts th, .facts td { padding: .3rem .6rem; }
-}
-"""
-
-INTRODUCTION = """
-<p>Whoever hands out training images can change some of them a little, too little to see, so that a model trained on
-them makes chosen mistakes. dpclean adds random noise of a known strength to every image, which drowns small changes,
-and lets a network that has learnt what photographs look like take the noise away again. Below are some of the images
-on their way through.</p>
-"""
-
-PROMISE = """
-<h2>What this output promises, and what it does not</h2>
-<ul>
-<li>Noise was drawn for every pixel of every image, with exactly the strength stated above.</li>
-<li>A change that is small against the noise mostly drowns in it. So do fine details: compare the first column with the
-third.</li>
-<li>Sanitized images alone are <strong>not certified</strong>. A proof needs many copies, each with noise of its own,
-and a model trained on every one of them; this is one copy.</li>
-<li>Wrong labels, and changes large enough to see, are still there: noise hides what is small.</li>
-</ul>
-"""
-
-
-CHOICE = """
-<p>More noise hides larger changes and costs more detail. Take the largest sigma at which you still see what your model
-has to tell apart: what is gone here is gone for it too. Where images are large, look at the lower line: it shows pixels
-one for one.</p>
-"""
-
-CHOICE_LIMITS = """
-<h2>What this page does not show</h2>
-<ul>
-<li>How accurate a model becomes. Train a small one on each of two or three candidates: a pilot of some hundred images
-tells more than any picture.</li>
-<li>That an attack is stopped. Against the noise a change counts by its size over all pixels; <code>dpclean plan</code>
-tells what a proof covers at a sigma, and what it takes.</li>
-</ul>
-"""
-
 
 def _page(rows: Sequence[_Row], columns: Columns, words: _Words) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}<small>{escape(meaning)}</small></th>' for name, meaning in columns)
-    body = "\n".join(_table_row(row, columns) for row in rows)
-    table = "\n".join(
-        f'<tr><th scope="row">{_text(name)}</th><td>{_text(value)}</td></tr>' for name, value in words.facts.items()
+    return render(
+        words.template,
+        title=words.title,
+        run_facts=words.facts,
+        columns=columns,
+        rows=[
+            {
+                "name": row.name,
+                "caption": f"{row.caption}{_cropped(row)}",
+                "tiles": [picture(image) for image in _tiles(row)],
+                "crops": [picture(image) for image in _crops(row)],
+            }
+            for row in rows
+        ],
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{_text(words.title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{_text(words.title)}</h1>
-{words.introduction}
-<table class="sheet">
-<thead><tr><th scope="col">Image</th>{head}</tr></thead>
-<tbody>
-{body}
-</tbody>
-</table>
-<h2>The facts of this run</h2>
-<table class="facts">
-{table}
-</table>
-{words.promise}
-</body>
-</html>
-"""
-
-
-def _table_row(row: _Row, columns: Columns) -> str:
-    cells = "".join(f"<td>{image}</td>" for image in _images(_tiles(row), columns))
-    caption = f"{row.caption}{_cropped(row)}"
-    line = f'<tr><th scope="row"><bdi>{_text(row.name)}</bdi><small>{caption}</small></th>{cells}</tr>'
-    if crops := _crops(row):
-        pictures = "".join(_images(crops, columns))
-        line += f'\n<tr class="crops"><td colspan="{1 + len(columns)}"><div>{pictures}</div></td></tr>'
-    return line
-
-
-def _images(pictures: Sequence[Image.Image], columns: Columns) -> list[str]:
-    return [
-        f'<img src="{_data_uri(picture)}" width="{picture.width}" height="{picture.height}" alt="{escape(column)}">'
-        for picture, (column, _) in zip(pictures, columns, strict=True)
-    ]
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))
-
-
-def _data_uri(image: Image.Image) -> str:
-    png = io.BytesIO()
-    image.save(png, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

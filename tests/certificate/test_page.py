@@ -38,6 +38,11 @@ class Page(HTMLParser):
         self._open: list[str] = []
         self.feed(text)
 
+    @property
+    def prose(self) -> str:
+        """The text with its lines joined."""
+        return " ".join(self.text.split())
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         given = dict(attrs)
@@ -147,7 +152,7 @@ def test_each_figure_is_read_and_not_computed(path: tuple[str, ...], value: obje
         inner = inner[key]
     assert path[-1] in inner
     inner[path[-1]] = value
-    assert expected in shown(made).text
+    assert expected in shown(made).prose
 
 
 def test_the_table_has_counts_accuracies_and_lower_bounds_by_radius() -> None:
@@ -203,7 +208,7 @@ def test_assumptions_and_limits_are_there_as_sentences() -> None:
     for sentence in made["assumptions"] + made["not_covered"]:
         assert sentence in text
     assert "dpclean verify FOLDER" in text
-    assert "That the votes come from honest runs is the word of whoever issued them." in text
+    assert "That the votes come from honest runs is the word of whoever issued them." in shown(made).prose
 
 
 def test_an_exploratory_page_says_so_first_and_certifies_nothing() -> None:
@@ -291,7 +296,7 @@ def test_one_model_has_a_statement_with_an_alpha_of_its_own() -> None:
             at = {Decimal(row["distance_over_sigma"]): row[key] for row in entry["curve"]}
             shares = [share(at[Decimal(multiple)], up=key == "share") for multiple in CLASS_MULTIPLES]
             assert row == [entry["name"], str(entry["points"]), *shares]
-    assert "a single model may do worse" in page.text
+    assert "a single model may do worse" in page.prose
 
 
 # --- the page itself ---
