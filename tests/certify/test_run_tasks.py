@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,6 @@ import pytest
 
 from dpclean.certify.run_tasks import RunTasks
 from dpclean.errors import ConflictError, InputError
-from dpclean.jobs.tasks import new_worker
 
 JOB = "ab" * 32
 
@@ -36,52 +34,6 @@ def test_what_was_written_is_read_in_the_order_of_runs(tmp_path: Path) -> None:
     votes, records, models = tasks(tmp_path).table(3)
     assert votes.tolist() == [[1, -1, 0], [2, -1, 0], [3, -1, 0]]
     assert len({bytes(record) for record in records}) == 3 and models is None
-
-
-def test_the_first_to_finish_a_run_has_done_it(tmp_path: Path) -> None:
-    assert tasks(tmp_path).write(1, row(0, 0, 0))
-    assert not tasks(tmp_path).write(1, row(1, 1, 1))
-    assert tasks(tmp_path).read(1).row.tolist() == [0, 0, 0]
-
-
-def test_a_run_is_claimed_by_one_process_until_that_dies(tmp_path: Path) -> None:
-    tasks(tmp_path)
-    program = (
-        "import sys, time; from pathlib import Path; from dpclean.certify.run_tasks import RunTasks\n"
-        f"with RunTasks(Path({str(tmp_path)!r}), {JOB!r}, 3, worker='one').claim(7) as mine:\n"
-        "    print(mine, flush=True); time.sleep(60)"
-    )
-    other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout is not None and other.stdout.readline() == "True\n"
-        with tasks(tmp_path).claim(7) as mine:
-            assert not mine
-        assert tasks(tmp_path).claimed_by("one") == 7
-    finally:
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-    with tasks(tmp_path).claim(7) as mine:
-        assert mine
-
-
-def test_workers_with_the_same_number_on_hosts_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
-    """As in two containers: nothing that a claim holds is taken from host or process, and all of it differs."""
-    one, other = tasks(tmp_path), tasks(tmp_path)
-    with one.claim(7) as mine, other.claim(8) as theirs:
-        assert mine and theirs
-        assert (one.claimed_by(one.worker), one.claimed_by(other.worker)) == (7, 8)
-        assert one.claimed_by(str(os.getpid())) is None
-    assert len({new_worker() for _ in range(100)}) == 100
-
-
-def test_files_that_two_write_at_once_do_not_meet(tmp_path: Path) -> None:
-    """Leftovers of a killed writer, whatever their names, stand in nobody's way."""
-    path = tasks(tmp_path).path(1)
-    path.parent.mkdir()
-    for name in (f"{path.name}.new", f"{path.stem}.{os.uname().nodename}.{os.getpid()}"):
-        (path.parent / name).mkdir()
-    assert tasks(tmp_path).write(1, row(0, 1, 2))
-    assert tasks(tmp_path).read(1).row.tolist() == [0, 1, 2] and tasks(tmp_path).done() == {1}
 
 
 def test_the_model_that_counts_is_that_of_the_vote_that_counts(tmp_path: Path) -> None:
@@ -106,19 +58,6 @@ def test_a_model_that_is_swapped_after_its_vote_has_another_name(tmp_path: Path)
     path.write_bytes(path.read_bytes().replace(kept.read(1).model, other))
     with pytest.raises(ConflictError):
         kept.read(1)
-
-
-def test_a_finished_run_is_claimed_by_nobody(tmp_path: Path) -> None:
-    tasks(tmp_path).write(7, row(0, 0, 0))
-    with tasks(tmp_path).claim(7) as mine:
-        assert not mine
-
-
-def test_missing_and_prefix_count_from_run_1(tmp_path: Path) -> None:
-    for run in (1, 2, 4):
-        tasks(tmp_path).write(run, row(0, 0, 0))
-    assert tasks(tmp_path).missing(5) == [3, 5]
-    assert tasks(tmp_path).prefix() == 2
 
 
 @pytest.mark.parametrize("how", ["another number", "another job", "edited"])
