@@ -43,6 +43,7 @@ BATCH_COST_PIXELS = {"cpu": 2 * 32 * 32, "cuda": 256 * 32 * 32}
 AHEAD = {"cpu": 0, "cuda": 1}
 MOST_WAITING = 32  # full batches
 LEAST_STRIDE = 4
+PROBED = 2  # evaluations of a method that tell how much memory it takes: all of them take as much
 
 T = TypeVar("T")
 
@@ -244,7 +245,7 @@ class Denoiser:
         pixels, failed, spare = asked or PREFERRED_BATCH_PIXELS[self.device.type], False, False
         while True:
             try:
-                self._predict(self._blank(max(1, pixels // 1024), 32, 32).normal_())
+                self._predict(self._blank(max(1, pixels // 1024), 32, 32).normal_(), self._launched[:PROBED])
                 if spare or not failed:
                     return pixels
                 spare = True

@@ -48,6 +48,6 @@ class Method(Protocol):
     def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str, noise: Noise) -> Tensor:
         """[B, C, H, W] at the first evaluation's level -> of result_type, [B, C or more, H, W], nothing clamped.
 
-        evaluations: one for each of `levels`. prediction_type: that of the networks. noise: made when it is asked for,
-        the one source of randomness.
+        evaluations: one for each of `levels`, or the first of them, to find out what fits. prediction_type: that of the
+        networks. noise: made when it is asked for, the one source of randomness.
         """
