@@ -399,9 +399,9 @@ class Denoiser:
         pixels, finite = to_uint8(noised, prediction, level.alphas_cumprod, prediction_type=kind)
         drift = drift_of(noised, prediction, level, kind)
         some: Tensor | slice = slice(None)
-        if not drift.is_cuda:  # where looking costs a wait, what is zero is added: the same bits
+        if not self.ahead:  # where looking costs a wait, what is zero is added: the same bits
             some = drift.flatten(1).any(1).nonzero()[:, 0]
-        if drift.is_cuda or len(drift[some]) > 0:
+        if self.ahead or len(drift[some]) > 0:
             taken_back = without(drift[some], prediction[some], level, kind)
             pixels[some], finite[some] = to_uint8(noised[some], taken_back, level.alphas_cumprod, prediction_type=kind)
         return pixels, finite

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dpclean.denoise.denoiser import Denoised, Denoiser
+from dpclean.denoise.denoiser import AHEAD, Denoised, Denoiser
 from dpclean.denoise.loading import find_denoiser
+from tests.networks import make_denoiser
+from tests.waits import Waits
 
 KEY = bytes(range(32))
 
@@ -20,6 +23,27 @@ def pictures(shape: tuple[int, ...], count: int) -> list[np.ndarray]:
 
 def denoised(denoiser: Denoiser, images: list[np.ndarray]) -> list[Denoised]:
     return sorted(denoiser.denoise(enumerate(images), key=KEY), key=lambda r: r.index)
+
+
+@pytest.mark.parametrize("method", ["one-step", "ddim:2"])
+def test_as_on_a_card_nothing_computed_is_looked_at_and_the_bits_are_those_of_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    folder = str(make_denoiser(tmp_path / "d"))
+    grey = [np.full((32, 32, 3), 20 * number, np.uint8) for number in range(9)]  # whose mean the network does not hold
+    images = [*pictures((32, 32, 3), 9), *grey, *pictures((28, 30, 1), 5), *pictures((150, 40, 3), 2)]
+
+    def done() -> tuple[list[Denoised], list[str]]:
+        denoiser = Denoiser(find_denoiser(folder), 0.25, device="cpu", batch_pixels=8 * 32 * 32, method=method)
+        with Waits() as waits:
+            return denoised(denoiser, images), waits.found
+
+    looking, looks = done()
+    assert looks
+    monkeypatch.setitem(AHEAD, "cpu", 1)
+    blind, looks = done()
+    assert looks == []
+    assert all(np.array_equal(one.pixels, other.pixels) for one, other in zip(looking, blind, strict=True))
 
 
 @pytest.mark.gpu

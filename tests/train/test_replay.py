@@ -13,6 +13,7 @@ from dpclean.train.recipes import Recipe, find_recipe
 from dpclean.train.step import Drawn, Step
 from dpclean.train.trainer import Epoch, Trainer
 from tests.train.pictures import tensors
+from tests.waits import Waits
 
 MUON = replace(find_recipe("tiny"), epochs=3, least_steps=0, batch_size=16, average=0.9)
 SGD = replace(MUON, optimizer="sgd", lr=0.05, weight_decay=5e-4, average=0.0)
@@ -57,6 +58,17 @@ def test_after_a_reset_nothing_is_left_of_the_steps_before(recipe: Recipe) -> No
     used()
     for one, other in zip(result(fresh), result(used), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("recipe", [MUON, SGD], ids=["muon", "sgd"])
+def test_no_step_looks_at_what_it_computed_and_a_fit_once(recipe: Recipe) -> None:
+    trainer = Trainer(recipe, 2, size=recipe.size or 24, device=torch.device("cpu"))
+    images, labels = tensors(48, size=trainer.size)
+    looks: list[int] = []
+    with Waits() as waits:
+        trainer.fit(images, labels, seed=1, on_step=lambda done, steps: looks.append(len(waits.found)))
+    assert len(looks) >= 6 and len(set(looks)) == 1, waits.found
+    assert len(waits.found) == looks[0] + 1, waits.found
 
 
 def fitted(trainer: Trainer, seed: int) -> tuple[dict[str, Tensor], list[Epoch]]:
