@@ -82,21 +82,11 @@ def plan(
     the radius is to be reached then. image_bytes: one copy of the training images, which every worker holds on disk.
     values: of one image, for the table of attacks. Decimals are strings. Raises UsageError.
     """
-    reach, noise = _positive("radius", radius), _positive("sigma", sigma)
-    level = exact_decimal("alpha", alpha)
-    rule = find_bound(bound)
-    _check(family, level)
+    reach, noise, rule = _reach(radius), _noise(sigma), find_bound(bound)
+    level = _level(family, alpha)
     check_ranges(points=points, workers=workers, seconds_per_run=seconds_per_run)
     check_ranges(image_bytes=image_bytes, image_values=values)
-    if noise > LARGEST_SIGMA:
-        raise UsageError(f"sigma must be at most {LARGEST_SIGMA}, got {sigma}", "0.25 is a common choice")
-    shares = _shares(pa, pb, rule)
-    wanted = _share("power", power)
-    if budget(reach) == 0:
-        raise UsageError(
-            f"a radius of {radius} covers no change at all: one grey level of one value is a distance of 0.003922",
-            "ask for a larger radius",
-        )
+    shares, wanted = _shares(pa, pb, rule), _share("power", power)
     levels = {"point": level, "all": level / points} if points > 1 or family == "all" else {"point": level}
     answers = [_answer(rule, name, each, reach, noise, shares, wanted) for name, each in levels.items()]
     chosen = next(answer for answer in answers if answer.family == family)
@@ -123,6 +113,23 @@ def plan(
     )
 
 
+def _reach(radius: str) -> Fraction:
+    reach = _positive("radius", radius)
+    if budget(reach) == 0:
+        raise UsageError(
+            f"a radius of {radius} covers no change at all: one grey level of one value is a distance of 0.003922",
+            "ask for a larger radius",
+        )
+    return reach
+
+
+def _noise(sigma: str) -> Fraction:
+    noise = _positive("sigma", sigma)
+    if noise > LARGEST_SIGMA:
+        raise UsageError(f"sigma must be at most {LARGEST_SIGMA}, got {sigma}", "0.25 is a common choice")
+    return noise
+
+
 def _positive(name: str, text: str) -> Fraction:
     value = exact_decimal(name, text)
     if value <= 0:
@@ -137,13 +144,15 @@ def _share(name: str, text: str) -> float:
     return float(value)
 
 
-def _check(family: str, level: Fraction) -> None:
+def _level(family: str, alpha: str) -> Fraction:
+    level = exact_decimal("alpha", alpha)
     if family not in FAMILIES:
         raise UsageError(f"family {family!r} is not known", f"give one of: {', '.join(FAMILIES)}")
     if not 0 < level <= Fraction(1, 2):
         raise UsageError(
             "alpha is the probability of a false claim, above 0 and at most 0.5", "0.001 is a common choice"
         )
+    return level
 
 
 def _shares(pa: str | None, pb: str | None, bound: Bound) -> tuple[float, float] | None:

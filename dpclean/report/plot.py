@@ -106,57 +106,75 @@ def _saved(plot: Plot, kind: str) -> bytes:
         return file.getvalue()
 
 
-def _figure(plot: Plot) -> Figure:
-    from matplotlib.figure import Figure
+class _Drawing:
+    """A figure with a frame for the plot; places are in the numbers of the plot or in units from left and above."""
 
-    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor=ROLES["paper"][0])
-    frame = (LEFT / WIDTH, 1 - BOTTOM / HEIGHT, (RIGHT - LEFT) / WIDTH, (BOTTOM - TOP) / HEIGHT)
-    axes = figure.add_axes(frame, facecolor="none", frameon=False)
-    axes.set_xlim(plot.start, plot.reach)
-    axes.set_ylim(0, 1)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    unit = (plot.reach - plot.start) / (RIGHT - LEFT)
+    def __init__(self, start: float, reach: float) -> None:
+        from matplotlib.figure import Figure
 
-    def at(x: float, y: float) -> Place:
-        """Where units from the left and from above are, in the numbers of the axes."""
-        return plot.start + (x - LEFT) * unit, (BOTTOM - y) / (BOTTOM - TOP)
+        self.figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor=ROLES["paper"][0])
+        frame = (LEFT / WIDTH, 1 - BOTTOM / HEIGHT, (RIGHT - LEFT) / WIDTH, (BOTTOM - TOP) / HEIGHT)
+        self.axes = self.figure.add_axes(frame, frameon=False)
+        self.axes.set_xlim(start, reach)
+        self.axes.set_ylim(0, 1)
+        self.axes.set_xticks([])
+        self.axes.set_yticks([])
+        self.start = start
+        self.unit = (reach - start) / (RIGHT - LEFT)
 
-    def write(x: float, y: float, text: str, role: str, side: str = "left") -> None:
-        axes.text(x, y, text, color=ROLES[role][0], fontsize=TEXT, ha=side, va="baseline")
+    def at(self, x: float, y: float) -> Place:
+        """The place in the plot of units from the left and from above."""
+        return self.start + (x - LEFT) * self.unit, self.height(y)
 
-    def stroke(places: Sequence[Place], role: str, name: str = "") -> None:
+    def height(self, y: float) -> float:
+        return (BOTTOM - y) / (BOTTOM - TOP)
+
+    def write(self, place: Place, text: str, role: str, side: str = "left") -> None:
+        """A line of text; side: which of its ends, or its center, is at the place on the base line."""
+        self.axes.text(*place, text, color=ROLES[role][0], fontsize=TEXT, ha=side, va="baseline")
+
+    def stroke(self, places: Sequence[Place], role: str, name: str | None = None) -> None:
+        """A line through places; name: by which it is found in the SVG."""
         colour, _, width, dashes = ROLES[role]
-        style = (0, dashes) if dashes else "solid"
-        axes.plot(
-            *zip(*places, strict=True), color=colour, linewidth=width, linestyle=style, clip_on=False, gid=name or None,
-            solid_capstyle="butt", dash_capstyle="butt",
+        self.axes.plot(
+            *zip(*places, strict=True), color=colour, linewidth=width, linestyle=(0, dashes) if dashes else "solid",
+            clip_on=False, gid=name, solid_capstyle="butt", dash_capstyle="butt",
         )  # fmt: skip
 
-    for height, text in plot.heights:
-        stroke([(plot.start, height), (plot.reach, height)], "grid")
-        write(*at(LEFT - 8, BOTTOM - height * (BOTTOM - TOP) + 5), text, "faint", "right")
-    for number, name in enumerate(plot.rows):
-        write(*at(LEFT - 14, BOTTOM + 23 + ROW * number), name, "faint", "right")
-    for x, texts in plot.ticks:
-        stroke([(x, 0), (x, at(0, BOTTOM + 5)[1])], "faint")
-        for number, text in enumerate(texts):
-            write(x, at(0, BOTTOM + 23 + ROW * number)[1], text, "faint" if number else "ink", "center")
-    for number, note in enumerate(plot.notes):
-        write(*at(LEFT, BOTTOM + 31 + ROW * (len(plot.rows) + number)), note, "faint")
+
+def _figure(plot: Plot) -> Figure:
+    drawing = _Drawing(plot.start, plot.reach)
+    _draw_scales(drawing, plot)
     if plot.limit is not None:
         x, text = plot.limit
-        stroke([(x, 0), (x, at(0, TOP - 16)[1])], "limit", "limit")
-        beyond = (x - plot.start) / unit > (RIGHT - LEFT) / 2
-        write(x + (-7 if beyond else 7) * unit, at(0, TOP - 9)[1], text, "limit", "right" if beyond else "left")
+        drawing.stroke([(x, 0), (x, drawing.height(TOP - 16))], "limit", "limit")
+        beyond = (x - plot.start) / drawing.unit > (RIGHT - LEFT) / 2
+        beside = x + (-7 if beyond else 7) * drawing.unit
+        drawing.write((beside, drawing.height(TOP - 9)), text, "limit", "right" if beyond else "left")
     for number, line in enumerate(plot.lines):
         left = LEFT + 280 * number
-        stroke(line.places, line.role, line.role)
-        stroke([at(left, 22), at(left + 26, 22)], line.role)
-        write(*at(left + 34, 27), line.label, "ink")
+        drawing.stroke(line.places, line.role, line.role)
+        drawing.stroke([drawing.at(left, 22), drawing.at(left + 26, 22)], line.role)
+        drawing.write(drawing.at(left + 34, 27), line.label, "ink")
     if plot.message is not None:
-        write(*at((LEFT + RIGHT) / 2, (TOP + BOTTOM) / 2), plot.message, "ink", "center")
-    return figure
+        drawing.write(drawing.at((LEFT + RIGHT) / 2, (TOP + BOTTOM) / 2), plot.message, "ink", "center")
+    return drawing.figure
+
+
+def _draw_scales(drawing: _Drawing, plot: Plot) -> None:
+    """Heights at the left, below the plot its rows of numbers and what they mean."""
+    for height, text in plot.heights:
+        drawing.stroke([(plot.start, height), (plot.reach, height)], "grid")
+        drawing.write(drawing.at(LEFT - 8, BOTTOM - height * (BOTTOM - TOP) + 5), text, "faint", "right")
+    rows = [BOTTOM + 23 + ROW * number for number in range(len(plot.rows))]
+    for below, name in zip(rows, plot.rows, strict=True):
+        drawing.write(drawing.at(LEFT - 14, below), name, "faint", "right")
+    for x, texts in plot.ticks:
+        drawing.stroke([(x, 0), (x, drawing.height(BOTTOM + 5))], "faint")
+        for below, text in zip(rows, texts, strict=True):
+            drawing.write((x, drawing.height(below)), text, "ink" if below == rows[0] else "faint", "center")
+    for number, note in enumerate(plot.notes):
+        drawing.write(drawing.at(LEFT, rows[-1] + 8 + ROW * (1 + number)), note, "faint")
 
 
 def _style() -> str:

@@ -135,13 +135,17 @@ def test_the_command_refuses_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "decimal" in capsys.readouterr().err
 
 
-def test_plan_needs_none_of_the_heavy_packages() -> None:
-    program = """
+@pytest.mark.parametrize("shares", [["--pa", "0.9"], []])
+def test_plan_needs_none_of_the_heavy_packages(shares: list[str]) -> None:
+    """scipy neither where no share of votes is given: what all runs agreeing would show is exact."""
+    program = f"""
 import sys
-for name in ("torch", "torchvision", "diffusers", "PIL", "huggingface_hub"):
+for name in ("torch", "torchvision", "matplotlib", "jinja2", "diffusers", "PIL", "huggingface_hub"):
     sys.modules[name] = None  # an import of it fails
+if not {shares!r}:
+    sys.modules["scipy"] = None
 from dpclean.cli import run
-sys.exit(run(["plan", "--radius", "0.25", "--sigma", "0.25", "--pa", "0.9"]))
+sys.exit(run(["plan", "--radius", "0.25", "--sigma", "0.25", *{shares!r}]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0 and "42 runs" in done.stdout, done.stderr

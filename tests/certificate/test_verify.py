@@ -392,7 +392,7 @@ def test_the_command_leaves_with_6_and_the_first_difference(folder: Path, capsys
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "difference"
 
 
-BLOCKED = ("torch", "torchvision", "scipy", "diffusers", "PIL", "huggingface_hub")
+BLOCKED = ("torch", "torchvision", "scipy", "matplotlib", "jinja2", "diffusers", "PIL", "huggingface_hub")
 
 
 def test_verify_needs_none_of_the_heavy_packages(folder: Path) -> None:
