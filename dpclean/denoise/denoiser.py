@@ -18,7 +18,7 @@ from torch import Tensor
 from dpclean.denoise import schedule
 from dpclean.denoise.cuda_graphs import Replayed
 from dpclean.denoise.loading import DenoiserFiles, load_network, load_schedule
-from dpclean.denoise.mean_correction import drift_of, without
+from dpclean.denoise.mean_correction import corrected, correction_of
 from dpclean.denoise.methods import Evaluation, Noise, find_method
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Edges, Place, Shapes, merged, mirror_pad, tile_for
@@ -397,12 +397,12 @@ class Denoiser:
         level, kind = self.level, self._method.result_type(self.prediction_type)
         prediction = prediction[:, : self._network.in_channels]
         pixels, finite = to_uint8(noised, prediction, level.alphas_cumprod, prediction_type=kind)
-        drift = drift_of(noised, prediction, level, kind)
+        correction = correction_of(noised, prediction, level, kind)
         some: Tensor | slice = slice(None)
         if not self.ahead:  # where looking costs a wait, what is zero is added: the same bits
-            some = drift.flatten(1).any(1).nonzero()[:, 0]
-        if self.ahead or len(drift[some]) > 0:
-            taken_back = without(drift[some], prediction[some], level, kind)
+            some = correction.flatten(1).any(1).nonzero()[:, 0]
+        if self.ahead or len(correction[some]) > 0:
+            taken_back = corrected(correction[some], prediction[some], level, kind)
             pixels[some], finite[some] = to_uint8(noised[some], taken_back, level.alphas_cumprod, prediction_type=kind)
         return pixels, finite
 

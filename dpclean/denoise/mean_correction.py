@@ -24,7 +24,7 @@ AREAS = (256, 128, 64, 32)  # edges in pixels, after the whole image
 STANDARD_ERRORS = 2.0
 
 
-def drift_of(noised: Tensor, prediction: Tensor, level: NoiseLevel, prediction_type: str) -> Tensor:
+def correction_of(noised: Tensor, prediction: Tensor, level: NoiseLevel, prediction_type: str) -> Tensor:
     """What is to be added to the images' areas, float32 [N, C, rows, columns] on [-1, 1]: mostly zeros.
 
     noised: the model's input [N, C, H, W]; prediction: of its size, for grey also [N, 3, H, W], of which the mean
@@ -49,15 +49,15 @@ def drift_of(noised: Tensor, prediction: Tensor, level: NoiseLevel, prediction_t
     return total
 
 
-def without(drift: Tensor, prediction: Tensor, level: NoiseLevel, prediction_type: str) -> Tensor:
-    """The predictions, float32 [N, C, H, W], whose images have what `drift_of` found added to them."""
+def corrected(correction: Tensor, prediction: Tensor, level: NoiseLevel, prediction_type: str) -> Tensor:
+    """The predictions, float32 [N, C, H, W], whose images have what `correction_of` found added to them."""
     prediction = prediction.float()
-    if drift.shape[1] == 1:
+    if correction.shape[1] == 1:
         prediction = prediction.mean(1, keepdim=True)
     height, width = prediction.shape[2:]
     unit = -1 / _away(level, prediction_type)[1]  # a higher image is less away
     for channel in range(prediction.shape[1]):  # one of a large image is large enough
-        change = _stretched(_stretched(drift[:, channel : channel + 1], height, 2), width, 3)
+        change = _stretched(_stretched(correction[:, channel : channel + 1], height, 2), width, 3)
         prediction[:, channel : channel + 1] += change * unit
     return prediction
 

@@ -10,7 +10,7 @@ import torch
 
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import BUNDLED, find_denoiser
-from dpclean.denoise.mean_correction import STANDARD_ERRORS, area_means, drift_of, without
+from dpclean.denoise.mean_correction import STANDARD_ERRORS, area_means, corrected, correction_of
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.noise import add_noise
 
@@ -30,9 +30,9 @@ def model_input(clean: torch.Tensor, level: NoiseLevel, seed: int = 0) -> tuple[
     return abar**0.5 * clean + (1 - abar) ** 0.5 * noise, noise
 
 
-def without_drift(noised: torch.Tensor, prediction: torch.Tensor, level: NoiseLevel, kind: str) -> torch.Tensor:
-    drift = drift_of(noised, prediction, level, kind)
-    return without(drift, prediction.clone(), level, kind)
+def after_correction(noised: torch.Tensor, prediction: torch.Tensor, level: NoiseLevel, kind: str) -> torch.Tensor:
+    correction = correction_of(noised, prediction, level, kind)
+    return corrected(correction, prediction.clone(), level, kind)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -68,7 +68,7 @@ def test_an_offset_is_taken_back_but_for_the_standard_errors(prediction_type: st
 
     error = STANDARD_ERRORS * 2 * level.sigma / (96 * 160) ** 0.5
     for offset in (0.3, -0.3):
-        found = image_of(without_drift(x, predicted(clean + offset), level, prediction_type))
+        found = image_of(after_correction(x, predicted(clean + offset), level, prediction_type))
         left = (found - clean).mean((2, 3))
         assert left.abs().max() < 3 * error < 0.2 * abs(offset)
 
@@ -78,7 +78,7 @@ def test_what_noise_explains_stays_as_it_is() -> None:
     clean = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(4)) - 0.5
     x, noise = model_input(clean, level)
     x = x - (1 - level.alphas_cumprod) ** 0.5 * noise.mean((2, 3), keepdim=True)  # noise whose means are 0
-    assert torch.equal(without_drift(x, clean, level, "sample"), clean)
+    assert torch.equal(after_correction(x, clean, level, "sample"), clean)
 
 
 def test_a_drift_in_one_part_is_taken_back_there() -> None:
@@ -87,7 +87,7 @@ def test_a_drift_in_one_part_is_taken_back_there() -> None:
     x, _ = model_input(clean, level)
     wrong = clean.clone()
     wrong[:, 0, :128, :128] = 0.5  # reddish in a corner
-    found = without_drift(x, wrong, level, "sample")
+    found = after_correction(x, wrong, level, "sample")
     assert found[:, 0, 16:112, 16:112].mean().abs() < 0.06
     assert found[:, 1:].abs().mean() < 0.01 and found[:, 0, 160:, 160:].abs().mean() < 0.02
 
@@ -97,11 +97,11 @@ def test_a_sample_does_not_depend_on_its_neighbours_or_on_threads() -> None:
     x, _ = model_input(torch.zeros(5, 3, 130, 70), level)
     prediction = torch.randn(5, 3, 130, 70, generator=torch.Generator().manual_seed(3)).bfloat16()
     prediction = prediction.contiguous(memory_format=torch.channels_last)
-    whole, before = without_drift(x, prediction, level, "v_prediction"), torch.get_num_threads()
+    whole, before = after_correction(x, prediction, level, "v_prediction"), torch.get_num_threads()
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            assert torch.equal(without_drift(x[2:3], prediction[2:3], level, "v_prediction"), whole[2:3])
+            assert torch.equal(after_correction(x[2:3], prediction[2:3], level, "v_prediction"), whole[2:3])
     finally:
         torch.set_num_threads(before)
 

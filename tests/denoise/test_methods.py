@@ -74,7 +74,7 @@ def test_ddim_does_what_diffusers_scheduler_does(
 ) -> None:
     folder = make_denoiser(tmp_path / "d", prediction_type=kind, prepare=noisy)
     denoiser = Denoiser(find_denoiser(str(folder)), sigma_at(200), dtype="fp32", device="cpu", method=f"ddim:{steps}")
-    monkeypatch.setattr("dpclean.denoise.denoiser.drift_of", lambda noised, *_: torch.zeros(len(noised), 3, 1, 1))
+    monkeypatch.setattr("dpclean.denoise.denoiser.correction_of", lambda noised, *_: torch.zeros(len(noised), 3, 1, 1))
     clean = np.stack([image((32, 32, 3), seed) for seed in range(4)])
     expected = of_diffusers(folder, clean, 200, steps, kind)
     found = denoised(denoiser, dict(enumerate(clean)))
