@@ -39,9 +39,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(program().make(sys.executable, tmp_path_factory.mktemp("scratch"), out))
 
 
-def test_wheel_has_the_denoisers_the_hints_and_the_licences(wheel: Path) -> None:
+def test_wheel_has_the_denoisers_the_pages_the_hints_and_the_licences(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    sources = [ROOT / "dpclean" / "py.typed", *ROOT.glob("dpclean/**/*.py"), *ROOT.glob("dpclean/denoise/*/**/*")]
+    sources = [
+        ROOT / "dpclean" / "py.typed",
+        *ROOT.glob("dpclean/**/*.py"),
+        *ROOT.glob("dpclean/denoise/*/**/*"),
+        *ROOT.glob("dpclean/report/templates/*"),
+    ]
     wanted = {str(path.relative_to(ROOT)) for path in sources if path.is_file() and "__pycache__" not in path.parts}
     assert wanted <= names
     for denoiser in BUNDLED:

@@ -18,12 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate import interval_arithmetic as exact
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import share_lower
 from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import budget, text
-from dpclean.certificate.interval_arithmetic import ONE
+from dpclean.certificate.interval_arithmetic import (
+    ONE,
+    at_least,
+    down,
+    number,
+    phi_down,
+    power,
+    quantile_down,
+    tail_up,
+    times,
+    up,
+)
 from dpclean.certificate.parameters import CertificateParameters, settings_of
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.votes import VoteCounts
@@ -84,7 +94,7 @@ def _share_lower(count: int, of: int) -> Fraction:
     """Clopper-Pearson lower bound of a share, at level ERROR."""
     if count <= 0:
         return Fraction(0)
-    share = share_lower(lambda p: exact.tail_up(count, of, p), exact.down(ERROR), count, of)
+    share = share_lower(lambda p: tail_up(count, of, p), down(ERROR), count, of)
     assert share is not None  # zero always passes
     return share
 
@@ -176,13 +186,13 @@ class _Mean:
     def _curve(self, step: Fraction, steps: int) -> Iterator[tuple[Json, Fraction]]:
         """(distance, what is left of the mean there) at multiples of sigma, from 0; distances are rounded down."""
         left = self.mean_lower - self.settings.tau
-        start = exact.quantile_down(exact.down(left)) if left >= Fraction(1, 10**PLACES) else None
-        for number in range(steps + 1):
-            multiple = number * step
+        start = quantile_down(down(left)) if left >= Fraction(1, 10**PLACES) else None
+        for step_number in range(steps + 1):
+            multiple = step_number * step
             distance = multiple * Fraction(self.sigma)
             units = 0
             if start is not None:
-                units = exact.phi_down(start - exact.up(distance / self.settings.sigma)) - self.settings.tau_up
+                units = phi_down(start - up(distance / self.settings.sigma)) - self.settings.tau_up
             place = {
                 "distance": text(distance, PLACES),
                 "distance_over_sigma": text(multiple, 2),
@@ -206,8 +216,8 @@ def mean_holds(total: int, runs: int, points: int, level: Fraction, mean_lower: 
     observed = Fraction(total, count)
     if mean_lower >= observed:
         return False
-    evidence = exact.power(exact.number(observed / mean_lower, False), total, False)
+    evidence = power(number(observed / mean_lower, False), total, False)
     if total < count:
-        against = exact.number((1 - observed) / (1 - mean_lower), False)
-        evidence = exact.times(evidence, exact.power(against, count - total, False), False)
-    return exact.at_least(evidence, exact.power(exact.number(1 / level, True), points, True))
+        against = number((1 - observed) / (1 - mean_lower), False)
+        evidence = times(evidence, power(against, count - total, False), False)
+    return at_least(evidence, power(number(1 / level, True), points, True))

@@ -7,8 +7,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from dpclean.certificate import assumptions as statements
 from dpclean.certificate.accuracy import accuracy_certificate, certified_accuracy, why_not
+from dpclean.certificate.assumptions import assumptions, not_covered
 from dpclean.certificate.attack_sizes import attack_sizes
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import NO_CLAIM, NO_RADIUS
@@ -92,6 +92,6 @@ def _assemble(votes: Votes, votes_sha256: str, counted: VoteCounts, points: list
         "accuracy_certificate": found,
         "accuracy_certificate_absent": absent,
         "attack_sizes": attack_sizes(parameters, max((point["budget"] for point in points), default=0)),
-        "assumptions": statements.assumptions(parameters),
-        "not_covered": statements.not_covered(parameters),
+        "assumptions": assumptions(parameters),
+        "not_covered": not_covered(parameters),
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dpclean import __version__
-from dpclean.certificate import assumptions as statements
+from dpclean.certificate.assumptions import issuers_word, warnings
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import Claim
 from dpclean.certificate.certificate import build
@@ -81,10 +81,10 @@ def verify(certificate: str | os.PathLike[str]) -> Verified:
         job=made["job"],
         claims=_check_claims(votes, made["points"]),
         recomputed=RECOMPUTED,
-        issuers_word=statements.issuers_word(votes.parameters),
+        issuers_word=issuers_word(votes.parameters),
         issuers_terms=issuers_terms(votes.parameters),
         not_read=tuple(name for name in NOT_READ if (folder / name).exists()),
-        warnings=statements.warnings(votes.parameters),
+        warnings=warnings(votes.parameters),
         seconds=round(time.monotonic() - begun, 3),
     )
 

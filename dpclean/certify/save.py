@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate import assumptions as statements
+from dpclean.certificate.assumptions import warnings
 from dpclean.certificate.certificate import build
 from dpclean.certificate.curve import curve
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, dump, parameters_in, read, tsv
@@ -87,5 +87,5 @@ def read_result(
         ceiling=summary["ceiling"],
         already_complete=already_complete,
         seconds=round(seconds, 3),
-        warnings=statements.warnings(parameters),
+        warnings=warnings(parameters),
     )
