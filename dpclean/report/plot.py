@@ -101,9 +101,8 @@ def _saved(plot: Plot, kind: str) -> bytes:
             }
         )
         none = dict.fromkeys(("Date", "Creator", "Format", "Type") if kind == "svg" else ("Software",))
-        small = {} if kind == "svg" else {"pil_kwargs": {"optimize": True}}
         file = io.BytesIO()
-        _figure(plot).savefig(file, format=kind, dpi=72 * SCALE, metadata=none, **small)
+        _figure(plot).savefig(file, format=kind, dpi=72 * SCALE, metadata=none)
         return file.getvalue()
 
 
