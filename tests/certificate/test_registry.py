@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import dpclean
 from dpclean.certificate.bounds import BOUNDS, find_bound
@@ -52,3 +57,45 @@ def test_a_name_that_is_none_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError) as refusal:
         find_bound("magic")
     assert all(name in refusal.value.remedy for name in BOUNDS)
+
+
+WITH_ANOTHER = """
+import sys
+from dpclean.certificate import bounds
+bounds._HOMES["hoeffding"] = "tests.certificate.hoeffding"  # its one line
+bounds.BOUNDS = tuple(bounds._HOMES)
+from dpclean.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_another_bound_takes_its_file_and_its_line_and_nothing_else(tmp_path: Path) -> None:
+    """It certifies, is verified, planned with and explained; what it does not cover is refused."""
+    votes = np.zeros((400, 3), np.int32)
+    votes[-30:, 1] = 1
+    votes[::2, 2] = 1
+    save_file({"votes": votes, "labels": np.zeros(3, np.int64)}, tmp_path / "votes.safetensors")
+
+    def dpclean(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITH_ANOTHER, *arguments]
+        return subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True)
+
+    def certified(bound: str) -> list[Fraction]:
+        out = str(tmp_path / bound)
+        options = ["--classes", "2", "--sigma", "0.25", "--bound", bound, "--out", out]
+        made = dpclean("certify", "--votes", str(tmp_path / "votes.safetensors"), *options)
+        assert made.returncode == 0, made.stderr
+        assert dpclean("verify", out, "--quiet").returncode == 0
+        points = json.loads((tmp_path / bound / "certificate.json").read_text())["points"]
+        return [Fraction(point["certified_radius"]) for point in points]
+
+    weaker, cohen = certified("hoeffding"), certified("cohen")
+    assert weaker[2] == cohen[2] == 0 and all(0 < less < more for less, more in zip(weaker[:2], cohen[:2], strict=True))
+    assert "an inequality that is older and weaker" in (tmp_path / "hoeffding" / "report.html").read_text()
+    planned = dpclean("plan", "--radius", "0.2", "--sigma", "0.25", "--pa", "0.9", "--bound", "hoeffding", "--json")
+    assert planned.returncode == 0 and json.loads(planned.stdout)["runs"] > 200, planned.stderr
+    refused = dpclean(
+        "certify", "--votes", str(tmp_path / "votes.safetensors"), "--classes", "2", "--sigma", "0.25",
+        "--bound", "hoeffding", "--threat", "noised-test", "--out", str(tmp_path / "no"),
+    )  # fmt: skip
+    assert refused.returncode == 2 and "hoeffding makes no claims under noised-test" in refused.stderr

@@ -1,7 +1,7 @@
 """Bounds: each a rule that makes a claim of counted votes, in a file of its own. This is their registry.
 
 A bound is asked by its object; nothing outside this folder knows which one it is. Names cost no import, so that the
-command line can list them.
+command line can list them. Another one is a module with its class, a `base.Bound`, its object BOUND, and a line here.
 """
 
 from __future__ import annotations
