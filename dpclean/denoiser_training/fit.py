@@ -97,10 +97,10 @@ class FitJob(Job[FitResult]):
         return [*self.sources, self.options.init]
 
     def parameters(self) -> Json:
-        o, start = self.options, self.start
+        o = self.options
         return {
             "images": hashlib.sha256(self.patches.ancestry.images.tobytes()).hexdigest(),
-            "init": start.files.digests() if start.files else None,
+            "init": self._init_digests,
             "classifier": o.classifier.weights_sha256 if o.classifier else None,
             "minutes": None if o.steps else o.minutes,
             "steps": o.steps,
@@ -108,6 +108,10 @@ class FitJob(Job[FitResult]):
             "learning_rate": o.rate,
             "seed": o.seed,
         }
+
+    @cached_property
+    def _init_digests(self) -> dict[str, str] | None:
+        return self.start.files.digests() if self.start.files else None
 
     def environment(self) -> Json:
         return {

@@ -127,7 +127,11 @@ class SanitizeJob(Job[SanitizeResult]):
         return self.listing.source
 
     def parameters(self) -> Json:
-        return {**self.options.identity(), "denoiser": self.files.id, "denoiser_digests": self.files.digests()}
+        return {**self.options.identity(), "denoiser": self.files.id, "denoiser_digests": self._digests}
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return self.files.digests()
 
     def environment(self) -> Json:
         """Device kind, type, shapes and library versions."""
