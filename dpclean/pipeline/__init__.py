@@ -2,7 +2,7 @@
 
 options.py  what can be asked for          job.py   begin, resume, finish: the story of one command
 results.py  what is told                   work.py  samples in, sanitized samples out, committed in chunks
-save.py     manifest, ancestry, checksums  sheet.py examples to look at
+save.py     manifest, ancestry, checksums  example_images.py to look at
 choose.py   several noise levels to look at
 listing.py  RAW, now and when the job began ledger.py, quarantine.py  one row a sample; what was left out
 """

@@ -25,7 +25,7 @@ from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.record import Json, Record
 from dpclean.noise.keys import commitment, draw_key, key_from_seed
-from dpclean.pipeline import sheet
+from dpclean.pipeline import example_images
 from dpclean.pipeline.again import FINAL, begin_again
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, Ledger, Listed
 from dpclean.pipeline.listing import Listing, entry_of, other_content
@@ -250,7 +250,7 @@ class SanitizeJob(Job[SanitizeResult]):
     def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
         with closing(Ledger(self.ledger_path)) as ledger:
             key, before = self._key(record.found["key_commitment"]), ledger.count(DONE)
-            kept = map(sheet.entry_of, ledger.done())
+            kept = map(example_images.entry_of, ledger.done())
             self.sink = self.source.make_sink(self.staging.partial, self.pool, kept)
             if ledger.count(PENDING) > 0:
                 samples = self.source.samples(map(entry_of, ledger.listing(pending=True)), self.pool)
@@ -286,8 +286,8 @@ class SanitizeJob(Job[SanitizeResult]):
                 record=record,
             )
             if self.options.report:
-                sheet.write_pages(self.out, ledger, self.source, self.pool, self.denoiser, key)
-                self.report = [str(page) for page in sheet.pages(self.out)]
+                example_images.write_pages(self.out, ledger, self.source, self.pool, self.denoiser, key)
+                self.report = [str(page) for page in example_images.pages(self.out)]
 
     def _check_bad(self, reasons: Mapping[str, int], images: int) -> None:
         """Refuse where more of the inputs that claim to be images are bad than --max-bad allows; at every end."""
@@ -307,7 +307,7 @@ class SanitizeJob(Job[SanitizeResult]):
         manifest, report, hidden = self._manifest(), self.report, 0
         if call.already_complete:
             self._check_bad(manifest.quarantined, manifest.raw.listed - manifest.left_behind)
-            report = [str(page) for page in sheet.pages(self.out) if page.exists()]
+            report = [str(page) for page in example_images.pages(self.out) if page.exists()]
         else:
             hidden = self.source.hidden
         return SanitizeResult(

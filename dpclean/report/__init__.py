@@ -1,1 +1,1 @@
-"""What every page is built of."""
+"""What is made for a reader: pages (html.py, templates/), curves (plot.py), contact sheets."""
