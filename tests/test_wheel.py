@@ -61,7 +61,7 @@ def test_wheel_has_the_denoisers_the_pages_the_hints_and_the_licences(wheel: Pat
 def test_wheel_works_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    program = "import dpclean.noise as n; print(n.__file__); print(n.cuda_built(), 'scalar' in n.kernel_names())"
+    program = "import dpclean.kernels as n; print(n.__file__); print(n.cuda_built(), 'scalar' in n.kernel_names())"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -70,7 +70,7 @@ def test_wheel_works_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == f"{tmp_path / 'dpclean' / 'noise' / '__init__.py'}\nFalse True\n"
+    assert done.stdout == f"{tmp_path / 'dpclean' / 'kernels.py'}\nFalse True\n"
 
 
 def test_wheel_installs_and_works_where_no_compiler_is(

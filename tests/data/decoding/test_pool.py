@@ -193,7 +193,8 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from dpclean.data.sources import DataOptions, open_source
+from dpclean.data.records import DataOptions
+from dpclean.data.sources import open_source
 from dpclean.data.decoding.pool import WorkerPool
 source, pool = open_source(Path({str(tmp_path)!r}), DataOptions()), WorkerPool(1, DataOptions())
 next(source.samples(source.entries(), pool))
@@ -249,7 +250,8 @@ def test_a_module_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypa
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from dpclean.data.sources import DataOptions, open_source
+from dpclean.data.records import DataOptions
+from dpclean.data.sources import open_source
 from dpclean.data.decoding.pool import WorkerPool
 hard = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

@@ -141,7 +141,8 @@ def test_a_file_size_limit_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     program = f"""
 from pathlib import Path
-from dpclean.data.sources import DataOptions, open_source
+from dpclean.data.records import DataOptions
+from dpclean.data.sources import open_source
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.errors import SetupError
 root, options = Path({str(tmp_path)!r}), DataOptions()
