@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import share_lower
+from dpclean.certificate.bounds.base import NO_IMAGES, share_lower
 from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import budget, text
 from dpclean.certificate.interval_arithmetic import (
@@ -34,7 +34,7 @@ from dpclean.certificate.interval_arithmetic import (
     times,
     up,
 )
-from dpclean.certificate.parameters import CertificateParameters, settings_of
+from dpclean.certificate.parameters import CertificateParameters, settings_of, share_of
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.votes import VoteCounts
 
@@ -79,6 +79,42 @@ def certified_accuracy(
     return {"labelled": count, "j": false_claims, "confidence": text(confidence, PLACES), "at": at}
 
 
+def accuracy_by_images(parameters: CertificateParameters, points: Sequence[Mapping[str, Any]]) -> Json | None:
+    """Shares of the labelled points with the right class against m images inserted, changed, or missing.
+
+    None without labels, or where all images are in every run. lower as in certified_accuracy.
+    """
+    labelled = [point for point in points if point["label"] is not None]
+    if not labelled or share_of(parameters) is None:
+        return None
+    count = len(labelled)
+    false_claims = 0 if parameters.family == "all" else math.floor(Fraction(parameters.alpha) * count / ERROR)
+    found: Json = {}
+    for kind in NO_IMAGES.as_json():
+        right = sorted(point[kind] for point in labelled if point["class"] == point["label"])
+        rows = []
+        for images in _numbers(right[-1] if right else 0):
+            certified = len(right) - bisect_left(right, images)
+            rows.append(
+                {
+                    "images": images,
+                    "certified": certified,
+                    "certified_accuracy": text(Fraction(certified, count), PLACES),
+                    "lower": text(_share_lower(certified - false_claims, count), PLACES),
+                }
+            )
+        found[kind] = rows
+    return found
+
+
+def _numbers(most: int) -> Iterator[int]:
+    """0, 1, 2, 5, 10, 20, 50, ... below most, and most."""
+    digits = (digit * 10**place for place in itertools.count() for digit in (1, 2, 5))
+    yield from [0, *itertools.takewhile(lambda number: number < most, digits)]
+    if most:
+        yield most
+
+
 def _radii(ceiling: Fraction) -> Iterator[Fraction]:
     """0 and the multiples of 1, 2 or 5 times a power of ten up to the ceiling, about ROWS of them.
 
@@ -106,6 +142,8 @@ def why_not(parameters: CertificateParameters, labels: NDArray[np.int64] | None)
     """The reason why there is no accuracy certificate, None where there is one."""
     if parameters.exploratory:
         return "these votes are only explored"
+    if share_of(parameters) is not None:
+        return "each run took a random share of the images, and of one model trained so nothing is stated here yet"
     if labels is None or not (labels >= 0).any():
         return "no test point has a label"
     if find_bound(parameters.bound).open_ended:

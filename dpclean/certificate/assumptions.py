@@ -13,8 +13,10 @@ from dpclean.certificate.parameters import (
     JobParameters,
     attempt_of,
     in_training,
+    share_of,
 )
 from dpclean.certificate.threats import find_threat
+from dpclean.certificate.whole_images import WORD
 
 WARNED_ALPHA = Fraction(1, 20)
 
@@ -99,6 +101,13 @@ def _statement(parameters: CertificateParameters) -> Iterator[str]:
             f" claims are to be expected, and more than j of them have a probability of at most {expected:g} / (j + 1)."
         )
     yield find_bound(parameters.bound).runs_statement(parameters.runs)
+    if (share := share_of(parameters)) is not None:
+        yield (
+            f"Each run takes each training image independently of all others with probability {share} / 2^32 (about"
+            f" {share / WORD:.4g}), and trains on what it took, whatever that was; a run that took too little votes for"
+            " nobody. The claims are about the class that most of all such runs vote for, not about a model that was"
+            " trained on all images."
+        )
     if Fraction(alpha) > WARNED_ALPHA:
         yield f"alpha is {alpha}, which is large: it is the probability of a false claim that was accepted beforehand."
     yield (
@@ -115,15 +124,14 @@ def _noise(parameters: CertificateParameters) -> Iterator[str]:
             " are the word of whoever took the votes."
         )
         return
-    yield (
-        f"All noise of a run together is within a total variation distance of tau = {parameters.tau} of rounded"
-        " Gaussian noise, given random bits. The radii have this deducted."
-    )
-    yield (
-        "The random bits come from ChaCha20 under a secret, uniform 256-bit key, and the job at hand cannot tell them"
-        " from true random bits. This is an assumption on computation: the advantage of a job that could is no part of"
-        " tau and would be added to alpha."
-    )
+    if Fraction(parameters.sigma) == 0:
+        yield (
+            "Which images a run takes, and the randomness of its training, come from a secret, uniform 256-bit key"
+            " through ChaCha20, and the job at hand cannot tell them from true random bits. This is an assumption on"
+            " computation."
+        )
+    else:
+        yield from _gaussian(parameters)
     if parameters.seed is not None:
         yield (
             f"The key was derived from the seed {parameters.seed}, which is no secret. Nobody who made the data knew"
@@ -140,6 +148,18 @@ def _noise(parameters: CertificateParameters) -> Iterator[str]:
             " begun and replaced. The claims hold if none of them was dropped for what its votes had shown; if the best"
             f" of all was kept, each is false with probability up to {attempt} times what is stated."
         )
+
+
+def _gaussian(parameters: CertificateParameters) -> Iterator[str]:
+    yield (
+        f"All noise of a run together is within a total variation distance of tau = {parameters.tau} of rounded"
+        " Gaussian noise, given random bits. The radii have this deducted."
+    )
+    yield (
+        "The random bits come from ChaCha20 under a secret, uniform 256-bit key, and the job at hand cannot tell them"
+        " from true random bits. This is an assumption on computation: the advantage of a job that could is no part of"
+        " tau and would be added to alpha."
+    )
 
 
 def _origin(parameters: CertificateParameters) -> Iterator[str]:
@@ -219,7 +239,18 @@ def _points_seen(parameters: CertificateParameters) -> int:
 
 
 def _changes(parameters: CertificateParameters) -> Iterator[str]:
-    yield "Images that are inserted, deleted, reordered or given another label: only changes of pixels are covered."
+    if share_of(parameters) is None:
+        yield "Images that are inserted, deleted, reordered or given another label: only changes of pixels are covered."
+    else:
+        yield (
+            "More images than the numbers beside each point, which hold each by itself: so many inserted, or so many"
+            " changed, or so many missing, and no other image moved; or none of these, and all moved by less than the"
+            " radius together. Copies and near copies of an image count one by one."
+        )
+        yield (
+            "What was chosen by looking at the data: the share, the classes, the size and the recipe are constants of"
+            " the claim. Had the images not been there, the same would have to have been chosen."
+        )
     if raw := parameters.raw:
         left_out = sum(raw.quarantined.values())
         yield (

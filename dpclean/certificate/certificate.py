@@ -7,11 +7,11 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from dpclean.certificate.accuracy import accuracy_certificate, certified_accuracy, why_not
+from dpclean.certificate.accuracy import accuracy_by_images, accuracy_certificate, certified_accuracy, why_not
 from dpclean.certificate.assumptions import assumptions, not_covered
 from dpclean.certificate.attack_sizes import attack_sizes
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import NO_CLAIM, NO_RADIUS
+from dpclean.certificate.bounds.base import NO_RADIUS, no_claim
 from dpclean.certificate.limits import ceiling, check_parameters
 from dpclean.certificate.parameters import FORMAT, canonical, settings_of
 from dpclean.certificate.votes import ABSTAIN, VoteCounts, Votes, count_votes, job_id
@@ -48,7 +48,7 @@ def claimed_points(votes: Votes, counted: VoteCounts) -> list[Json]:
                 "class": ABSTAIN if made is None else winner,
                 "k_a": k_a,
                 "k_b": k_b,
-                **(made or NO_CLAIM),
+                **(made or no_claim(settings)),
             }
         )
     return points
@@ -66,6 +66,7 @@ def _assemble(votes: Votes, votes_sha256: str, counted: VoteCounts, points: list
     parameters = votes.parameters
     highest = ceiling(parameters)
     claimed = sorted((point["certified_radius"] for point in points if point["class"] != ABSTAIN), key=Fraction)
+    by_images = accuracy_by_images(parameters, points)
     absent = why_not(parameters, votes.labels)
     found = None
     if absent is None:
@@ -89,6 +90,7 @@ def _assemble(votes: Votes, votes_sha256: str, counted: VoteCounts, points: list
         },
         "points": points,
         "accuracy": certified_accuracy(parameters, points, highest),
+        **({} if by_images is None else {"accuracy_by_images": by_images}),
         "accuracy_certificate": found,
         "accuracy_certificate_absent": absent,
         "attack_sizes": attack_sizes(parameters, max((point["budget"] for point in points), default=0)),

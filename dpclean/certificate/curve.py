@@ -7,7 +7,7 @@ the lower confidence bound is drawn at the height of the larger one.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -19,6 +19,11 @@ NOTES = (
     "radius: distance of two training sets, pixels from 0 to 1",
     "budget: the same as squared changes of grey levels, summed",
 )
+
+
+def main_curve(certificate: Mapping[str, Any]) -> Plot:
+    """Against whole images where runs took a share of them, else against the radius."""
+    return images_curve(certificate) if "subsample" in certificate["terms"] else curve(certificate)
 
 
 def curve(certificate: Mapping[str, Any]) -> Plot:
@@ -42,6 +47,34 @@ def curve(certificate: Mapping[str, Any]) -> Plot:
     )
 
 
+IMAGES = {
+    "images_inserted": ("curve", "inserted"),
+    "images_changed": ("loss", "changed"),
+    "images_missing": ("third", "missing"),
+}
+
+
+def images_curve(certificate: Mapping[str, Any]) -> Plot:
+    """The share that holds against so many images, one line for each thing that may have been done to them."""
+    labelled = [p for p in certificate["points"] if p["label"] is not None]
+    points = labelled or certificate["points"]
+    held = [p for p in points if p["class"] >= 0 and p["class"] == (p["label"] if labelled else p["class"])]
+    reach = max((p[kind] for p in held for kind in IMAGES), default=0) or 1
+    lines = [
+        Line(role, label, _steps(sorted(Decimal(p[kind]) for p in held), len(points)))
+        for kind, (role, label) in IMAGES.items()
+    ]
+    return Plot(
+        title=f"{'certified accuracy' if labelled else 'share of test points certified'} against whole images",
+        lines=lines,
+        reach=reach * 1.03,
+        rows=("images",),
+        ticks=[(float(tick), (f"{float(tick):g}",)) for tick in _ticks(reach) if tick.denominator == 1],
+        notes=("images: so many inserted, or changed at will, or taken away, by whoever made the training data",),
+        message=None if held else "nothing is certified",
+    )
+
+
 def radii(certificate: Mapping[str, Any]) -> tuple[list[Decimal], int]:
     """The radii that count, ascending, and of how many points they are a share.
 
@@ -55,7 +88,10 @@ def radii(certificate: Mapping[str, Any]) -> tuple[list[Decimal], int]:
 
 def steps(certificate: Mapping[str, Any]) -> list[tuple[float, float]]:
     """The corners (radius, share) of the curve: at every r the share of points whose radius is r or more."""
-    found, total = radii(certificate)
+    return _steps(*radii(certificate))
+
+
+def _steps(found: Sequence[Decimal], total: int) -> list[tuple[float, float]]:
     corners = [(0.0, len(found) / total)]
     for radius in sorted(set(found)):
         corners.append((float(radius), corners[-1][1]))

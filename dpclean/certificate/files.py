@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dpclean.certificate.bounds.base import NO_IMAGES
 from dpclean.certificate.parameters import FORMAT, CertificateParameters, from_json
 from dpclean.certificate.votes import read_bytes
 from dpclean.errors import ConflictError, InputError, printable
@@ -58,8 +59,10 @@ def check_format(path: Path, certificate: Any) -> None:
 
 def tsv(certificate: Mapping[str, Any]) -> str:
     """certified.tsv: one line a point; what is not known or not there is empty, names are escaped as on a terminal."""
-    lines = ["\t".join(COLUMNS)]
+    whole = tuple(name for name in NO_IMAGES.as_json() if all(name in point for point in certificate["points"]))
+    columns = COLUMNS + whole
+    lines = ["\t".join(columns)]
     for point in certificate["points"]:
         row = {**point, "name": printable(point["name"])}
-        lines.append("\t".join("" if row[name] is None else str(row[name]) for name in COLUMNS))
+        lines.append("\t".join("" if row[name] is None else str(row[name]) for name in columns))
     return "\n".join(lines) + "\n"

@@ -27,6 +27,10 @@ PROVED_RADII = (
     "Where enough votes agree, no small change of the training images can have made another answer the most frequent"
     " one. Where they do not, the test image abstains: nothing is said about it."
 )
+PROVED_IMAGES = (
+    "Where enough votes agree, no few training images, whatever was done to them, can have made another answer the most"
+    " frequent one. Where they do not, the test image abstains: nothing is said about it."
+)
 UNPROVED_RADII = "From the votes of each test image a radius was computed; where too few agree, it abstains."
 QUESTION = (
     "Whoever can change training images a little may be able to make a model answer wrongly on a test image of their"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
@@ -9,7 +10,7 @@ from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import NO_RADIUS, Bound, ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS, least
 from dpclean.certificate.decimals import exact_decimal, text
-from dpclean.certificate.parameters import FAMILIES, CertificateParameters, settings_of
+from dpclean.certificate.parameters import FAMILIES, CertificateParameters, settings_of, share_of
 from dpclean.certificate.threats import find_threat
 from dpclean.errors import UsageError
 
@@ -28,15 +29,18 @@ def unanimous(bound: Bound, settings: ClaimSettings) -> str:
     return NO_RADIUS if made is None or not made.covers_anything else text(made.radius, 6)
 
 
-def least_runs(bound: Bound, level: Fraction, sigma: Fraction = Fraction(1), tau: Fraction = Fraction(0)) -> int | None:
-    """The least number of runs, with those that select, that can claim anything at this level; None above MOST_RUNS.
+def can_claim(bound: Bound, settings: ClaimSettings) -> bool:
+    """Whether a point on which all runs agree has a claim."""
+    made = bound.claim(settings, settings.runs, 0)
+    return made is not None and made.covers_anything
 
-    level: alpha, or alpha/P.
-    """
+
+def least_runs(bound: Bound, settings: ClaimSettings) -> int | None:
+    """The least number of runs, with those that select, that can claim anything; None above MOST_RUNS."""
 
     def can(runs: int) -> bool:
         counted = runs - bound.selection_runs(runs)
-        return counted > 0 and unanimous(bound, ClaimSettings(counted, level, sigma, tau)) != NO_RADIUS
+        return counted > 0 and can_claim(bound, replace(settings, runs=counted))
 
     return least(can, MOST_RUNS)
 
@@ -58,9 +62,15 @@ def check_parameters(parameters: CertificateParameters) -> None:
         )
     if alpha < LEAST_LEVEL * (parameters.points if parameters.family == "all" else 1):
         raise UsageError(f"alpha {parameters.alpha} is too small to compute with", "0.001 is a common choice")
-    if sigma <= 0:
+    if sigma <= 0 and share_of(parameters) is None:
         raise UsageError(
-            f"without noise nothing can be certified, got sigma {parameters.sigma}", "give the sigma above 0"
+            f"without noise nothing can be certified, got sigma {parameters.sigma}",
+            "give the sigma above 0, or --subsample for whole images",
+        )
+    if parameters.point_source == "holdout" and share_of(parameters) is not None:
+        raise UsageError(
+            "which images are held out depends on all of them, so one that an attacker adds moves the test points too",
+            "give --test, or data with a test split",
         )
     if len(parameters.classes) < 2:
         raise UsageError("a vote needs at least two classes", "say how many classes there are")
@@ -83,10 +93,10 @@ def _check_runs(parameters: CertificateParameters, bound: Bound) -> None:
     if not 1 <= runs <= MOST_RUNS:
         raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {runs}", "1000 is a common choice")
     bound.check_selection(runs, selection)
-    if ceiling(parameters) != NO_RADIUS:
-        return
     settings = settings_of(parameters)
-    fewest = least_runs(bound, settings.level, settings.sigma, settings.tau)
+    if can_claim(bound, settings):
+        return
+    fewest = least_runs(bound, settings)
     level = f"alpha {parameters.alpha}" + (f" for all {parameters.points} points" if parameters.family == "all" else "")
     raise UsageError(
         f"{runs} runs cannot certify anything with {bound.name} at {level}, even if all agree",

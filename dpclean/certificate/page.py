@@ -18,7 +18,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.curve import curve
+from dpclean.certificate.curve import IMAGES, curve, images_curve
 from dpclean.certificate.files import parameters_in
 from dpclean.certificate.glossary import (
     ATTEMPTS,
@@ -26,13 +26,15 @@ from dpclean.certificate.glossary import (
     FROM_SEED,
     IN_TRAINING,
     NOT_PROVED,
+    PROVED_IMAGES,
     PROVED_RADII,
     QUESTION,
     UNPROVED_RADII,
     WORDS,
 )
-from dpclean.certificate.parameters import CertificateParameters, ForeignParameters, attempt_of, in_training
+from dpclean.certificate.parameters import CertificateParameters, ForeignParameters, attempt_of, in_training, share_of
 from dpclean.certificate.threats import find_threat
+from dpclean.certificate.whole_images import WORD
 from dpclean.report.html import Picture, picture, render, share
 from dpclean.report.plot import svg
 
@@ -63,11 +65,12 @@ def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
         warnings=list(_warnings(parameters)),
         question=QUESTION,
         how=_how(parameters, certificate["summary"]["failed_runs"]),
-        radii=UNPROVED_RADII if exploratory else PROVED_RADII,
+        radii=UNPROVED_RADII if exploratory else PROVED_RADII if share_of(parameters) is None else PROVED_IMAGES,
         cards_shown=_cards(certificate, parameters),
         certified=list(_certified(certificate, parameters)),
         not_covered=certificate["not_covered"],
-        curve=Markup(svg(curve(certificate))),
+        curve=Markup(svg(curve(certificate))) if _has_radii(certificate) else None,
+        whole=_by_images(certificate),
         accuracy=_by_radius(certificate),
         attacks=_attacks(certificate),
         one_model=_one_model(certificate["accuracy_certificate"]),
@@ -97,6 +100,8 @@ def _title(certificate: Certificate) -> str:
     if _exploratory(certificate):
         return f"Exploratory report on {summary['points']:,} test images: nothing is proved"
     count = f"{summary['certified']:,} of {summary['points']:,}"
+    if "subsample" in certificate["terms"]:
+        return f"{count} test images certified against whole images that were put in, changed or taken away"
     return f"{count} test images certified against small changes of the training images"
 
 
@@ -114,6 +119,28 @@ def _warnings(parameters: CertificateParameters) -> Iterator[tuple[str, str]]:
         yield f"{shared:,} ", IN_TRAINING
 
 
+def _has_radii(certificate: Certificate) -> bool:
+    return Decimal(certificate["summary"]["ceiling"]) > 0 or "subsample" not in certificate["terms"]
+
+
+def _by_images(certificate: Certificate) -> dict[str, Any] | None:
+    """Certified accuracy against whole images, with its headline; None where all images are in every run."""
+    if "subsample" not in certificate["terms"]:
+        return None
+    by_kind: Mapping[str, Any] = certificate.get("accuracy_by_images", {})
+    return {
+        "curve": Markup(svg(images_curve(certificate))),
+        "head": ("images", "accuracy, at least", "lower bound"),
+        "tables": [
+            (
+                f"{IMAGES[kind][1]} by the attacker",
+                [(f"{at['images']:,}", share(at["certified_accuracy"]), share(at["lower"])) for at in rows],
+            )
+            for kind, rows in by_kind.items()
+        ],
+    }
+
+
 def _how(parameters: CertificateParameters, failed: int) -> str:
     noised = (
         " The test images were noised and denoised in the same way."
@@ -121,6 +148,16 @@ def _how(parameters: CertificateParameters, failed: int) -> str:
         else ""
     )
     without = f" Of the runs {failed:,} failed; they are counted, as votes for nobody." if failed else ""
+    taken = share_of(parameters)
+    if taken is not None:
+        noise = f", with fresh random noise (sigma {parameters.sigma}) added and taken away again" * bool(
+            Decimal(parameters.sigma)
+        )
+        return (
+            f"A model was trained {parameters.runs:,} times, each time on a fresh random share of the same training"
+            f" images (each is in with probability {taken / WORD:.4g}){noise}.{noised} Each model cast one vote for"
+            f" each test image, {parameters.points:,} in all.{without} "
+        )
     return (
         f"A model was trained {parameters.runs:,} times, each time on a new copy of the same training images, to which"
         f" fresh random noise (sigma {parameters.sigma}) had been added and then taken away again.{noised} Each model"
@@ -136,9 +173,12 @@ def _cards(certificate: Certificate, parameters: CertificateParameters) -> list[
     cards = [
         (_held(certificate), f"{summary['certified']:,}", of_points),
         ("Abstained", f"{summary['abstained']:,}", "nothing is said about these"),
-        ("Largest radius", summary["largest_radius"], f"median {summary['median_radius']}"),
-        ("Ceiling", summary["ceiling"], f"no radius is larger, even if all {parameters.runs:,} runs agree"),
     ]
+    if _has_radii(certificate):
+        cards += [
+            ("Largest radius", summary["largest_radius"], f"median {summary['median_radius']}"),
+            ("Ceiling", summary["ceiling"], f"no radius is larger, even if all {parameters.runs:,} runs agree"),
+        ]
     if not _exploratory(certificate):
         note = "for all statements together" if parameters.family == "all" else "for each statement"
         cards.append(("Risk of error", parameters.alpha, note))
@@ -149,6 +189,16 @@ def _certified(certificate: Certificate, parameters: CertificateParameters) -> I
     if not certificate["summary"]["certified"]:
         yield "Nothing. For none of the test images do enough votes agree."
         return
+    if share_of(parameters) is not None:
+        yield (
+            "For every certified test image: the class that models trained in this way, on fresh random shares with the"
+            " same classes and recipe, vote for most often is what it would be without the attack, if the attacker put"
+            " in no more images than the number beside it, or changed or relabelled no more, or took no more away. It"
+            " does not matter which images, and what they show."
+        )
+        if not _has_radii(certificate):
+            yield _risk(parameters)
+            return
     largest = max(certificate["points"], key=lambda point: int(point["budget"]))
     noised = find_threat(parameters.threat).noises_points
     what = "the training images and this test image, taken together," if noised else "the training images"
@@ -271,7 +321,8 @@ def _examples(certificate: Certificate, examples: Sequence[Example]) -> list[tup
 
 def _figure(pixels: NDArray[np.uint8], point: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     votes = f"votes {point['k_a']:,}, next class {point['k_b']:,}"
-    reach = (f"radius {point['certified_radius']}", f"budget {point['budget']:,}")
+    reach = [f"radius {point['certified_radius']}", f"budget {point['budget']:,}"] if point["budget"] else []
+    reach += [f"{label}: {point[kind]:,}" for kind, (_, label) in IMAGES.items() if kind in point]
     return {
         "picture": _picture(pixels),
         "answer": None if point["class"] < 0 else classes[point["class"]],

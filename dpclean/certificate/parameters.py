@@ -19,6 +19,7 @@ from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.bounds.base import ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.threats import THREATS
+from dpclean.certificate.whole_images import WORD
 from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.noise.table import SIGMA_MAX, table
@@ -137,6 +138,7 @@ class CertificateParameters(_Part, frozen=True, kw_only=True):
     trainer: Text | None = None
     decode: Decoding | None = None
     engine: Table | None = None
+    subsample: Annotated[int, Meta(ge=1, lt=WORD)] | UnsetType = UNSET
 
 
 class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="external"):
@@ -155,13 +157,15 @@ class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_fi
     trainer: None = None
     decode: None = None
     engine: None = None
+    subsample: UnsetType = UNSET
 
 
 class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="dpclean"):
     """Those of a job of dpclean's own. attempt: of jobs begun in its place, this one included.
 
     points_in_training: test points that are training images too. A job trains by recipe, at images of an edge of size,
-    from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds.
+    from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds. subsample:
+    in how many of 2^32 cases an image is in a run, where not all are in every run.
     """
 
     values: Positive
@@ -317,7 +321,14 @@ def settings_of(parameters: CertificateParameters) -> ClaimSettings:
     if parameters.family == "all":
         level /= parameters.points
     runs = parameters.runs - parameters.selection_runs
-    return ClaimSettings(runs, level, min(sigma, Fraction(float(sigma))), Fraction(parameters.tau))
+    share = share_of(parameters)
+    images = 0 if share is None or parameters.raw is None else parameters.raw.images
+    return ClaimSettings(runs, level, min(sigma, Fraction(float(sigma))), Fraction(parameters.tau), share, images)
+
+
+def share_of(parameters: CertificateParameters) -> int | None:
+    """In how many of 2^32 cases an image is in a run; None where all are in every run."""
+    return None if isinstance(parameters.subsample, UnsetType) else parameters.subsample
 
 
 def noise_distances(sigma: str, values: int) -> dict[str, str]:

@@ -14,7 +14,9 @@ from functools import lru_cache, partial
 
 from dpclean.certificate import interval_arithmetic as exact
 from dpclean.certificate.bounds.search import largest
+from dpclean.certificate.decimals import exact_decimal
 from dpclean.certificate.interval_arithmetic import ONE
+from dpclean.errors import UsageError
 
 WORD = 1 << 32  # shares are multiples of its inverse
 MOST = WORD - 1  # images of a claim
@@ -75,6 +77,17 @@ def _psi(k: Fraction, w: Fraction, up: bool) -> int:
         return -(-product >> exact.BITS) - exact.phi_down(exact.down(d2))
     product = exact.exponential(k, up=False) * exact.phi_down(exact.down(d1))
     return (product >> exact.BITS) - exact.phi_up(exact.up(d2))
+
+
+def word_of(share: str) -> int:
+    """u of a share, a decimal in (0, 1): the largest number with u / 2^32 not above it. Raises UsageError."""
+    word = int(exact_decimal("subsample", share) * WORD)
+    if not 1 <= word < WORD:
+        raise UsageError(
+            f"subsample is the share of the images that a run takes, from 2^-32 and below 1, got {share}",
+            "0.02 is a common choice; leave it out for all images",
+        )
+    return word
 
 
 @lru_cache(maxsize=1 << 12)
@@ -163,18 +176,33 @@ def _quantile_down(y: int) -> int:
     return exact.quantile_down(min(y, ONE - (1 << exact.BITS - 100)))
 
 
-def largest_edits(holds: Callable[[Edits], bool], most: int) -> dict[str, int]:
-    """The most images, up to `most`, that may have been inserted, changed at will, or taken away: 0 for none.
+@dataclass(frozen=True)
+class Images:
+    """The most images of each kind, each by itself, that leave a point's class what it is; 0 for none."""
 
-    What holds for some holds for fewer (Lemma 2).
-    """
-    kinds: dict[str, Callable[[int], Edits]] = {
-        "images_inserted": Edits,
-        "images_changed": Edits.changed,
-        "images_missing": partial(Edits, 0),
-    }
-    return {name: _most(holds, kind, most) for name, kind in kinds.items()}
+    inserted: int
+    changed: int
+    missing: int
 
+    @classmethod
+    def most(cls, holds: Callable[[Edits], bool], there: int) -> Images:
+        """By what holds, where so many images are there: no more than these can have been inserted or changed.
 
-def _most(holds: Callable[[Edits], bool], kind: Callable[[int], Edits], most: int) -> int:
-    return largest(lambda images: images <= most and holds(kind(images)), guess=0, floor=0) or 0
+        What holds for some holds for fewer (Lemma 2).
+        """
+
+        def largest_of(kind: Callable[[int], Edits], most: int) -> int:
+            return largest(lambda images: images <= most and holds(kind(images)), guess=0, floor=0) or 0
+
+        return cls(largest_of(Edits, there), largest_of(Edits.changed, there), largest_of(partial(Edits, 0), MOST))
+
+    def edits(self) -> tuple[Edits, Edits, Edits]:
+        """The three claims."""
+        return Edits(self.inserted), Edits.changed(self.changed), Edits(0, self.missing)
+
+    def as_json(self) -> dict[str, int]:
+        return {
+            "images_inserted": self.inserted,
+            "images_changed": self.changed,
+            "images_missing": self.missing,
+        }

@@ -13,6 +13,7 @@ from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.decimals import exact_decimal
 from dpclean.certificate.parameters import FAMILIES
 from dpclean.certificate.threats import DEFAULT_THREAT, THREATS
+from dpclean.certificate.whole_images import word_of
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
@@ -51,6 +52,7 @@ class CertifyKeywords(TypedDict, total=False):
     limit: int | None
     seed: int | None
     seed_chosen_after_data: bool
+    subsample: str | float | None
     keep_models: bool
     overwrite: bool
 
@@ -60,7 +62,8 @@ class CertifyOptions:
     """The options of `certify`; names and defaults are those of the command line.
 
     sigma and alpha are decimals, taken as the exact numbers they spell; sigma is on the [0, 1] pixel scale, None where
-    a manifest says it. run_timeout in seconds, for the trainer command only. Raises UsageError where out of range.
+    a manifest says it. subsample: the share of the images that each run takes, a decimal too. run_timeout in seconds,
+    for the trainer command only. Raises UsageError where out of range.
     """
 
     runs: int = 1000
@@ -86,6 +89,7 @@ class CertifyOptions:
     limit: int | None = None
     seed: int | None = None
     seed_chosen_after_data: bool = False
+    subsample: str | None = None
     keep_models: bool = False
     overwrite: bool = False
 
@@ -108,6 +112,8 @@ class CertifyOptions:
         check_ranges(**{name: getattr(self, name) for name in ("batch_size", "workers", "limit", "run_timeout")})
         if self.method is not None:
             find_method(self.method)
+        if self.subsample is not None:
+            word_of(self.subsample)
         self._check_pairs()
 
     def _check_pairs(self) -> None:
@@ -123,6 +129,11 @@ class CertifyOptions:
             raise UsageError(
                 "--trainer trains by itself: --recipe, --init, --freeze and --keep-models have no meaning with it",
                 "leave them out",
+            )
+        if self.trainer is not None and self.subsample is not None:
+            raise UsageError(
+                "--subsample draws what a run trains on, which a --trainer cannot be handed yet: a class may be empty",
+                "train by a --recipe, or leave --subsample out",
             )
         if self.freeze and self.init is None:
             raise UsageError("--freeze keeps the weights of --init, which is not given", "give --init, or no --freeze")

@@ -25,6 +25,7 @@ from dpclean.certificate.parameters import (
     noise_distances,
 )
 from dpclean.certificate.threats import find_threat
+from dpclean.certificate.whole_images import word_of
 from dpclean.certify.data import inputs_digest
 from dpclean.certify.inputs import CertifiedData, known_of
 from dpclean.certify.options import CertifyOptions
@@ -42,9 +43,11 @@ def make_parameters(certified: CertifiedData, options: CertifyOptions) -> JobPar
     source = certified.source
     sigma = shortest("sigma", source.sigma)
     recipe = None if options.trainer else choose_recipe(certified, options)
+    share = options.subsample
     values = certified.values
     if find_threat(options.threat).noises_points:
         values += max(image.size for image in certified.points.pixels)
+    distances = noise_distances(sigma, values)
     return JobParameters(
         format=FORMAT,
         tool=f"dpclean {__version__}",
@@ -58,7 +61,8 @@ def make_parameters(certified: CertifiedData, options: CertifyOptions) -> JobPar
         family=options.family,
         threat=options.threat,
         values=values,
-        **noise_distances(sigma, values),
+        tau=distances["tau"],
+        tau1=distances["tau1"],
         seed=options.seed,
         attempt=1,
         point_names=certified.points.names,
@@ -99,6 +103,7 @@ def make_parameters(certified: CertifiedData, options: CertifyOptions) -> JobPar
         engine={},
         keep_models=options.keep_models,
         exploratory=False,
+        subsample=msgspec.UNSET if share is None else word_of(share),
     )
 
 

@@ -28,6 +28,8 @@ class CertifyResult:
     already_complete: bool
     seconds: float
     warnings: list[str]
+    images: int | None = None  # training images, where each run takes a share of them
+    accuracy_by_images: dict[str, Any] | None = None  # of the certificate
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

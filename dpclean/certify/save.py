@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from dpclean.certificate.assumptions import warnings
 from dpclean.certificate.certificate import build
-from dpclean.certificate.curve import curve
+from dpclean.certificate.curve import main_curve
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, dump, parameters_in, read, tsv
 from dpclean.certificate.page import Example, report_html
-from dpclean.certificate.parameters import JobParameters
+from dpclean.certificate.parameters import JobParameters, share_of
 from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.certify.results import CertifyResult
 from dpclean.jobs.durable import write_durably
@@ -34,8 +34,8 @@ def write_outputs(folder: Path, votes: Votes, pixels: Sequence[NDArray[np.uint8]
         VOTES_NAME: data,
         CERTIFICATE_NAME: dump(certificate),
         TSV_NAME: tsv(certificate).encode("utf-8", "surrogateescape"),
-        "curve.svg": plot.svg(curve(certificate)).encode(),
-        "curve.png": plot.png(curve(certificate)),
+        "curve.svg": plot.svg(main_curve(certificate)).encode(),
+        "curve.png": plot.png(main_curve(certificate)),
         "report.html": report_html(certificate, _examples(certificate, pixels)).encode(),
     }
     for name, content in files.items():
@@ -88,4 +88,6 @@ def read_result(
         already_complete=already_complete,
         seconds=round(seconds, 3),
         warnings=warnings(parameters),
+        images=parameters.raw.images if share_of(parameters) is not None and parameters.raw else None,
+        accuracy_by_images=certificate.get("accuracy_by_images"),
     )

@@ -16,21 +16,24 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dpclean.build import build
-from dpclean.certificate.parameters import JobParameters
+from dpclean.certificate.parameters import JobParameters, share_of
 from dpclean.certificate.threats import find_threat
+from dpclean.certificate.votes import ABSTAIN
 from dpclean.certify.data import Data
 from dpclean.certify.run_settings import RunSettings, recipe_of
 from dpclean.certify.trainer_command import CommandTrainer
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.device import has_bf16
-from dpclean.errors import ConflictError
+from dpclean.errors import ConflictError, Diverged
 from dpclean.noise.keys import run_seed
+from dpclean.noise.membership import members
 from dpclean.train.images import prepare
 from dpclean.train.init import find_init
 from dpclean.train.recipes import Recipe
 from dpclean.train.trainer import Trainer
 
+FEWEST = 2  # images that a run trains on; with less it votes for nobody
 MID_GREY = 128  # what an image becomes whose prediction is not finite: post-processing, as D may not lose an image
 
 
@@ -61,13 +64,17 @@ class TrainingRuns:
         self.data = data
         self._train, self._points = self._on_device(data.train), self._on_device(data.points)
         if self._trainer is not None:
-            self._labels = torch.from_numpy(data.labels).to(self.denoiser.device)
             self._prepared = self._tensor(data.points)
 
     def cast(self, number: int) -> NDArray[np.int32]:
         """The votes of run 1, 2, ...: int32 [points]. Raises Diverged or RunFailed where there are none."""
         begun = time.perf_counter()
-        train = self._sanitized(self.data.indices, self._train, number, test=False)
+        taken = self._taken(number)
+        if len(taken) < FEWEST:  # part of what a run is, not a failure: nothing is drawn again
+            return np.full(len(self.data.points), ABSTAIN, np.int32)
+        images = [self._train[place] for place in taken]
+        train = self._sanitized(self.data.indices[taken], images, number, test=False)
+        labels = self.data.labels[taken]
         begun = self._spent("noise and denoise", begun)
         noised_test = find_threat(self.settings.threat).noises_points
         if noised_test:
@@ -76,11 +83,17 @@ class TrainingRuns:
         else:
             points = self.data.points
         if self._command is not None:
-            row = self._command.run(number, train, self.data.labels, points)
+            row = self._command.run(number, train, labels, points)
             self._spent("train and predict", begun)
             return row
         assert self._trainer is not None
-        self._trainer.fit(self._tensor(train), self._labels, seed=run_seed(self.key, "train", number))
+        known = torch.from_numpy(labels).to(self.denoiser.device)
+        try:
+            self._trainer.fit(self._tensor(train), known, seed=run_seed(self.key, "train", number))
+        except Diverged:
+            if self.settings.share is None:
+                raise
+            return np.full(len(self.data.points), ABSTAIN, np.int32)  # by what it took, so no failure
         begun = self._spent("train", begun)
         votes = self._trainer.predict(self._tensor(points) if noised_test else self._prepared)
         self._spent("predict", begun)
@@ -92,6 +105,14 @@ class TrainingRuns:
             return None
         assert self._trainer is not None
         return save(self._trainer.state_dict())
+
+    def _taken(self, number: int) -> NDArray[np.int64]:
+        """The places in D of the images that a run takes, ascending: all, or a random share by their index."""
+        indices = self.data.indices
+        if self.settings.share is None:
+            return np.arange(len(indices))
+        inside = members(self.key, number, self.settings.share, int(indices.max()) + 1)
+        return np.flatnonzero(np.isin(indices, inside))
 
     def _spent(self, part: str, begun: float) -> float:
         now = time.perf_counter()
@@ -152,6 +173,7 @@ def check_run_settings(settings: RunSettings, parameters: JobParameters) -> None
         "run_timeout": parameters.run_timeout,
         "kind": parameters.raw.kind,
         "keep_models": parameters.keep_models,
+        "share": share_of(parameters),
     }
     for name, wanted in said.items():
         found = getattr(settings, name)

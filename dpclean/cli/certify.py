@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
     "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
-    "method", "limit", "seed", "seed_chosen_after_data", "dry_run", "device", "dtype", "batch_size", "workers",
+    "method", "limit", "seed", "seed_chosen_after_data", "subsample", "dry_run", "device", "dtype", "batch_size",
+    "workers",
 )  # fmt: skip
 
 
@@ -179,6 +181,14 @@ def certify(
             rich_help_panel=NOISE,
         ),
     ] = False,
+    subsample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Each run takes every image with this probability: claims on whole images, also at sigma 0.",
+            rich_help_panel=STATEMENT,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do one run, time it, and write nothing.", rich_help_panel=COMMON)
@@ -247,6 +257,7 @@ def certify(
         "limit": limit,
         "seed": seed,
         "seed_chosen_after_data": seed_chosen_after_data,
+        "subsample": subsample,
         "overwrite": overwrite,
     }
     if bound is not None:
@@ -280,20 +291,38 @@ def _tell(result: CertifyResult) -> None:
         say(f"{out} is already complete: {result.runs} runs.")
     exploratory = result.kind == "exploratory"
     verb = "would be certified (exploratory: this proves nothing)" if exploratory else "certified"
-    say(
-        f"{result.certified} of {result.points} test points {verb} with {result.runs} runs:"
-        f" largest radius {result.largest_radius}, median {result.median_radius}, ceiling {result.ceiling}."
-    )
-    if result.correct is not None:
+    reach = f"largest radius {result.largest_radius}, median {result.median_radius}, ceiling {result.ceiling}"
+    if result.images is not None:
+        reach = "against whole images" + ("" if float(result.ceiling) == 0 else f"; {reach}")
+    say(f"{result.certified} of {result.points} test points {verb} with {result.runs} runs: {reach}.")
+    if result.accuracy_by_images is not None and result.images is not None and not exploratory:
+        _tell_images(result.images, result.accuracy_by_images)
+    elif result.correct is not None:
         say(f"{result.correct} of {result.labelled} labelled points have the right class and a radius.")
     if result.failed:
         say(f"{result.failed} runs failed and count as votes for nobody.")
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
-    if not exploratory:
+    if not exploratory and float(result.ceiling) > 0:
         say("A radius is a distance over all training images together; report.html says what it covers and what not.")
     say(f"To look at: {out}/report.html")
     say(f"Next, to recompute all of it from the votes: dpclean verify {quoted(result.out)}")
+
+
+def _tell_images(images: int, accuracy: Mapping[str, Any]) -> None:
+    """The commonest attack first, at the largest number of images that leaves half of what is certified at all."""
+    for kind, what in (
+        ("images_inserted", "had been put there by an attacker, then without them"),
+        ("images_changed", "had been changed or relabelled, then without that"),
+    ):
+        rows = accuracy[kind]
+        kept = [row for row in rows if row["images"] and 2 * row["certified"] >= rows[0]["certified"] > 0]
+        if kept:
+            share = 100 * float(kept[-1]["certified_accuracy"])
+            typer.echo(
+                f"If up to {kept[-1]['images']} of the {images} images {what} {share:.1f} % of the labelled points"
+                " would still get the right class by the vote of many such runs."
+            )
 
 
 def _tell_dry_run(told: CertifyDryRun) -> None:

@@ -32,6 +32,7 @@ ROLES: Mapping[str, tuple[str, str, float, tuple[int, ...]]] = {
     "curve": ("#1f5fa8", "#7db3ee", 2.5, ()),
     "lower": ("#4a7fbf", "#a3c9f2", 1.5, (6, 4)),
     "loss": ("#a4501f", "#ecae8c", 1.5, ()),
+    "third": ("#5d7d2c", "#a9cb78", 2.0, (2, 2)),
     "limit": ("#b0431e", "#ee9470", 1.5, (2, 3)),
 }
 

@@ -300,9 +300,14 @@ def test_no_point_is_above_the_ceiling() -> None:
     assert made["summary"]["largest_radius"] == made["summary"]["ceiling"]
 
 
+def at_level(level: Fraction, sigma: Fraction = Fraction(1), tau: Fraction = Fraction(0)) -> ClaimSettings:
+    """What claims at a level are tested against, of any number of runs."""
+    return ClaimSettings(0, level, sigma, tau)
+
+
 @pytest.mark.parametrize(("bound", "least"), [("cohen", 12), ("union", 11), ("anytime", 12), ("multiclass", 16)])
 def test_the_least_number_of_runs_that_can_claim_anything(bound: str, least: int) -> None:
-    assert least_runs(find_bound(bound), Fraction("0.001")) == least
+    assert least_runs(find_bound(bound), at_level(Fraction("0.001"))) == least
     check_parameters(parameters(least, 1, bound=bound, tau="0"))
     for too_few in (least - 1, 5, 1):
         with pytest.raises(UsageError) as refusal:
@@ -311,15 +316,15 @@ def test_the_least_number_of_runs_that_can_claim_anything(bound: str, least: int
 
 
 def test_the_family_all_needs_more_runs() -> None:
-    assert least_runs(find_bound("union"), Fraction("0.001") / 10**4) == 25
+    assert least_runs(find_bound("union"), at_level(Fraction("0.001") / 10**4)) == 25
     with pytest.raises(UsageError, match="all 10000 points") as refusal:
         check_parameters(parameters(24, 10**4, bound="union", family="all", tau="0"))
     assert "25" in refusal.value.remedy
 
 
 def test_a_large_tau_can_make_every_number_of_runs_too_few() -> None:
-    assert least_runs(find_bound("union"), Fraction("0.001"), tau=Fraction("0.24")) is not None
-    assert least_runs(find_bound("cohen"), Fraction(1, 1000), sigma=Fraction(1, 10**9)) is None
+    assert least_runs(find_bound("union"), at_level(Fraction("0.001"), tau=Fraction("0.24"))) is not None
+    assert least_runs(find_bound("cohen"), at_level(Fraction(1, 1000), sigma=Fraction(1, 10**9))) is None
     with pytest.raises(UsageError, match="below 0.25"):
         check_parameters(parameters(10**6, 1, tau="0.25"))
 

@@ -16,7 +16,7 @@ import pytest
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import ClaimSettings, ShareBound
 from dpclean.certificate.interval_arithmetic import ONE, density, exponential, up
-from dpclean.certificate.whole_images import WORD, Edits, Witness, largest_edits, leads, share_for, untouched
+from dpclean.certificate.whole_images import WORD, Edits, Images, Witness, leads, share_for, untouched
 
 KNOWN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "whole_images.json").read_text())
 ALPHA = Fraction("0.001")
@@ -52,7 +52,8 @@ def test_the_numbers_of_images_are_the_known_ones(case: dict[str, Any]) -> None:
 
     assert not holds(Edits(10**6, 10**6))
     known = {name: max(0, expected[name]) for name in ("images_inserted", "images_changed", "images_missing")}
-    assert largest_edits(holds, most=10**6) == known
+    assert Images.most(holds, there=10**6).as_json() == known
+    assert Images.most(holds, there=7).inserted == min(7, known["images_inserted"])
     assert holds(Edits()) == (expected["images_inserted"] >= 0)
 
 

@@ -21,7 +21,7 @@ from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import budget, text
 from dpclean.certificate.interval_arithmetic import HALF, ONE, down, phi_up, quantile_down, quantile_up, up
 from dpclean.certificate.threats import THREATS
-from dpclean.certificate.whole_images import Edits, Witness
+from dpclean.certificate.whole_images import Edits, Images, Witness
 from dpclean.errors import UsageError
 
 SHARE_UNIT = 10**18  # confidence bounds have 18 decimals
@@ -34,13 +34,16 @@ class ClaimSettings:
     """What a claim about one point is tested against.
 
     runs: those that are counted, without a selection. level: alpha, or alpha/P for the family `all`. sigma: on the
-    [0, 1] scale. tau: total variation of all noise of a run, below 1/4.
+    [0, 1] scale, 0 without noise. tau: total variation of all noise of a run, below 1/4. share: where each image is in
+    a run with probability share / 2^32 only, of `images` that there are.
     """
 
     runs: int
     level: Fraction
     sigma: Fraction
     tau: Fraction
+    share: int | None = None
+    images: int = 0
 
     @cached_property
     def level_down(self) -> int:
@@ -56,17 +59,18 @@ class Claim:
     """What the counts of one point prove; pb_upper is there for bounds that look at the next class.
 
     radius: no data set nearer than this has another class; in the units of sigma, a multiple of 10^-6, rounded down.
-    The confidence bounds are multiples of 10^-18, rounded outward.
+    The confidence bounds are multiples of 10^-18, rounded outward. whole: images, where runs take a share of them.
     """
 
     pa_lower: Fraction
     pb_upper: Fraction | None
     radius: Fraction
+    whole: Images | None = None
 
     @property
     def covers_anything(self) -> bool:
         """Whether it is worth publishing: a radius that covers no grey level is no claim."""
-        return budget(self.radius) > 0
+        return budget(self.radius) > 0 or (self.whole is not None and any(self.whole.as_json().values()))
 
     def as_json(self) -> dict[str, Any]:
         """The fields of a point that has this claim."""
@@ -75,6 +79,7 @@ class Claim:
             "pb_upper": None if self.pb_upper is None else text(self.pb_upper, 18),
             "certified_radius": text(self.radius, 6),
             "budget": budget(self.radius),
+            **(self.whole.as_json() if self.whole else {}),
         }
 
     @classmethod
@@ -82,11 +87,20 @@ class Claim:
         """The claim that a point's fields spell."""
         high = point["pb_upper"]
         return cls(
-            Fraction(point["pa_lower"]), None if high is None else Fraction(high), Fraction(point["certified_radius"])
+            Fraction(point["pa_lower"]),
+            None if high is None else Fraction(high),
+            Fraction(point["certified_radius"]),
+            Images(*(point[name] for name in NO_IMAGES.as_json())) if "images_changed" in point else None,
         )
 
 
-NO_CLAIM: dict[str, Any] = {"pa_lower": None, "pb_upper": None, "certified_radius": NO_RADIUS, "budget": 0}
+NO_IMAGES = Images(0, 0, 0)
+
+
+def no_claim(settings: ClaimSettings) -> dict[str, Any]:
+    """The fields of a point that abstains."""
+    none = {"pa_lower": None, "pb_upper": None, "certified_radius": NO_RADIUS, "budget": 0}
+    return none if settings.share is None else none | NO_IMAGES.as_json()
 
 
 class Bound(ABC):
@@ -168,22 +182,44 @@ class ShareBound(Bound):
         if low is None:
             return None
         high = self.pb_upper(settings, k_b, low)
-        shift = self.shift(settings, low, high)
-        if shift <= 0:
+        radius = self._radius(settings, k_a, low, high)
+        share = settings.share
+        if share is None:
+            return None if radius is None else Claim(low, high, radius)
+        whole = Images.most(lambda edits: self.edits_hold(settings, k_a, share, edits, low, high), settings.images)
+        return Claim(low, high, radius or Fraction(0), whole)
+
+    def _radius(self, settings: ClaimSettings, k_a: int, low: Fraction, high: Fraction | None) -> Fraction | None:
+        """The largest radius of 6 decimals, above 0; None where there is none."""
+        if settings.sigma == 0 or (shift := self.shift(settings, low, high)) <= 0:
             return None
 
         def passes(units: int) -> bool:
             return self.radius_holds(settings, k_a, Fraction(units, RADIUS_UNIT), low, high)
 
         units = largest(passes, int(shift * settings.sigma * RADIUS_UNIT / ONE), floor=1)
-        return None if units is None else Claim(low, high, Fraction(units, RADIUS_UNIT))
+        return None if units is None else Fraction(units, RADIUS_UNIT)
 
     def holds(self, settings: ClaimSettings, k_a: int, k_b: int, claim: Claim) -> bool:
         return (
             self.selects(settings, k_a, k_b)
             and self.upper_holds(settings, k_b, claim)
             and self.lower_holds(settings, k_a, claim.pa_lower)
-            and self.radius_holds(settings, k_a, claim.radius, claim.pa_lower, claim.pb_upper)
+            and (claim.whole is None) == (settings.share is None)
+            and (claim.whole is not None or claim.radius > 0)
+            and (claim.radius == 0 or self.radius_holds(settings, k_a, claim.radius, claim.pa_lower, claim.pb_upper))
+            and self._images_hold(settings, k_a, claim)
+        )
+
+    def _images_hold(self, settings: ClaimSettings, k_a: int, claim: Claim) -> bool:
+        """Whether each number of images above 0 follows."""
+        share, low, high = settings.share, claim.pa_lower, claim.pb_upper
+        if claim.whole is None or share is None:
+            return True
+        return all(
+            edits == Edits()
+            or (self.edits_hold(settings, k_a, share, edits, low, high) and edits.inserted <= settings.images)
+            for edits in claim.whole.edits()
         )
 
     # ---- confidence bounds

@@ -1,0 +1,22 @@
+"""Which images a run takes: each one independently, with a probability that is a multiple of 2^-32."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean import _kernels
+from dpclean.noise.keys import subkey
+
+WORDS = 16  # of a block
+
+
+def members(key: bytes, run: int, share: int, count: int) -> NDArray[np.int64]:
+    """The places, of 0..count-1 and ascending, that a run takes; each with probability share / 2^32.
+
+    Place i is taken iff word i of the run's stream of ChaCha20 under the subkey "subsample" is below share: whether it
+    is depends on key, run and place alone, never on count or on what is there.
+    """
+    own = subkey(key, "subsample")
+    blocks = [_kernels.chacha20(own, block, run, 0, 0) for block in range(-(-count // WORDS))]
+    return np.flatnonzero(np.array(blocks, np.uint32).reshape(-1)[:count] < share)

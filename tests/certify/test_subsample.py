@@ -1,0 +1,148 @@
+"""Runs on random shares: what a run takes, that the rest is nothing to it, and what then is certified."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dpclean.certificate.verify import verify
+from dpclean.certificate.votes import ABSTAIN
+from dpclean.certificate.whole_images import WORD
+from dpclean.certify.data import Data
+from dpclean.certify.job import certify
+from dpclean.certify.training_runs import TrainingRuns
+from dpclean.errors import DifferenceError, UsageError
+from dpclean.noise.membership import members
+from tests.certify.conftest import write_folder
+from tests.certify.test_training_runs import KEY, make_runs
+
+
+@pytest.fixture
+def runs(raw: Path, tmp_path: Path, transparent: str) -> TrainingRuns:
+    return make_runs(raw, tmp_path, transparent, subsample="0.3", keep_models=True)
+
+
+def cast(runs: TrainingRuns, data: Data, number: int) -> tuple[list[int], bytes | None]:
+    runs.prepare(data)
+    return runs.cast(number).tolist(), runs.model()
+
+
+def taken(data: Data, number: int) -> np.ndarray:
+    return np.isin(data.indices, members(KEY, number, int(0.3 * WORD), 1000))
+
+
+def test_what_a_run_did_not_take_does_not_change_one_bit_of_it(runs: TrainingRuns) -> None:
+    data = runs.data
+    inside = taken(data, 2)
+    assert 2 <= inside.sum() < len(inside)
+    as_it_is = cast(runs, data, 2)
+    garbage = np.full_like(data.train[0], 255)
+    spoilt = replace(
+        data,
+        train=[image if kept else garbage for image, kept in zip(data.train, inside, strict=True)],
+        labels=np.where(inside, data.labels, 0),
+    )
+    assert cast(runs, spoilt, 2) == as_it_is
+    absent = replace(
+        data,
+        train=[image for image, kept in zip(data.train, inside, strict=True) if kept],
+        labels=data.labels[inside],
+        indices=data.indices[inside],
+    )
+    assert cast(runs, absent, 2) == as_it_is
+    other = replace(data, train=[garbage if kept else image for image, kept in zip(data.train, inside, strict=True)])
+    assert cast(runs, other, 2) != as_it_is
+
+
+def test_a_run_that_takes_nothing_votes_for_nobody_and_has_not_failed(runs: TrainingRuns) -> None:
+    few = replace(runs.data, train=runs.data.train[:1], labels=runs.data.labels[:1], indices=runs.data.indices[:1])
+    votes, _ = cast(runs, few, 1)
+    assert set(votes) == {ABSTAIN}
+
+
+def test_a_run_may_take_no_image_of_a_class(runs: TrainingRuns) -> None:
+    one_class = runs.data.labels == 0
+    inside = taken(runs.data, 2)
+    labels = np.where(inside, 0, runs.data.labels)
+    votes, _ = cast(runs, replace(runs.data, labels=labels), 2)
+    assert set(votes) == {0} and not one_class.all()
+
+
+ASKED: dict[str, Any] = {
+    "runs": 8, "alpha": "0.3", "sigma": "0", "subsample": "0.5", "recipe": "tiny", "bound": "union", "device": "cpu",
+}  # fmt: skip
+
+
+def test_a_certificate_of_whole_images_without_noise(tmp_path: Path, transparent: str) -> None:
+    """From end to end: two classes that are easy to tell apart, so that most runs agree."""
+    raw = tmp_path / "raw"
+    for label, name in enumerate(("dark", "light")):
+        for number in range(10):
+            folder = raw / ("train" if number < 8 else "test") / name
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / f"{number}.png", 40 + 150 * label, number)
+    out = tmp_path / "certificate"
+    told = certify(raw, out, denoiser=transparent, **ASKED)
+    certificate = json.loads((out / "certificate.json").read_text())
+    assert certificate["terms"]["subsample"] == WORD // 2 and certificate["terms"]["tau"] == "0"
+    claimed = [point for point in certificate["points"] if point["class"] >= 0]
+    assert claimed and told.certified == len(claimed) and told.images == 16
+    # with half of the images in a run, one change may touch every second one: only what was put in can be withstood
+    assert {point["images_inserted"] for point in claimed if point["k_a"] == 8} == {1}
+    assert {point["images_changed"] for point in certificate["points"]} == {0}
+    assert all(point["certified_radius"] == "0.000000" for point in certificate["points"])
+    assert certificate["accuracy_by_images"]["images_inserted"][-1]["images"] == 1
+    assert "images_inserted" in (out / "certified.tsv").read_text().splitlines()[0]
+    assert verify(out).certified == len(claimed)
+    page = (out / "report.html").read_text()
+    assert "Against whole images" in page and "By radius" not in page and "radius 0.000000" not in page
+
+    forged = json.loads((out / "certificate.json").read_text())
+    shutil.copytree(out, tmp_path / "forged")
+    for point in forged["points"]:
+        point["images_inserted"] += 1
+    (tmp_path / "forged" / "certificate.json").write_text(json.dumps(forged))
+    with pytest.raises(DifferenceError, match="images_inserted"):
+        verify(tmp_path / "forged")
+
+
+def test_with_noise_both_are_certified(raw: Path, tmp_path: Path, transparent: str) -> None:
+    told = certify(raw, tmp_path / "out", denoiser=transparent, **(ASKED | {"sigma": "0.5", "subsample": "0.9"}))
+    assert float(told.ceiling) > 0 and told.accuracy_by_images is not None
+    verify(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"subsample": "0"}, "share"),
+        ({"subsample": "1"}, "share"),
+        ({"trainer": "sh {data} {test} {out}", "recipe": None}, "--trainer"),
+        ({"subsample": None}, "--subsample"),
+    ],
+)
+def test_what_would_prove_nothing_is_refused(
+    raw: Path, tmp_path: Path, transparent: str, changed: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        certify(raw, tmp_path / "out", denoiser=transparent, **(ASKED | changed))
+    assert said in str(refused.value)
+
+
+def test_points_that_depend_on_all_images_are_refused(tmp_path: Path, transparent: str) -> None:
+    flat = write_folder(tmp_path / "flat", 8)
+    with pytest.raises(UsageError, match="held out"):
+        certify(flat, tmp_path / "out", denoiser=transparent, **ASKED)
+
+
+def _write(path: Path, level: int, number: int) -> None:
+    from PIL import Image
+
+    noise = np.random.default_rng([level, number]).integers(-20, 21, (16, 16, 3))
+    Image.fromarray((level + noise).clip(0, 255).astype(np.uint8)).save(path)
