@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,27 @@ from dpclean.data.shard_header import Tensor, write_header
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.durable import sync_file_system, writing
 
-if TYPE_CHECKING:
-    from dpclean.data.sources.safetensors_shards import ShardSource
-
 _BUFFER_BYTES = 4 << 20
+
+
+class Shards(Protocol):
+    """What of a source of shards its sink mirrors."""
+
+    def shards(self) -> tuple[Shard, ...]: ...
+
+    def carried(self, shard: Shard) -> tuple[str, ...]:
+        """Names of the tensors of a shard that are carried over."""
+        ...
+
+    def written(self, root: Path, names: Sequence[str], pool: WorkerPool) -> Iterator[Sample]:
+        """The rows that a sink wrote below root, by the names of its files."""
+        ...
 
 
 class ShardSink:
     """One output shard for each input shard that keeps a row, with the same name, layout and dtypes."""
 
-    def __init__(self, source: ShardSource, root: Path, kept: Iterable[Entry]) -> None:
+    def __init__(self, source: Shards, root: Path, kept: Iterable[Entry]) -> None:
         self._source = source
         self._root = root
         self._outputs = {shard.name: _Output(shard, source, root) for shard in source.shards()}
@@ -71,14 +82,13 @@ class ShardSink:
     def read_back(self, pool: WorkerPool) -> Iterator[Sample]:
         """All rows, by file name, then row."""
         names = sorted((name for name, output in self._outputs.items() if output.rows), key=to_bytes)
-        back = self._source.written(self._root, names)
-        return back.samples(back.entries(), pool)
+        return self._source.written(self._root, names, pool)
 
 
 class _Output:
     """One shard on its way out: header space, then rows of images, at the end labels and carried tensors."""
 
-    def __init__(self, shard: Shard, source: ShardSource, root: Path) -> None:
+    def __init__(self, shard: Shard, source: Shards, root: Path) -> None:
         self._shard = shard
         self._root = root
         self._path = os.path.join(os.fsencode(root), to_bytes(shard.name))

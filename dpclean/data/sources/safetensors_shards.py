@@ -90,9 +90,10 @@ class ShardSource:
         """A shard for each of these, written here: the pool is not needed."""
         return ShardSink(self, root, kept)
 
-    def written(self, root: Path, names: Sequence[str]) -> ShardSource:
-        """What a sink wrote below root, by the names of its files."""
-        return ShardSource(root, tuple(names), replace(self._options, carry=()), hidden=0)
+    def written(self, root: Path, names: Sequence[str], pool: WorkerPool) -> Iterator[Sample]:
+        """The rows that a sink wrote below root, by the names of its files."""
+        back = ShardSource(root, tuple(names), replace(self._options, carry=()), hidden=0)
+        return back.samples(back.entries(), pool)
 
     def unsanitized(self) -> tuple[str, ...]:
         """Names of the tensors that are carried over as they are, in any shard."""
