@@ -117,13 +117,14 @@ def _check_claims(votes: Votes, points: Sequence[Mapping[str, Any]]) -> int:
     """Test each different claim by the check, another way than the search that found it; how many there are."""
     settings, bound = settings_of(votes.parameters), find_bound(votes.parameters.bound)
     claims = {
-        (point["k_a"], point["k_b"], Claim.of_point(point)): point["index"]
+        tuple(value for name, value in point.items() if name not in ("index", "name", "label", "class")): point
         for point in points
         if point["class"] != ABSTAIN
     }
-    for (k_a, k_b, claim), index in claims.items():
-        if not bound.holds(settings, k_a, k_b, claim):
-            raise _difference(f"point {index}: its claim is more than {k_a} votes to {k_b} prove")
+    for point in claims.values():
+        k_a, k_b = point["k_a"], point["k_b"]
+        if not bound.holds(settings, k_a, k_b, Claim.of_point(point)):
+            raise _difference(f"point {point['index']}: its claim is more than {k_a} votes to {k_b} prove")
     return len(claims)
 
 

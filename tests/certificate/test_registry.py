@@ -62,11 +62,17 @@ def test_a_name_that_is_none_is_refused_with_those_that_are() -> None:
 WITH_ANOTHER = """
 import sys
 from dpclean.certificate import bounds
-bounds._HOMES["hoeffding"] = "tests.certificate.hoeffding"  # its one line
+bounds._HOMES[sys.argv[1]] = "tests.certificate." + sys.argv[1]  # its one line
 bounds.BOUNDS = tuple(bounds._HOMES)
 from dpclean.cli import run
-sys.exit(run(sys.argv[1:]))
+sys.exit(run(sys.argv[2:]))
 """
+
+
+def dpclean_with(bound: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command where another bound is registered."""
+    command = [sys.executable, "-c", WITH_ANOTHER, bound, *arguments]
+    return subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True)
 
 
 def test_another_bound_takes_its_file_and_its_line_and_nothing_else(tmp_path: Path) -> None:
@@ -76,26 +82,33 @@ def test_another_bound_takes_its_file_and_its_line_and_nothing_else(tmp_path: Pa
     votes[::2, 2] = 1
     save_file({"votes": votes, "labels": np.zeros(3, np.int64)}, tmp_path / "votes.safetensors")
 
-    def dpclean(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", WITH_ANOTHER, *arguments]
-        return subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True)
-
     def certified(bound: str) -> list[Fraction]:
         out = str(tmp_path / bound)
         options = ["--classes", "2", "--sigma", "0.25", "--bound", bound, "--out", out]
-        made = dpclean("certify", "--votes", str(tmp_path / "votes.safetensors"), *options)
+        made = dpclean_with("hoeffding", "certify", "--votes", str(tmp_path / "votes.safetensors"), *options)
         assert made.returncode == 0, made.stderr
-        assert dpclean("verify", out, "--quiet").returncode == 0
+        assert dpclean_with("hoeffding", "verify", out, "--quiet").returncode == 0
         points = json.loads((tmp_path / bound / "certificate.json").read_text())["points"]
         return [Fraction(point["certified_radius"]) for point in points]
 
     weaker, cohen = certified("hoeffding"), certified("cohen")
     assert weaker[2] == cohen[2] == 0 and all(0 < less < more for less, more in zip(weaker[:2], cohen[:2], strict=True))
     assert "an inequality that is older and weaker" in (tmp_path / "hoeffding" / "report.html").read_text()
-    planned = dpclean("plan", "--radius", "0.2", "--sigma", "0.25", "--pa", "0.9", "--bound", "hoeffding", "--json")
+    planned = dpclean_with(
+        "hoeffding", "plan", "--radius", "0.2", "--sigma", "0.25", "--pa", "0.9", "--bound", "hoeffding", "--json"
+    )
     assert planned.returncode == 0 and json.loads(planned.stdout)["runs"] > 200, planned.stderr
-    refused = dpclean(
-        "certify", "--votes", str(tmp_path / "votes.safetensors"), "--classes", "2", "--sigma", "0.25",
+    refused = dpclean_with(
+        "hoeffding", "certify", "--votes", str(tmp_path / "votes.safetensors"), "--classes", "2", "--sigma", "0.25",
         "--bound", "hoeffding", "--threat", "noised-test", "--out", str(tmp_path / "no"),
     )  # fmt: skip
     assert refused.returncode == 2 and "hoeffding makes no claims under noised-test" in refused.stderr
+
+
+def test_verify_tests_every_claim_by_the_check_and_not_by_the_search_alone(tmp_path: Path) -> None:
+    save_file({"votes": np.zeros((100, 2), np.int32)}, tmp_path / "votes.safetensors")
+    options = ["--classes", "2", "--sigma", "0.25", "--bound", "reckless", "--out", str(tmp_path / "out")]
+    made = dpclean_with("reckless", "certify", "--votes", str(tmp_path / "votes.safetensors"), *options)
+    assert made.returncode == 0, made.stderr
+    refused = dpclean_with("reckless", "verify", str(tmp_path / "out"))
+    assert refused.returncode == 6 and "is more than 100 votes to 0 prove" in refused.stderr

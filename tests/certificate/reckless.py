@@ -1,0 +1,20 @@
+"""A bound whose search claims twice what its own check lets pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dpclean.certificate.bounds.base import Claim, ClaimSettings
+from dpclean.certificate.bounds.union import Union
+
+
+class Reckless(Union):
+    name = "reckless"
+    sentence = "as union, and twice as far"
+
+    def claim(self, settings: ClaimSettings, k_a: int, k_b: int) -> Claim | None:
+        claim = super().claim(settings, k_a, k_b)
+        return None if claim is None else replace(claim, radius=2 * claim.radius)
+
+
+BOUND = Reckless()
