@@ -10,6 +10,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 from safetensors.torch import load
 
+from dpclean.certificate.bounds.base import NO_IMAGES
 from dpclean.certificate.certificate import build
 from dpclean.certificate.files import CERTIFICATE_NAME
 from dpclean.certificate.parameters import JobParameters
@@ -32,7 +33,7 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
     """The vote of the kept models on each image, in the order of the listing; the certificate is verified first.
 
     Each claim is one of level alpha, valid for an image that was chosen without looking at these models. A run without
-    a model is one that failed: its votes say so, and it is a vote for nobody here too.
+    a model is one that failed or took too little: its votes say so, and it is a vote for nobody here too.
     Raises InputError where there are no models, or where points were noised: an image's noise may be drawn once only.
     Raises DifferenceError where the certificate does not hold, or a model is not the one that voted.
     """
@@ -68,6 +69,7 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
             certified_radius=point["certified_radius"],
             votes=point["k_a"],
             runs=parameters.runs,
+            whole={kind: point[kind] for kind in NO_IMAGES.as_json() if kind in point},
         )
         for point in made["points"]
     ]

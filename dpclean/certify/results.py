@@ -59,10 +59,14 @@ class CertifyDryRun:
 
 @dataclass(frozen=True)
 class VotedImage:
-    """What the kept models say of an image; predicted is None where they abstain. votes: for the first class."""
+    """What the kept models say of an image; predicted is None where they abstain. votes: for the first class.
+
+    whole: with --subsample, the images that may have been inserted, changed or missing.
+    """
 
     name: str
     predicted: str | None
     certified_radius: str
     votes: int
     runs: int
+    whole: dict[str, int]

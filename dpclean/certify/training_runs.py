@@ -50,6 +50,7 @@ class TrainingRuns:
         self.key = key
         self.seconds: dict[str, float] = {}  # spent in the parts of the runs so far
         self.denoiser = load_denoiser(settings)
+        self._has_model = False  # the last run trained one
         self._trainer: Trainer | None = None
         self._command: CommandTrainer | None = None
         if settings.trainer is not None:
@@ -69,6 +70,7 @@ class TrainingRuns:
     def cast(self, number: int) -> NDArray[np.int32]:
         """The votes of run 1, 2, ...: int32 [points]. Raises Diverged or RunFailed where there are none."""
         begun = time.perf_counter()
+        self._has_model = False
         taken = self._taken(number)
         if len(taken) < FEWEST:  # part of what a run is, not a failure: nothing is drawn again
             return np.full(len(self.data.points), ABSTAIN, np.int32)
@@ -94,14 +96,15 @@ class TrainingRuns:
             if self.settings.share is None:
                 raise
             return np.full(len(self.data.points), ABSTAIN, np.int32)  # by what it took, so no failure
+        self._has_model = True
         begun = self._spent("train", begun)
         votes = self._trainer.predict(self._tensor(points) if noised_test else self._prepared)
         self._spent("predict", begun)
         return votes.cpu().numpy().astype(np.int32)
 
     def model(self) -> bytes | None:
-        """What the last run trained, as a safetensors file; None where models are not kept."""
-        if not self.settings.keep_models:
+        """What the last run trained, as a safetensors file; None where models are not kept, or it trained none."""
+        if not self.settings.keep_models or not self._has_model:
             return None
         assert self._trainer is not None
         return save(self._trainer.state_dict())

@@ -63,12 +63,14 @@ def _by_vote(certificate: Path, images: Path, device: str, workers: int | None, 
                 "certified_radius": image.certified_radius,
                 "votes": image.votes,
                 "runs": image.runs,
+                **image.whole,
             }
             for image in found
         ]
         print_json({"format": 1, "command": "predict", "certificate": str(certificate), "predictions": rows})
         return
-    typer.echo("name\tclass\tcertified_radius\tvotes\truns")
+    typer.echo("\t".join(("name", "class", "certified_radius", "votes", "runs", *(found[0].whole if found else ()))))
     for image in found:
         predicted = "" if image.predicted is None else printable(image.predicted)
-        typer.echo(f"{printable(image.name)}\t{predicted}\t{image.certified_radius}\t{image.votes}\t{image.runs}")
+        numbers = (image.votes, image.runs, *image.whole.values())
+        typer.echo("\t".join((printable(image.name), predicted, image.certified_radius, *map(str, numbers))))

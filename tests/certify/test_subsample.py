@@ -16,6 +16,7 @@ from dpclean.certificate.votes import ABSTAIN
 from dpclean.certificate.whole_images import WORD
 from dpclean.certify.data import Data
 from dpclean.certify.job import certify
+from dpclean.certify.predict import predict
 from dpclean.certify.training_runs import TrainingRuns
 from dpclean.errors import DifferenceError, UsageError
 from dpclean.noise.membership import members
@@ -62,8 +63,9 @@ def test_what_a_run_did_not_take_does_not_change_one_bit_of_it(runs: TrainingRun
 
 def test_a_run_that_takes_nothing_votes_for_nobody_and_has_not_failed(runs: TrainingRuns) -> None:
     few = replace(runs.data, train=runs.data.train[:1], labels=runs.data.labels[:1], indices=runs.data.indices[:1])
-    votes, _ = cast(runs, few, 1)
-    assert set(votes) == {ABSTAIN}
+    assert cast(runs, runs.data, 2)[1] is not None
+    votes, model = cast(runs, few, 1)
+    assert set(votes) == {ABSTAIN} and model is None, "the model of the run before is not this run's"
 
 
 def test_a_run_may_take_no_image_of_a_class(runs: TrainingRuns) -> None:
@@ -112,10 +114,15 @@ def test_a_certificate_of_whole_images_without_noise(tmp_path: Path, transparent
         verify(tmp_path / "forged")
 
 
-def test_with_noise_both_are_certified(raw: Path, tmp_path: Path, transparent: str) -> None:
-    told = certify(raw, tmp_path / "out", denoiser=transparent, **(ASKED | {"sigma": "0.5", "subsample": "0.9"}))
+def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_path: Path, transparent: str) -> None:
+    out, asked = tmp_path / "out", ASKED | {"sigma": "0.5", "subsample": "0.9", "keep_models": True}
+    told = certify(raw, out, denoiser=transparent, **asked)
     assert float(told.ceiling) > 0 and told.accuracy_by_images is not None
-    verify(tmp_path / "out")
+    verify(out)
+    points = json.loads((out / "certificate.json").read_text())["points"]
+    for image, point in zip(predict(out, raw / "test"), points, strict=True):
+        assert (image.votes, image.certified_radius) == (point["k_a"], point["certified_radius"])
+        assert image.whole == {kind: point[kind] for kind in image.whole} and len(image.whole) == 3
 
 
 @pytest.mark.parametrize(
