@@ -127,6 +127,9 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 COMMAND = "sys.argv[0] = 'dpclean'; from dpclean.cli import main; sys.exit(main())"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sanitize", "--help"], ["sanitize", "--no-such"]])
-def test_help_and_usage_errors_load_nothing_heavy(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["sanitize", "--help"], ["sanitize", "--no-such"], ["quarantine", "no-such"]],
+)
+def test_help_refusals_and_lists_load_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(COMMAND, *arguments) == set()
