@@ -32,7 +32,7 @@ FIELDS = {"kind": str, "parameters": dict, "environment": dict, "found": dict}
 def write_record(path: Path, record: Record) -> None:
     """Write a record whole. Raises SetupError."""
     fields = {"format": FORMAT, **asdict(record)}
-    write_durably(path, json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n")
+    write_durably(path, json.dumps(fields, indent=2).encode() + b"\n")
 
 
 def read_record(path: Path) -> Record | None:

@@ -104,6 +104,13 @@ def test_what_was_stopped_goes_on_and_what_is_complete_is_left_alone(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
+def test_what_went_on_is_to_the_byte_what_was_never_stopped(tmp_path: Path, source: Path) -> None:
+    interrupted(tmp_path / "stopped", source)
+    for out in (tmp_path / "stopped", tmp_path / "never"):
+        run(Counting(out, source), overwrite=False)
+    assert (tmp_path / "stopped" / "sum.json").read_bytes() == (tmp_path / "never" / "sum.json").read_bytes()
+
+
 def test_other_parameters_another_machine_and_another_command_are_refused(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     interrupted(out, source)
