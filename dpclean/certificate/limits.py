@@ -6,13 +6,15 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
+from msgspec import UNSET
+
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import NO_RADIUS, Bound, ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS, least
 from dpclean.certificate.decimals import exact_decimal, text
 from dpclean.certificate.parameters import FAMILIES, CertificateParameters, settings_of, share_of
 from dpclean.certificate.threats import find_threat
-from dpclean.errors import UsageError
+from dpclean.errors import Reason, UsageError
 
 LEAST_LEVEL = Fraction(1, 10**30)  # of a point: far below what anybody asks, far above where the arithmetic ends
 
@@ -62,15 +64,12 @@ def check_parameters(parameters: CertificateParameters) -> None:
         )
     if alpha < LEAST_LEVEL * (parameters.points if parameters.family == "all" else 1):
         raise UsageError(f"alpha {parameters.alpha} is too small to compute with", "0.001 is a common choice")
-    if sigma <= 0 and share_of(parameters) is None:
+    if share_of(parameters) is not None:
+        _check_subsample(parameters)
+    elif sigma <= 0:
         raise UsageError(
             f"without noise nothing can be certified, got sigma {parameters.sigma}",
             "give the sigma above 0, or --subsample for whole images",
-        )
-    if parameters.point_source == "holdout" and share_of(parameters) is not None:
-        raise UsageError(
-            "which images are held out depends on all of them, so one that an attacker adds moves the test points too",
-            "give --test, or data with a test split",
         )
     if len(parameters.classes) < 2:
         raise UsageError("a vote needs at least two classes", "say how many classes there are")
@@ -78,6 +77,33 @@ def check_parameters(parameters: CertificateParameters) -> None:
         raise UsageError("there are no test points to vote on", "give some")
     _check_tau(parameters.tau)
     _check_runs(parameters, bound)
+
+
+def _check_subsample(parameters: CertificateParameters) -> None:
+    """Refuse what makes one image decide about others, or about the points: claims on whole images count each alone."""
+    decode, raw = parameters.decode, parameters.raw
+    if parameters.point_source == "holdout":
+        raise UsageError(
+            "which images are held out depends on all of them, so one that an attacker adds moves the test points too",
+            "give --test, or data with a test split",
+        )
+    if decode is not None and (decode.limit is not None or decode.sample is not UNSET):
+        raise UsageError(
+            "which images a --limit or a --sample takes depends on all of them, so one that an attacker adds drives"
+            " another one out",
+            "leave it out; to train on less, choose a smaller --subsample",
+        )
+    if raw is not None and raw.quarantined.get(Reason.NAME_COLLISION):
+        raise UsageError(
+            f"{raw.quarantined[Reason.NAME_COLLISION]} images were left out because of the names of others, which an"
+            " attacker chooses",
+            "rename them",
+        )
+    if find_threat(parameters.threat).noises_points and Fraction(parameters.sigma) == 0:
+        raise UsageError(
+            f"{parameters.threat} covers small changes of the test image by the noise on it, and sigma is 0",
+            "give a sigma above 0, or leave --threat out",
+        )
 
 
 def _check_tau(tau: str | None) -> None:
@@ -102,5 +128,7 @@ def _check_runs(parameters: CertificateParameters, bound: Bound) -> None:
         f"{runs} runs cannot certify anything with {bound.name} at {level}, even if all agree",
         f"give at least {fewest} runs"
         if fewest
-        else "no number of runs can: sigma is too small to cover any change of a grey level, or tau too large",
+        else "no number of runs can: sigma is too small to cover any change of a grey level, or tau too large"
+        if share_of(parameters) is None
+        else "no number of runs can: so large a share lets one image into nearly every run",
     )

@@ -16,7 +16,10 @@ import pytest
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import ClaimSettings, ShareBound
 from dpclean.certificate.interval_arithmetic import ONE, density, exponential, up
+from dpclean.certificate.limits import check_parameters
 from dpclean.certificate.whole_images import WORD, Edits, Images, Witness, leads, share_for, untouched
+from dpclean.errors import UsageError
+from tests.certificate.ballots import OWN, parameters
 
 KNOWN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "whole_images.json").read_text())
 ALPHA = Fraction("0.001")
@@ -191,3 +194,21 @@ def test_the_theorem_is_tight() -> None:
         flips = 2 * Fraction(WORD - share, WORD) <= 1
         assert leads(share, Edits(0, 1), Fraction(1), Fraction(0)) is not flips
         assert (share_for(share, Edits(0, 1)) is None) is flips
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"decode": {**OWN["decode"], "limit": 50}},
+        {"decode": {**OWN["decode"], "sample": 50}},
+        {"raw": {"quarantined": {"name-collision": 1}}},
+        {"threat": "noised-test", "sigma": "0"},
+        {"point_source": "holdout"},
+    ],
+    ids=str,
+)
+def test_data_of_which_one_image_decides_about_others_have_no_claims_on_whole_images(changed: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {"subsample": WORD // 50}
+    check_parameters(parameters(1000, 1, **asked))
+    with pytest.raises(UsageError):
+        check_parameters(parameters(1000, 1, **asked, **changed))

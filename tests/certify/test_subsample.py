@@ -132,6 +132,9 @@ def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_p
         ({"subsample": "1"}, "share"),
         ({"trainer": "sh {data} {test} {out}", "recipe": None}, "--trainer"),
         ({"subsample": None}, "--subsample"),
+        ({"limit": 26}, "--limit"),
+        ({"threat": "noised-test"}, "test image"),
+        ({"subsample": "0.9999999"}, "so large a share"),
     ],
 )
 def test_what_would_prove_nothing_is_refused(
