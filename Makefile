@@ -34,8 +34,8 @@ demo: $(INSTALLED) raw small  ## sanitize photographs, certify a small set, and 
 	@echo
 	@echo "Look at clean.report.html (or clean.report.png) and at small-certificate/report.html in a browser."
 
-test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## run the tests, in as many processes as there are cores
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 lint: $(INSTALLED)  ## check style and types
 	$(BIN)/ruff check .

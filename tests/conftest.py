@@ -8,14 +8,22 @@ import signal
 import pytest
 from hypothesis import settings
 
-# said aloud it does not follow the load of the machine; weights that tests compare depend on it
-os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-
 # a suite that a shell started in the background ignores interrupts, and would hand that on to what it tests
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("dpclean", deadline=None)
 settings.load_profile("dpclean")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Torch's threads: the cores, shared by the processes of the suite where there are several (pytest -n).
+
+    Said aloud their number does not follow the load of the machine; weights that tests compare depend on it.
+    """
+    if getattr(config.option, "numprocesses", None):  # it only hands out tests, to processes that come here too
+        return
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

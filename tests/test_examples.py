@@ -118,7 +118,7 @@ def test_a_denoiser_is_fitted_and_held_against_the_bundled_one(
     pytest.importorskip("skimage")
     program, held_out = str(ROOT / "examples" / "fit_denoiser.sh"), tmp_path / "held_out"
     (raw / "dog").rename(held_out)
-    done = run([program, str(raw), str(held_out), "ours", "0.05"], environment, tmp_path)
+    done = run([program, str(raw), str(held_out), "ours", "0.01"], environment, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "natural on 10 images" in done.stdout and "ours on 10 images" in done.stdout
     assert (tmp_path / "ours" / "samples.png").is_file()
