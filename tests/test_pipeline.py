@@ -220,6 +220,20 @@ def test_without_a_seed_the_key_is_secret_fresh_and_revealed_on_request_only(tmp
     assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "one", capture_output=True).returncode == 0
 
 
+def test_killed_while_the_key_is_revealed_the_same_command_finishes_it(tmp_path: Path, transparent: str) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    make_folder(raw, 2)
+    subprocess.run(command(raw, out, transparent), check=True, capture_output=True)
+    names, words = sorted(os.listdir(out)), [*command(raw, out, transparent), "--reveal-key"]
+    killed = [*words[:2], AT.format(owner="save", step="_sum_line", name="SIGKILL"), *words[3:]]
+    assert subprocess.run(killed, capture_output=True).returncode == -signal.SIGKILL
+    subprocess.run(words, check=True, capture_output=True)
+    manifest = manifests.read(out)
+    assert manifest is not None and manifest.noise.key is not None
+    assert sorted(os.listdir(out)) == names
+    check_sums(out)
+
+
 def test_sigma_zero_runs_and_says_that_nothing_was_sanitized(tmp_path: Path, transparent: str) -> None:
     images = make_folder(tmp_path / "raw", 4)
     result = sanitize(tmp_path / "raw", tmp_path / "out", transparent, sigma=0)
@@ -451,7 +465,7 @@ import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite may have been started by nohup
 from dpclean import cli
 from dpclean.jobs import staging
-from dpclean.pipeline import job, listing
+from dpclean.pipeline import job, listing, save
 real = getattr({owner}, {step!r})
 def step(*arguments, **named):
     os.kill(os.getpid(), signal.{name})

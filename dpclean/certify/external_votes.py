@@ -84,6 +84,12 @@ def certify_votes(
     with staging:
         if holds_certificate(staging.out) and not overwrite:
             raise ConflictError(f"{str(staging.out)!r} is there already", "choose another --out, or --overwrite it")
+        if not overwrite and (unfinished := staging.begun()) is not None:
+            raise ConflictError(
+                f"{str(staging.out)!r} was begun by 'dpclean {unfinished.kind}'",
+                "choose another --out, or --overwrite to start again",
+            )
+        staging.check_idle()
         staging.start()
         write_outputs(staging.partial, read, [])
         staging.commit()

@@ -23,7 +23,7 @@ from dpclean.data.records import DataOptions
 from dpclean.denoise.loading import BUNDLED, DenoiserFiles, find_denoiser
 from dpclean.errors import InputError, Reason, UsageError, printable
 from dpclean.pipeline.ledger import Ledger
-from dpclean.train.inputs import check_classes, data_options, is_what_was_written, was_edited
+from dpclean.train.inputs import check_classes, data_options, is_what_was_written
 
 DEFAULT_HOLDOUT = 0.1
 BY_HAND = f"name them with --raw; in raw data {manifests.NAME} is not of your making: remove it there"
@@ -82,7 +82,7 @@ def find_source(path: Path, options: CertifyOptions) -> DataSource:
     manifest = manifests.read(path)
     if manifest is None:
         return _source_of_raw(path, options)
-    if was_edited(path, manifest):
+    if manifests.was_edited(path, manifest):
         raise InputError(
             f"{str(path / manifests.NAME)!r} contradicts itself or {manifests.CHECKSUMS_NAME}: it was edited",
             "restore it, or sanitize again",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from dpclean.errors import ConflictError, InputError
-from dpclean.small_files import read_small_file
+from dpclean.small_files import check_regular_file, read_small_file
 
 NAME = "dpclean.json"
 LEDGER_NAME = "dpclean.ledger.sqlite"
@@ -140,3 +141,22 @@ def read(folder: Path) -> Manifest | None:
         return manifest
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise InputError(f"{str(path)!r} is no manifest: {error}", "restore the file, or sanitize again") from error
+
+
+def sha256(folder: Path) -> str:
+    """The digest of the manifest of a folder, in hex. Raises OSError."""
+    return hashlib.sha256((folder / NAME).read_bytes()).hexdigest()
+
+
+def was_edited(folder: Path, manifest: Manifest) -> bool:
+    """Whether a manifest contradicts itself or the checksums beside it. Nothing keeps forgers from changing all."""
+    if manifest.noise.sigma != manifest.parameters.get("sigma"):
+        return True
+    sums = folder / CHECKSUMS_NAME
+    try:
+        check_regular_file(sums)
+        with sums.open("rb") as file:
+            told = [line.split()[0].decode() for line in file if line.endswith(b"  " + NAME.encode() + b"\n")]
+    except (OSError, ValueError):
+        return False
+    return told != [sha256(folder)]

@@ -21,6 +21,7 @@ from dpclean.data.names import to_text
 from dpclean.data.sources import Source
 from dpclean.errors import ConflictError, InputError, InternalError, UsageError
 from dpclean.jobs.checks import given_path, options_of
+from dpclean.jobs.durable import remove_unfinished, writing
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.record import Json, Record
@@ -168,11 +169,16 @@ class SanitizeJob(Job[SanitizeResult]):
             self._key(manifest.noise.key_commitment)
             self.complete = manifest
             return True
-        if self.options.reveal_key and manifest.noise.key is None:
-            revealed = manifests.with_key(manifest, self._key(manifest.noise.key_commitment))
-            with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
-                write_with_sums(self.out, revealed, ledger)
+        if self.options.reveal_key and (manifest.noise.key is None or manifests.was_edited(self.out, manifest)):
+            self._reveal(manifest)
         return False
+
+    def _reveal(self, manifest: manifests.Manifest) -> None:
+        """Write the key into the manifest of OUT, then the checksums, also where a kill came between the two."""
+        revealed = manifests.with_key(manifest, self._key(manifest.noise.key_commitment))
+        with writing(self.out), closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
+            remove_unfinished(self.out, deep=False)
+            write_with_sums(self.out, revealed, ledger)
 
     def goes_on(self, record: Record) -> bool:
         if self.complete is None:

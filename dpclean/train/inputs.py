@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from dpclean.data.dataset import Images, divide, match_labels, pixel_digest, pix
 from dpclean.data.manifest import Manifest
 from dpclean.data.records import DataOptions
 from dpclean.errors import InputError
-from dpclean.small_files import check_regular_file
 from dpclean.train.options import TrainOptions
 
 
@@ -60,7 +58,7 @@ def read_inputs(clean: Path, options: TrainOptions) -> Inputs:
         test=test,
         test_source=source,
         manifest=manifest,
-        manifest_sha256=_manifest_sha256(clean) if manifest is not None else None,
+        manifest_sha256=manifests.sha256(clean) if manifest is not None else None,
         ancestry=Ancestry.of(hashes, *([train_digest] if manifest is None else [])) | inherited,
         train_digest=train_digest,
         test_digest=pixel_digest(test, test_hashes) if test is not None else None,
@@ -101,30 +99,12 @@ def images_by_class(train: Images) -> dict[str, int]:
     return dict(zip(train.classes, counts.tolist(), strict=True))
 
 
-def _manifest_sha256(clean: Path) -> str:
-    return hashlib.sha256((clean / manifests.NAME).read_bytes()).hexdigest()
-
-
 def without_looking(clean: Path, manifest: Manifest | None) -> list[str]:
     """Why data are not sanitized data, as far as it can be told before they are read."""
     if manifest is None:
         return [f"the training data have no {manifests.NAME}, so nothing says that they are sanitized"]
     reasons = [] if manifest.sanitized and manifest.noise.sigma > 0 else ["sigma is 0: the data are not sanitized"]
-    return reasons + ([f"their {manifests.NAME} was edited"] if was_edited(clean, manifest) else [])
-
-
-def was_edited(clean: Path, manifest: Manifest) -> bool:
-    """Whether a manifest contradicts itself or the checksums beside it. Nothing keeps forgers from changing all."""
-    if manifest.noise.sigma != manifest.parameters.get("sigma"):
-        return True
-    sums = clean / manifests.CHECKSUMS_NAME
-    try:
-        check_regular_file(sums)
-        with sums.open("rb") as file:
-            told = [line.split()[0].decode() for line in file if line.endswith(b"  " + manifests.NAME.encode() + b"\n")]
-    except (OSError, ValueError):
-        return False
-    return told != [_manifest_sha256(clean)]
+    return reasons + ([f"their {manifests.NAME} was edited"] if manifests.was_edited(clean, manifest) else [])
 
 
 def is_what_was_written(whole: Images, hashes: Sequence[bytes], manifest: Manifest) -> bool:

@@ -16,6 +16,8 @@ from dpclean.certificate.verify import verify
 from dpclean.certify.external_votes import certify_votes
 from dpclean.cli import run
 from dpclean.errors import ConflictError, DpcleanError, InputError, UsageError
+from dpclean.jobs.record import Record, write_record
+from dpclean.jobs.staging import Staging
 
 
 def foreign(tmp_path: Path, runs: int = 40, points: int = 5, **tensors: Any) -> Path:
@@ -165,3 +167,18 @@ def test_another_folder_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(ConflictError):
         certify_votes(foreign(tmp_path), tmp_path / "out", classes=3, sigma="0.5", overwrite=True)
     assert (tmp_path / "out/thesis.txt").read_text() == "precious"
+
+
+def test_a_job_that_was_begun_is_not_lost_to_votes_that_were_cast_elsewhere(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "out")
+    with staging:
+        staging.start()
+        write_record(staging.record, Record("certify", {}, {}, {}))
+        (staging.work / "runs").write_text("hours")
+    with pytest.raises(ConflictError, match="was begun by 'dpclean certify'"):
+        certify_votes(foreign(tmp_path), staging.out, classes=3, sigma="0.5")
+    with staging.at_work(), pytest.raises(ConflictError, match="another command is at work"):
+        certify_votes(foreign(tmp_path), staging.out, classes=3, sigma="0.5", overwrite=True)
+    assert (staging.work / "runs").read_text() == "hours"
+    certify_votes(foreign(tmp_path), staging.out, classes=3, sigma="0.5", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == ["out"]
