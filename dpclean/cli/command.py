@@ -90,9 +90,12 @@ class Command(TyperCommand):
 
     def format_epilog(self, context: Any, formatter: Any) -> None:
         words = _words(context)
+        names = [name for parameter in self.params for name in parameter.opts if name.startswith("--")]
+        shown = "--out" if "--out" in names else names[0]
+        variable = "_".join((*words, shown.strip("-").replace("-", "_"))).upper()
         formatter.write_paragraph()
         formatter.write_text(
-            f"Every option can come from the environment too, named as {'_'.join(words).upper()}_OUT is for --out, or"
+            f"Every option can come from the environment too, named as {variable} is for {shown}, or"
             f" from the table [{'.'.join(words[1:])}] of the file that --config names."
         )
 
