@@ -99,6 +99,7 @@ class Staging:
         """Let go of the lock; the folder goes away where nothing of worth is in it."""
         assert self._lock is not None
         with contextlib.suppress(OSError):
+            self._mend_replacement()
             if not self.partial.exists():
                 self._tidy()
             self._lock_path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -198,3 +199,24 @@ def test_an_out_that_a_rename_can_replace_is_left_as_it_is_by_the_trial(tmp_path
             staging.start()
             assert [path.name for path in staging.out.iterdir()] == content
             assert list(staging.partial.iterdir()) == []
+
+
+@pytest.mark.parametrize("refused", ["partial", "replaced"])  # at the end, and when it is tried beforehand
+def test_where_the_disk_fails_between_the_renames_out_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    staging, rename, failed = Staging(tmp_path / "out"), Path.rename, []
+    (staging.out / "class").mkdir(parents=True)
+
+    def fails_once(source: Path, target: Path) -> Path:
+        if source.name == refused and not failed:
+            failed.append(source)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(SetupError), staging:
+        staging.start()
+        (staging.partial / "new").touch()
+        staging.commit()
+    assert failed and os.listdir(staging.out) == ["class"]
