@@ -75,6 +75,11 @@ def issuers_word(parameters: CertificateParameters) -> list[str]:
         f" many test points ({parameters.points_in_training}) are training images too.",
         "The key: that the one committed to was used, was drawn after the digest of the data was fixed and stayed"
         f" secret, and that this was attempt {parameters.attempt}.",
+        *(
+            ()
+            if share_of(parameters) is None
+            else ("What each run took: that each image was in it with the share in the terms, independently.",)
+        ),
         "What a run was: that denoiser, recipe or trainer, initial weights, size, decoding, engine and versions are as"
         " the terms say and the same for all runs, and that none of them was made from the training data.",
     ]
@@ -248,23 +253,35 @@ def _changes(parameters: CertificateParameters) -> Iterator[str]:
             " radius together. Copies and near copies of an image count one by one."
         )
         yield (
-            "What was chosen by looking at the data: the share, the classes, the size and the recipe are constants of"
-            " the claim. Had the images not been there, the same would have to have been chosen."
+            "What was chosen by looking at the data: the share, the classes, the size, the recipe and how folders or"
+            " shards were read are constants of the claim. Had the images not been there, the same would have to have"
+            " been chosen."
         )
+        yield "Changes of the test image beside those of whole training images: for these numbers it is as it is."
     if raw := parameters.raw:
         left_out = sum(raw.quarantined.values())
+        counts = "" if share_of(parameters) is None else ", and each such image counts among the missing"
         yield (
             f"Files that were left out: of {raw.listed} inputs {left_out} could not be used. The claims are about"
-            f" {raw.images} training images; whoever got a file left out has deleted an image."
+            f" {raw.images} training images; whoever got a file left out has deleted an image{counts}."
         )
-    yield (
-        "Changes larger than the radius, which is a distance over all training images together. The attacks that have"
-        " been published are far larger than any radius of this kind."
-    )
-    yield (
-        "Changes of image sizes, channels, class names or file names, and whatever happens to files before their pixels"
-        " are decoded."
-    )
+    if Fraction(parameters.sigma) == 0:
+        yield "Small changes of more images than that: without noise no distance is covered, and each is a changed one."
+    else:
+        yield (
+            "Changes larger than the radius, which is a distance over all training images together. The attacks that"
+            " have been published are far larger than any radius of this kind."
+        )
+    if share_of(parameters) is None:
+        yield (
+            "Changes of image sizes, channels, class names or file names, and whatever happens to files before their"
+            " pixels are decoded."
+        )
+    else:
+        yield (
+            "Names of classes and folders, names that keep other files from being read, and whatever else one file does"
+            " to others before its pixels are decoded: a shard that cannot be read takes all its images away."
+        )
     yield "An attacker who knew the noise key before the data were fixed, or who runs code in the certifying process."
 
 

@@ -65,13 +65,13 @@ def images_curve(certificate: Mapping[str, Any]) -> Plot:
         for kind, (role, label) in IMAGES.items()
     ]
     return Plot(
-        title=f"{'certified accuracy' if labelled else 'share of test points certified'} against whole images",
+        title=f"{_title(certificate)} against whole images",
         lines=lines,
         reach=reach * 1.03,
         rows=("images",),
         ticks=[(float(tick), (f"{float(tick):g}",)) for tick in _ticks(reach) if tick.denominator == 1],
         notes=("images: so many inserted, or changed at will, or taken away, by whoever made the training data",),
-        message=None if held else "nothing is certified",
+        message=None if held else "every test point abstains",
     )
 
 
@@ -106,6 +106,13 @@ def lower_steps(certificate: Mapping[str, Any]) -> list[tuple[float, float]]:
     for radius, lower in at[1:]:
         corners += [(corners[-1][0], lower), (radius, lower)]
     return corners
+
+
+def _title(certificate: Mapping[str, Any]) -> str:
+    """Of what holds against whole images."""
+    if certificate["kind"] == "exploratory":
+        return "share of test points that would hold (not proved)"
+    return _subject(certificate)
 
 
 def _subject(certificate: Mapping[str, Any]) -> str:

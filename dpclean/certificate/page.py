@@ -128,13 +128,15 @@ def _by_images(certificate: Certificate) -> dict[str, Any] | None:
     if "subsample" not in certificate["terms"]:
         return None
     by_kind: Mapping[str, Any] = certificate.get("accuracy_by_images", {})
+    exploratory = _exploratory(certificate)
+    shown = 3 - exploratory  # a bound of what was chosen afterwards bounds nothing
     return {
         "curve": Markup(svg(images_curve(certificate))),
-        "head": ("images", "accuracy, at least", "lower bound"),
+        "head": ("images", "accuracy" if exploratory else "certified accuracy", "lower bound")[:shown],
         "tables": [
             (
                 f"{IMAGES[kind][1]} by the attacker",
-                [(f"{at['images']:,}", share(at["certified_accuracy"]), share(at["lower"])) for at in rows],
+                [(f"{at['images']:,}", share(at["certified_accuracy"]), share(at["lower"]))[:shown] for at in rows],
             )
             for kind, rows in by_kind.items()
         ],
@@ -147,8 +149,9 @@ def _how(parameters: CertificateParameters, failed: int) -> str:
         if find_threat(parameters.threat).noises_points
         else ""
     )
-    without = f" Of the runs {failed:,} failed; they are counted, as votes for nobody." if failed else ""
     taken = share_of(parameters)
+    what = "failed" if taken is None else "took too little to train on, or failed"
+    without = f" Of the runs {failed:,} {what}; they are counted, as votes for nobody." if failed else ""
     if taken is not None:
         noise = f", with fresh random noise (sigma {parameters.sigma}) added and taken away again" * bool(
             Decimal(parameters.sigma)

@@ -300,7 +300,8 @@ def _tell(result: CertifyResult) -> None:
     elif result.correct is not None:
         say(f"{result.correct} of {result.labelled} labelled points have the right class and a radius.")
     if result.failed:
-        say(f"{result.failed} runs failed and count as votes for nobody.")
+        what = "failed" if result.images is None else "took too little to train on, or failed,"
+        say(f"{result.failed} runs {what} and count as votes for nobody.")
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
     if not exploratory and float(result.ceiling) > 0:
@@ -311,6 +312,8 @@ def _tell(result: CertifyResult) -> None:
 
 def _tell_images(images: int, accuracy: Mapping[str, Any]) -> None:
     """The commonest attack first, at the largest number of images that leaves half of what is certified at all."""
+    from dpclean.report.html import share
+
     for kind, what in (
         ("images_inserted", "had been put there by an attacker, then without them"),
         ("images_changed", "had been changed or relabelled, then without that"),
@@ -318,10 +321,10 @@ def _tell_images(images: int, accuracy: Mapping[str, Any]) -> None:
         rows = accuracy[kind]
         kept = [row for row in rows if row["images"] and 2 * row["certified"] >= rows[0]["certified"] > 0]
         if kept:
-            share = 100 * float(kept[-1]["certified_accuracy"])
             typer.echo(
-                f"If up to {kept[-1]['images']} of the {images} images {what} {share:.1f} % of the labelled points"
-                " would still get the right class by the vote of many such runs."
+                f"If up to {kept[-1]['images']} of the {images} images {what} {share(kept[-1]['certified_accuracy'])}"
+                " of the labelled points would still get the right class by the vote of many such runs, made in the"
+                " same way with the same share, classes and recipe."
             )
 
 
@@ -332,5 +335,6 @@ def _tell_dry_run(told: CertifyDryRun) -> None:
         f" and vote on {told.points} points into {printable(told.out)}: about {told.seconds:.0f} s with"
         f" {told.workers} at once, at most {told.bytes / 1e6:.0f} MB. One run: {parts}."
     )
-    typer.echo(f"When all runs agree on a point, its radius is {told.ceiling}: no accuracy gets beyond that.")
+    if float(told.ceiling) > 0:
+        typer.echo(f"When all runs agree on a point, its radius is {told.ceiling}: no accuracy gets beyond that.")
     typer.echo("Nothing was written. Next: the same command without --dry-run.")

@@ -194,6 +194,19 @@ def test_the_attack_table_says_that_published_attacks_are_not_covered() -> None:
         assert written[size["change"]] == [size["distance"], "yes" if size["covered_by_largest"] else "no"]
 
 
+def test_a_page_on_whole_images_neither_denies_nor_exceeds_what_it_claims() -> None:
+    without = drawn(subsample=2**25, sigma="0")
+    assert max(point["images_changed"] for point in without["points"]) > 0
+    assert not any("larger than the radius" in sentence for sentence in without["not_covered"])
+    for made in (without, drawn(subsample=2**25)):
+        assert any(sentence.startswith("Changes of the test image beside") for sentence in made["not_covered"])
+        assert "whoever got a file left out has deleted an image, and each" in " ".join(made["not_covered"])
+        page = shown(made).prose
+        assert "NOT covered by anything" not in page
+        assert "runs 2 failed" not in page and "took too little to train on, or failed" in page
+    assert "Published attacks are not covered by a radius" in page
+
+
 def test_it_does_not_say_so_where_everything_in_the_table_is_covered() -> None:
     made = copy.deepcopy(drawn())
     for size in made["attack_sizes"]:
@@ -211,8 +224,9 @@ def test_assumptions_and_limits_are_there_as_sentences() -> None:
     assert "That the votes come from honest runs is the word of whoever issued them." in shown(made).prose
 
 
-def test_an_exploratory_page_says_so_first_and_certifies_nothing() -> None:
-    made = drawn(exploratory=True)
+@pytest.mark.parametrize("changes", [{}, {"subsample": 2**25}, {"subsample": 2**25, "sigma": "0"}], ids=str)
+def test_an_exploratory_page_says_so_first_and_certifies_nothing(changes: dict[str, Any]) -> None:
+    made = drawn(exploratory=True, **changes)
     assert made["kind"] == "exploratory"
     page = shown(made, [Example(point["index"], flat(9)) for point in made["points"]])
     assert page.warnings[0].startswith("Exploratory. Nothing on this page is proved.")
