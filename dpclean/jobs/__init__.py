@@ -1,1 +1,1 @@
-"""What every long command shares: ledger, staging, lock, key file, manifest. Knows nothing of images."""
+"""What every long command is (job), and what jobs share: staging, record, locks, key file, tasks. No images."""
