@@ -61,7 +61,12 @@ class TrainingRuns:
             self._trainer = make_trainer(settings, len(classes), self.denoiser.device)
 
     def prepare(self, data: Data) -> None:
-        """Raw pixels stay on the device from run to run; on a CPU these are views."""
+        """Raw pixels stay on the device from run to run; on a CPU these are views.
+
+        Raises InputError for an image that the denoiser does not take: no run may fail by which images it took.
+        """
+        for index, image in zip(data.indices.tolist(), data.train, strict=True):
+            self.denoiser.check_channels(index, image.shape[2])
         self.data = data
         self._train, self._points = self._on_device(data.train), self._on_device(data.points)
         if self._trainer is not None:

@@ -331,6 +331,14 @@ class Denoiser:
             yield from results
             on_batch(pixels)
 
+    def check_channels(self, index: int, channels: int) -> None:
+        """Raises InputError for a colour image where the denoiser takes grey ones only."""
+        if channels > self._network.in_channels:
+            raise InputError(
+                f"image {index} has {channels} channels, denoiser {self.id!r} takes grey images only",
+                "give --denoiser one that takes 3 channels",
+            )
+
     def _batches(
         self, images: Iterable[tuple[int, np.ndarray | Tensor]], draw: _Draw
     ) -> Iterator[tuple[float, Iterator[Denoised]]]:
@@ -339,11 +347,7 @@ class Denoiser:
         for index, pixels in images:
             image = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
             height, width, channels = image.shape
-            if channels > self._network.in_channels:
-                raise InputError(
-                    f"image {index} has {channels} channels, denoiser {self.id!r} takes grey images only",
-                    "give --denoiser one that takes 3 channels",
-                )
+            self.check_channels(index, channels)
             if max(height, width) <= self.shapes.tile:
                 shape = self.shapes.lengths(height)[0], self.shapes.lengths(width)[0]
                 queues.whole.setdefault(shape, []).append((index, image))

@@ -19,10 +19,11 @@ from dpclean.certify.job import certify
 from dpclean.certify.predict import predict
 from dpclean.certify.training_runs import TrainingRuns
 from dpclean.cli.certify import _tell_images
-from dpclean.errors import DifferenceError, UsageError
+from dpclean.errors import DifferenceError, InputError, UsageError
 from dpclean.noise.membership import members
 from tests.certify.conftest import write_folder
 from tests.certify.test_training_runs import KEY, make_runs
+from tests.networks import make_denoiser
 
 
 @pytest.fixture
@@ -165,3 +166,10 @@ def _write(path: Path, level: int, number: int) -> None:
 
     noise = np.random.default_rng([level, number]).integers(-20, 21, (16, 16, 3))
     Image.fromarray((level + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+
+def test_an_image_that_the_denoiser_does_not_take_ends_the_job_before_any_run(raw: Path, tmp_path: Path) -> None:
+    """Else only the runs that took it would fail, and the job would go on where none happened to."""
+    grey = str(make_denoiser(tmp_path / "grey", in_channels=1, out_channels=1))
+    with pytest.raises(InputError, match="grey images only"):
+        make_runs(raw, tmp_path, grey, subsample="0.3")
