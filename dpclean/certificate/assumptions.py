@@ -257,7 +257,7 @@ def _changes(parameters: CertificateParameters) -> Iterator[str]:
             " shards were read are constants of the claim. Had the images not been there, the same would have to have"
             " been chosen."
         )
-        yield "Changes of the test image beside those of whole training images: for these numbers it is as it is."
+        yield "Changes of the test image: where whole training images are counted, it stands still."
     if raw := parameters.raw:
         left_out = sum(raw.quarantined.values())
         counts = "" if share_of(parameters) is None else ", and each such image counts among the missing"

@@ -47,10 +47,10 @@ def curve(certificate: Mapping[str, Any]) -> Plot:
     )
 
 
-IMAGES = {
-    "images_inserted": ("curve", "inserted"),
+IMAGES = {  # role of the line, what was done
+    "images_inserted": ("curve", "put in"),
     "images_changed": ("loss", "changed"),
-    "images_missing": ("third", "missing"),
+    "images_missing": ("third", "taken away"),
 }
 
 
@@ -70,7 +70,7 @@ def images_curve(certificate: Mapping[str, Any]) -> Plot:
         reach=reach * 1.03,
         rows=("images",),
         ticks=[(float(tick), (f"{float(tick):g}",)) for tick in _ticks(reach) if tick.denominator == 1],
-        notes=("images: so many inserted, or changed at will, or taken away, by whoever made the training data",),
+        notes=("images: so many put in, or changed at will, or taken away,", "by whoever made the training data"),
         message=None if held else "every test point abstains",
     )
 

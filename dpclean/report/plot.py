@@ -152,8 +152,9 @@ def _figure(plot: Plot) -> Figure:
         beyond = (x - plot.start) / drawing.unit > (RIGHT - LEFT) / 2
         beside = x + (-7 if beyond else 7) * drawing.unit
         drawing.write((beside, drawing.height(TOP - 9)), text, "limit", "right" if beyond else "left")
+    apart = 280 if len(plot.lines) < 3 else (RIGHT - LEFT) / len(plot.lines)
     for number, line in enumerate(plot.lines):
-        left = LEFT + 280 * number
+        left = LEFT + apart * number
         drawing.stroke(line.places, line.role, line.role)
         drawing.stroke([drawing.at(left, 22), drawing.at(left + 26, 22)], line.role)
         drawing.write(drawing.at(left + 34, 27), line.label, "ink")

@@ -199,7 +199,7 @@ def test_a_page_on_whole_images_neither_denies_nor_exceeds_what_it_claims() -> N
     assert max(point["images_changed"] for point in without["points"]) > 0
     assert not any("larger than the radius" in sentence for sentence in without["not_covered"])
     for made in (without, drawn(subsample=2**25)):
-        assert any(sentence.startswith("Changes of the test image beside") for sentence in made["not_covered"])
+        assert any(sentence.startswith("Changes of the test image: where whole") for sentence in made["not_covered"])
         assert "whoever got a file left out has deleted an image, and each" in " ".join(made["not_covered"])
         page = shown(made).prose
         assert "NOT covered by anything" not in page
