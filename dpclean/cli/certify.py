@@ -212,9 +212,7 @@ def certify(
     if votes is not None:
         from dpclean.certify.external_votes import certify_votes
 
-        if ignored := [name for name in WITHOUT_MEANING if _given(context, name)]:
-            named = "CLEAN" if ignored[0] == "clean" else f"--{ignored[0].replace('_', '-')}"
-            raise UsageError(f"{named} has no meaning with --votes, whose runs are done", "leave it out")
+        _refuse_what_votes_bring_along(context)
         result = certify_votes(
             votes,
             out,
@@ -232,9 +230,7 @@ def certify(
         )
         tell(result, _tell, json=json, quiet=quiet)
         return
-    only_votes = (("classes", classes), ("tau", tau), ("selection-runs", selection_runs))
-    if given := [name for name, value in (*only_votes, ("exploratory", exploratory or None)) if value is not None]:
-        raise UsageError(f"--{given[0]} has a meaning with --votes only", "leave it out")
+    _refuse_what_needs_votes(classes=classes, tau=tau, selection_runs=selection_runs, exploratory=exploratory or None)
     options: CertifyKeywords = {
         "runs": runs,
         "raw": raw,
@@ -276,6 +272,17 @@ def certify(
     with shown(quiet) as progress:
         result = job.certify(clean, out, progress=progress, say=said(quiet), **options)
     tell(result, _tell, json=json, quiet=quiet)
+
+
+def _refuse_what_votes_bring_along(context: typer.Context) -> None:
+    if ignored := [name for name in WITHOUT_MEANING if _given(context, name)]:
+        named = "CLEAN" if ignored[0] == "clean" else f"--{ignored[0].replace('_', '-')}"
+        raise UsageError(f"{named} has no meaning with --votes, whose runs are done", "leave it out")
+
+
+def _refuse_what_needs_votes(**options: object) -> None:
+    if given := [name.replace("_", "-") for name, value in options.items() if value is not None]:
+        raise UsageError(f"--{given[0]} has a meaning with --votes only", "leave it out")
 
 
 def _given(context: typer.Context, name: str) -> bool:
