@@ -146,20 +146,20 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         doctor.check_libraries()
 
 
-def limited(limit: int, most: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def limited(limit: int, most: int, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dpclean", *arguments],
-        cwd=Path(doctor.__file__).parent.parent,
+        cwd=folder,
         preexec_fn=lambda: resource.setrlimit(limit, (most, most)),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(doctor.__file__).parent.parent)},
         capture_output=True,
         text=True,
     )
 
 
-def test_without_a_folder_for_temporary_files_the_cause_is_named() -> None:
+def test_without_a_folder_for_temporary_files_the_cause_is_named(tmp_path: Path) -> None:
     # where no file may have a single byte there is no folder that Python takes for temporary files
-    done = limited(resource.RLIMIT_FSIZE, 0, "doctor", "--json")
+    done = limited(resource.RLIMIT_FSIZE, 0, tmp_path, "doctor", "--json")
     told = json.loads(done.stdout)
     (found,) = (finding for finding in told["findings"] if finding["name"] == "temporary files")
     assert done.returncode == 4 and found["status"] == "fail" and "TMPDIR" in found["remedy"]
@@ -171,7 +171,7 @@ def test_where_memory_is_limited_the_limit_is_named(command: str, tmp_path: Path
     raw = tmp_path / "raw" / "cat"
     raw.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(raw / "1.png")
-    done = limited(resource.RLIMIT_AS, 1 << 30, *command.replace("raw", str(raw.parent)).split())
+    done = limited(resource.RLIMIT_AS, 1 << 30, tmp_path, *command.split())
     assert done.returncode == 4
     said = done.stdout + done.stderr
     assert "ulimit -v allows a process 1 GiB" in said and "ulimit -v unlimited" in said
