@@ -18,7 +18,7 @@ ROOT = Path(dpclean.__file__).parent
 
 FLOORS = (
     {"errors", "build", "small_files"},
-    {"progress", "kernels"},
+    {"progress", "kernels", "versioned"},
     {"noise", "jobs", "device", "optim", "threads", "report"},
     {"data", "certificate"},
     {"denoise", "train"},

@@ -10,7 +10,8 @@ from typing import Any
 from dpclean.certificate.bounds.base import NO_IMAGES
 from dpclean.certificate.parameters import FORMAT, CertificateParameters, from_json
 from dpclean.certificate.votes import read_bytes
-from dpclean.errors import ConflictError, InputError, printable
+from dpclean.errors import InputError, printable
+from dpclean.versioned import check_format
 
 CERTIFICATE_NAME = "certificate.json"
 TSV_NAME = "certified.tsv"
@@ -30,12 +31,12 @@ def dump(certificate: Mapping[str, Any]) -> bytes:
 
 
 def read(path: Path) -> Json:
-    """A certificate as it was dumped; what it says is not checked. Raises InputError, or what check_format does."""
+    """A certificate as it was dumped; what it says is not checked. Raises InputError, ConflictError."""
     try:
         certificate = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} is no JSON: {error}", _RESTORE) from error
-    check_format(path, certificate)
+    check_is_certificate(path, certificate)
     assert isinstance(certificate, dict)
     return certificate
 
@@ -45,15 +46,10 @@ def parameters_in(certificate: Mapping[str, Any]) -> CertificateParameters:
     return from_json({**certificate["terms"], "point_names": [point["name"] for point in certificate["points"]]})
 
 
-def check_format(path: Path, certificate: Any) -> None:
+def check_is_certificate(path: Path, certificate: Any) -> None:
     """Raises InputError for what is no certificate, ConflictError for one of another format."""
-    found = certificate.get("format") if isinstance(certificate, dict) else None
-    if type(found) is int and found > 0 and found != FORMAT:
-        raise ConflictError(
-            f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
-            f"it names {certificate.get('tool')!s:.100}: use a dpclean that reads that format, or certify again",
-        )
-    if type(found) is not int or found != FORMAT:
+    check_format(path, certificate, FORMAT, oldest=FORMAT)
+    if not isinstance(certificate, dict) or type(certificate.get("format")) is not int or certificate["format"] < 1:
         raise InputError(f"{str(path)!r} is no certificate", _RESTORE)
 
 

@@ -22,7 +22,7 @@ from dpclean.certificate.assumptions import issuers_word, warnings
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import Claim
 from dpclean.certificate.certificate import build
-from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, check_format, dump, tsv
+from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, check_is_certificate, dump, tsv
 from dpclean.certificate.parameters import issuers_terms, settings_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
 from dpclean.errors import DifferenceError, InputError, UsageError
@@ -151,7 +151,7 @@ def _named(path: Path, made: Mapping[str, Any], expected: bytes, found: bytes) -
         try:
             certificate = json.loads(found)
             if isinstance(certificate, dict) and type(certificate.get("format")) is int:
-                check_format(path, certificate)
+                check_is_certificate(path, certificate)
             in_order = {**dict.fromkeys(name for name in made if name != "summary"), **made}  # points tell more than it
             if (place := _first_difference("", in_order, certificate)) is not None:
                 return place

@@ -29,8 +29,9 @@ from dpclean.certificate.parameters import (
     check_consistent,
     from_json,
 )
-from dpclean.errors import ConflictError, InputError
+from dpclean.errors import InputError
 from dpclean.small_files import check_regular_file
+from dpclean.versioned import check_format
 
 VOTES_NAME = "votes.safetensors"
 ABSTAIN = -1
@@ -239,12 +240,7 @@ def _parameters(path: Path, text: str | None) -> CertificateParameters:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} has terms that are no JSON: {error}", _WHOLE) from error
     try:
-        found = terms.get("format") if isinstance(terms, dict) else None
-        if type(found) is int and found > 0 and found != FORMAT:
-            raise ConflictError(
-                f"{str(path)!r} has format {found}, this dpclean reads format {FORMAT}",
-                f"it names {terms.get('tool')!s:.100}: use a dpclean that reads that format, or certify again",
-            )
+        check_format(path, terms, FORMAT, oldest=FORMAT)
         parameters = from_json(terms)
         check_consistent(parameters)
         return parameters

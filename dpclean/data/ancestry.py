@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.data.manifest import NAME as MANIFEST_NAME
-from dpclean.errors import ConflictError, InputError, printable
+from dpclean.errors import InputError, printable
 from dpclean.small_files import LARGE_LIMIT, read_small_file
+from dpclean.versioned import check_format
 
 FORMAT = 1
 MAGIC = b"dpclean ancestry\n"
@@ -131,10 +132,7 @@ def read_ancestry(path: Path) -> Ancestry:
     told, _, entries = body[len(MAGIC) :].partition(b"\n")
     try:
         fields = msgspec.json.decode(told)
-        if isinstance(fields, dict) and isinstance(fields.get("format"), int) and fields["format"] > FORMAT:
-            raise ConflictError(
-                f"{str(path)!r} has format {fields['format']}, this dpclean reads up to {FORMAT}", "use a newer dpclean"
-            )
+        check_format(path, fields, FORMAT)
         header = msgspec.convert(fields, _Header)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _damaged(path) from error

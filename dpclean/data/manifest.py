@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from dpclean.errors import ConflictError, InputError
-from dpclean.small_files import check_regular_file, read_small_file
+from dpclean.small_files import check_regular_file
+from dpclean.versioned import read_versioned
 
 NAME = "dpclean.json"
 LEDGER_NAME = "dpclean.ledger.sqlite"
@@ -121,26 +121,13 @@ def read(folder: Path) -> Manifest | None:
 
     Raises ConflictError for one of a newer format, InputError for one that is damaged or edited out of form.
     """
-    path = folder / NAME
-    try:
-        raw = read_small_file(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "restore the file") from error
-    try:
-        fields = msgspec.json.decode(raw)
-        found = fields.get("format") if isinstance(fields, dict) else None
-        if isinstance(found, int) and found > FORMAT:
-            raise ConflictError(
-                f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
-                f"use {fields.get('tool', 'a newer dpclean')} or newer",
-            )
-        manifest = msgspec.convert(fields, Manifest, str_keys=True)
-        msgspec.convert(manifest.parameters, _Asked)
-        return manifest
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise InputError(f"{str(path)!r} is no manifest: {error}", "restore the file, or sanitize again") from error
+    return read_versioned(folder / NAME, FORMAT, _parsed, "is no manifest", "restore the file, or sanitize again")
+
+
+def _parsed(fields: Any) -> Manifest:
+    manifest = msgspec.convert(fields, Manifest, str_keys=True)
+    msgspec.convert(manifest.parameters, _Asked)
+    return manifest
 
 
 def sha256(folder: Path) -> str:

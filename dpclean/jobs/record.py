@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dpclean.errors import ConflictError, InputError
+from dpclean.errors import InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.small_files import read_small_file
+from dpclean.versioned import check_format
 
 Json = dict[str, Any]
 FORMAT = 1
@@ -49,11 +50,9 @@ def read_record(path: Path) -> Record | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} is damaged: {error}", remedy) from error
-    if fields.get("format") != FORMAT:
-        raise ConflictError(
-            f"{str(path)!r} has format {fields.get('format')!s:.20}, this dpclean reads {FORMAT}",
-            f"go on with the dpclean that wrote it, or {remedy}",
-        )
+    check_format(path, fields, FORMAT, remedy=f"go on with the dpclean that wrote it, or {remedy}")
+    if type(fields.get("format")) is not int or fields["format"] != FORMAT:
+        raise InputError(f"{str(path)!r} is damaged: it has no format", remedy)
     return Record(**{name: fields[name] for name in FIELDS})
 
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.manifest import ANCESTRY_NAME
-from dpclean.errors import ConflictError, InputError
-from dpclean.small_files import check_regular_file, read_small_file
+from dpclean.errors import InputError
+from dpclean.small_files import check_regular_file
 from dpclean.train.recipes import Recipe
 from dpclean.train.trainer import Trainer
+from dpclean.versioned import read_versioned
 
 NAME, WEIGHTS_NAME = "model.json", "model.safetensors"
 FORMAT = 1
@@ -132,24 +133,11 @@ def dump(description: Description) -> bytes:
 
 def read_description(folder: Path) -> Description | None:
     """What model.json in a folder says, None where there is none. Raises ConflictError, InputError."""
-    path = folder / NAME
-    try:
-        raw = read_small_file(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "restore the file") from error
-    try:
-        fields = msgspec.json.decode(raw)
-        found = fields.get("format") if isinstance(fields, dict) else None
-        if isinstance(found, int) and found > FORMAT:
-            raise ConflictError(
-                f"{str(path)!r} has format {found}, this dpclean reads up to {FORMAT}",
-                f"use {fields.get('tool', 'a newer dpclean')} or newer",
-            )
+
+    def parsed(fields: Any) -> Description:
         return msgspec.convert(fields, Description)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise InputError(f"{str(path)!r} describes no model: {error}", "restore the file, or train again") from error
+
+    return read_versioned(folder / NAME, FORMAT, parsed, "describes no model", "restore the file, or train again")
 
 
 def read_model(folder: Path) -> Model:
