@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -32,6 +34,23 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Too little memory in the middle of a job, for which each library has its own words, is a refusal."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        raise SetupError(
+            f"{what} failed: {first_line(error)}",
+            "free some memory, then give the same command again; or run 'dpclean doctor'",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def keep_memory() -> None:

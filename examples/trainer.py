@@ -33,11 +33,12 @@ def features(image: np.ndarray) -> np.ndarray:
 def main(data: Path, test: Path, out: Path) -> None:
     names, images, labels = training_images(data)
     known = np.stack([features(image) for image in images])
-    means = np.stack([known[np.array(labels) == label].mean(0) for label in range(len(names))])
+    present = sorted(set(labels))  # with --subsample a class may have no image
+    means = np.stack([known[np.array(labels) == label].mean(0) for label in present])
     lines = []
     for path in sorted(test.iterdir()):
         distances = np.square(means - features(np.asarray(Image.open(path)))).sum(1)
-        lines.append(f"{path.name}\t{names[int(distances.argmin())]}\n")
+        lines.append(f"{path.name}\t{names[present[int(distances.argmin())]]}\n")
     (out / "predictions.tsv").write_text("".join(lines), "utf-8", "surrogateescape")
 
 

@@ -99,6 +99,12 @@ def _check_subsample(parameters: CertificateParameters) -> None:
             " attacker chooses",
             "rename them",
         )
+    if raw is not None and raw.quarantined.get(Reason.TIMEOUT):
+        raise UsageError(
+            f"{raw.quarantined[Reason.TIMEOUT]} images were left out because they took too long to read, which what"
+            " else the machine had to do may have decided, other images too",
+            "give the same command when less is going on, or take those files away",
+        )
     if find_threat(parameters.threat).noises_points and Fraction(parameters.sigma) == 0:
         raise UsageError(
             f"{parameters.threat} covers small changes of the test image by the noise on it, and sigma is 0",

@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -19,7 +19,7 @@ from dpclean import __version__
 from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.certificate import claimed_points
 from dpclean.certificate.limits import check_parameters
-from dpclean.certificate.parameters import JobParameters, attempt_of
+from dpclean.certificate.parameters import JobParameters, attempt_of, share_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
 from dpclean.certify.inputs import CertifiedData, DataSource, find_source, read_certified_data
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
@@ -41,6 +41,7 @@ from dpclean.progress import Pace, Progress, Show
 
 OTHERS_SECONDS = 1.0
 MOST_FAILED = 0.05
+FIRST_FAILED = 20  # of runs on shares
 LIVE_SECONDS = 10.0
 _OPEN_ENDED = " or ".join(name for name in BOUNDS if find_bound(name).open_ended)
 
@@ -283,12 +284,25 @@ class CertifyJob(Job[CertifyResult]):
         )
 
 
-def check_failed(failed: Mapping[int, str], runs: int) -> None:
-    """Refuse to go on where more than one run in twenty has no vote. Raises InputError."""
-    if len(failed) > MOST_FAILED * runs:
+def check_failed(failed: Mapping[int, str], done: Set[int], parameters: JobParameters) -> None:
+    """Refuse to go on where more than one run in twenty has no vote. Raises InputError.
+
+    A run on a share of the images may fail by what it took, and ending for that would choose among jobs: there a job
+    ends only where nothing has ever worked.
+    """
+    runs = parameters.runs
+    if share_of(parameters) is None:
+        hopeless, many = (
+            len(failed) > MOST_FAILED * runs,
+            f"{len(failed)} of {runs} runs failed, more than one in twenty",
+        )
+    else:
+        hopeless = len(done) >= min(runs, FIRST_FAILED) and done <= failed.keys()
+        many = f"all of the first {len(done)} runs failed"
+    if hopeless:
         first = next(iter(failed.values()))
         raise InputError(
-            f"{len(failed)} of {runs} runs failed, more than one in twenty; the first: {first}",
+            f"{many}; the first: {first}",
             "mend what fails, then start again with --overwrite: runs done before and after must be alike",
         )
 
@@ -308,7 +322,7 @@ class _Teller:
         self.said_at = time.monotonic()
 
     def __call__(self, last: bool = False) -> None:
-        check_failed(self.tasks.failed(), self.parameters.runs)
+        check_failed(self.tasks.failed(), self.tasks.done(), self.parameters)
         begun = time.monotonic()
         if not last and begun < self.told:
             return

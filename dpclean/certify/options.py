@@ -130,11 +130,6 @@ class CertifyOptions:
                 "--trainer trains by itself: --recipe, --init, --freeze and --keep-models have no meaning with it",
                 "leave them out",
             )
-        if self.trainer is not None and self.subsample is not None:
-            raise UsageError(
-                "--subsample draws what a run trains on, which a --trainer cannot be handed yet: a class may be empty",
-                "train by a --recipe, or leave --subsample out",
-            )
         if self.freeze and self.init is None:
             raise UsageError("--freeze keeps the weights of --init, which is not given", "give --init, or no --freeze")
         if self.trainer is not None and ("{data}" not in self.trainer or "{out}" not in self.trainer):

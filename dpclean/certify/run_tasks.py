@@ -33,12 +33,25 @@ class Vote:
 
 
 class RunTasks(Tasks):
-    """The runs 1..n of a job in a folder; points is the number of votes in each."""
+    """The runs 1..n of a job in a folder; points is the number of votes in each.
+
+    of_shares: each run takes a share of the images, and nothing else decides about its vote.
+    """
 
     noun = "run"
 
-    def __init__(self, folder: Path, job: str, points: int, *, keep_models: bool = False, worker: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        job: str,
+        points: int,
+        *,
+        keep_models: bool = False,
+        of_shares: bool = False,
+        worker: str = "",
+    ) -> None:
         super().__init__(folder, worker=worker)
+        self.of_shares = of_shares
         self.job = job
         self.points = points
         self.keep_models = keep_models
@@ -73,6 +86,18 @@ class RunTasks(Tasks):
         """Commit a run that failed twice: a vote for nobody."""
         self.note(self.reason_path(run), reason)
         self.write(run, np.full(self.points, -1, np.int32))
+
+    def lost(self, run: int, reason: str) -> None:
+        """A run that ended its process twice has failed; where runs take shares, the machine may have no part in that.
+
+        Raises SetupError there.
+        """
+        if self.of_shares:
+            raise SetupError(
+                f"{reason}, and no vote may depend on anything but the images that the run took",
+                "free some memory, or use fewer --workers; the same command does the run again",
+            )
+        super().lost(run, reason)
 
     def read(self, run: int) -> Vote:
         """A finished run.

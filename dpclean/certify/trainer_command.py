@@ -32,6 +32,10 @@ class RunFailed(DpcleanError):
     exit = 3
 
 
+class RunCutOff(RunFailed):
+    """A run that was ended from outside, by its time or by a signal: what else the machine did has a part in that."""
+
+
 class CommandTrainer:
     """Runs a command once a run; {data}, {test} and {out} in it become paths. The contract: docs/training.md.
 
@@ -63,7 +67,7 @@ class CommandTrainer:
         labels: NDArray[np.int64],
         points: Sequence[NDArray[np.uint8]],
     ) -> NDArray[np.int32]:
-        """The votes, int32 [points]. Raises RunFailed; the copy is gone afterwards either way.
+        """The votes, int32 [points]. Raises RunFailed or RunCutOff; the copy is gone afterwards either way.
 
         Raises ConflictError where the program is not the one that the job was begun with.
         """
@@ -94,10 +98,10 @@ class CommandTrainer:
             tensors: dict[str, NDArray[Any]] = {"images": np.stack(images), "labels": labels}
             save_file(tensors, folder / "data.safetensors", {"class_names": json.dumps(self.classes)})
             return
+        for name in self.classes:  # one of which no image is here too: else the others would be numbered by that
+            (folder / name).mkdir()
         for place, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-            path = folder / self.classes[label] / f"{place:06d}.png"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(encode(image, None, "png"))
+            (folder / self.classes[label] / f"{place:06d}.png").write_bytes(encode(image, None, "png"))
 
     def _call(self, number: int, places: dict[str, Path]) -> None:
         arguments = [_filled(argument, places) for argument in self.arguments]
@@ -119,9 +123,11 @@ class CommandTrainer:
                 process.kill()
                 process.wait()
         if code is None:
-            raise RunFailed(
+            raise RunCutOff(
                 f"run {number}: the trainer took more than {self.timeout:g} s", "raise --run-timeout, or mend it"
             )
+        if code < 0:
+            raise RunCutOff(f"run {number}: the trainer was ended by signal {-code}", "free some memory, or mend it")
         if code != 0:
             last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise RunFailed(f"run {number}: the trainer left with exit code {code}: {last[0]}", "mend it")

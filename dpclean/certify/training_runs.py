@@ -21,11 +21,11 @@ from dpclean.certificate.threats import find_threat
 from dpclean.certificate.votes import ABSTAIN
 from dpclean.certify.data import Data
 from dpclean.certify.run_settings import RunSettings, recipe_of
-from dpclean.certify.trainer_command import CommandTrainer
+from dpclean.certify.trainer_command import CommandTrainer, RunCutOff
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.device import has_bf16
-from dpclean.errors import ConflictError, Diverged
+from dpclean.errors import ConflictError, Diverged, SetupError
 from dpclean.noise.keys import run_seed
 from dpclean.noise.membership import members
 from dpclean.train.images import prepare
@@ -90,7 +90,7 @@ class TrainingRuns:
         else:
             points = self.data.points
         if self._command is not None:
-            row = self._command.run(number, train, labels, points)
+            row = self._commanded(self._command, number, train, labels, points)
             self._spent("train and predict", begun)
             return row
         assert self._trainer is not None
@@ -106,6 +106,25 @@ class TrainingRuns:
         votes = self._trainer.predict(self._tensor(points) if noised_test else self._prepared)
         self._spent("predict", begun)
         return votes.cpu().numpy().astype(np.int32)
+
+    def _commanded(
+        self,
+        command: CommandTrainer,
+        number: int,
+        train: Sequence[NDArray[np.uint8]],
+        labels: NDArray[np.int64],
+        points: Sequence[NDArray[np.uint8]],
+    ) -> NDArray[np.int32]:
+        """What the command votes. Raises SetupError for what may be no vote where a run takes a share of the images."""
+        try:
+            return command.run(number, train, labels, points)
+        except RunCutOff as error:
+            if self.settings.share is None:
+                raise
+            raise SetupError(
+                f"{error.message}, and no vote may depend on anything but the images that the run took",
+                f"{error.remedy}; the same command does the run again",
+            ) from error
 
     def model(self) -> bytes | None:
         """What the last run trained, as a safetensors file; None where models are not kept, or it trained none."""

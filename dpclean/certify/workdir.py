@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.parameters import FormError, JobParameters
+from dpclean.certificate.parameters import FormError, JobParameters, share_of
 from dpclean.certificate.votes import job_id
 from dpclean.certify.data import Data, read_data, write_data
 from dpclean.certify.inputs import CertifiedData
@@ -95,7 +95,12 @@ class Workdir:
     def tasks(self, parameters: JobParameters, worker: str = "") -> RunTasks:
         """The runs of the job; worker: the name under which this process claims them."""
         return RunTasks(
-            self.work, job_id(parameters), parameters.points, keep_models=parameters.keep_models, worker=worker
+            self.work,
+            job_id(parameters),
+            parameters.points,
+            keep_models=parameters.keep_models,
+            of_shares=share_of(parameters) is not None,
+            worker=worker,
         )
 
     def attempt(self) -> int:

@@ -6,7 +6,6 @@ import copy
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -22,7 +21,7 @@ from dpclean.denoise.mean_correction import corrected, correction_of
 from dpclean.denoise.methods import Evaluation, Noise, find_method
 from dpclean.denoise.network import FixedLevelNetwork
 from dpclean.denoise.tiling import Blend, Edges, Place, Shapes, merged, mirror_pad, tile_for
-from dpclean.device import choose_device, give_back_memory, has_bf16, keep_memory
+from dpclean.device import choose_device, first_line, give_back_memory, has_bf16, keep_memory, refusing
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.kernels import kernel_name
 from dpclean.noise import to_model_input, to_uint8
@@ -90,22 +89,6 @@ class _Queues:
         self.tiles.clear()
 
 
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Too little memory in the middle of a job, for which each library has its own words, is a refusal."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        raise SetupError(
-            f"the denoiser failed: {_first_line(error)}",
-            "free some memory, then give the same command again; or run 'dpclean doctor'",
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 class _Leaving:
     """Results on their way to the host: uint8 [N, H, W, C] and bool [N], which a GPU copies when it comes to them."""
 
@@ -119,7 +102,7 @@ class _Leaving:
             self._copied = torch.cuda.Event()
             self._copied.record()
 
-    @_refusing()
+    @refusing("the denoiser")
     def arrived(self) -> tuple[np.ndarray, list[bool]]:
         """Waits for them. The pixels' memory is the caller's."""
         if self._copied is not None:
@@ -252,7 +235,7 @@ class Denoiser:
             except (MemoryError, RuntimeError) as error:  # each library has its own words for too little memory
                 if asked or pixels <= 1024:
                     raise SetupError(
-                        f"the denoiser does not run on {self.device}: {_first_line(error)}",
+                        f"the denoiser does not run on {self.device}: {first_line(error)}",
                         "free some memory, or give a smaller --batch-size, or run 'dpclean doctor'",
                     ) from error
                 failed = True
@@ -410,7 +393,7 @@ class Denoiser:
             pixels[some], finite[some] = to_uint8(noised[some], taken_back, level.alphas_cumprod, prediction_type=kind)
         return pixels, finite
 
-    @_refusing()
+    @refusing("the denoiser")
     @torch.inference_mode()
     def _run_whole(
         self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw
@@ -455,7 +438,7 @@ class Denoiser:
             else:
                 yield self._retry(index, images[position : position + 1], draw)
 
-    @_refusing()
+    @refusing("the denoiser")
     @torch.inference_mode()
     def _tiles(self, index: int, image: Tensor, draw: _Draw, dtype: str | None = None) -> list[_Tile]:
         """The tiles of one image, noised as a whole."""
@@ -481,7 +464,7 @@ class Denoiser:
         ]
         return self._noise(batch, parts, draw)
 
-    @_refusing()
+    @refusing("the denoiser")
     @torch.inference_mode()
     def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> tuple[float, Iterator[Denoised]]:
         """One batch of tiles; gives the images that it completes."""
@@ -496,7 +479,7 @@ class Denoiser:
                 results.append(self._results([image.index], image.pixels, leaving, draw))
         return sum(tile.image.blend.share for tile in tiles), itertools.chain.from_iterable(results)
 
-    @_refusing()
+    @refusing("the denoiser")
     @torch.inference_mode()
     def _retry(self, index: int, images: Tensor, draw: _Draw) -> Denoised:
         """One image again in float32, tile by tile, with the same noise."""

@@ -120,6 +120,10 @@ class Tasks:
         self.note(self.reason_path(task), reason)
         self.finish(task, b"")
 
+    def lost(self, task: int, reason: str) -> None:
+        """What to do with a task that ended its process twice: it has failed."""
+        self.give_up(task, reason)
+
     def note(self, path: Path, text: str) -> None:
         """Write a small text file whole."""
         write_durably(path, text.encode("utf-8", "surrogateescape"))

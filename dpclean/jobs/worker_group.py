@@ -86,7 +86,7 @@ class WorkerGroup:
         if task is None:
             return
         if self.tasks.attempts_path(task).exists():
-            self.tasks.give_up(task, f"{self.tasks.noun} {task}: ended its process twice, by signal {signal_number}")
+            self.tasks.lost(task, f"{self.tasks.noun} {task}: ended its process twice, by signal {signal_number}")
         else:
             self.tasks.note(self.tasks.attempts_path(task), f"signal {signal_number}")
 

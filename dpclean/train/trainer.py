@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from dpclean.device import has_bf16, keep_memory
+from dpclean.device import first_line, has_bf16, keep_memory, refusing
 from dpclean.errors import Diverged, InputError
 from dpclean.train import augment
 from dpclean.train.networks import Residual, build, head
@@ -125,9 +125,15 @@ class Trainer:
 
         Every random choice comes from seed and the number of the step. on_step gets steps done and steps in all; it
         and on_epoch may read checkpoint(), and may raise, which ends the fit. resume: a checkpoint of a fit with the
-        same arguments, which then ends with the same weights. Raises Diverged.
+        same arguments, which then ends with the same weights. Raises Diverged, by the arguments alone, and SetupError
+        for what the machine refuses.
         """
-        with _deterministic(), torch.random.fork_rng(self._generators()):
+        with (
+            refusing("training"),
+            _untrainable(len(images)),
+            _deterministic(),
+            torch.random.fork_rng(self._generators()),
+        ):
             fit = self._begin(self._step_over(images, labels), seed)
             if resume is not None:
                 self._restore(fit, resume)
@@ -254,6 +260,7 @@ class Trainer:
         """Classes int64 [P] of uint8 [P,S,S,3], in evaluation mode; each depends on its own image only."""
         return self.scores(images).argmax(1)
 
+    @refusing("a model's prediction")
     def scores(self, images: Tensor) -> Tensor:
         """Probabilities float32 [P,classes] of uint8 [P,S,S,3], on the CPU."""
         size = self.recipe.predict_batch
@@ -315,6 +322,17 @@ def number_of(seed: int, *purpose: str | int) -> int:
 
 def _generator(seed: int, *purpose: str | int) -> Generator:
     return Generator().manual_seed(number_of(seed, *purpose))
+
+
+@contextmanager
+def _untrainable(images: int) -> Iterator[None]:
+    """Too little for a network or its first layer, batch norm over one value say, ends a fit as a bad loss does."""
+    try:
+        yield
+    except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        raise Diverged(
+            f"{images} images cannot be trained on: {first_line(error)}", "give more of them, or another recipe"
+        ) from error
 
 
 @contextmanager

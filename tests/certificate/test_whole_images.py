@@ -202,6 +202,7 @@ def test_the_theorem_is_tight() -> None:
         {"decode": {**OWN["decode"], "limit": 50}},
         {"decode": {**OWN["decode"], "sample": 50}},
         {"raw": {"quarantined": {"name-collision": 1}}},
+        {"raw": {"quarantined": {"timeout": 1}}},
         {"threat": "noised-test", "sigma": "0"},
         {"point_source": "holdout"},
     ],

@@ -132,7 +132,6 @@ def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_p
     [
         ({"subsample": "0"}, "share"),
         ({"subsample": "1"}, "share"),
-        ({"trainer": "sh {data} {test} {out}", "recipe": None}, "--trainer"),
         ({"subsample": None}, "--subsample"),
         ({"limit": 26}, "--limit"),
         ({"threat": "noised-test"}, "test image"),
