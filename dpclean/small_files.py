@@ -16,16 +16,25 @@ def read_small_file(path: Path, limit: int = LIMIT) -> bytes:
 
     Raises OSError, with a strerror that says why: what opening raises, or that it is no regular file, or too large.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer does not block
-    except ValueError as error:
-        raise _no_such_name(path) from error
-    with os.fdopen(descriptor, "rb") as file:
-        _check_kind(path, os.fstat(descriptor).st_mode)
+    with os.fdopen(open_regular_file(path), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB", str(path))
     return data
+
+
+def open_regular_file(path: Path) -> int:
+    """The descriptor of a regular file, opened to be read. Raises OSError as read_small_file does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer does not block
+    except ValueError as error:
+        raise _no_such_name(path) from error
+    try:
+        _check_kind(path, os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def check_regular_file(path: Path) -> None:

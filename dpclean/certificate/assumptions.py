@@ -178,6 +178,12 @@ def _origin(parameters: CertificateParameters) -> Iterator[str]:
         "That the votes come from honest runs on these data is the word of whoever issued this; 'dpclean verify' checks"
         " the arithmetic from the votes onward, and nothing before it."
     )
+    if isinstance(parameters, JobParameters) and parameters.raw.kind == "features":
+        yield (
+            "What is called an image here is a row of numbers. Whoever made the rows made each from its own image, or"
+            " text, or sound, without regard to the others, by an extractor that was fixed beforehand and was not made"
+            " from, or chosen by, the training data. None of this could be checked: no image was read."
+        )
     denoiser = parameters.denoiser
     if denoiser is not None:
         yield "The denoiser is a constant: it was not made from, or chosen by, " + _not_from(
@@ -241,7 +247,8 @@ def _points_seen(parameters: CertificateParameters) -> int:
     """How many test points went into weights that the runs begin with, at least."""
     if not isinstance(parameters, JobParameters):
         return 0
-    return max(part.ancestry.points for part in (parameters.denoiser, parameters.init) if part is not None)
+    parts = (parameters.denoiser, parameters.init)
+    return max((part.ancestry.points for part in parts if part is not None), default=0)
 
 
 def _changes(parameters: CertificateParameters) -> Iterator[str]:

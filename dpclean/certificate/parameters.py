@@ -73,7 +73,7 @@ class RawData(_Part, frozen=True, kw_only=True):
     images: Positive
     listed: Positive
     quarantined: dict[Reason, Positive]
-    kind: Literal["folder", "shards"]
+    kind: Literal["folder", "shards", "features"]
 
 
 class DenoiserUsed(_Part, frozen=True, kw_only=True):
@@ -165,7 +165,8 @@ class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field=
 
     points_in_training: test points that are training images too. A job trains by recipe, at images of an edge of size,
     from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds. subsample:
-    in how many of 2^32 cases an image is in a run, where not all are in every run.
+    in how many of 2^32 cases an image is in a run, where not all are in every run. dimensions: of rows of features,
+    which stand for images where no image was read; there is no noise, nothing to decode and no size then.
     """
 
     values: Positive
@@ -178,16 +179,17 @@ class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field=
     inputs_digest: Digest
     key_commitment: Digest
     order: list[str]
-    denoiser: DenoiserUsed
+    denoiser: DenoiserUsed | None
     recipe: Table | None
     size: Positive | None
     init: InitialWeights | None
     trainer: Text | None
     trainer_files: dict[Text, Digest] | None
     run_timeout: Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)] | None
-    decode: Decoding
+    decode: Decoding | None
     engine: Table
     keep_models: bool
+    dimensions: Positive | UnsetType = UNSET
 
 
 # ---------------------------------------------------------------------------------------------- as JSON, and checked
@@ -292,9 +294,10 @@ def _following(parameters: CertificateParameters) -> dict[str, Any]:
 def _check_counts(parameters: JobParameters) -> None:
     """What counts of the same things have to do with each other."""
     raw, recipe, size = parameters.raw, parameters.recipe, parameters.size
+    _check_kind(parameters)
     left_out = sum(raw.quarantined.values())
     from_raw = parameters.points if parameters.point_source in ("split", "holdout") else 0
-    if (recipe is None) != (parameters.trainer is not None) or (recipe is None) != (size is None):
+    if (recipe is None) != (parameters.trainer is not None) or (recipe is None and size is not None):
         raise FormError("terms.recipe, terms.size and terms.trainer do not say how models are trained")
     if recipe is not None and recipe.get("size") not in (None, size):
         raise FormError(f"terms.size is {size}, terms.recipe.size is {_short(recipe.get('size'))}")
@@ -307,8 +310,29 @@ def _check_counts(parameters: JobParameters) -> None:
             f"terms.raw.images is {raw.images}, with {len(parameters.classes)} classes and {parameters.values} values"
         )
     weights = [part.ancestry.points for part in (parameters.denoiser, parameters.init) if part]
-    if (shared := max(parameters.points_in_training, *weights)) > parameters.points:
+    if (shared := max([parameters.points_in_training, *weights])) > parameters.points:
         raise FormError(f"of {parameters.points} test points {shared} are said to have been trained on")
+
+
+def _check_kind(parameters: JobParameters) -> None:
+    """That what only images have is there for images, and for features what only these have."""
+    raw, dimensions = parameters.raw, parameters.dimensions
+    of_images = {name: getattr(parameters, name) for name in ("denoiser", "decode", "size")}
+    if raw.kind == "features":
+        of_images |= {"init": parameters.init, "trainer": parameters.trainer}
+        if given := sorted(name for name, value in of_images.items() if value is not None):
+            raise FormError(f"terms.{given[0]} is there, and the training data are features")
+        if isinstance(dimensions, UnsetType) or parameters.values != raw.images * dimensions:
+            raise FormError("terms.dimensions and terms.raw.images do not give terms.values")
+        if parameters.sigma != "0":
+            raise FormError(f"terms.sigma is {parameters.sigma}, and the training data are features")
+        return
+    if parameters.recipe is None:
+        del of_images["size"]
+    if missing := sorted(name for name, value in of_images.items() if value is None):
+        raise FormError(f"terms.{missing[0]} is null, and the training data are images")
+    if not isinstance(dimensions, UnsetType):
+        raise FormError("terms.dimensions is there, and the training data are images")
 
 
 # ----------------------------------------------------------------------------------- fields that follow from others

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save
 from dpclean.errors import InputError
 from dpclean.jobs.durable import write_durably
 
-_REMEDY = "start again with --overwrite"
+NOT_THOSE = "the images, labels or indices in memory are not those that the job was begun with"
+REMEDY = "start again with --overwrite"
 
 
 class ImageSet(Protocol):
@@ -96,12 +97,9 @@ def read_data(path: Path, digest: str) -> Data:
         )
         found = _digest(data)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}", _REMEDY) from error
+        raise InputError(f"cannot read {str(path)!r}: {error}", REMEDY) from error
     if found != digest:
-        raise InputError(
-            "the images, labels or indices in memory are not those that the job was begun with",
-            _REMEDY,
-        )
+        raise InputError(NOT_THOSE, REMEDY)
     return data
 
 

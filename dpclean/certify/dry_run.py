@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
-from dpclean.certificate.limits import ceiling, check_parameters
+from dpclean.certificate.limits import ceiling
+from dpclean.certificate.parameters import JobParameters
 from dpclean.certify.data import Data
-from dpclean.certify.inputs import find_source, read_certified_data
+from dpclean.certify.feature_inputs import CertifiedFeatures
+from dpclean.certify.feature_runs import FeatureData, FeatureRuns
+from dpclean.certify.inputs import CertifiedData
+from dpclean.certify.job import CertifyJob
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
-from dpclean.certify.parameters import make_parameters
 from dpclean.certify.results import CertifyDryRun
-from dpclean.certify.run_settings import THREADS, make_run_settings
+from dpclean.certify.run_settings import THREADS, RunSettings
 from dpclean.jobs.checks import options_of
-from dpclean.jobs.staging import Staging
 from dpclean.noise.keys import draw_key
 
 
@@ -28,44 +31,59 @@ def dry_run(
     **options: Unpack[CertifyKeywords],
 ) -> CertifyDryRun:
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
+    asked = options_of(CertifyOptions, "certify", options)
+    job = CertifyJob(Path(clean), Path(out), asked, say or (lambda _: None))
+    job.staging.check_apart(*job.inputs())
+    certified, parameters = job.certified, job.asked
+    cores = len(os.sched_getaffinity(0))
+    if isinstance(certified, CertifiedFeatures):
+        seconds, values, at_once = _of_features(certified, parameters), parameters.values * 4, cores
+    else:
+        assert job.settings is not None
+        seconds, device = _of_images(certified, job.settings)
+        values, at_once = sum(image.size for image in [*certified.train.pixels, *certified.points.pixels]), cores
+        if device != "cpu":
+            import torch
+
+            at_once = torch.cuda.device_count()
+    workers = asked.workers or at_once
+    return CertifyDryRun(
+        out=str(out),
+        images=len(certified.train),
+        points=len(certified.points),
+        classes=len(certified.classes),
+        sigma=parameters.sigma,
+        runs=asked.runs,
+        workers=workers,
+        seconds_by_part={name: round(spent, 3) for name, spent in seconds.items()},
+        seconds=round(sum(seconds.values()) * asked.runs / workers, 1),
+        bytes=asked.runs * (4 * len(certified.points) + 100) + values,
+        ceiling=ceiling(parameters),
+    )
+
+
+def _of_images(certified: CertifiedData, settings: RunSettings) -> tuple[dict[str, float], str]:
+    """Seconds of a run, by what they are spent on, and the kind of device."""
     import torch
 
     from dpclean.certify.training_runs import TrainingRuns
 
-    asked = options_of(CertifyOptions, "certify", options)
-    source = find_source(Path(clean), asked)
-    Staging(Path(out)).check_apart(clean, asked.raw, asked.test, asked.denoiser, asked.init, source.raw)
-    if say is not None and source.taken:
-        say(source.taken)
-    certified = read_certified_data(source, asked)
-    parameters = make_parameters(certified, asked)
-    check_parameters(parameters)
-    settings = make_run_settings(certified, asked, parameters)
-    train, points = certified.train, certified.points
-    data = Data.of(train, points)
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             runs = TrainingRuns(settings, certified.classes, draw_key(), Path(scratch))
-            runs.prepare(data)
+            runs.prepare(Data.of(certified.train, certified.points))
             runs.cast(1)  # pays for what is set up once
             runs.seconds.clear()
             runs.cast(2)
     finally:
         torch.set_num_threads(threads)
-    on_cpu = runs.denoiser.device.type == "cpu"
-    workers = asked.workers or (len(os.sched_getaffinity(0)) if on_cpu else torch.cuda.device_count())
-    return CertifyDryRun(
-        out=str(out),
-        images=len(train),
-        points=len(points),
-        classes=len(certified.classes),
-        sigma=parameters.sigma,
-        runs=asked.runs,
-        workers=workers,
-        seconds_by_part={name: round(seconds, 3) for name, seconds in runs.seconds.items()},
-        seconds=round(sum(runs.seconds.values()) * asked.runs / workers, 1),
-        bytes=asked.runs * (4 * len(points) + 100) + sum(image.size for image in [*train.pixels, *points.pixels]),
-        ceiling=ceiling(parameters),
-    )
+    return runs.seconds, runs.denoiser.device.type
+
+
+def _of_features(certified: CertifiedFeatures, parameters: JobParameters) -> dict[str, float]:
+    runs = FeatureRuns(parameters, draw_key(), FeatureData.of(certified.train, certified.points))
+    begun = time.perf_counter()
+    list(runs.results(range(1, runs.at_once + 1)))
+    return {"train and predict": (time.perf_counter() - begun) / runs.at_once}

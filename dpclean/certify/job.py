@@ -21,14 +21,20 @@ from dpclean.certificate.certificate import claimed_points
 from dpclean.certificate.limits import check_parameters
 from dpclean.certificate.parameters import JobParameters, attempt_of, share_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
+from dpclean.certify.data import Data, write_data
+from dpclean.certify.feature_inputs import CertifiedFeatures, read_certified_features
+from dpclean.certify.feature_runs import FeatureData
+from dpclean.certify.feature_runs import engine as feature_engine
 from dpclean.certify.inputs import CertifiedData, DataSource, find_source, read_certified_data
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
 from dpclean.certify.parameters import fixed_before, found_of, make_parameters, whole
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.run_settings import THREADS, RunSettings, make_run_settings, settled
+from dpclean.certify.run_settings import THREADS, RunSettings, made_of, make_run_settings, settled
 from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.save import MARKS, read_result, write_outputs
 from dpclean.certify.workdir import KIND, MODELS, Workdir, model_name, read_model
+from dpclean.data.ancestry import Ancestry
+from dpclean.data.features import Features
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.jobs import child_process
 from dpclean.jobs.checks import options_of
@@ -87,11 +93,15 @@ class CertifyJob(Job[CertifyResult]):
         return find_source(self.clean, self.options)
 
     @cached_property
-    def certified(self) -> CertifiedData:
+    def certified(self) -> CertifiedData | CertifiedFeatures:
         """The data and the points, read and checked."""
-        if self.source.taken:
-            self.say(self.source.taken)
-        certified = read_certified_data(self.source, self.options)
+        certified: CertifiedData | CertifiedFeatures
+        if self.options.features is not None:
+            certified = read_certified_features(self.options)
+        else:
+            if self.source.taken:
+                self.say(self.source.taken)
+            certified = read_certified_data(self.source, self.options)
         for remark in certified.remarks:
             self.say(remark)
         return certified
@@ -104,6 +114,9 @@ class CertifyJob(Job[CertifyResult]):
         return asked
 
     def inputs(self) -> Iterator[str | os.PathLike[str] | None]:
+        if self.options.features is not None:
+            yield from (self.options.features, self.options.test_features)
+            return
         yield from (self.clean, self.options.raw, self.options.test, self.options.denoiser, self.options.init)
         yield self.source.raw
 
@@ -139,13 +152,18 @@ class CertifyJob(Job[CertifyResult]):
         yield
 
     @cached_property
-    def settings(self) -> RunSettings:
+    def settings(self) -> RunSettings | None:
+        """How runs on images are done; of those on features the terms say it."""
+        if isinstance(self.certified, CertifiedFeatures):
+            return None
         return make_run_settings(self.certified, self.options, self.asked)
 
     @cached_property
     def _environment(self) -> Json:
         if self.published is not None:
             return self._published_parameters().engine
+        if self.settings is None:
+            return feature_engine()
         from dpclean.certify.training_runs import engine as engine_of
         from dpclean.certify.training_runs import load_denoiser
 
@@ -159,8 +177,13 @@ class CertifyJob(Job[CertifyResult]):
 
     def begin(self) -> Json:
         """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
-        self.workdir.write_data(self.certified)
-        settings = settled(self.settings, self.environment())
+        certified, settings = self.certified, self.settings
+        if isinstance(certified, CertifiedFeatures):
+            FeatureData.of(certified.train, certified.points).write(self.workdir.data)
+        else:
+            assert settings is not None
+            write_data(self.workdir.data, Data.of(certified.train, certified.points))
+            settings = settled(settings, self.environment())
         if self.published is not None:
             found = found_of(self._published_parameters())
         else:
@@ -174,10 +197,17 @@ class CertifyJob(Job[CertifyResult]):
                 "runs": self.asked.runs,
             }
         parameters = whole(self.parameters(), found, self.environment())
-        self.workdir.begin(parameters, settings, self.certified)
+        self.workdir.begin(parameters, lambda: self._made_of(settings))
         if self.published is not None:
             self._put_back(self.published, parameters)
-        return {"terms": found, "settings": asdict(settings)}
+        return {"terms": found, "settings": None if settings is None else asdict(settings)}
+
+    def _made_of(self, settings: RunSettings | None) -> Ancestry:
+        """What models that are kept are made of."""
+        if isinstance(self.certified, CertifiedFeatures):
+            return self.certified.ancestry
+        assert settings is not None
+        return made_of(self.certified, settings)
 
     def _attempts(self) -> int:
         """How many jobs were begun in this place before, as far as anything tells that is left of them."""
@@ -273,7 +303,8 @@ class CertifyJob(Job[CertifyResult]):
         points = self.certified.points
         if models is not None:
             self.workdir.keep_models(parameters, models)
-        write_outputs(self.staging.partial, Votes(votes, points.labels, records, parameters, models), points.pixels)
+        pixels = [] if isinstance(points, Features) else points.pixels
+        write_outputs(self.staging.partial, Votes(votes, points.labels, records, parameters, models), pixels)
 
     def result(self, call: Call) -> CertifyResult:
         return read_result(

@@ -19,6 +19,12 @@ from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
 from dpclean.noise import SIGMA_MAX
 
+RIDGE = "ridge"
+# what has no meaning where no image is read; --device says how fast, and rows need none
+OF_IMAGES = (
+    "raw", "test", "holdout", "init", "freeze", "trainer", "run_timeout", "denoiser", "method", "dtype", "batch_size",
+    "limit",
+)  # fmt: skip
 CHOICES = {
     "threat": tuple(THREATS),
     "family": FAMILIES,
@@ -53,6 +59,8 @@ class CertifyKeywords(TypedDict, total=False):
     seed: int | None
     seed_chosen_after_data: bool
     subsample: str | float | None
+    features: str | os.PathLike[str] | None
+    test_features: str | os.PathLike[str] | None
     keep_models: bool
     overwrite: bool
 
@@ -63,7 +71,8 @@ class CertifyOptions:
 
     sigma and alpha are decimals, taken as the exact numbers they spell; sigma is on the [0, 1] pixel scale, None where
     a manifest says it. subsample: the share of the images that each run takes, a decimal too. run_timeout in seconds,
-    for the trainer command only. Raises UsageError where out of range.
+    for the trainer command only. features, test_features: files of rows that stand for images. Raises UsageError where
+    out of range.
     """
 
     runs: int = 1000
@@ -90,6 +99,8 @@ class CertifyOptions:
     seed: int | None = None
     seed_chosen_after_data: bool = False
     subsample: str | None = None
+    features: Path | None = None
+    test_features: Path | None = None
     keep_models: bool = False
     overwrite: bool = False
 
@@ -116,6 +127,29 @@ class CertifyOptions:
             word_of(self.subsample)
         self._check_pairs()
 
+    def _check_features(self) -> None:
+        """Refuse what is about images where there are rows of features, and rows that miss their other half."""
+        if self.features is None and self.test_features is None:
+            if self.recipe == RIDGE:
+                raise UsageError(
+                    f"the recipe {RIDGE} is a head for rows of features, and there are images",
+                    "give --features and --test-features",
+                )
+            return
+        if self.features is None or self.test_features is None:
+            raise UsageError(
+                "--features are what the runs train on, --test-features what they vote on, and one of them is missing",
+                "give both",
+            )
+        if self.recipe not in (None, RIDGE):
+            raise UsageError(f"recipe {self.recipe!r} trains on images", f"with --features give {RIDGE}, or none")
+        plain = type(self)()
+        given = [name for name in OF_IMAGES if getattr(self, name) not in (None, getattr(plain, name))]
+        if self.sigma is not None and exact_decimal("sigma", self.sigma) > 0:
+            given.append("sigma")
+        if given:
+            raise UsageError(f"--{given[0].replace('_', '-')} is about images, and --features are none", "leave it out")
+
     def _check_pairs(self) -> None:
         if self.seed is not None and not self.seed_chosen_after_data:
             raise UsageError(
@@ -124,6 +158,7 @@ class CertifyOptions:
                 "leave --seed out, or say --seed-chosen-after-data if it was",
             )
         check_seed(self.seed)
+        self._check_features()
         check_holdout(self.holdout, self.test)
         if self.trainer is not None and (self.recipe or self.init or self.freeze or self.keep_models):
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,27 +28,25 @@ from dpclean.certificate.parameters import (
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import word_of
 from dpclean.certify.data import inputs_digest
+from dpclean.certify.feature_inputs import POINT_SOURCE, CertifiedFeatures
+from dpclean.certify.feature_runs import FeatureData
 from dpclean.certify.inputs import CertifiedData, known_of
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.run_settings import choose_init, choose_recipe, image_size
 from dpclean.certify.trainer_command import program_files
+from dpclean.data.features import KIND
 from dpclean.errors import Reason
 from dpclean.jobs.record import Json
+from dpclean.train.ridge import Ridge
 
 # what is found out when a job begins; workers compare it, not the command that starts them
 FOUND = ("attempt", "engine", "key_commitment", "tool")
 
 
-def make_parameters(certified: CertifiedData, options: CertifyOptions) -> JobParameters:
+def make_parameters(certified: CertifiedData | CertifiedFeatures, options: CertifyOptions) -> JobParameters:
     """The parameters of a job; of what FOUND names they hold nothing yet."""
-    source = certified.source
-    sigma = shortest("sigma", source.sigma)
-    recipe = None if options.trainer else choose_recipe(certified, options)
     share = options.subsample
-    values = certified.values
-    if find_threat(options.threat).noises_points:
-        values += max(image.size for image in certified.points.pixels)
-    distances = noise_distances(sigma, values)
+    of_data = _of_features(certified) if isinstance(certified, CertifiedFeatures) else _of_images(certified, options)
     return JobParameters(
         format=FORMAT,
         tool=f"dpclean {__version__}",
@@ -55,44 +54,53 @@ def make_parameters(certified: CertifiedData, options: CertifyOptions) -> JobPar
         selection_runs=find_bound(options.bound).selection_runs(options.runs),
         points=len(certified.points),
         classes=list(certified.classes),
-        sigma=sigma,
         alpha=shortest("alpha", options.alpha),
         bound=options.bound,
         family=options.family,
         threat=options.threat,
-        values=values,
-        tau=distances["tau"],
-        tau1=distances["tau1"],
         seed=options.seed,
         attempt=1,
         point_names=certified.points.names,
-        point_source=certified.point_source,
         points_digest=certified.points_digest,
         points_in_training=certified.points_in_training,
-        raw=RawData(
-            pixel_digest=certified.raw_digest,
-            certified_digest=certified.train_digest,
-            images=len(certified.train),
-            listed=certified.train.listed,
-            quarantined={Reason(reason): count for reason, count in certified.train.quarantined.items()},
-            kind=certified.train.kind,
-        ),
-        inputs_digest=inputs_digest(certified.train, certified.points),
         key_commitment="",
         order=ORDER,
-        denoiser=DenoiserUsed(
+        engine={},
+        keep_models=options.keep_models,
+        exploratory=False,
+        subsample=msgspec.UNSET if share is None else word_of(share),
+        **of_data,
+    )
+
+
+def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
+    """The parameters that say how images were read and runs train on them."""
+    source = certified.source
+    sigma = shortest("sigma", source.sigma)
+    recipe = None if options.trainer else choose_recipe(certified, options)
+    values = certified.values
+    if find_threat(options.threat).noises_points:
+        values += max(image.size for image in certified.points.pixels)
+    return {
+        "sigma": sigma,
+        "values": values,
+        **noise_distances(sigma, values),
+        "point_source": certified.point_source,
+        "raw": _raw(certified, certified.train.kind),
+        "inputs_digest": inputs_digest(certified.train, certified.points),
+        "denoiser": DenoiserUsed(
             id=certified.denoiser.id,
             digests=certified.denoiser.digests(),
             method=source.method,
             ancestry=known_of(certified.denoiser.ancestry(), certified),
         ),
-        recipe=None if recipe is None else recipe.as_dict(),
-        size=None if recipe is None else image_size(certified, recipe),
-        init=None if recipe is None else choose_init(certified, options, recipe),
-        trainer=shlex.join(shlex.split(options.trainer)) if options.trainer else None,
-        trainer_files=program_files(options.trainer) if options.trainer else None,
-        run_timeout=options.run_timeout if options.trainer else None,
-        decode=Decoding(
+        "recipe": None if recipe is None else recipe.as_dict(),
+        "size": None if recipe is None else image_size(certified, recipe),
+        "init": None if recipe is None else choose_init(certified, options, recipe),
+        "trainer": shlex.join(shlex.split(options.trainer)) if options.trainer else None,
+        "trainer_files": program_files(options.trainer) if options.trainer else None,
+        "run_timeout": options.run_timeout if options.trainer else None,
+        "decode": Decoding(
             alpha_policy=source.data_options.alpha_policy,
             follow_links=source.data_options.follow_links,
             max_pixels=source.data_options.max_pixels,
@@ -100,10 +108,33 @@ def make_parameters(certified: CertifiedData, options: CertifyOptions) -> JobPar
             limit=source.limit,
             sample=msgspec.UNSET if source.sample is None else source.sample,
         ),
-        engine={},
-        keep_models=options.keep_models,
-        exploratory=False,
-        subsample=msgspec.UNSET if share is None else word_of(share),
+    }
+
+
+def _of_features(certified: CertifiedFeatures) -> dict[str, Any]:
+    """The same where rows of features stand for images: nothing was decoded, and there is no noise."""
+    train = certified.train
+    return {
+        "sigma": "0",
+        "values": train.rows.size,
+        **noise_distances("0", train.rows.size),
+        "point_source": POINT_SOURCE,
+        "raw": _raw(certified, KIND),
+        "inputs_digest": FeatureData.of(train, certified.points).digest(),
+        "recipe": Ridge().as_dict(),
+        "dimensions": train.dimensions,
+        **dict.fromkeys(("denoiser", "size", "init", "trainer", "trainer_files", "run_timeout", "decode")),
+    }
+
+
+def _raw(certified: CertifiedData | CertifiedFeatures, kind: Literal["folder", "shards", "features"]) -> RawData:
+    return RawData(
+        pixel_digest=certified.raw_digest,
+        certified_digest=certified.train_digest,
+        images=len(certified.train),
+        listed=certified.train.listed,
+        quarantined={Reason(reason): count for reason, count in certified.train.quarantined.items()},
+        kind=kind,
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-import torch
 from msgspec import structs
 from numpy.typing import NDArray
-from safetensors.torch import load
 
 from dpclean.certificate.bounds.base import NO_IMAGES
 from dpclean.certificate.certificate import build
@@ -17,20 +17,22 @@ from dpclean.certificate.parameters import JobParameters
 from dpclean.certificate.threats import DEFAULT_THREAT, find_threat
 from dpclean.certificate.verify import folder_of, verify
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
+from dpclean.certify.feature_inputs import read_points
+from dpclean.certify.feature_runs import load_head
 from dpclean.certify.results import VotedImage
 from dpclean.certify.run_settings import recipe_of
 from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.save import holds_certificate
 from dpclean.certify.workdir import MODELS, model_name, read_model
 from dpclean.data.dataset import read_images
-from dpclean.device import choose_device
 from dpclean.errors import InputError
-from dpclean.train.images import prepare
-from dpclean.train.trainer import Trainer
+from dpclean.train.ridge import votes as votes_of
+
+Vote: TypeAlias = Callable[[bytes], NDArray[np.int32]]  # what a kept model says of each image
 
 
 def predict(certificate: Path, images: Path, *, device: str = "auto", workers: int | None = None) -> list[VotedImage]:
-    """The vote of the kept models on each image, in the order of the listing; the certificate is verified first.
+    """The vote of the kept models on each image, or row of features, in the order of the listing, after `verify`.
 
     Each claim is one of level alpha, valid for an image that was chosen without looking at these models. A run without
     a model is one that failed or took too little: its votes say so, and it is a vote for nobody here too.
@@ -43,24 +45,23 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
     verify(folder)
     kept = read_votes(folder / VOTES_NAME)
     parameters = kept.parameters
-    if kept.models is None or not isinstance(parameters, JobParameters) or parameters.size is None:
+    if kept.models is None or not isinstance(parameters, JobParameters):
         raise InputError(f"{str(folder)!r} has no models", "certify again with --keep-models")
     if find_threat(parameters.threat).noises_points:
         raise InputError(
             "these models vote on noised images, and the noise of a new image could be drawn once only",
             f"certify with --threat {DEFAULT_THREAT} to classify new images",
         )
-    found = read_images(images, workers=workers)
-    trainer = Trainer(
-        recipe_of(parameters.recipe), len(parameters.classes), size=parameters.size, device=choose_device(device)
+    names, vote = (
+        _on_features(parameters, images)
+        if parameters.size is None
+        else _on_images(parameters, parameters.size, images, device, workers)
     )
-    prepared = prepare(found.pixels, parameters.size)
-    votes = np.full((parameters.runs, len(found)), ABSTAIN, np.int32)
+    votes = np.full((parameters.runs, len(names)), ABSTAIN, np.int32)
     for place, digest in enumerate(row.tobytes() for row in kept.models):
         if digest != NO_MODEL:
-            model = read_model(folder / MODELS / model_name(place + 1), digest)
-            votes[place] = _votes(trainer, model, prepared)
-    made_of = structs.replace(parameters, points=len(found), point_names=found.names, family="point")
+            votes[place] = vote(read_model(folder / MODELS / model_name(place + 1), digest))
+    made_of = structs.replace(parameters, points=len(names), point_names=names, family="point")
     made = build(Votes(votes, None, None, made_of), "")
     return [
         VotedImage(
@@ -75,7 +76,36 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
     ]
 
 
-def _votes(trainer: Trainer, model: bytes, prepared: torch.Tensor) -> NDArray[np.int32]:
-    trainer.load_state_dict(load(model))
-    votes: NDArray[np.int32] = trainer.predict(prepared).cpu().numpy().astype(np.int32)
-    return votes
+def _on_images(
+    parameters: JobParameters, size: int, images: Path, device: str, workers: int | None
+) -> tuple[list[str], Vote]:
+    """The names of images, and how a model votes on them."""
+    import torch
+    from safetensors.torch import load
+
+    from dpclean.device import choose_device
+    from dpclean.train.images import prepare
+    from dpclean.train.trainer import Trainer
+
+    found = read_images(images, workers=workers)
+    recipe, classes = recipe_of(parameters.recipe), len(parameters.classes)
+    trainer = Trainer(recipe, classes, size=size, device=choose_device(device))
+    prepared: torch.Tensor = prepare(found.pixels, size)
+
+    def vote(model: bytes) -> NDArray[np.int32]:
+        trainer.load_state_dict(load(model))
+        return trainer.predict(prepared).cpu().numpy().astype(np.int32)
+
+    return found.names, vote
+
+
+def _on_features(parameters: JobParameters, path: Path) -> tuple[list[str], Vote]:
+    """The same for rows of features. Raises InputError for rows of another length."""
+    found = read_points(path)
+    if found.dimensions != parameters.dimensions:
+        raise InputError(
+            f"{str(path)!r} has rows of {found.dimensions} numbers, the certificate is about rows of"
+            f" {parameters.dimensions}",
+            "make them with the same extractor",
+        )
+    return found.names, lambda model: votes_of([load_head(model)], found.rows)[0]

@@ -92,13 +92,14 @@ def image_size(certified: CertifiedData, recipe: Recipe) -> int:
 
 def make_run_settings(certified: CertifiedData, options: CertifyOptions, parameters: JobParameters) -> RunSettings:
     """Those of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
-    train = certified.train
+    train, denoiser = certified.train, parameters.denoiser
+    assert denoiser is not None  # as there are images
     if options.trainer is not None:
         check_class_names(certified.classes, folders=not fits_one_shard(train.kind, train.pixels))
     return RunSettings(
         sigma=parameters.sigma,
         denoiser=_absolute(certified.denoiser.id),
-        denoiser_digests=parameters.denoiser.digests,
+        denoiser_digests=denoiser.digests,
         method=certified.source.method,
         device=options.device,
         dtype=options.dtype,

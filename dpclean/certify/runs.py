@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certify.data import Data
+# the votes of a run, int32 [points], and the model that cast them, as a file; None where none is kept
+Result: TypeAlias = tuple[NDArray[np.int32], bytes | None]
 
 
 class Runs(Protocol):
     """The runs of a job in one process, in any order: each depends on its number, key, data and settings alone."""
 
-    def prepare(self, data: Data) -> None:
-        """Take what all runs read; once, before the first."""
+    at_once: int  # how many are best asked for together; runs that can fail come one by one
 
-    def cast(self, number: int) -> NDArray[np.int32]:
-        """The votes of run 1, 2, ...: int32 [points]. Raises Diverged or RunFailed where there are none."""
-
-    def model(self) -> bytes | None:
-        """What the last run made that voted, as a file; None where none is kept."""
+    def results(self, numbers: Sequence[int]) -> Iterator[Result]:
+        """Those of runs 1, 2, ..., in the order asked for. Raises Diverged or RunFailed where there are none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from dpclean.certificate.threats import find_threat
 from dpclean.certificate.votes import ABSTAIN
 from dpclean.certify.data import Data
 from dpclean.certify.run_settings import RunSettings, recipe_of
+from dpclean.certify.runs import Result
 from dpclean.certify.trainer_command import CommandTrainer, RunCutOff
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
@@ -43,6 +44,7 @@ class TrainingRuns:
     Nothing of a run is left for the next one: weights are reset, noise is addressed by the run's number.
     """
 
+    at_once = 1
     data: Data
 
     def __init__(self, settings: RunSettings, classes: Sequence[str], key: bytes, scratch: Path):
@@ -71,6 +73,11 @@ class TrainingRuns:
         self._train, self._points = self._on_device(data.train), self._on_device(data.points)
         if self._trainer is not None:
             self._prepared = self._tensor(data.points)
+
+    def results(self, numbers: Sequence[int]) -> Iterator[Result]:
+        """See Runs."""
+        for number in numbers:
+            yield self.cast(number), self.model()
 
     def cast(self, number: int) -> NDArray[np.int32]:
         """The votes of run 1, 2, ...: int32 [points]. Raises Diverged or RunFailed where there are none."""
@@ -184,11 +191,12 @@ def load_denoiser(settings: RunSettings) -> Denoiser:
 
 def check_run_settings(settings: RunSettings, parameters: JobParameters) -> None:
     """Raises ConflictError where a run would be done in another way than the terms of its job say."""
-    init, engine = parameters.init, parameters.engine
+    init, engine, denoiser = parameters.init, parameters.engine, parameters.denoiser
+    assert denoiser is not None  # as there are images
     said = {
         "sigma": parameters.sigma,
-        "denoiser_digests": parameters.denoiser.digests,
-        "method": parameters.denoiser.method,
+        "denoiser_digests": denoiser.digests,
+        "method": denoiser.method,
         "dtype": engine["dtype"],
         "batch_pixels": engine["batch_pixels"],
         "threat": parameters.threat,

@@ -7,6 +7,7 @@ work/scratch/       copies handed to a trainer command    work/models/   with --
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,10 @@ from numpy.typing import NDArray
 
 from dpclean.certificate.parameters import FormError, JobParameters, share_of
 from dpclean.certificate.votes import job_id
-from dpclean.certify.data import Data, read_data, write_data
-from dpclean.certify.inputs import CertifiedData
 from dpclean.certify.parameters import whole
-from dpclean.certify.run_settings import RunSettings, made_of
+from dpclean.certify.run_settings import RunSettings
 from dpclean.certify.run_tasks import NO_MODEL, RunTasks
+from dpclean.data.ancestry import Ancestry
 from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.errors import ConflictError, DifferenceError, InputError
 from dpclean.jobs.durable import write_durably
@@ -57,7 +57,7 @@ class BegunJob:
     """The parameters of a job that was begun, and how its runs are done."""
 
     parameters: JobParameters
-    settings: RunSettings
+    settings: RunSettings | None  # None: the terms say all of it
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Workdir:
         return self.staging.work
 
     @property
+    def data(self) -> Path:
+        """D and the test points, where workers find them; each of them checks parameters.inputs_digest."""
+        return self.work / DATA
+
+    @property
     def models(self) -> Path:
         return self.staging.partial / MODELS
 
@@ -81,16 +86,17 @@ class Workdir:
             return None
         try:
             parameters = whole(record.parameters, record.found["terms"], record.environment)
-            return BegunJob(parameters, RunSettings(**record.found["settings"]))
+            settings = record.found["settings"]
+            return BegunJob(parameters, None if settings is None else RunSettings(**settings))
         except (FormError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{str(self.staging.record)!r} is damaged: {error}", _DAMAGED) from error
 
-    def begin(self, parameters: JobParameters, settings: RunSettings, certified: CertifiedData) -> None:
+    def begin(self, parameters: JobParameters, ancestry: Callable[[], Ancestry]) -> None:
         """Make the folders, and say what models that are kept will be made of."""
         self.tasks(parameters).make_folders()
-        if settings.keep_models:
+        if parameters.keep_models:
             self.models.mkdir(exist_ok=True)
-            write_durably(self.models / ANCESTRY_NAME, made_of(certified, settings).dump())
+            write_durably(self.models / ANCESTRY_NAME, ancestry().dump())
 
     def tasks(self, parameters: JobParameters, worker: str = "") -> RunTasks:
         """The runs of the job; worker: the name under which this process claims them."""
@@ -123,11 +129,3 @@ class Workdir:
                 tasks.model_path(run, digest).rename(target)
             except FileNotFoundError as error:
                 raise InputError(f"the model of run {run} is gone", "start again with --overwrite") from error
-
-    def write_data(self, certified: CertifiedData) -> None:
-        """Put D and the points where workers find them; each of them checks parameters.inputs_digest."""
-        write_data(self.work / DATA, Data.of(certified.train, certified.points))
-
-    def read_data(self, parameters: JobParameters) -> Data:
-        """What write_data wrote. Raises InputError where it is not what the job was begun with."""
-        return read_data(self.work / DATA, parameters.inputs_digest)

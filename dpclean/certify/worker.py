@@ -10,15 +10,17 @@ import json
 import os
 import select
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpclean.errors import ConflictError, Diverged, DpcleanError, SetupError
 from dpclean.jobs.child_process import die_with
 
 if TYPE_CHECKING:
+    from dpclean.certificate.parameters import JobParameters
     from dpclean.certify.run_tasks import RunTasks
     from dpclean.certify.runs import Runs
     from dpclean.certify.workdir import BegunJob, Workdir
@@ -58,52 +60,74 @@ def serve(out: Path, device: str, count: int, name: str) -> None:
 
 def open_runs(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs:
     """What does the job's runs in this process. Raises ConflictError where they would not be runs of the same kind."""
-    import torch
-
-    from dpclean.certify.training_runs import TrainingRuns, check_run_settings, engine
-    from dpclean.jobs.record import differences
     from dpclean.noise.keys import commitment
 
-    parameters = job.parameters
-    if commitment(key) != parameters.key_commitment:
+    if commitment(key) != job.parameters.key_commitment:
         raise ConflictError("the key file is of another job", "put the right key back, or start with --overwrite")
+    return _on_features(workdir, job, key) if job.settings is None else _on_images(workdir, job, key, device)
+
+
+def _on_features(workdir: Workdir, job: BegunJob, key: bytes) -> Runs:
+    from dpclean.certify.feature_runs import FeatureRuns, engine, read_data
+
+    _check_engine(job.parameters, engine())
+    return FeatureRuns(job.parameters, key, read_data(workdir.data, job.parameters.inputs_digest))
+
+
+def _on_images(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs:
+    import torch
+
+    from dpclean.certify.data import read_data
+    from dpclean.certify.training_runs import TrainingRuns, check_run_settings, engine
+
+    parameters = job.parameters
+    assert job.settings is not None
     if parameters.engine["threads"] is not None:
         torch.set_num_threads(parameters.engine["threads"])
     settings = replace(job.settings, device=device)
     check_run_settings(settings, parameters)
-    data = workdir.read_data(parameters)
+    data = read_data(workdir.data, parameters.inputs_digest)
     runs = TrainingRuns(settings, parameters.classes, key, workdir.work / "scratch")
     runs.prepare(data)
-    if differing := differences(parameters.engine, engine(runs.denoiser, torch.get_num_threads())):
+    _check_engine(parameters, engine(runs.denoiser, torch.get_num_threads()))
+    return runs
+
+
+def _check_engine(parameters: JobParameters, found: dict[str, Any]) -> None:
+    from dpclean.jobs.record import differences
+
+    if differing := differences(parameters.engine, found):
         raise ConflictError(
             f"the job was begun with {differing[0]}; this process would go on with {differing[1]}, and runs must be"
             " alike",
             "go on where it was begun, or start again with --overwrite",
         )
-    return runs
 
 
-def work(tasks: RunTasks, runs: Runs, order: Iterable[int], *, stop: Callable[[], bool] = lambda: False) -> None:
+def work(tasks: RunTasks, runs: Runs, order: Sequence[int], *, stop: Callable[[], bool] = lambda: False) -> None:
     """Do the runs of an order that nobody else does or has done."""
-    for run in order:
+    for first in range(0, len(order), runs.at_once):
         if stop():
             return
-        with tasks.claim(run) as mine:
+        with ExitStack() as claims:
+            mine = [run for run in order[first : first + runs.at_once] if claims.enter_context(tasks.claim(run))]
             if mine:
-                _do(tasks, runs, run)
+                _do(tasks, runs, mine)
 
 
-def _do(tasks: RunTasks, runs: Runs, run: int) -> None:
-    """One run; failed, it is tried once more with the same streams, then it is a vote for nobody."""
+def _do(tasks: RunTasks, runs: Runs, numbers: Sequence[int]) -> None:
+    """Some runs; one that failed is tried once more with the same streams, then it is a vote for nobody."""
     from dpclean.certify.trainer_command import RunFailed
 
     for last in (False, True):
         try:
-            tasks.write(run, runs.cast(run), runs.model())
+            for run, (row, model) in zip(numbers, runs.results(numbers), strict=True):
+                tasks.write(run, row, model)
             return
         except (RunFailed, Diverged) as error:
+            (failed,) = numbers  # those that can fail come one by one
             if last:
-                tasks.give_up(run, error.message)
+                tasks.give_up(failed, error.message)
 
 
 def _asked_to_stop() -> bool:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
     "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
-    "method", "limit", "seed", "seed_chosen_after_data", "subsample", "dry_run", "device", "dtype", "batch_size",
-    "workers",
+    "method", "limit", "seed", "seed_chosen_after_data", "subsample", "features", "test_features", "dry_run",
+    "device", "dtype", "batch_size", "workers",
 )  # fmt: skip
 
 
@@ -189,6 +189,16 @@ def certify(
             rich_help_panel=STATEMENT,
         ),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="No images: rows of features to train on, a safetensors file.", rich_help_panel=INPUT
+        ),
+    ] = None,
+    test_features: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --features: the rows to vote on.", rich_help_panel=INPUT),
+    ] = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do one run, time it, and write nothing.", rich_help_panel=COMMON)
@@ -230,6 +240,8 @@ def certify(
         )
         tell(result, _tell, json=json, quiet=quiet)
         return
+    if features is not None and _given(context, "clean"):
+        raise UsageError("CLEAN is about images, and --features are none", "leave it out")
     _refuse_what_needs_votes(classes=classes, tau=tau, selection_runs=selection_runs, exploratory=exploratory or None)
     options: CertifyKeywords = {
         "runs": runs,
@@ -254,6 +266,8 @@ def certify(
         "seed": seed,
         "seed_chosen_after_data": seed_chosen_after_data,
         "subsample": subsample,
+        "features": features,
+        "test_features": test_features,
         "overwrite": overwrite,
     }
     if bound is not None:

@@ -16,7 +16,7 @@ def predict(
         Path,
         typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'."),
     ],
-    images: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards; a file of features.")],
     device: Device = "auto",
     workers: Readers = None,
     json: Json = False,

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,16 @@ from dpclean.errors import InputError, UsageError
 
 _HOLDOUT_DOMAIN = b"dpclean-holdout-1"
 _ADDRESS = struct.Struct("<Qq")
+
+
+class Labelled(Protocol):
+    """Samples with labels, int64 [N], places in their own class list, -1 none."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ def read_images(
             f"none of the {len(samples)} files in {str(path)!r} is an image that can be used", "look at it"
         )
     source_labels = np.array([sample.entry.label for sample in usable], np.int64)
-    labels, classes = _numbered(source_labels, source.classes)
+    labels, classes = numbered(source_labels, source.classes)
     return Images(
         names=[sample.entry.name for sample in usable],
         pixels=[sample.pixels for sample in usable if sample.pixels is not None],
@@ -99,7 +110,7 @@ def read_images(
     )
 
 
-def _numbered(labels: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def numbered(labels: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels as places in the class list; integers without names become a class each, named by its digits."""
     if classes:
         return labels, classes
@@ -161,7 +172,7 @@ def relabelled(images: Images, classes: Sequence[str]) -> Images:
     return replace(images, labels=match_labels(images, classes), classes=tuple(classes))
 
 
-def match_labels(images: Images, classes: Sequence[str]) -> NDArray[np.int64]:
+def match_labels(images: Labelled, classes: Sequence[str]) -> NDArray[np.int64]:
     """The labels as places in another class list, int64 [N], -1 none. Raises InputError where a name is not in it."""
     places = {name: place for place, name in enumerate(classes)}
     used = np.unique(images.labels[images.labels >= 0])

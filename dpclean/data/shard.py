@@ -125,7 +125,7 @@ def open_shard(root: Path, name: str, options: DataOptions) -> Shard:
     finally:
         os.close(descriptor)
     layout = _check_images(header, options)
-    shard = Shard(root, name, options.follow_links, identity, header, layout, _class_names(header))
+    shard = Shard(root, name, options.follow_links, identity, header, layout, class_names(header))
     shard.by_row = frozenset(name for name in shard.others if _has_rows(header.tensors[name], shard.rows))
     _check_labels(shard)
     return shard
@@ -169,7 +169,8 @@ def _check_labels(shard: Shard) -> None:
         raise BadShard(f"has the label {shard.largest_label}, which does not fit 63 bits")
 
 
-def _class_names(header: Header) -> tuple[str, ...]:
+def class_names(header: Header) -> tuple[str, ...]:
+    """Those in the metadata, none where they are not named. Raises BadShard."""
     text = header.metadata.get(CLASS_NAMES)
     if text is None:
         return ()

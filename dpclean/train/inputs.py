@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
-from dpclean.data.dataset import Images, divide, match_labels, pixel_digest, pixel_hashes, read_images, remarks
+from dpclean.data.dataset import (
+    Images,
+    Labelled,
+    divide,
+    match_labels,
+    pixel_digest,
+    pixel_hashes,
+    read_images,
+    remarks,
+)
 from dpclean.data.manifest import Manifest
 from dpclean.data.records import DataOptions
 from dpclean.errors import InputError
@@ -77,7 +86,7 @@ def data_options(manifest: Manifest | None) -> DataOptions:
     return DataOptions(alpha_policy="drop", max_pixels=asked["max_pixels"], layout=asked["layout"])
 
 
-def check_classes(train: Images, expected: Sequence[str] = ()) -> None:
+def check_classes(train: Labelled, expected: Sequence[str] = ()) -> None:
     """Refuse what nothing can be learned from. expected: classes that should be there, by a manifest.
 
     A class that has lost all its images has no folder in sanitized data, so nothing but the manifest tells of it.

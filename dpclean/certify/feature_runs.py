@@ -1,0 +1,128 @@
+"""Runs on rows of features: each trains a head on its share of them, and many are done with one matrix product."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, load_file, save
+
+from dpclean.build import build
+from dpclean.certificate.parameters import JobParameters, share_of
+from dpclean.certificate.votes import ABSTAIN
+from dpclean.certify.data import NOT_THOSE, REMEDY
+from dpclean.certify.runs import Result
+from dpclean.data.features import Features
+from dpclean.errors import InputError
+from dpclean.jobs.durable import write_durably
+from dpclean.noise.membership import members
+from dpclean.train.ridge import Head, Ridge, fit, votes
+
+
+@dataclass(frozen=True)
+class FeatureData:
+    """D and the test points as a worker holds them: rows float32 [N, D] as Features has them; int64 [N]."""
+
+    train: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    points: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, train: Features, points: Features) -> FeatureData:
+        """What a run reads of both; labels of points are read by nobody before all votes are in."""
+        return cls(train.rows, train.labels, train.indices, points.rows)
+
+    def digest(self) -> str:
+        """Hex SHA-256 over all that a run reads.
+
+        In bytes: "dpclean-inputs-2"; the shapes of the rows of D and of the points (u64 LE); both rows (f32 LE), the
+        labels and the indices of D (i64 LE).
+        """
+        whole = hashlib.sha256(b"dpclean-inputs-2")
+        whole.update(np.array([*self.train.shape, *self.points.shape], "<u8").tobytes())
+        for rows in (self.train, self.points):
+            whole.update(np.ascontiguousarray(rows, "<f4").data)
+        for numbers in (self.labels, self.indices):
+            whole.update(np.ascontiguousarray(numbers, "<i8").data)
+        return whole.hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Put D and the points where workers find them."""
+        write_durably(path, save({name: np.ascontiguousarray(rows) for name, rows in vars(self).items()}))
+
+
+def read_data(path: Path, digest: str) -> FeatureData:
+    """What FeatureData.write wrote. Raises InputError where it is not what the job was begun with."""
+    try:
+        data = FeatureData(**load_file(path))
+        found = data.digest()
+    except (OSError, SafetensorError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}", REMEDY) from error
+    if found != digest:
+        raise InputError(NOT_THOSE, REMEDY)
+    return data
+
+
+class FeatureRuns:
+    """Runs that fit a head each. What a run gives depends on its own members, in their order, and on nothing else."""
+
+    at_once = 32  # a matrix product is fast with so many heads; more gain nothing
+
+    def __init__(self, parameters: JobParameters, key: bytes, data: FeatureData) -> None:
+        self.parameters = parameters
+        self.recipe = recipe_of(parameters)
+        self.classes = len(parameters.classes)
+        self.share = share_of(parameters)
+        self.keep_models = parameters.keep_models
+        self.key = key
+        self.data = data
+        self._listed = int(data.indices.max()) + 1
+
+    def results(self, numbers: Sequence[int]) -> Iterator[Result]:
+        """Those of some runs, in their order. A run that takes nothing votes for nobody."""
+        heads = {number: fit_head for number in numbers if (fit_head := self._head(number)) is not None}
+        rows = iter(votes(list(heads.values()), self.data.points)) if heads else iter(())
+        for number in numbers:
+            if number in heads:
+                yield next(rows), dump(heads[number]) if self.keep_models else None
+            else:
+                yield np.full(len(self.data.points), ABSTAIN, np.int32), None
+
+    def _head(self, number: int) -> Head | None:
+        taken = self._taken(number)
+        return fit(self.recipe, self.data.train[taken], self.data.labels[taken], self.classes) if len(taken) else None
+
+    def _taken(self, number: int) -> NDArray[np.int64]:
+        """The places in D of the rows that a run takes, ascending: a random share by their index, or all."""
+        if self.share is None:
+            return np.arange(len(self.data.indices))
+        inside = members(self.key, number, self.share, self._listed)
+        return np.flatnonzero(np.isin(self.data.indices, inside, assume_unique=True))
+
+
+def recipe_of(parameters: JobParameters) -> Ridge:
+    """The recipe of a head from its JSON form."""
+    return msgspec.convert(parameters.recipe, Ridge)
+
+
+def dump(head: Head) -> bytes:
+    """A head as a safetensors file."""
+    return save({"weights": head.weights, "bias": head.bias})
+
+
+def load_head(model: bytes) -> Head:
+    """What dump wrote."""
+    return Head(**load(model))
+
+
+def engine() -> dict[str, Any]:
+    """What runs must have in common to be identically distributed."""
+    return {"device": "cpu", "threads": 1, "versions": {"dpclean": build(), "numpy": np.__version__}}

@@ -1,0 +1,179 @@
+"""Certificates of rows of features: whole jobs, what a run depends on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dpclean.certificate.verify import verify
+from dpclean.certificate.votes import ABSTAIN, read_votes
+from dpclean.certify.dry_run import dry_run
+from dpclean.certify.feature_inputs import read_certified_features
+from dpclean.certify.feature_runs import FeatureData, FeatureRuns
+from dpclean.certify.job import certify
+from dpclean.certify.options import CertifyOptions
+from dpclean.certify.parameters import make_parameters
+from dpclean.certify.predict import predict
+from dpclean.cli import run
+from dpclean.errors import InputError, UsageError
+from tests.data.test_features import write
+
+CENTRES = np.random.default_rng(0).standard_normal((3, 20))
+ASKED: dict[str, Any] = {"runs": 100, "subsample": "0.1", "alpha": "0.01"}
+
+
+def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    return (CENTRES[labels] + 0.5 * draw.standard_normal((count, 20))).astype(np.float32), labels
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    return {
+        "features": write(tmp_path / "train.safetensors", *rows(240, 1), class_names=["a", "b", "c"]),
+        "test_features": write(tmp_path / "test.safetensors", *rows(20, 2), class_names=["a", "b", "c"]),
+    }
+
+
+def runs_of(files: dict[str, Path], **options: Any) -> FeatureRuns:
+    asked = CertifyOptions(**ASKED, **files, **options)
+    certified = read_certified_features(asked)
+    return FeatureRuns(make_parameters(certified, asked), bytes(32), FeatureData.of(certified.train, certified.points))
+
+
+def test_a_certificate_of_features_from_end_to_end(files: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "certificate"
+    told = certify(out=out, **files, **ASKED, keep_models=True, workers=2)
+    assert (told.runs, told.points, told.images) == (100, 20, 240) and told.certified > 10
+    certificate = json.loads((out / "certificate.json").read_text())
+    terms = certificate["terms"]
+    assert terms["raw"]["kind"] == "features" and terms["dimensions"] == 20 and terms["values"] == 4800
+    assert (terms["denoiser"], terms["size"], terms["sigma"], terms["tau"]) == (None, None, "0", "0")
+    assert any("row of numbers" in sentence for sentence in certificate["assumptions"])
+    assert verify(out).certified == told.certified
+    for image, point in zip(predict(out, files["test_features"]), certificate["points"], strict=True):
+        assert image.votes == point["k_a"] and image.whole["images_changed"] == point["images_changed"]
+    assert certify(out=out, **files, **ASKED, keep_models=True).already_complete
+    assert dry_run(out=tmp_path / "other", **files, **ASKED).images == 240
+
+
+def test_runs_are_the_same_one_by_one_and_together_and_by_whoever_does_them(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    runs = runs_of(files, keep_models=True)
+    together = list(runs.results(range(1, 41)))
+    for number in (1, 7, 33):
+        ((row, model),) = runs.results([number])
+        assert (row == together[number - 1][0]).all() and model == together[number - 1][1]
+    asked = ASKED | {"seed": 3, "seed_chosen_after_data": True}
+    for workers in (1, 2):
+        certify(out=tmp_path / str(workers), **files, **asked, workers=workers)
+    one, two = (read_votes(tmp_path / str(workers) / "votes.safetensors").votes for workers in (1, 2))
+    assert (one == two).all()
+
+
+def test_what_a_run_did_not_take_does_not_change_one_bit_of_it(files: dict[str, Path]) -> None:
+    runs = runs_of(files, keep_models=True)
+    taken = runs._taken(3)
+    assert 0 < len(taken) < 240
+    ((row, model),) = runs.results([3])
+    spoilt = runs.data.train.copy()
+    spoilt[np.setdiff1d(np.arange(240), taken)] = 2.0**-12
+    labels = np.zeros(240, np.int64)
+    labels[taken] = runs.data.labels[taken]
+    for data in (
+        FeatureData(spoilt, labels, runs.data.indices, runs.data.points),
+        FeatureData(runs.data.train[taken], labels[taken], taken, runs.data.points),  # the rest is not there
+    ):
+        runs.data = data
+        ((again, same),) = runs.results([3])
+        assert (again == row).all() and same == model
+    runs.data = FeatureData(-spoilt, labels, runs.data.indices, runs.data.points)
+    assert list(runs.results([3]))[0][1] != model
+
+
+def test_a_run_that_takes_nothing_votes_for_nobody_beside_others_that_vote(files: dict[str, Path]) -> None:
+    runs = runs_of(files, keep_models=True)
+    runs.data = FeatureData(runs.data.train[:4], runs.data.labels[:4], runs.data.indices[:4], runs.data.points)
+    found = list(runs.results(range(1, 21)))
+    empty = [number for number in range(1, 21) if not len(runs._taken(number))]
+    assert 0 < len(empty) < 20
+    for number, (row, model) in enumerate(found, 1):
+        assert ((row == ABSTAIN).all(), model is None) == (number in empty, number in empty)
+    assert all((row == ABSTAIN).all() for row, _ in runs.results(empty))
+
+
+def test_a_row_that_is_not_finite_is_in_no_run(files: dict[str, Path], tmp_path: Path) -> None:
+    values, labels = rows(240, 1)
+    values[5] = np.inf
+    runs = runs_of({**files, "features": write(tmp_path / "nan", values, labels, class_names=["a", "b", "c"])})
+    whole = runs_of(files)
+    assert runs.parameters.raw.quarantined == {"not-finite": 1} and runs.parameters.raw.listed == 240
+    for number in range(1, 30):
+        there = set(whole.data.indices[whole._taken(number)].tolist()) - {5}
+        assert set(runs.data.indices[runs._taken(number)].tolist()) == there
+
+
+def test_points_that_are_training_rows_are_counted(files: dict[str, Path], tmp_path: Path) -> None:
+    values, labels = rows(240, 1)
+    points = write(tmp_path / "seen", values[:3], labels[:3], class_names=["a", "b", "c"])
+    assert (
+        read_certified_features(CertifyOptions(**ASKED, **{**files, "test_features": points})).points_in_training == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("test", "metadata", "said"),
+    [
+        (np.ones((2, 21), np.float32), {}, "rows of 20 numbers"),
+        (np.array([[1.0] * 20, [np.nan] * 20], np.float32), {}, "row 1 of"),
+        (np.ones((2, 20), np.float32), {"class_names": ["a", "z"]}, "'z'"),
+    ],
+)
+def test_points_that_do_not_fit(
+    files: dict[str, Path], tmp_path: Path, test: np.ndarray, metadata: dict[str, Any], said: str
+) -> None:
+    points = write(tmp_path / "points", test, np.array([0, 1]) if metadata else None, **metadata)
+    with pytest.raises(InputError, match=said):
+        certify(out=tmp_path / "out", **{**files, "test_features": points}, **ASKED)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"test_features": None}, "give both"),
+        ({"features": None}, "give both"),
+        ({"denoiser": "natural"}, "--denoiser is about images"),
+        ({"sigma": "0.25"}, "--sigma is about images"),
+        ({"recipe": "tiny"}, "trains on images"),
+        ({"freeze": True}, "--freeze is about images"),
+        ({"subsample": None}, "--subsample"),
+        ({"threat": "noised-test"}, "sigma is 0"),
+        ({"features": None, "test_features": None, "recipe": "ridge"}, "there are images"),
+    ],
+)
+def test_what_does_not_go_with_features(
+    files: dict[str, Path], tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        certify(out=tmp_path / "out", **{**files, **ASKED, **changed})
+
+
+def test_the_command_line_refuses_a_folder_beside_features(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"--{name.replace('_', '-')}={path}" for name, path in files.items()]
+    assert run(["certify", "somewhere", *given, "--subsample", "0.1"]) == 2
+    assert "CLEAN is about images" in capsys.readouterr().err
+
+
+def test_a_class_without_a_row_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    train = write(tmp_path / "t", *rows(30, 1), class_names=["a", "b", "c", "d"])
+    with pytest.raises(InputError, match="'d'"):
+        certify(out=tmp_path / "out", **{**files, "features": train}, **ASKED)

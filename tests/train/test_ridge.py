@@ -1,0 +1,57 @@
+"""The head `ridge`: the closed form, both ways, and votes that are the same bits alone and beside any others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dpclean.data.features import UNIT, unit_rows
+from dpclean.train.ridge import Head, Ridge, fit, votes
+
+DRAW = np.random.default_rng(5)
+CLASSES = 4
+
+
+def members(count: int, dimensions: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    return unit_rows(DRAW.standard_normal((count, dimensions))), DRAW.integers(0, CLASSES, count)
+
+
+@pytest.mark.parametrize("count", [1, 7, 24, 25, 60])
+def test_it_is_the_closed_form(count: int) -> None:
+    """The same as the least squares that are written out, up to a common factor: dual for few, primal for many."""
+    rows, labels = members(count)
+    x = np.concatenate([rows, np.ones((count, 1))], axis=1).astype(np.float64)
+    y = np.where(np.arange(CLASSES) == labels[:, None], 1.0, -1.0)
+    penalty = np.sqrt(Ridge().penalty) * np.eye(x.shape[1])
+    wanted = np.linalg.lstsq(np.concatenate([x, penalty]), np.concatenate([y, 0 * penalty[:, :CLASSES]]), rcond=None)[0]
+    head = fit(Ridge(), rows, labels, CLASSES)
+    factor = np.linalg.norm(head.weights, axis=0).max() / np.linalg.norm(wanted[:-1], axis=0).max()
+    assert np.allclose(head.weights, factor * wanted[:-1], atol=UNIT)
+    assert np.allclose(head.bias, factor * wanted[-1], rtol=1e-3, atol=1e-6)
+
+
+def test_scores_are_exact_so_votes_are_the_same_alone_and_in_any_batch() -> None:
+    heads = [fit(Ridge(), *members(count, 1280), CLASSES) for count in (3, 50, 17, 90)]
+    points, _ = members(301, 1280)
+    whole = votes(heads, points)
+    for place, head in enumerate(heads):
+        scores = points.astype(np.float64) @ head.weights.astype(np.float64)  # 48 bits hold every sum
+        assert (points @ head.weights == scores).all() and np.abs(scores).max() < 1
+        assert (votes([head], points)[0] == whole[place]).all()
+        assert (whole[place] == (scores.astype(np.float32) + head.bias).argmax(axis=1)).all()
+    order = DRAW.permutation(len(points))
+    assert (votes(heads[::-1], points[order])[::-1] == whole[:, order]).all()
+    shuffled = DRAW.permutation(1280)  # another order of the sum
+    assert (points[:, shuffled] @ heads[1].weights[shuffled] == points @ heads[1].weights).all()
+
+
+def test_the_lowest_class_among_equals_wins() -> None:
+    head = Head(np.zeros((3, CLASSES), np.float32), np.array([0, 1, 1, 0], np.float32))
+    assert votes([head], np.ones((2, 3), np.float32)).tolist() == [[1, 1]]
+
+
+def test_one_class_and_rows_of_zeros_give_a_head() -> None:
+    rows, _ = members(5)
+    assert set(votes([fit(Ridge(), rows, np.full(5, 2), CLASSES)], rows)[0]) == {2}
+    nothing = fit(Ridge(), np.zeros((3, 24), np.float32), np.array([1, 1, 0]), CLASSES)
+    assert not nothing.weights.any() and votes([nothing], rows)[0].tolist() == [1] * 5
