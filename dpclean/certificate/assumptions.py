@@ -19,6 +19,7 @@ from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import WORD
 
 WARNED_ALPHA = Fraction(1, 20)
+TAKEN = "What each run took: that each image was in it with the share in the terms, independently."
 
 
 def warnings(parameters: CertificateParameters) -> list[str]:
@@ -67,7 +68,11 @@ def issuers_word(parameters: CertificateParameters) -> list[str]:
         f"The program: that {parameters.tool} made this.",
     ]
     if not isinstance(parameters, JobParameters):
-        return [*said, "The noise: that its size is sigma and its distance from a Gaussian is at most tau."]
+        if Fraction(parameters.sigma) > 0:
+            said.append("The noise: that its size is sigma and its distance from a Gaussian is at most tau.")
+        if share_of(parameters) is not None:
+            said.append(TAKEN)
+        return said
     return [
         *said,
         "The training data: that the digests under raw, points_digest and inputs_digest are theirs, how many images"
@@ -75,11 +80,7 @@ def issuers_word(parameters: CertificateParameters) -> list[str]:
         f" many test points ({parameters.points_in_training}) are training images too.",
         "The key: that the one committed to was used, was drawn after the digest of the data was fixed and stayed"
         f" secret, and that this was attempt {parameters.attempt}.",
-        *(
-            ()
-            if share_of(parameters) is None
-            else ("What each run took: that each image was in it with the share in the terms, independently.",)
-        ),
+        *(() if share_of(parameters) is None else (TAKEN,)),
         "What a run was: that denoiser, recipe or trainer, initial weights, size, decoding, engine and versions are as"
         " the terms say and the same for all runs, and that none of them was made from the training data.",
     ]
@@ -122,6 +123,8 @@ def _statement(parameters: CertificateParameters) -> Iterator[str]:
 
 
 def _noise(parameters: CertificateParameters) -> Iterator[str]:
+    if not isinstance(parameters, JobParameters) and Fraction(parameters.sigma) == 0:
+        return
     if not isinstance(parameters, JobParameters):
         yield (
             f"All noise of a run together is within a total variation distance of tau = {parameters.tau} of Gaussian"
@@ -168,7 +171,17 @@ def _gaussian(parameters: CertificateParameters) -> Iterator[str]:
 
 
 def _origin(parameters: CertificateParameters) -> Iterator[str]:
-    if not isinstance(parameters, JobParameters):
+    if not isinstance(parameters, JobParameters) and share_of(parameters) is not None:
+        noised = "which was noised once, independently of all other runs," * (Fraction(parameters.sigma) > 0)
+        yield (
+            "The votes were taken elsewhere. Which images a run took was drawn for each image by itself, with the share"
+            " in the terms, by random numbers that whoever made the images could not know, and was never drawn again."
+            f" What it took, {noised or 'as it was,'} its order and constants were all that entered training: neither"
+            " the number nor anything else of the other images. A run that could not be trained on what it took votes"
+            " for nobody; none was left out or repeated. The vote on one point did not depend on the other points. None"
+            " of this was checked."
+        )
+    elif not isinstance(parameters, JobParameters):
         yield (
             "The votes were taken elsewhere. In each run the whole training set was noised once, independently of all"
             " other runs, and nothing that was not noised entered training; the vote on one point did not depend on"
@@ -194,7 +207,8 @@ def _origin(parameters: CertificateParameters) -> Iterator[str]:
             f"The training command ({parameters.trainer}) is the same program throughout, with all that it loads: the"
             " files that it names were compared before each run, others were not. It keeps nothing from run to run,"
             " reads nothing but the folders it is given, and predicts each point without regard to the others."
-            + " Whether it fails depends on what it is given, and on nothing else." * (share_of(parameters) is not None)
+            + " Whether it fails depends on what it is given, and on nothing else."
+            * (share_of(parameters) is not None)
         )
     if isinstance(parameters, JobParameters) and parameters.init is not None:
         yield "The initial weights are constants: they were not made from, or chosen by, " + _not_from(

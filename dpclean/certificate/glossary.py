@@ -11,6 +11,10 @@ FROM_ELSEWHERE = (
     "These votes were not made by dpclean. It counted them and did the arithmetic; that they come from independent"
     " runs, each with noise of this strength on every training image, is the word of whoever made them."
 )
+SHARES_FROM_ELSEWHERE = (
+    "These votes were not made by dpclean. It counted them and did the arithmetic; that they come from independent"
+    " runs, each on a fresh random share of the training images and on nothing else, is the word of whoever made them."
+)
 IN_TRAINING = (
     "of the test images also occur among the training images. What is said about changes holds for them too, but a"
     " model knows what it was trained on: the accuracies here flatter."

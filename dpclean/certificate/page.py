@@ -29,6 +29,7 @@ from dpclean.certificate.glossary import (
     PROVED_IMAGES,
     PROVED_RADII,
     QUESTION,
+    SHARES_FROM_ELSEWHERE,
     UNPROVED_RADII,
     WORDS,
 )
@@ -110,7 +111,7 @@ def _warnings(parameters: CertificateParameters) -> Iterator[tuple[str, str]]:
     if parameters.exploratory:
         yield "Exploratory. ", NOT_PROVED
     if isinstance(parameters, ForeignParameters):
-        yield "Votes from elsewhere. ", FROM_ELSEWHERE
+        yield "Votes from elsewhere. ", FROM_ELSEWHERE if share_of(parameters) is None else SHARES_FROM_ELSEWHERE
     if parameters.seed is not None:
         yield f"Seed {parameters.seed}. ", FROM_SEED
     if (attempt := attempt_of(parameters)) > 1:

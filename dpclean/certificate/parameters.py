@@ -19,7 +19,7 @@ from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.bounds.base import ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.threats import THREATS
-from dpclean.certificate.whole_images import WORD
+from dpclean.certificate.whole_images import MOST, WORD
 from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.noise.table import SIGMA_MAX, table
@@ -157,7 +157,6 @@ class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_fi
     trainer: None = None
     decode: None = None
     engine: None = None
-    subsample: UnsetType = UNSET
 
 
 class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="dpclean"):
@@ -346,7 +345,9 @@ def settings_of(parameters: CertificateParameters) -> ClaimSettings:
         level /= parameters.points
     runs = parameters.runs - parameters.selection_runs
     share = share_of(parameters)
-    images = 0 if share is None or parameters.raw is None else parameters.raw.images
+    images = 0
+    if share is not None:  # of votes from elsewhere nobody knows how many there were
+        images = MOST if parameters.raw is None else parameters.raw.images
     return ClaimSettings(runs, level, min(sigma, Fraction(float(sigma))), Fraction(parameters.tau), share, images)
 
 

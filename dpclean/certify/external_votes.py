@@ -19,9 +19,11 @@ from dpclean.certificate.parameters import (
     MOST_CLASSES,
     ForeignParameters,
     check_consistent,
+    share_of,
 )
 from dpclean.certificate.threats import DEFAULT_THREAT
 from dpclean.certificate.votes import Votes, has_parameters, read_plain_votes, read_votes
+from dpclean.certificate.whole_images import WORD
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.save import holds_certificate, read_result, write_outputs
 from dpclean.errors import ConflictError, InputError, UsageError
@@ -51,13 +53,15 @@ def certify_votes(
     alpha: str | None = None,
     tau: str | None = None,
     selection_runs: int | None = None,
+    subsample_word: int | None = None,
     exploratory: bool = False,
     overwrite: bool = False,
 ) -> CertifyResult:
     """The certificate of a votes file in OUT; what is None takes its default, or what dpclean's own votes say.
 
     votes: safetensors with `votes` int32 [runs, points] (-1 none) and perhaps `labels` int64 [points]. runs: how many
-    were announced, where that is to be checked. threat: what the votes were cast for; it is not checked.
+    were announced, where that is to be checked. subsample_word: in how many of 2^32 cases an image was in a run, where
+    not all were in every run. threat: what the votes were cast for; it is not checked.
     exploratory: read dpclean's own votes with another bound, alpha or family; the result proves nothing.
     Raises UsageError, InputError, ConflictError.
     """
@@ -73,6 +77,7 @@ def certify_votes(
         "threat": threat,
         "runs": runs,
         "selection_runs": selection_runs,
+        "subsample": None if subsample_word is None else _word(subsample_word),
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if has_parameters(path):
@@ -100,6 +105,13 @@ def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
     """dpclean's own votes bring their terms along."""
     read = read_votes(path)
     changed = {name: value for name, value in given.items() if getattr(read.parameters, name) != value}
+    if changed.get("subsample"):
+        cast = share_of(read.parameters)
+        took = f"the subsample word {cast}" if cast else "all images in every run"
+        raise ConflictError(
+            f"these votes were cast with {took}, not with the word {changed['subsample']}",
+            "leave --subsample-word out",
+        )
     if fixed := [name for name in ("threat", "runs") if name in changed]:
         raise ConflictError(
             f"these votes were cast with {fixed[0]} {getattr(read.parameters, fixed[0])}, not {changed[fixed[0]]}",
@@ -118,6 +130,15 @@ def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
         selection = find_bound(parameters.bound).selection_runs(parameters.runs)
         parameters = structs.replace(parameters, selection_runs=selection)
     return Votes(read.votes, read.labels, None, parameters)
+
+
+def _word(word: int) -> int:
+    if not 1 <= word < WORD:
+        raise UsageError(
+            f"--subsample-word is u: runs take an image with probability u / 2^32, from 1 to {WORD - 1}, got {word}",
+            "for a share of 0.02 it is 85899345; leave it out where all images are in every run",
+        )
+    return word
 
 
 def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory: bool) -> Votes:

@@ -136,6 +136,14 @@ def certify(
             metavar="N", help="With --votes, where some runs select: how many, the first ones.", rich_help_panel=VOTES
         ),
     ] = None,
+    subsample_word: Annotated[
+        int | None,
+        typer.Option(
+            metavar="U",
+            help="With --votes: each run took every image with probability U / 2^32.",
+            rich_help_panel=VOTES,
+        ),
+    ] = None,
     exploratory: Annotated[
         bool,
         typer.Option(
@@ -235,6 +243,7 @@ def certify(
             classes=classes,
             tau=tau,
             selection_runs=selection_runs,
+            subsample_word=subsample_word,
             exploratory=exploratory,
             overwrite=overwrite,
         )
@@ -242,7 +251,13 @@ def certify(
         return
     if features is not None and _given(context, "clean"):
         raise UsageError("CLEAN is about images, and --features are none", "leave it out")
-    _refuse_what_needs_votes(classes=classes, tau=tau, selection_runs=selection_runs, exploratory=exploratory or None)
+    _refuse_what_needs_votes(
+        classes=classes,
+        tau=tau,
+        selection_runs=selection_runs,
+        subsample_word=subsample_word,
+        exploratory=exploratory or None,
+    )
     options: CertifyKeywords = {
         "runs": runs,
         "raw": raw,
@@ -290,6 +305,11 @@ def certify(
 
 def _refuse_what_votes_bring_along(context: typer.Context) -> None:
     if ignored := [name for name in WITHOUT_MEANING if _given(context, name)]:
+        if ignored[0] == "subsample":
+            raise UsageError(
+                "--subsample is what runs are to take, and those of --votes are done",
+                "give the share that they took with --subsample-word, which is it times 2^32",
+            )
         named = "CLEAN" if ignored[0] == "clean" else f"--{ignored[0].replace('_', '-')}"
         raise UsageError(f"{named} has no meaning with --votes, whose runs are done", "leave it out")
 

@@ -13,11 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from dpclean.certificate.verify import verify
+from dpclean.certificate.votes import votes_bytes
+from dpclean.certificate.whole_images import WORD
 from dpclean.certify.external_votes import certify_votes
 from dpclean.cli import run
 from dpclean.errors import ConflictError, DpcleanError, InputError, UsageError
 from dpclean.jobs.record import Record, write_record
 from dpclean.jobs.staging import Staging
+from tests.certificate.ballots import ballot
 
 
 def foreign(tmp_path: Path, runs: int = 40, points: int = 5, **tensors: Any) -> Path:
@@ -182,3 +185,50 @@ def test_a_job_that_was_begun_is_not_lost_to_votes_that_were_cast_elsewhere(tmp_
     assert (staging.work / "runs").read_text() == "hours"
     certify_votes(foreign(tmp_path), staging.out, classes=3, sigma="0.5", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == ["out"]
+
+
+# ------------------------------------------------------------------------------------------------ whole images
+
+U = WORD // 50
+
+
+def test_votes_on_shares_from_elsewhere_become_claims_on_whole_images(tmp_path: Path) -> None:
+    """How many images there were is not known, so the numbers are those that the votes alone give."""
+    path = foreign(tmp_path, runs=1000, labels=np.array([2, 0, 1, -1, 0], np.int64))
+    told = certify_votes(path, tmp_path / "out", classes=3, sigma="0", bound="multiclass", subsample_word=U)
+    made = json.loads((tmp_path / "out/certificate.json").read_text())
+    assert made["terms"]["subsample"] == U and made["terms"]["origin"] == "external" and told.certified == 1
+    first = made["points"][0]
+    assert [first[f"images_{kind}"] for kind in ("inserted", "changed", "missing")] == [210, 33, 33]
+    assert verify(tmp_path / "out").certified == 1
+    said = " ".join(made["assumptions"])
+    assert "never drawn again" in said and "Gaussian" not in said
+    page = (tmp_path / "out/report.html").read_text()
+    assert "a fresh random share of the training images and on nothing else" in page
+
+
+@pytest.mark.parametrize("word", [0, -1, WORD, 2**70])
+def test_a_word_that_is_no_share_is_refused(tmp_path: Path, word: int) -> None:
+    with pytest.raises(UsageError, match="from 1 to 4294967295") as refused:
+        certify_votes(foreign(tmp_path), tmp_path / "out", classes=3, sigma="0", subsample_word=word)
+    assert "85899345" in refused.value.remedy and not list(tmp_path.glob("*out*"))
+
+
+def test_a_share_of_votes_is_a_word_and_no_decimal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign(tmp_path)
+    assert command(tmp_path, "--subsample", "0.02") == 2
+    assert "--subsample-word" in capsys.readouterr().err
+    assert command(tmp_path, "--subsample-word", "85899345") == 0
+    assert run(["certify", "nothing", "--subsample-word", "5"]) == 2
+    assert "has a meaning with --votes only" in capsys.readouterr().err
+
+
+def test_the_share_of_dpcleans_own_votes_is_theirs(tmp_path: Path) -> None:
+    for name, terms, cast in (("all", {}, "all images in every run"), ("some", {"subsample": U}, f"word {U}")):
+        own = tmp_path / f"{name}.safetensors"
+        own.write_bytes(votes_bytes(ballot(np.zeros((1000, 1)), **terms)))
+        with pytest.raises(ConflictError, match=cast):
+            certify_votes(own, tmp_path / "out", subsample_word=U + 1, exploratory=True)
+    certify_votes(tmp_path / "some.safetensors", tmp_path / "out", subsample_word=U)
+    made = json.loads((tmp_path / "out/certificate.json").read_text())
+    assert made["terms"]["subsample"] == U and made["points"][0]["images_inserted"] == 100  # as many as there are
