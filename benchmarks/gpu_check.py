@@ -40,7 +40,6 @@ LIMITS = {
     "certify": 60,
     "shards": 60,
     "commands": 90,
-    "certified": 90,
     "compiled": 90,
 }
 REHEARSAL_LIMIT = 300  # of each part: a busy CPU is no reason

@@ -527,38 +527,6 @@ def certify(check: Check) -> Result:
     return {"images": len(train.pixels), "seconds a run": spent, "accuracy": right, "seconds by part": parts}
 
 
-def certified(check: Check) -> Result:
-    """A certificate of as much of CIFAR-10 as a lent card may be brought: its accuracy and its cost."""
-    from safetensors.numpy import load_file
-
-    if not check.rehearse and not (check.data and (check.data / "cifar10_train").is_dir()):
-        return {"left out": "needs real images, see --data"}
-    raw, test = check.shard("train", check.size(20_000, 40)), check.shard("test", check.size(2_000, 20))
-    runs, out = check.size(30, 8), check.scratch / "certificate"
-    begun = time.perf_counter()
-    ran([
-        sys.executable, "-m", "dpclean", "certify", str(raw), "--sigma", str(SIGMA), "--test", str(test),
-        "--runs", str(runs), "--recipe", "tiny" if check.rehearse else "fast", "--out", str(out),
-        "--alpha", "0.5" if check.rehearse else "0.001", "--device", check.device, "--quiet",
-    ])  # fmt: skip
-    spent = time.perf_counter() - begun
-    points = json.loads((out / "certificate.json").read_text())["points"]
-    votes = load_file(out / "votes.safetensors")["votes"]
-    labels = np.array([point["label"] for point in points])
-
-    def share(radius: float) -> float:
-        """Of the points, with the right class at this radius; at 0 any claim counts."""
-        sure = [p["class"] == p["label"] and float(p["certified_radius"]) >= radius for p in points]
-        return round(float(np.mean(sure)), 4)
-
-    return {
-        "images": check.size(20_000, 40), "points": len(points), "runs": runs, "sigma": SIGMA,
-        "whole command, s": round(spent, 1), "a run, s": round(spent / runs, 2),
-        "accuracy of one run": round(float((votes == labels).mean()), 4),
-        "certified accuracy": {f"{radius:g}": share(radius) for radius in (0, 0.1, 0.25)},
-    }  # fmt: skip
-
-
 def shards(check: Check) -> Result:
     """sanitize, shards to shards, against a bare loop over the same denoiser with the data in memory."""
     import sanitize_whole

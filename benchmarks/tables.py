@@ -286,19 +286,35 @@ def card(name: str) -> str:
         process = min(made["rival's process, s"])
         rows.append(("the same as a bare loop in memory, whole process", f"{process:.1f} s"))
         rows.append(("that loop alone", f"{min(made['loop alone, s']):.1f} s"))
-    if "certified accuracy" in parts.get("certified", {}):
-        made = parts["certified"]
-        what = f"{made['runs']} runs on {made['images']:,} of the 50,000 CIFAR-10 images, sigma {made['sigma']}"
-        rows.append((f"`certify`, {what}: seconds a run", f"{made['a run, s']:.2f} s"))
-        rows.append((f"accuracy of one run, {made['points']:,} test images", percent(made["accuracy of one run"])))
-        for radius, share in made["certified accuracy"].items():
-            rows.append((f"certified accuracy at radius {radius}", percent(share)))
     checks = [(name, part) for name, part in result["parts"].items() if name in ("tests", "memcheck", "racecheck")]
     rows.extend((name, part["result"].get("pytest", part["status"]).strip("=")) for name, part in checks)
     kind, driver = result["gpus"][0].split(", ")
     return (
         f"On one {kind} (driver {driver}), each part as it was measured last, ratios against torch on the same card "
         "(`benchmarks/gpu_check.py`):\n\n" + table(("what", "measured"), rows)
+    )
+
+
+def certified_curve() -> str:
+    result = load("certified_curve")
+    made = [(sigma, row) for sigma, row in sorted(result["by sigma"].items())]
+    first = made[0][1]
+    rows = [
+        (
+            sigma,
+            percent(row["accuracy of one run"]),
+            *map(percent, row["certified accuracy"].values()),
+            f"{row['s']:.0f} s",
+        )
+        for sigma, row in made
+    ]
+    kind, driver = result["machine"]["gpus"][0].split(", ")
+    head = ("sigma", "one run", *(f"radius {radius}" for radius in first["certified accuracy"]), "the whole command")
+    return (
+        f"{first['runs']} runs a sigma on all {first['images']:,} training images of CIFAR-10, "
+        f"recipe `{first['recipe']}`, {first['points']:,} of its test images, alpha {first['alpha']}, "
+        f"on one {kind} (driver {driver}), {first['commands at once']} commands at once "
+        "(`benchmarks/certified_curve.py`):\n\n" + table(head, rows)
     )
 
 
@@ -312,6 +328,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "whole": whole,
     "kernels": kernels,
     "gpu": gpu,
+    "certified_curve": certified_curve,
     "training": training,
     "sanitized": sanitized,
     "certification": certification,

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CHECK = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py")]
 # what is left out has tests of its own (the build, the tests, the commands, shards), or is torch's compiler
-PARTS = ("memcheck", "noise", "group_norm", "denoiser", "training", "certify", "certified")
+PARTS = ("memcheck", "noise", "group_norm", "denoiser", "training", "certify")
 
 
 def test_every_part_ends_well_and_leaves_its_figures(tmp_path: Path) -> None:
@@ -23,8 +23,6 @@ def test_every_part_ends_well_and_leaves_its_figures(tmp_path: Path) -> None:
     parts = json.loads((tmp_path / "gpu_check.json").read_text())["parts"]
     assert tuple(parts) == PARTS and {part["status"] for part in parts.values()} == {"ok"}
     assert all(part["result"] for name, part in parts.items() if name != "memcheck")
-    certified = parts["certified"]["result"]["certified accuracy"]
-    assert 1 >= certified["0"] >= certified["0.1"] >= certified["0.25"] >= 0
     assert parts["training"]["result"]["replayed again gives the same bits"]
 
 
