@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import NO_IMAGES, share_lower
+from dpclean.certificate.bounds.base import BESIDE, NO_IMAGES, share_lower
 from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import budget, text
 from dpclean.certificate.interval_arithmetic import (
@@ -34,7 +34,7 @@ from dpclean.certificate.interval_arithmetic import (
     times,
     up,
 )
-from dpclean.certificate.parameters import CertificateParameters, settings_of, share_of
+from dpclean.certificate.parameters import CertificateParameters, beside_of, settings_of, share_of
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.votes import VoteCounts
 
@@ -60,23 +60,56 @@ def certified_accuracy(
     labelled = [point for point in points if point["label"] is not None]
     if not labelled:
         return None
-    level, count = Fraction(parameters.alpha), len(labelled)
-    false_claims = 0 if parameters.family == "all" else math.floor(level * count / ERROR)
-    right = sorted(Fraction(p["certified_radius"]) for p in labelled if p["class"] == p["label"])
-    at = []
+    radii = [Fraction(point["certified_radius"]) for point in labelled if point["class"] == point["label"]]
+    false_claims = _false_claims(parameters, len(labelled))
+    confidence = 1 - ERROR - (Fraction(parameters.alpha) if parameters.family == "all" else ERROR)
+    return {
+        "labelled": len(labelled),
+        "j": false_claims,
+        "confidence": text(confidence, PLACES),
+        "at": _by_radius(radii, len(labelled), false_claims, ceiling),
+    }
+
+
+def accuracy_with_images(
+    parameters: CertificateParameters, points: Sequence[Mapping[str, Any]], ceiling: str
+) -> list[Json] | None:
+    """The same beside each number of changed images that was asked for; None without these or without labels."""
+    labelled = [point for point in points if point["label"] is not None]
+    beside = beside_of(parameters)
+    if not labelled or not beside:
+        return None
+    false_claims = _false_claims(parameters, len(labelled))
+    tables = []
+    for place, images in enumerate(beside):
+        right = [
+            Fraction(point[BESIDE][place]["certified_radius"])
+            for point in labelled
+            if point["class"] == point["label"] and point["images_changed"] >= images
+        ]
+        tables.append({"images": images, "at": _by_radius(right, len(labelled), false_claims, ceiling)})
+    return tables
+
+
+def _false_claims(parameters: CertificateParameters, labelled: int) -> int:
+    """j: more false claims than these are improbable enough."""
+    return 0 if parameters.family == "all" else math.floor(Fraction(parameters.alpha) * labelled / ERROR)
+
+
+def _by_radius(radii: Sequence[Fraction], labelled: int, false_claims: int, ceiling: str) -> list[Json]:
+    right, rows = sorted(radii), []
     for radius in _radii(Fraction(ceiling)):
         certified = len(right) - bisect_left(right, radius)
-        at.append(
+        rows.append(
             {
                 "radius": text(radius, PLACES),
                 "budget": budget(radius),
                 "certified": certified,
-                "certified_accuracy": text(Fraction(certified, count), PLACES),
-                "lower": text(_share_lower(certified - false_claims, count), PLACES),
+                "certified_accuracy": text(Fraction(certified, labelled), PLACES),
+                "lower": text(_share_lower(certified - false_claims, labelled), PLACES),
             }
         )
-    confidence = 1 - ERROR - (level if parameters.family == "all" else ERROR)
-    return {"labelled": count, "j": false_claims, "confidence": text(confidence, PLACES), "at": at}
+    return rows
 
 
 def accuracy_by_images(parameters: CertificateParameters, points: Sequence[Mapping[str, Any]]) -> Json | None:
@@ -88,7 +121,7 @@ def accuracy_by_images(parameters: CertificateParameters, points: Sequence[Mappi
     if not labelled or share_of(parameters) is None:
         return None
     count = len(labelled)
-    false_claims = 0 if parameters.family == "all" else math.floor(Fraction(parameters.alpha) * count / ERROR)
+    false_claims = _false_claims(parameters, count)
     found: Json = {}
     for kind in NO_IMAGES.as_json():
         right = sorted(point[kind] for point in labelled if point["class"] == point["label"])

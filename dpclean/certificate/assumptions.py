@@ -12,6 +12,7 @@ from dpclean.certificate.parameters import (
     InitialWeights,
     JobParameters,
     attempt_of,
+    beside_of,
     in_training,
     share_of,
 )
@@ -269,10 +270,12 @@ def _changes(parameters: CertificateParameters) -> Iterator[str]:
     if share_of(parameters) is None:
         yield "Images that are inserted, deleted, reordered or given another label: only changes of pixels are covered."
     else:
+        beside = beside_of(parameters)
+        together = "; or as many changed as stand beside a radius, and all others moved by less than it" * bool(beside)
         yield (
             "More images than the numbers beside each point, which hold each by itself: so many inserted, or so many"
             " changed, or so many missing, and no other image moved; or none of these, and all moved by less than the"
-            " radius together. Copies and near copies of an image count one by one."
+            f" radius together{together}. Copies and near copies of an image count one by one."
         )
         yield (
             "What was chosen by looking at the data: the share, the classes, the size, the recipe and how folders or"

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from dpclean.certificate.accuracy import accuracy_by_images, accuracy_certificate, certified_accuracy, why_not
+from dpclean.certificate.accuracy import (
+    accuracy_by_images,
+    accuracy_certificate,
+    accuracy_with_images,
+    certified_accuracy,
+    why_not,
+)
 from dpclean.certificate.assumptions import assumptions, not_covered
 from dpclean.certificate.attack_sizes import attack_sizes
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import NO_RADIUS, no_claim
+from dpclean.certificate.bounds.base import BESIDE, NO_RADIUS, Proof, no_claim, proof_of
 from dpclean.certificate.limits import ceiling, check_parameters
 from dpclean.certificate.parameters import FORMAT, canonical, settings_of
 from dpclean.certificate.votes import ABSTAIN, VoteCounts, Votes, count_votes, job_id
@@ -19,27 +26,55 @@ from dpclean.certificate.votes import ABSTAIN, VoteCounts, Votes, count_votes, j
 Json = dict[str, Any]
 
 
-def build(votes: Votes, votes_sha256: str) -> Json:
-    """The whole certificate; the same votes and terms give the same bytes. Raises what check_parameters does."""
+@dataclass(frozen=True)
+class Published:
+    """A certificate that somebody published, of any form: nothing is taken from it but proofs, which are tested."""
+
+    found: Any
+
+    def proof(self, *place: str | int) -> Proof:
+        """What proves the radius at a place; empty where nothing of its form is there."""
+        inside = self.found
+        for step in place:
+            try:
+                inside = inside[step]
+            except (KeyError, IndexError, TypeError):
+                return ()
+        return proof_of(inside)
+
+
+def build(votes: Votes, votes_sha256: str, published: Published | None = None) -> Json:
+    """The whole certificate; the same votes, terms and proofs give the same bytes. Raises what check_parameters does.
+
+    published: the proofs of amplified radii that are to be tested; without, they are searched for.
+    """
     check_parameters(votes.parameters)
     counted = count_votes(votes)
-    return _assemble(votes, votes_sha256, counted, claimed_points(votes, counted))
+    return _assemble(votes, votes_sha256, counted, claimed_points(votes, counted, published), published)
 
 
-def claimed_points(votes: Votes, counted: VoteCounts) -> list[Json]:
-    """One object a point with the largest claim that its counts allow."""
+def claimed_points(votes: Votes, counted: VoteCounts, published: Published | None = None) -> list[Json]:
+    """One object a point with the largest claim that its counts, and the proofs that are published, allow."""
     settings, bound = settings_of(votes.parameters), find_bound(votes.parameters.bound)
 
     @cache
-    def claim(k_a: int, k_b: int) -> Json | None:
-        made = bound.claim(settings, k_a, k_b)
-        return made.as_json() if made is not None and made.covers_anything else None
+    def claim(k_a: int, k_b: int, proofs: tuple[Proof, ...] | None) -> Json | None:
+        made = bound.claim(settings, k_a, k_b, proofs)
+        return made.as_json(settings) if made is not None and made.covers_anything else None
+
+    def proofs(index: int) -> tuple[Proof, ...] | None:
+        if published is None:
+            return None
+        beside = (
+            published.proof("points", index, BESIDE, number, "witness") for number in range(len(settings.with_images))
+        )
+        return published.proof("points", index, "witness"), *beside
 
     names, labels = votes.parameters.point_names, known_labels(votes)
     columns = zip(counted.winner.tolist(), counted.k_a.tolist(), counted.k_b.tolist(), strict=True)
     points = []
     for index, (winner, k_a, k_b) in enumerate(columns):
-        made = claim(k_a, k_b) if winner >= 0 else None
+        made = claim(k_a, k_b, proofs(index)) if winner >= 0 else None
         points.append(
             {
                 "index": index,
@@ -61,12 +96,15 @@ def known_labels(votes: Votes) -> list[int | None]:
     return [label if label >= 0 else None for label in votes.labels.tolist()]
 
 
-def _assemble(votes: Votes, votes_sha256: str, counted: VoteCounts, points: list[Json]) -> Json:
+def _assemble(
+    votes: Votes, votes_sha256: str, counted: VoteCounts, points: list[Json], published: Published | None
+) -> Json:
     """The certificate around its points: everything that follows from them and from the votes."""
     parameters = votes.parameters
     highest = ceiling(parameters)
     claimed = sorted((point["certified_radius"] for point in points if point["class"] != ABSTAIN), key=Fraction)
     by_images = accuracy_by_images(parameters, points)
+    with_images = accuracy_with_images(parameters, points, highest)
     absent = why_not(parameters, votes.labels)
     found = None
     if absent is None:
@@ -91,6 +129,7 @@ def _assemble(votes: Votes, votes_sha256: str, counted: VoteCounts, points: list
         "points": points,
         "accuracy": certified_accuracy(parameters, points, highest),
         **({} if by_images is None else {"accuracy_by_images": by_images}),
+        **({} if with_images is None else {"accuracy_with_images": with_images}),
         "accuracy_certificate": found,
         "accuracy_certificate_absent": absent,
         "attack_sizes": attack_sizes(parameters, max((point["budget"] for point in points), default=0)),

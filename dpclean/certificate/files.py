@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpclean.certificate.bounds.base import NO_IMAGES
+from dpclean.certificate.bounds.base import BESIDE, NO_IMAGES
 from dpclean.certificate.parameters import FORMAT, CertificateParameters, from_json
 from dpclean.certificate.votes import read_bytes
 from dpclean.errors import InputError, printable
@@ -56,9 +56,15 @@ def check_is_certificate(path: Path, certificate: Any) -> None:
 def tsv(certificate: Mapping[str, Any]) -> str:
     """certified.tsv: one line a point; what is not known or not there is empty, names are escaped as on a terminal."""
     whole = tuple(name for name in NO_IMAGES.as_json() if all(name in point for point in certificate["points"]))
-    columns = COLUMNS + whole
+    beside = certificate["terms"].get("with_images", ())
+    columns = COLUMNS + whole + tuple(map(_radius_with, beside))
     lines = ["\t".join(columns)]
     for point in certificate["points"]:
-        row = {**point, "name": printable(point["name"])}
+        radii = {_radius_with(found["images"]): found["certified_radius"] for found in point.get(BESIDE, ())}
+        row = {**point, **radii, "name": printable(point["name"])}
         lines.append("\t".join("" if row[name] is None else str(row[name]) for name in columns))
     return "\n".join(lines) + "\n"
+
+
+def _radius_with(images: int) -> str:
+    return f"radius_with_{images}_changed"

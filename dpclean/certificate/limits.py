@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
@@ -9,10 +10,10 @@ from functools import cache
 from msgspec import UNSET
 
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import NO_RADIUS, Bound, ClaimSettings
+from dpclean.certificate.bounds.base import NO_RADIUS, RADIUS_UNIT, Bound, ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS, least
-from dpclean.certificate.decimals import exact_decimal, text
-from dpclean.certificate.parameters import FAMILIES, CertificateParameters, settings_of, share_of
+from dpclean.certificate.decimals import budget, exact_decimal, text
+from dpclean.certificate.parameters import FAMILIES, CertificateParameters, beside_of, settings_of, share_of
 from dpclean.certificate.threats import find_threat
 from dpclean.errors import Reason, UsageError
 
@@ -20,8 +21,17 @@ LEAST_LEVEL = Fraction(1, 10**30)  # of a point: far below what anybody asks, fa
 
 
 def ceiling(parameters: CertificateParameters) -> str:
-    """The radius of a point on which all runs agree, which none exceeds; "0.000000" where even that abstains."""
-    return unanimous(find_bound(parameters.bound), settings_of(parameters))
+    """The radius of a point on which all runs agree, which none exceeds; "0.000000" where even that abstains.
+
+    Where runs take a share of the images it is what no proof reaches quite: that without a share, by sqrt(share).
+    """
+    bound, settings = find_bound(parameters.bound), settings_of(parameters)
+    if settings.moving == 1 or settings.sigma == 0:
+        return unanimous(bound, settings)
+    plain = bound.claim(replace(settings, share=None, with_images=()), settings.runs, 0)
+    squared = ((0 if plain is None else plain.radius) * RADIUS_UNIT + 1) ** 2 / settings.moving
+    highest = Fraction(math.isqrt(math.floor(squared)) + 1, RADIUS_UNIT)
+    return text(highest, 6) if budget(highest) else NO_RADIUS
 
 
 @cache
@@ -64,6 +74,8 @@ def check_parameters(parameters: CertificateParameters) -> None:
         )
     if alpha < LEAST_LEVEL * (parameters.points if parameters.family == "all" else 1):
         raise UsageError(f"alpha {parameters.alpha} is too small to compute with", "0.001 is a common choice")
+    if beside := beside_of(parameters):
+        _check_with_images(parameters, beside)
     if share_of(parameters) is not None:
         _check_subsample(parameters)
     elif sigma <= 0:
@@ -109,6 +121,21 @@ def _check_subsample(parameters: CertificateParameters) -> None:
         raise UsageError(
             f"{parameters.threat} covers small changes of the test image by the noise on it, and sigma is 0",
             "give a sigma above 0, or leave --threat out",
+        )
+
+
+def _check_with_images(parameters: CertificateParameters, beside: tuple[int, ...]) -> None:
+    if share_of(parameters) is None or Fraction(parameters.sigma) == 0:
+        raise UsageError(
+            "a radius beside changed images needs runs that take a share of the images, and noise on these",
+            "give --subsample and a sigma above 0, or leave --with-images out",
+        )
+    raw = parameters.raw
+    if list(beside) != sorted(set(beside)) or (raw is not None and beside[-1] > raw.images):
+        raise UsageError(
+            f"--with-images are numbers of the {raw.images if raw else 0} images, ascending, got"
+            f" {', '.join(map(str, beside))}",
+            "1,5,10 is a common choice",
         )
 
 

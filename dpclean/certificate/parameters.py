@@ -18,8 +18,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.bounds.base import ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS
-from dpclean.certificate.threats import THREATS
-from dpclean.certificate.whole_images import MOST, WORD
+from dpclean.certificate.threats import THREATS, find_threat
+from dpclean.certificate.whole_images import MOST, MOST_NUMBERS, WORD
 from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.noise.table import SIGMA_MAX, table
@@ -39,6 +39,7 @@ Digest: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 DecimalText: TypeAlias = Annotated[str, Meta(pattern=r"\A(0|[1-9][0-9]{0,61})(\.[0-9]{0,119}[1-9])?\Z")]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+ImageCount: TypeAlias = Annotated[int, Meta(ge=1, lt=WORD)]
 Scalar: TypeAlias = str | int | float | bool | None
 if TYPE_CHECKING:
     Table: TypeAlias = dict[str, Any]
@@ -139,6 +140,7 @@ class CertificateParameters(_Part, frozen=True, kw_only=True):
     decode: Decoding | None = None
     engine: Table | None = None
     subsample: Annotated[int, Meta(ge=1, lt=WORD)] | UnsetType = UNSET
+    with_images: Annotated[list[ImageCount], Meta(min_length=1, max_length=MOST_NUMBERS)] | UnsetType = UNSET
 
 
 class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="external"):
@@ -157,6 +159,7 @@ class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_fi
     trainer: None = None
     decode: None = None
     engine: None = None
+    with_images: UnsetType = UNSET
 
 
 class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="dpclean"):
@@ -164,8 +167,9 @@ class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field=
 
     points_in_training: test points that are training images too. A job trains by recipe, at images of an edge of size,
     from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds. subsample:
-    in how many of 2^32 cases an image is in a run, where not all are in every run. dimensions: of rows of features,
-    which stand for images where no image was read; there is no noise, nothing to decode and no size then.
+    in how many of 2^32 cases an image is in a run, where not all are in every run; with_images: beside how many changed
+    images, ascending, a radius is claimed too. dimensions: of rows of features, which stand for images where no image
+    was read; there is no noise, nothing to decode and no size then.
     """
 
     values: Positive
@@ -245,6 +249,8 @@ def _placed(message: str) -> str:
     """What msgspec says, with the place in front: terms.raw.images: expected `int`, got `bool`."""
     said, _, place = message.partition(" - at `")
     where = place.rstrip("`").replace("key` in `", "").removeprefix("$")
+    if UnsetType.__name__ in said:
+        said = "votes from elsewhere have no such term"
     return f"terms{_short_text(where)}: {_short_text(said[:1].lower() + said[1:])}"
 
 
@@ -348,12 +354,26 @@ def settings_of(parameters: CertificateParameters) -> ClaimSettings:
     images = 0
     if share is not None:  # of votes from elsewhere nobody knows how many there were
         images = MOST if parameters.raw is None else parameters.raw.images
-    return ClaimSettings(runs, level, min(sigma, Fraction(float(sigma))), Fraction(parameters.tau), share, images)
+    return ClaimSettings(
+        runs=runs,
+        level=level,
+        sigma=min(sigma, Fraction(float(sigma))),
+        tau=Fraction(parameters.tau),
+        share=share,
+        images=images,
+        with_images=beside_of(parameters),
+        noises_points=find_threat(parameters.threat).noises_points,
+    )
 
 
 def share_of(parameters: CertificateParameters) -> int | None:
     """In how many of 2^32 cases an image is in a run; None where all are in every run."""
     return None if isinstance(parameters.subsample, UnsetType) else parameters.subsample
+
+
+def beside_of(parameters: CertificateParameters) -> tuple[int, ...]:
+    """Beside how many changed images a radius is claimed too."""
+    return () if isinstance(parameters.with_images, UnsetType) else tuple(parameters.with_images)
 
 
 def noise_distances(sigma: str, values: int) -> dict[str, str]:

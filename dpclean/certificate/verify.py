@@ -1,8 +1,8 @@
 """A certificate made again from its votes, in integers, and compared to the last byte: no torch, no trust.
 
-All that certificate.json and certified.tsv say follows from votes.safetensors; nothing that they say is used. Every
-claim is tested once more by the check of `exact`. What cannot be made again, that the votes come from honest runs
-above all, is named. docs/certificates.md, section "The check".
+All that certificate.json and certified.tsv say follows from votes.safetensors; nothing that they say is used, but the
+proofs of amplified radii, which are tested. Every claim is tested once more by the check of `exact`. What cannot be
+made again, that the votes come from honest runs above all, is named. docs/certificates.md, section "The check".
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dpclean import __version__
 from dpclean.certificate.assumptions import issuers_word, warnings
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import Claim
-from dpclean.certificate.certificate import build
+from dpclean.certificate.certificate import Published, build
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, check_is_certificate, dump, tsv
-from dpclean.certificate.parameters import issuers_terms, settings_of
+from dpclean.certificate.parameters import beside_of, issuers_terms, settings_of, share_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
 from dpclean.errors import DifferenceError, InputError, UsageError
 
@@ -102,22 +102,35 @@ def folder_of(certificate: Path) -> Path:
 
 
 def _made_again(folder: Path) -> tuple[Votes, dict[str, Any]]:
-    """The votes of a folder, and the certificate that they and their terms give."""
+    """The votes of a folder, and the certificate that they, their terms and the proofs in it give."""
     path = folder / VOTES_NAME
     try:
         votes = read_votes(path)
-        return votes, build(votes, hashlib.sha256(read_bytes(path)).hexdigest())
+        published = _published(folder, votes) if share_of(votes.parameters) is not None else None
+        return votes, build(votes, hashlib.sha256(read_bytes(path)).hexdigest(), published)
     except InconsistentError as error:
         raise _difference(f"{VOTES_NAME}: {error.what}") from error
     except UsageError as error:
         raise _difference(f"under these terms nothing can be certified: {error.message}") from error
 
 
+def _published(folder: Path, votes: Votes) -> Published:
+    """The certificate as it was published, for the proofs in it: they are tested, not searched for again."""
+    parameters = votes.parameters
+    rows = parameters.points + len(parameters.classes) + 100
+    most = (1 << 20) + (1 << 11) * rows * (1 + len(beside_of(parameters)))
+    most += 8 * sum(len(name) for name in (*parameters.point_names, *parameters.classes))
+    try:
+        return Published(json.loads(read_bytes(folder / CERTIFICATE_NAME, most)))
+    except (ValueError, RecursionError):  # no JSON: the bytes differ, whatever is in them
+        return Published(None)
+
+
 def _check_claims(votes: Votes, points: Sequence[Mapping[str, Any]]) -> int:
     """Test each different claim by the check, another way than the search that found it; how many there are."""
     settings, bound = settings_of(votes.parameters), find_bound(votes.parameters.bound)
     claims = {
-        tuple(value for name, value in point.items() if name not in ("index", "name", "label", "class")): point
+        json.dumps([value for name, value in point.items() if name not in ("index", "name", "label", "class")]): point
         for point in points
         if point["class"] != ABSTAIN
     }

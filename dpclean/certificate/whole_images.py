@@ -7,12 +7,14 @@ decide; nothing here is a float but the guesses that a search begins from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, partial
 
 from dpclean.certificate import interval_arithmetic as exact
+from dpclean.certificate.amplification import Witness
 from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import exact_decimal
 from dpclean.certificate.interval_arithmetic import ONE
@@ -20,7 +22,8 @@ from dpclean.errors import UsageError
 
 WORD = 1 << 32  # shares are multiples of its inverse
 MOST = WORD - 1  # images of a claim
-WIDEST = 30  # of what a witness hands to the normal distribution: beyond, it proves nothing and takes long
+MOST_NUMBERS = 20  # of changed images beside which a radius is claimed
+NEAREST = 1 << exact.BITS - 100  # to 0 and 1, of what has a quantile
 
 
 @dataclass(frozen=True)
@@ -38,47 +41,6 @@ class Edits:
         return cls(images, images)
 
 
-@dataclass(frozen=True)
-class Witness:
-    """The tangent that proves an amplified radius (Lemma 5): decimals k and w > 0."""
-
-    k: Fraction
-    w: Fraction
-
-    def holds(self) -> bool:
-        """Inequality (6), for certain: the tangent at w^2 lies above psi_k."""
-        return _tangent_is_above(self.k, self.w)
-
-    def lower(self, y: int, v: Fraction) -> int:
-        """LB(y) of (7), rounded down: what has probability y >= 0 at D has this at least at D'; v: of `moved`."""
-        return (exact.exponential(self.k, up=False) * y >> exact.BITS) - self.offset(v)
-
-    def offset(self, v: Fraction) -> int:
-        """B of (7), rounded up."""
-        density = Fraction(exact.density(self.k / self.w - self.w / 2, up=v >= self.w**2), ONE)
-        return _psi(self.k, self.w, True) + exact.up(density * (v - self.w**2) / (2 * self.w))
-
-
-@lru_cache(maxsize=1 << 12)  # many points have equal witnesses
-def _tangent_is_above(k: Fraction, w: Fraction) -> bool:
-    if w <= 0 or abs(k) > WIDEST or abs(k / w) + w / 2 > WIDEST or w**4 + 4 * w**2 < 4 * k**2:
-        return False
-    density = Fraction(exact.density(k / w - w / 2, up=True), ONE)
-    spare = _psi(k, w, False) - exact.up(w * density / 2)
-    return spare >= max(exact.exponential(k, up=True) - ONE, 0)
-
-
-@lru_cache(maxsize=1 << 12)
-def _psi(k: Fraction, w: Fraction, up: bool) -> int:
-    """psi_k(w^2) = e^k Phi(k/w + w/2) - Phi(k/w - w/2), rounded up or down."""
-    d1, d2 = k / w + w / 2, k / w - w / 2
-    if up:
-        product = exact.exponential(k, up=True) * exact.phi_up(exact.up(d1))
-        return -(-product >> exact.BITS) - exact.phi_down(exact.down(d2))
-    product = exact.exponential(k, up=False) * exact.phi_down(exact.down(d1))
-    return (product >> exact.BITS) - exact.phi_up(exact.up(d2))
-
-
 def word_of(share: str) -> int:
     """u of a share, a decimal in (0, 1): the largest number with u / 2^32 not above it. Raises UsageError."""
     word = int(exact_decimal("subsample", share) * WORD)
@@ -88,6 +50,18 @@ def word_of(share: str) -> int:
             "0.02 is a common choice; leave it out for all images",
         )
     return word
+
+
+def numbers_of(text: str) -> list[int]:
+    """Numbers of images, ascending, from a text such as 1,5,10. Raises UsageError."""
+    parts = [part.strip() for part in text.split(",")]
+    numbers = sorted({int(part) for part in parts if re.fullmatch(r"[0-9]{1,10}", part, re.ASCII)})
+    if len(numbers) != len(parts) or not 1 <= numbers[0] <= numbers[-1] <= MOST or len(numbers) > MOST_NUMBERS:
+        raise UsageError(
+            f"numbers of images are up to {MOST_NUMBERS} different ones from 1, with commas between them, got {text!r}",
+            "1,5,10 is a common choice",
+        )
+    return numbers
 
 
 @lru_cache(maxsize=1 << 12)
@@ -120,20 +94,20 @@ def leads(share: int, edits: Edits, pa_lower: Fraction, pb_upper: Fraction) -> b
     return here * (2 * there - 1 + pa_lower - pb_upper) > there
 
 
-def share_for_radius(share: int, edits: Edits, tau: int, shift: Fraction, witness: Witness | None) -> int | None:
+def share_for_radius(
+    share: int, edits: Edits, tau: int, shift: Fraction, v: Fraction, witness: Witness | None
+) -> int | None:
     """p* where the other images moved too, all together by less than shift sigma, shift > 0; as share_for.
 
-    tau: in units of 2^-256, rounded up. Equation (5), or with a witness that holds (8). For the training images alone:
-    where a test image may move too, there is no amplification.
+    tau: in units of 2^-256, rounded up. Equation (11), or with a witness that holds (15); v: as of Witness.
     """
     there, here = untouched(share, edits.inserted), untouched(share, edits.missing)
-    if 2 * here <= 1 or (half := exact.up(1 / (2 * here)) + tau) >= ONE:
+    if 2 * here <= 1 or (half := exact.up(1 / (2 * here)) + tau) > ONE - NEAREST:
         return None
     if witness is None:
         inner = exact.phi_up(exact.up(shift) + exact.quantile_up(half))
     elif witness.holds():
-        above = half + witness.offset(moved(share, shift))
-        inner = -(-exact.exponential(-witness.k, up=True) * above >> exact.BITS)
+        inner = -(-exact.exponential(-witness.k, up=True) * (half + witness.offset(v)) >> exact.BITS)
     else:
         return None
     p = exact.up(1 - there + there * Fraction(tau + inner, ONE))
@@ -145,35 +119,45 @@ def leads_at_radius(
     edits: Edits,
     tau: int,
     shift: Fraction,
-    witnesses: tuple[Witness, Witness] | None,
+    v: Fraction,
+    witnesses: Sequence[Witness],
     pa_lower: Fraction,
     pb_upper: Fraction,
 ) -> bool:
-    """The same from both bounds: inequality (4), or with two witnesses, of the winner and of the others, (8)."""
-    there, here = untouched(share, edits.inserted), untouched(share, edits.missing)
-    if there == 0 or here == 0:
+    """The same from both bounds: inequality (11), or with two witnesses, of the winner and of the others, (15)."""
+    found = kept_shares(share, edits, tau, pa_lower, pb_upper)
+    if found is None:
         return False
-    ours = exact.down(1 - (1 - pa_lower) / there) - tau
-    theirs = exact.down(1 - pb_upper / there) - tau  # of the votes that are not for the next class
-    if ours <= 0 or theirs <= 0:
-        return False
-    if witnesses is None:
-        kept = sum(exact.phi_down(_quantile_down(y) - exact.up(shift)) for y in (ours, theirs))
+    shares, target = found
+    if not witnesses:
+        kept = sum(_moved_down(y, exact.up(shift)) for y in shares)
     elif all(witness.holds() for witness in witnesses):
-        v = moved(share, shift)
-        kept = witnesses[0].lower(ours, v) + witnesses[1].lower(theirs, v)
+        kept = sum(witness.lower(y, v) for witness, y in zip(witnesses, shares, strict=True))
     else:
         return False
-    return here * (kept - 2 * tau) > ONE
+    return kept > target
 
 
-def moved(share: int, shift: Fraction) -> Fraction:
-    """V: the squared movement of the images of a run, in sigmas, on average at most."""
-    return Fraction(share, WORD) * shift**2
+def kept_shares(
+    share: int, edits: Edits, tau: int, pa_lower: Fraction, pb_upper: Fraction | None
+) -> tuple[tuple[int, ...], int] | None:
+    """(y of each side, what is to be kept of them together), in units of 2^-256; None where nothing can be.
+
+    The sides are the runs that vote for the class and, where a bound looks at the next one, those that do not for it.
+    """
+    there, here = untouched(share, edits.inserted), untouched(share, edits.missing)
+    if there == 0 or 2 * here <= 1:
+        return None
+    rest = [1 - pa_lower] if pb_upper is None else [1 - pa_lower, pb_upper]
+    shares = tuple(exact.down(1 - other / there) - tau for other in rest)
+    if min(shares) <= 0:
+        return None
+    return shares, exact.up(len(rest) / (2 * here)) + len(rest) * tau
 
 
-def _quantile_down(y: int) -> int:
-    return exact.quantile_down(min(y, ONE - (1 << exact.BITS - 100)))
+def _moved_down(y: int, shift: int) -> int:
+    """G(y) = Phi(Q(y) - shift), rounded down."""
+    return 0 if y < NEAREST else exact.phi_down(exact.quantile_down(min(y, ONE - NEAREST)) - shift)
 
 
 @dataclass(frozen=True)

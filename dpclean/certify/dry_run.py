@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
-from dpclean.certificate.limits import ceiling
-from dpclean.certificate.parameters import JobParameters
+from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.limits import unanimous
+from dpclean.certificate.parameters import JobParameters, settings_of
 from dpclean.certify.data import Data
 from dpclean.certify.feature_inputs import CertifiedFeatures
 from dpclean.certify.feature_runs import FeatureData, FeatureRuns
@@ -58,7 +59,7 @@ def dry_run(
         seconds_by_part={name: round(spent, 3) for name, spent in seconds.items()},
         seconds=round(sum(seconds.values()) * asked.runs / workers, 1),
         bytes=asked.runs * (4 * len(certified.points) + 100) + values,
-        ceiling=ceiling(parameters),
+        ceiling=unanimous(find_bound(parameters.bound), settings_of(parameters)),
     )
 
 

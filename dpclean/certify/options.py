@@ -13,7 +13,7 @@ from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.decimals import exact_decimal
 from dpclean.certificate.parameters import FAMILIES
 from dpclean.certificate.threats import DEFAULT_THREAT, THREATS
-from dpclean.certificate.whole_images import word_of
+from dpclean.certificate.whole_images import numbers_of, word_of
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
@@ -61,6 +61,7 @@ class CertifyKeywords(TypedDict, total=False):
     subsample: str | float | None
     features: str | os.PathLike[str] | None
     test_features: str | os.PathLike[str] | None
+    with_images: str | int | None
     keep_models: bool
     overwrite: bool
 
@@ -70,9 +71,10 @@ class CertifyOptions:
     """The options of `certify`; names and defaults are those of the command line.
 
     sigma and alpha are decimals, taken as the exact numbers they spell; sigma is on the [0, 1] pixel scale, None where
-    a manifest says it. subsample: the share of the images that each run takes, a decimal too. run_timeout in seconds,
-    for the trainer command only. features, test_features: files of rows that stand for images. Raises UsageError where
-    out of range.
+    a manifest says it. subsample: the share of the images that each run takes, a decimal too; with_images: beside how
+    many changed images a radius is claimed too, numbers with commas between them. run_timeout in seconds, for the
+    trainer command only. features, test_features: files of rows that stand for images. Raises UsageError where out of
+    range.
     """
 
     runs: int = 1000
@@ -101,6 +103,7 @@ class CertifyOptions:
     subsample: str | None = None
     features: Path | None = None
     test_features: Path | None = None
+    with_images: str | None = None
     keep_models: bool = False
     overwrite: bool = False
 
@@ -125,6 +128,8 @@ class CertifyOptions:
             find_method(self.method)
         if self.subsample is not None:
             word_of(self.subsample)
+        if self.with_images is not None:
+            numbers_of(self.with_images)
         self._check_pairs()
 
     def _check_features(self) -> None:
@@ -167,6 +172,11 @@ class CertifyOptions:
             )
         if self.freeze and self.init is None:
             raise UsageError("--freeze keeps the weights of --init, which is not given", "give --init, or no --freeze")
+        if self.with_images is not None and self.subsample is None:
+            raise UsageError(
+                "--with-images asks for radii beside changed images: where all images are in every run there are none",
+                "give --subsample, or leave --with-images out",
+            )
         if self.trainer is not None and ("{data}" not in self.trainer or "{out}" not in self.trainer):
             raise UsageError(
                 "--trainer is a command with {data}, {test} and {out} in it", "see 'dpclean certify --help'"

@@ -26,7 +26,7 @@ from dpclean.certificate.parameters import (
     noise_distances,
 )
 from dpclean.certificate.threats import find_threat
-from dpclean.certificate.whole_images import word_of
+from dpclean.certificate.whole_images import numbers_of, word_of
 from dpclean.certify.data import inputs_digest
 from dpclean.certify.feature_inputs import POINT_SOURCE, CertifiedFeatures
 from dpclean.certify.feature_runs import FeatureData
@@ -69,6 +69,7 @@ def make_parameters(certified: CertifiedData | CertifiedFeatures, options: Certi
         keep_models=options.keep_models,
         exploratory=False,
         subsample=msgspec.UNSET if share is None else word_of(share),
+        with_images=msgspec.UNSET if options.with_images is None else numbers_of(options.with_images),
         **of_data,
     )
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
     "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
-    "method", "limit", "seed", "seed_chosen_after_data", "subsample", "features", "test_features", "dry_run",
-    "device", "dtype", "batch_size", "workers",
+    "method", "limit", "seed", "seed_chosen_after_data", "subsample", "with_images", "features", "test_features",
+    "dry_run", "device", "dtype", "batch_size", "workers",
 )  # fmt: skip
 
 
@@ -207,6 +207,14 @@ def certify(
         Path | None,
         typer.Option(metavar="FILE", help="With --features: the rows to vote on.", rich_help_panel=INPUT),
     ] = None,
+    with_images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="With --subsample and noise: also the radius beside so many changed images, such as 1,5,10.",
+            rich_help_panel=STATEMENT,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do one run, time it, and write nothing.", rich_help_panel=COMMON)
@@ -283,6 +291,7 @@ def certify(
         "subsample": subsample,
         "features": features,
         "test_features": test_features,
+        "with_images": with_images,
         "overwrite": overwrite,
     }
     if bound is not None:

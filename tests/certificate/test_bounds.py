@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpclean.certificate.bounds import BOUNDS, find_bound
-from dpclean.certificate.bounds.base import Claim, ClaimSettings, ShareBound
+from dpclean.certificate.bounds.base import Claim, ClaimSettings, Moved, ShareBound
 from dpclean.certificate.bounds.search import largest, least
 from dpclean.certificate.decimals import budget
 
@@ -65,7 +65,7 @@ def test_known_answer(case: dict[str, Any]) -> None:
 
     assert made.radius == Fraction(expected["published"])
     assert bound.holds(settings, k_a, k_b, made)
-    assert not bound.holds(settings, k_a, k_b, replace(made, radius=made.radius + MICRO))
+    assert not bound.holds(settings, k_a, k_b, replace(made, moved=Moved(made.radius + MICRO)))
 
     true_share = Fraction(expected["pA_low"])
     assert 0 <= true_share - made.pa_lower < ATTO

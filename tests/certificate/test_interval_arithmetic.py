@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dpclean.certificate import interval_arithmetic as exact
 from dpclean.certificate.bounds import BOUNDS, find_bound
-from dpclean.certificate.bounds.base import Claim, ClaimSettings, ShareBound
+from dpclean.certificate.bounds.base import Claim, ClaimSettings, Moved, ShareBound
 from dpclean.certificate.bounds.union import threshold
 from dpclean.certificate.interval_arithmetic import BITS, HALF, ONE
 
@@ -117,7 +117,7 @@ def test_a_tau_of_a_half_or_more_proves_nothing(bound: str) -> None:
     settings = ClaimSettings(1000, Fraction(1, 2), Fraction(1), Fraction(1, 2))
     share = Fraction(9, 10)
     for high in (None, 1 - share):
-        assert not find_bound(bound).holds(settings, 1000, 0, Claim(share, high, Fraction(1, 10**6)))
+        assert not find_bound(bound).holds(settings, 1000, 0, Claim(share, high, Moved(Fraction(1, 10**6))))
 
 
 def test_half_is_its_own_quantile() -> None:

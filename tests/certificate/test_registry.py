@@ -49,7 +49,7 @@ def test_a_bound_is_described_and_its_claims_come_back_from_their_fields(name: s
     settings = ClaimSettings(100, Fraction("0.001"), Fraction(1), Fraction(1, 10**9))
     claim = bound.claim(settings, 90, 5)
     assert claim is not None and claim.covers_anything
-    assert Claim.of_point(claim.as_json()) == claim and bound.holds(settings, 90, 5, claim)
+    assert Claim.of_point(claim.as_json(settings)) == claim and bound.holds(settings, 90, 5, claim)
     assert not bound.holds(settings, 89, 5, claim)
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import ClaimSettings, ShareBound
-from dpclean.certificate.interval_arithmetic import ONE, density, exponential, up
+from dpclean.certificate.bounds.base import ClaimSettings, Moved, ShareBound
+from dpclean.certificate.interval_arithmetic import ONE, density, exponential
 from dpclean.certificate.limits import check_parameters
-from dpclean.certificate.whole_images import WORD, Edits, Images, Witness, leads, share_for, untouched
+from dpclean.certificate.whole_images import WORD, Edits, Images, leads, share_for, untouched
 from dpclean.errors import UsageError
 from tests.certificate.ballots import OWN, parameters
 
@@ -31,7 +31,7 @@ def shares(case: dict[str, Any]) -> tuple[ShareBound, ClaimSettings, int, Fracti
     bound = find_bound(case["bound"])
     assert isinstance(bound, ShareBound)
     counts = sorted(case["counts"].values(), reverse=True)
-    settings = ClaimSettings(sum(counts) + case["no_vote"], ALPHA, Fraction(1), TAU)
+    settings = ClaimSettings(sum(counts) + case["no_vote"], ALPHA, Fraction(1), TAU, case["u"], images=10**6)
     k_a, k_b = counts[0], counts[1] if len(counts) > 1 else 0
     low = bound.pa_lower(settings, k_a) if bound.selects(settings, k_a, k_b) else None
     return bound, settings, k_a, low, None if low is None else bound.pb_upper(settings, k_b, low)
@@ -70,56 +70,11 @@ def test_radii_that_are_not_amplified_are_the_known_ones(case: dict[str, Any], c
     assert low is not None
 
     def holds(radius: Fraction) -> bool:
-        return bound.radius_holds_beside(settings, k_a, case["u"], Edits.changed(changed), radius, None, low, high)
+        return bound.moved_holds(settings, k_a, Edits.changed(changed), Moved(radius), low, high)
 
     if known:
         assert holds(known - Fraction(1, 10**9))
     assert not holds(known + Fraction(1, 10**9))
-
-
-@pytest.mark.parametrize("case", KNOWN["witness"], ids=lambda c: f"{c['k']}-{c['w']}-{c['V']}-{c['y']}")
-def test_witnesses_are_the_known_ones(case: dict[str, Any]) -> None:
-    witness = Witness(Fraction(case["k"]), Fraction(case["w"]))
-    assert witness.holds() == case["witness"]
-    found = Fraction(witness.lower(up(Fraction(case["y"])), Fraction(case["V"])), ONE)
-    assert abs(found - Fraction(case["LB"])) < Fraction(1, 10**22)
-
-
-@pytest.mark.parametrize("case", [c for c in KNOWN["subsample"] if "amplified" in (c["expected"] or {})])
-@pytest.mark.parametrize("changed", [0, 10])
-def test_no_witness_claims_more_than_the_best_one(case: dict[str, Any], changed: int) -> None:
-    bound, settings, k_a, low, high = shares(case)
-    best = Fraction(case["expected"]["amplified"][str(changed)])
-    assert low is not None
-    passed = 0
-    for share in (Fraction(99, 100), Fraction(100_001, 100_000)):
-        radius = best * share if best else Fraction(1, 100)
-        v = float(case["u"] / WORD * radius**2)
-        for k in range(-16, 41):
-            for factor in (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5):
-                witness = Witness(
-                    Fraction(k, 8), Fraction(round(math.sqrt(v) * factor + 0.005, 2)).limit_denominator(100)
-                )
-                held = bound.radius_holds_beside(
-                    settings, k_a, case["u"], Edits.changed(changed), radius, (witness, witness), low, high
-                )
-                assert not (held and share > 1), (witness, float(radius))
-                passed += held
-    if bound.name != "multiclass" and best:  # one witness for both is not the best pair
-        assert passed
-
-
-def test_a_tangent_that_is_a_little_too_narrow_is_refused() -> None:
-    k = Fraction("0.7")
-    least = next(w for w in range(1, 10_000) if Witness(k, Fraction(w, 1000)).holds())
-    assert Witness(k, Fraction(least, 1000)).holds() and not Witness(k, Fraction(least - 1, 1000)).holds()
-    tangent = Witness(k, Fraction(least - 1, 1000)).offset(Fraction(0)) / ONE
-    assert tangent < math.expm1(0.7)  # at 0 it would lie below what it has to be above
-
-
-def test_hostile_witnesses_are_refused_at_once() -> None:
-    for k, w in (("1e9", "1"), ("1", "1e-9"), ("0", "1e9"), ("0", "0"), ("0", "-1"), ("-30", "0.0001")):
-        assert not Witness(Fraction(k), Fraction(w)).holds()
 
 
 def test_normal_density_and_exponential_are_rounded_outward() -> None:

@@ -117,11 +117,13 @@ def test_a_certificate_of_whole_images_without_noise(tmp_path: Path, transparent
 
 
 def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_path: Path, transparent: str) -> None:
-    out, asked = tmp_path / "out", ASKED | {"sigma": "0.5", "subsample": "0.9", "keep_models": True}
-    told = certify(raw, out, denoiser=transparent, **asked)
+    out, asked = tmp_path / "out", ASKED | {"sigma": "0.5", "subsample": "0.9", "with_images": "2,1"}
+    told = certify(raw, out, denoiser=transparent, keep_models=True, **asked)
     assert float(told.ceiling) > 0 and told.accuracy_by_images is not None
     verify(out)
-    points = json.loads((out / "certificate.json").read_text())["points"]
+    certificate = json.loads((out / "certificate.json").read_text())
+    assert certificate["terms"]["with_images"] == [1, 2]
+    points = certificate["points"]
     for image, point in zip(predict(out, raw / "test"), points, strict=True):
         assert (image.votes, image.certified_radius) == (point["k_a"], point["certified_radius"])
         assert image.whole == {kind: point[kind] for kind in image.whole} and len(image.whole) == 3
@@ -136,6 +138,10 @@ def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_p
         ({"limit": 26}, "--limit"),
         ({"threat": "noised-test"}, "test image"),
         ({"subsample": "0.9999999"}, "so large a share"),
+        ({"with_images": "1"}, "--with-images"),
+        ({"with_images": "1", "subsample": None, "sigma": "0.5"}, "--with-images"),
+        ({"with_images": "0"}, "numbers of images"),
+        ({"with_images": "1000", "sigma": "0.5"}, "--with-images"),
     ],
 )
 def test_what_would_prove_nothing_is_refused(

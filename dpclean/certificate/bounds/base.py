@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from statistics import NormalDist
 from typing import Any, ClassVar
 
 from dpclean.certificate import whole_images
+from dpclean.certificate.amplification import Witness, plain_shift, propose, reach
 from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import budget, text
 from dpclean.certificate.interval_arithmetic import HALF, ONE, down, phi_up, quantile_down, quantile_up, up
 from dpclean.certificate.threats import THREATS
-from dpclean.certificate.whole_images import Edits, Images, Witness
+from dpclean.certificate.whole_images import WORD, Edits, Images
 from dpclean.errors import UsageError
 
 SHARE_UNIT = 10**18  # confidence bounds have 18 decimals
@@ -35,7 +36,8 @@ class ClaimSettings:
 
     runs: those that are counted, without a selection. level: alpha, or alpha/P for the family `all`. sigma: on the
     [0, 1] scale, 0 without noise. tau: total variation of all noise of a run, below 1/4. share: where each image is in
-    a run with probability share / 2^32 only, of `images` that there are.
+    a run with probability share / 2^32 only, of `images` that there are; with_images: beside how many changed ones a
+    radius is claimed too. noises_points: whether a test image, which is in every run, may move too.
     """
 
     runs: int
@@ -44,6 +46,13 @@ class ClaimSettings:
     tau: Fraction
     share: int | None = None
     images: int = 0
+    with_images: tuple[int, ...] = ()
+    noises_points: bool = False
+
+    @property
+    def moving(self) -> Fraction:
+        """In how large a part of the runs what moves is."""
+        return Fraction(1) if self.share is None or self.noises_points else Fraction(self.share, WORD)
 
     @cached_property
     def level_down(self) -> int:
@@ -54,32 +63,65 @@ class ClaimSettings:
         return up(self.tau)
 
 
+Proof = tuple[Witness, ...]  # of a radius: one for each side that is tested; none for a radius that is not amplified
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The radius beside so many changed images: in the units of sigma, a multiple of 10^-6, rounded down; 0 for none.
+
+    No data set is nearer whose class is another one.
+    """
+
+    radius: Fraction
+    proof: Proof = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {"certified_radius": text(self.radius, 6), "budget": budget(self.radius)}
+
+    def proof_as_json(self) -> list[list[str]] | None:
+        return [witness.as_json() for witness in self.proof] or None
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> Moved:
+        return cls(Fraction(found["certified_radius"]), proof_of(found.get("witness")))
+
+
+def proof_of(found: Any) -> Proof:
+    """What proof_as_json made; empty for anything else, whoever wrote it."""
+    witnesses = [Witness.of_json(entry) for entry in found] if isinstance(found, list) and len(found) <= 2 else []
+    return tuple(witness for witness in witnesses if witness) if all(witnesses) else ()
+
+
 @dataclass(frozen=True)
 class Claim:
     """What the counts of one point prove; pb_upper is there for bounds that look at the next class.
 
-    radius: no data set nearer than this has another class; in the units of sigma, a multiple of 10^-6, rounded down.
-    The confidence bounds are multiples of 10^-18, rounded outward. whole: images, where runs take a share of them.
+    The confidence bounds are multiples of 10^-18, rounded outward. whole: images, where runs take a share of them;
+    moved: the radius, with none of them changed. beside: by a number of changed images the radius beside them.
     """
 
     pa_lower: Fraction
     pb_upper: Fraction | None
-    radius: Fraction
+    moved: Moved
     whole: Images | None = None
+    beside: Mapping[int, Moved] = field(default_factory=dict)
+
+    @property
+    def radius(self) -> Fraction:
+        return self.moved.radius
 
     @property
     def covers_anything(self) -> bool:
         """Whether it is worth publishing: a radius that covers no grey level is no claim."""
         return budget(self.radius) > 0 or (self.whole is not None and any(self.whole.as_json().values()))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, settings: ClaimSettings) -> dict[str, Any]:
         """The fields of a point that has this claim."""
         return {
             "pa_lower": text(self.pa_lower, 18),
             "pb_upper": None if self.pb_upper is None else text(self.pb_upper, 18),
-            "certified_radius": text(self.radius, 6),
-            "budget": budget(self.radius),
-            **(self.whole.as_json() if self.whole else {}),
+            **_as_json(settings, self.moved, self.whole or NO_IMAGES, self.beside),
         }
 
     @classmethod
@@ -89,18 +131,36 @@ class Claim:
         return cls(
             Fraction(point["pa_lower"]),
             None if high is None else Fraction(high),
-            Fraction(point["certified_radius"]),
+            Moved.of_json(point),
             Images(*(point[name] for name in NO_IMAGES.as_json())) if "images_changed" in point else None,
+            {row["images"]: Moved.of_json(row) for row in point.get(BESIDE, ())},
         )
 
 
 NO_IMAGES = Images(0, 0, 0)
+BESIDE = "with_images"  # of a point: the radius beside so many changed images
+
+
+def _as_json(settings: ClaimSettings, moved: Moved, whole: Images, beside: Mapping[int, Moved]) -> dict[str, Any]:
+    made: dict[str, Any] = moved.as_json()
+    if settings.share is None:
+        return made
+    made |= whole.as_json()
+    if settings.sigma > 0:
+        made["witness"] = moved.proof_as_json()
+    if settings.with_images:
+        made[BESIDE] = [
+            {"images": images, **radius.as_json(), "witness": radius.proof_as_json()}
+            for images, radius in beside.items()
+        ]
+    return made
 
 
 def no_claim(settings: ClaimSettings) -> dict[str, Any]:
     """The fields of a point that abstains."""
-    none = {"pa_lower": None, "pb_upper": None, "certified_radius": NO_RADIUS, "budget": 0}
-    return none if settings.share is None else none | NO_IMAGES.as_json()
+    nothing = Moved(Fraction(0))
+    beside = dict.fromkeys(settings.with_images, nothing)
+    return {"pa_lower": None, "pb_upper": None, **_as_json(settings, nothing, NO_IMAGES, beside)}
 
 
 class Bound(ABC):
@@ -116,8 +176,13 @@ class Bound(ABC):
     open_ended: ClassVar[bool] = False
 
     @abstractmethod
-    def claim(self, settings: ClaimSettings, k_a: int, k_b: int) -> Claim | None:
-        """The claim for the class with k_a votes of settings.runs, None to abstain; k_b: most votes for another."""
+    def claim(
+        self, settings: ClaimSettings, k_a: int, k_b: int, published: Sequence[Proof] | None = None
+    ) -> Claim | None:
+        """The claim for the class with k_a votes of settings.runs, None to abstain; k_b: most votes for another.
+
+        published: proofs of the radius, and of the one beside each of settings.with_images, None to search for them.
+        """
 
     @abstractmethod
     def holds(self, settings: ClaimSettings, k_a: int, k_b: int, claim: Claim) -> bool:
@@ -175,30 +240,65 @@ class ShareBound(Bound):
         """Whether the counts single the class out."""
         return k_a > k_b
 
-    def claim(self, settings: ClaimSettings, k_a: int, k_b: int) -> Claim | None:
+    def claim(
+        self, settings: ClaimSettings, k_a: int, k_b: int, published: Sequence[Proof] | None = None
+    ) -> Claim | None:
         if not self.selects(settings, k_a, k_b):
             return None
         low = self.pa_lower(settings, k_a)
         if low is None:
             return None
         high = self.pb_upper(settings, k_b, low)
-        radius = self._radius(settings, k_a, low, high)
         share = settings.share
         if share is None:
-            return None if radius is None else Claim(low, high, radius)
+            radius = self._plain_radius(settings, k_a, low, high)
+            return None if radius == 0 else Claim(low, high, Moved(radius))
         whole = Images.most(lambda edits: self.edits_hold(settings, k_a, share, edits, low, high), settings.images)
-        return Claim(low, high, radius or Fraction(0), whole)
+        if settings.sigma == 0:
+            return Claim(low, high, Moved(Fraction(0)), whole)
+        changed = (0, *settings.with_images)
+        proofs = [None] * len(changed) if published is None else published
+        moved, *beside = (
+            self.radius_beside(settings, k_a, low, high, Edits.changed(images), proof)
+            for images, proof in zip(changed, proofs, strict=True)
+        )
+        return Claim(low, high, moved, whole, dict(zip(settings.with_images, beside, strict=True)))
 
-    def _radius(self, settings: ClaimSettings, k_a: int, low: Fraction, high: Fraction | None) -> Fraction | None:
-        """The largest radius of 6 decimals, above 0; None where there is none."""
+    def _plain_radius(self, settings: ClaimSettings, k_a: int, low: Fraction, high: Fraction | None) -> Fraction:
+        """The largest radius of 6 decimals that is not amplified, with no image changed; 0 for none."""
         if settings.sigma == 0 or (shift := self.shift(settings, low, high)) <= 0:
-            return None
+            return Fraction(0)
+        guess = Fraction(shift, ONE) * settings.sigma
+        return _largest_radius(lambda radius: self.radius_holds(settings, k_a, radius, low, high), guess)
 
-        def passes(units: int) -> bool:
-            return self.radius_holds(settings, k_a, Fraction(units, RADIUS_UNIT), low, high)
+    def radius_beside(
+        self, settings: ClaimSettings, k_a: int, low: Fraction, high: Fraction | None, edits: Edits,
+        published: Proof | None = None,
+    ) -> Moved:  # fmt: skip
+        """The largest radius beside edits, plain or amplified, whichever is larger; for a share, and sigma above 0."""
+        share = settings.share
+        assert share is not None
+        found = whole_images.kept_shares(share, edits, settings.tau_up, low, high)
+        if found is None:
+            return Moved(Fraction(0))
+        shares, target = [y / ONE for y in found[0]], found[1] / ONE
 
-        units = largest(passes, int(shift * settings.sigma * RADIUS_UNIT / ONE), floor=1)
-        return None if units is None else Fraction(units, RADIUS_UNIT)
+        def largest_by(proof: Proof, guess: float) -> Fraction:
+            return _largest_radius(
+                lambda radius: self.moved_holds(settings, k_a, edits, Moved(radius, proof), low, high), Fraction(guess)
+            )
+
+        if edits == Edits():
+            plain = self._plain_radius(settings, k_a, low, high)
+        else:
+            plain = largest_by((), plain_shift(shares, target) * float(settings.sigma))
+        if settings.moving == 1:
+            return Moved(plain)
+        proof, v = propose(shares, target) if published is None else (published, reach(published, shares, target))
+        if len(proof) != len(shares):
+            return Moved(plain)
+        amplified = largest_by(proof, float(settings.sigma) * math.sqrt(v / settings.moving))
+        return Moved(plain) if amplified <= plain else Moved(amplified, proof)
 
     def holds(self, settings: ClaimSettings, k_a: int, k_b: int, claim: Claim) -> bool:
         return (
@@ -207,8 +307,13 @@ class ShareBound(Bound):
             and self.lower_holds(settings, k_a, claim.pa_lower)
             and (claim.whole is None) == (settings.share is None)
             and (claim.whole is not None or claim.radius > 0)
-            and (claim.radius == 0 or self.radius_holds(settings, k_a, claim.radius, claim.pa_lower, claim.pb_upper))
             and self._images_hold(settings, k_a, claim)
+            and tuple(claim.beside) == settings.with_images
+            and all(
+                moved.radius == 0
+                or self.moved_holds(settings, k_a, Edits.changed(images), moved, claim.pa_lower, claim.pb_upper)
+                for images, moved in ((0, claim.moved), *claim.beside.items())
+            )
         )
 
     def _images_hold(self, settings: ClaimSettings, k_a: int, claim: Claim) -> bool:
@@ -255,16 +360,26 @@ class ShareBound(Bound):
         p = whole_images.share_for(share, edits)
         return p is not None and self.error_up(settings, k_a, p) <= settings.level_down
 
-    def radius_holds_beside(
-        self, settings: ClaimSettings, k_a: int, share: int, edits: Edits, radius: Fraction,
-        witnesses: tuple[Witness, Witness] | None, low: Fraction, high: Fraction | None,
-    ) -> bool:  # fmt: skip
-        """The same where the other training images moved too, all together by less than radius > 0.
+    def moved_holds(
+        self, settings: ClaimSettings, k_a: int, edits: Edits, moved: Moved, low: Fraction, high: Fraction | None
+    ) -> bool:
+        """The same where the other images moved too, all together by less than moved.radius > 0: by its proof."""
+        if edits == Edits() and not moved.proof:
+            return self.radius_holds(settings, k_a, moved.radius, low, high)
+        if settings.share is None or edits.inserted > settings.images or moved.radius <= 0:
+            return False
+        shift = moved.radius / settings.sigma
+        v = settings.moving * shift**2
+        return self.radius_holds_beside(settings, k_a, settings.share, edits, shift, v, moved.proof, low, high)
 
-        witnesses: for the class and for the next one; where only p_A is tested the first is used.
-        """
-        shift, witness = radius / settings.sigma, witnesses[0] if witnesses else None
-        p = whole_images.share_for_radius(share, edits, settings.tau_up, shift, witness)
+    def radius_holds_beside(
+        self, settings: ClaimSettings, k_a: int, share: int, edits: Edits, shift: Fraction, v: Fraction, proof: Proof,
+        low: Fraction, high: Fraction | None,
+    ) -> bool:  # fmt: skip
+        """The same for a radius of so many sigmas; v: as of Witness."""
+        if len(proof) > 1:
+            return False
+        p = whole_images.share_for_radius(share, edits, settings.tau_up, shift, v, proof[0] if proof else None)
         return p is not None and self.error_up(settings, k_a, p) <= settings.level_down
 
     def shift(self, settings: ClaimSettings, low: Fraction, high: Fraction | None) -> int:
@@ -282,6 +397,12 @@ class ShareBound(Bound):
 
     def effective_shares(self, shares: tuple[float, float]) -> tuple[float, float]:
         return shares[0], 1 - shares[0]  # who gets the rest is not looked at
+
+
+def _largest_radius(holds: Callable[[Fraction], bool], guess: Fraction) -> Fraction:
+    """The largest radius of 6 decimals that holds, 0 for none; what holds at a radius holds at smaller ones."""
+    units = largest(lambda units: holds(Fraction(units, RADIUS_UNIT)), int(guess * RADIUS_UNIT), floor=1)
+    return Fraction(units or 0, RADIUS_UNIT)
 
 
 @lru_cache(maxsize=1 << 14)  # many points have equal counts

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from statistics import NormalDist
 
-from dpclean.certificate.bounds.base import Claim, ClaimSettings, ShareBound, share_lower
+from dpclean.certificate.bounds.base import Claim, ClaimSettings, Proof, ShareBound, share_lower
 from dpclean.certificate.bounds.search import MOST_RUNS, largest, least
 from dpclean.certificate.interval_arithmetic import (
     BITS,
@@ -21,7 +21,7 @@ from dpclean.certificate.interval_arithmetic import (
     tail_up,
     up,
 )
-from dpclean.certificate.whole_images import Edits, Witness, leads, leads_at_radius
+from dpclean.certificate.whole_images import Edits, leads, leads_at_radius
 
 REACH = 5.0  # standard deviations of a count that a plan sums over
 
@@ -77,12 +77,13 @@ class Multiclass(ShareBound):
         return leads(share, edits, low, high)
 
     def radius_holds_beside(
-        self, settings: ClaimSettings, k_a: int, share: int, edits: Edits, radius: Fraction,
-        witnesses: tuple[Witness, Witness] | None, low: Fraction, high: Fraction | None,
+        self, settings: ClaimSettings, k_a: int, share: int, edits: Edits, shift: Fraction, v: Fraction, proof: Proof,
+        low: Fraction, high: Fraction | None,
     ) -> bool:  # fmt: skip
         assert high is not None
-        shift = radius / settings.sigma
-        return leads_at_radius(share, edits, settings.tau_up, shift, witnesses, low, high)
+        if len(proof) not in (0, 2):
+            return False
+        return leads_at_radius(share, edits, settings.tau_up, shift, v, proof, low, high)
 
     def shift(self, settings: ClaimSettings, low: Fraction, high: Fraction | None) -> int:
         assert high is not None
