@@ -222,7 +222,7 @@ def test_terms_that_do_not_apply_are_refused_in_plain_words(name: str, value: An
     for origin in ("external", "dpclean"):
         with pytest.raises(FormError) as refused:
             from_json(terms(100, 2, origin=origin, **{name: value}))
-        assert "msgspec" not in str(refused.value) and str(refused.value).startswith(f"terms.{name}: ")
+        assert "msgspec" not in str(refused.value) and name in str(refused.value)
     with pytest.raises(FormError, match="votes from elsewhere have no such term"):
         from_json(terms(100, 2, origin="external", with_images=value))
 
