@@ -178,6 +178,17 @@ GroupNormJob group_norm_job(uintptr_t input, uintptr_t out, const std::string& t
             silu};
 }
 
+size_t members(const std::string& kernel, const py::bytes& key, uint32_t run, uint32_t share, size_t count,
+               uintptr_t places) {
+    require(share >= 1, "a share is at least 1");
+    require(count <= size_t{1} << 36, "a stream has 2^36 words");
+    require(count == 0 || places, "null address");
+    const Kernel& chosen = kernel_named(kernel);
+    const MembersJob job{stream_of(key, run, false), share, count, at<int64_t>(places)};
+    py::gil_scoped_release release;
+    return chosen.members(job);
+}
+
 py::list chacha20(const py::bytes& key, uint32_t counter, uint32_t run, uint32_t low, uint32_t high) {
     uint32_t words[16];
     chacha20_block(stream_of(key, run, false).key, counter, run, low, high, words);
@@ -229,6 +240,8 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("group_norm_silu_gradient", &group_norm_gradient_on_cpu, py::arg("kernel"), py::arg("threads"),
                py::arg("norm"), py::arg("gradient"), py::arg("weight_gradient"), py::arg("bias_gradient"),
                py::arg("count"));
+    module.def("members", &members, py::arg("kernel"), py::arg("key"), py::arg("run"), py::arg("share"),
+               py::arg("count"), py::arg("places"), "How many places were written, int64 each.");
     module.def("chacha20", &chacha20, py::arg("key"), py::arg("counter"), py::arg("run"), py::arg("low"),
                py::arg("high"), "The 16 words of one block.");
 #ifdef DPCLEAN_CUDA

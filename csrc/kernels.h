@@ -84,6 +84,14 @@ static inline Pixels pixels_of(const GroupNormJob& job, size_t block) {
     return {first, last < job.pixels ? last : job.pixels};
 }
 
+// Which of the places 0..count-1 a run takes: those whose word of its stream, in order, is below share.
+struct MembersJob {
+    Stream stream;
+    uint32_t share;
+    size_t count;
+    int64_t* places;  // room for all of them; ascending
+};
+
 struct Kernel {
     const char* name;
     // Blocks [first, last) of the batch, as blocks_per_image numbers them.
@@ -91,6 +99,7 @@ struct Kernel {
     // Pixels [first, last) of one image; returns whether every prediction read was finite.
     bool (*invert)(const InverseJob& job, size_t image, size_t first, size_t last);
     const GroupNorm* group_norm;
+    size_t (*members)(const MembersJob& job);  // how many there are
 };
 
 extern const GroupNorm GROUP_NORM_SCALAR;

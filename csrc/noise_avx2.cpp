@@ -69,6 +69,20 @@ inline void transpose(__m256i p[8]) {
     }
 }
 
+struct Words {
+    using Vector = __m256i;
+    static constexpr size_t LANES = 8;
+    static __m256i all(uint32_t x) { return dpclean::all(x); }
+    static __m256i load(const void* p) { return dpclean::load(p); }
+    static void double_round(__m256i v[16]) { dpclean::double_round(v); }
+    // The lanes whose sum is below share, which is not 0.
+    static uint32_t below(__m256i x, __m256i y, uint32_t share) {
+        const __m256i sum = _mm256_add_epi32(x, y), most = dpclean::all(share - 1);
+        const __m256i holds = _mm256_cmpeq_epi32(_mm256_max_epu32(sum, most), most);
+        return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(holds)));
+    }
+};
+
 struct Picker {
     const int* entries;
     __m256i m, rest, mask;
@@ -382,7 +396,7 @@ struct Avx2 {
 
 }  // namespace
 
-extern const Kernel AVX2 = {"avx2", noise<Avx2>, invert<Avx2>, &GROUP_NORM_AVX2};
+extern const Kernel AVX2 = {"avx2", noise<Avx2>, invert<Avx2>, &GROUP_NORM_AVX2, members<Words>};
 
 }  // namespace dpclean
 #endif

@@ -37,6 +37,18 @@ inline void double_round(__m512i v[16]) {
     diagonals(v);
 }
 
+struct Words {
+    using Vector = __m512i;
+    static constexpr size_t LANES = 16;
+    static __m512i all(uint32_t x) { return dpclean::all(x); }
+    static __m512i load(const void* p) { return dpclean::load(p); }
+    static void double_round(__m512i v[16]) { dpclean::double_round(v); }
+    // The lanes whose sum is below share.
+    static uint32_t below(__m512i x, __m512i y, uint32_t share) {
+        return _mm512_cmplt_epu32_mask(_mm512_add_epi32(x, y), dpclean::all(share));
+    }
+};
+
 // Which block of a group a lane has: so the last shuffle of the transposition leaves two consecutive blocks in a
 // register.
 inline __m512i lane_order() { return _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15); }
@@ -358,7 +370,7 @@ struct Avx512 {
 
 }  // namespace
 
-extern const Kernel AVX512 = {"avx512", noise<Avx512>, invert<Avx512>, &GROUP_NORM_AVX512};
+extern const Kernel AVX512 = {"avx512", noise<Avx512>, invert<Avx512>, &GROUP_NORM_AVX512, members<Words>};
 
 }  // namespace dpclean
 #endif

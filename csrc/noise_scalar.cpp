@@ -41,6 +41,21 @@ inline Lanes load(const uint32_t* p) {
     return x;
 }
 
+struct Words {
+    using Vector = Lanes;
+    static constexpr size_t LANES = 4;
+    static Lanes all(uint32_t x) { return dpclean::all(x); }
+    static Lanes load(const uint32_t* p) { return dpclean::load(p); }
+    static void double_round(Lanes v[16]) { dpclean::double_round(v); }
+    // The lanes whose sum is below share.
+    static uint32_t below(Lanes x, Lanes y, uint32_t share) {
+        const Lanes sum = x + y;
+        uint32_t lanes = 0;
+        for (size_t b = 0; b < LANES; b++) lanes |= static_cast<uint32_t>(sum[b] < share) << b;
+        return lanes;
+    }
+};
+
 // The samples of words j and j + 1 of four blocks; returns whether some r = t.
 inline bool pick_two(const Table& table, const uint32_t* words, size_t j, uint16_t* picks) {
     const uint32_t m = table.m, mask = (1u << m) - 1;
@@ -153,6 +168,6 @@ struct Portable {
 
 }  // namespace
 
-const Kernel SCALAR = {"scalar", noise<Portable>, invert<Portable>, &GROUP_NORM_SCALAR};
+const Kernel SCALAR = {"scalar", noise<Portable>, invert<Portable>, &GROUP_NORM_SCALAR, members<Words>};
 
 }  // namespace dpclean

@@ -14,6 +14,37 @@ struct Blocks {
     alignas(64) uint32_t counter[TILE], low[TILE], high[TILE];
 };
 
+// The members of a run: consecutive blocks of one nonce, one in each lane.
+template <class Isa>
+size_t members(const MembersJob& job) {
+    using Vector = typename Isa::Vector;
+    constexpr size_t LANES = Isa::LANES;
+    const Stream& s = job.stream;
+    const uint32_t state[16] = {EXPA,     ND_3,     TWO_BY,   TE_K,     s.key[0], s.key[1], s.key[2], s.key[3],
+                                s.key[4], s.key[5], s.key[6], s.key[7], 0,        s.run,    0,        s.test};
+    size_t found = 0;
+    for (size_t block = 0; 16 * block < job.count; block += LANES) {
+        Vector start[16], v[16];
+        for (int i = 0; i < 16; i++) start[i] = Isa::all(state[i]);
+        uint32_t counter[LANES];
+        for (size_t b = 0; b < LANES; b++) counter[b] = static_cast<uint32_t>(block + b);
+        start[12] = Isa::load(counter);
+        for (int i = 0; i < 16; i++) v[i] = start[i];
+        for (int round = 0; round < 10; round++) Isa::double_round(v);
+        uint16_t taken[LANES] = {};  // a bit a word
+        for (int i = 0; i < 16; i++)
+            for (uint32_t lanes = Isa::below(v[i], start[i], job.share); lanes; lanes &= lanes - 1)
+                taken[__builtin_ctz(lanes)] |= static_cast<uint16_t>(1u << i);
+        for (size_t b = 0; b < LANES; b++)
+            for (uint32_t words = taken[b]; words; words &= words - 1) {
+                const size_t place = 16 * (block + b) + static_cast<size_t>(__builtin_ctz(words));
+                if (place >= job.count) return found;
+                job.places[found++] = static_cast<int64_t>(place);
+            }
+    }
+    return found;
+}
+
 // Columns by the scalar definition, for the few blocks in which some r = t.
 inline void redraw(const NoiseJob& job, uint32_t counter, Nonce at, uint16_t* picks) {
     uint32_t words[16];

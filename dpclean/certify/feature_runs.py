@@ -84,7 +84,8 @@ class FeatureRuns:
         self.keep_models = parameters.keep_models
         self.key = key
         self.data = data
-        self._listed = int(data.indices.max()) + 1
+        self._places = np.full(int(data.indices.max()) + 1, -1)
+        self._places[data.indices] = np.arange(len(data.indices))
 
     def results(self, numbers: Sequence[int]) -> Iterator[Result]:
         """Those of some runs, in their order. A run that takes nothing votes for nobody."""
@@ -104,8 +105,8 @@ class FeatureRuns:
         """The places in D of the rows that a run takes, ascending: a random share by their index, or all."""
         if self.share is None:
             return np.arange(len(self.data.indices))
-        inside = members(self.key, number, self.share, self._listed)
-        return np.flatnonzero(np.isin(self.data.indices, inside, assume_unique=True))
+        places = self._places[members(self.key, number, self.share, len(self._places))]
+        return places[places >= 0]
 
 
 def recipe_of(parameters: JobParameters) -> Ridge:

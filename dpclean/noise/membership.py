@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean import _kernels
+from dpclean.kernels import kernel_name
 from dpclean.noise.keys import subkey
-
-WORDS = 16  # of a block
 
 
 def members(key: bytes, run: int, share: int, count: int) -> NDArray[np.int64]:
@@ -17,6 +16,6 @@ def members(key: bytes, run: int, share: int, count: int) -> NDArray[np.int64]:
     Place i is taken iff word i of the run's stream of ChaCha20 under the subkey "subsample" is below share: whether it
     is depends on key, run and place alone, never on count or on what is there.
     """
-    own = subkey(key, "subsample")
-    blocks = [_kernels.chacha20(own, block, run, 0, 0) for block in range(-(-count // WORDS))]
-    return np.flatnonzero(np.array(blocks, np.uint32).reshape(-1)[:count] < share)
+    places = np.empty(count, np.int64)
+    found = _kernels.members(kernel_name(), subkey(key, "subsample"), run, share, count, places.ctypes.data)
+    return places[:found].copy()

@@ -90,16 +90,16 @@ def test_what_a_run_did_not_take_does_not_change_one_bit_of_it(files: dict[str, 
         FeatureData(spoilt, labels, runs.data.indices, runs.data.points),
         FeatureData(runs.data.train[taken], labels[taken], taken, runs.data.points),  # the rest is not there
     ):
-        runs.data = data
-        ((again, same),) = runs.results([3])
+        ((again, same),) = FeatureRuns(runs.parameters, runs.key, data).results([3])
         assert (again == row).all() and same == model
-    runs.data = FeatureData(-spoilt, labels, runs.data.indices, runs.data.points)
-    assert list(runs.results([3]))[0][1] != model
+    other = FeatureData(-spoilt, labels, runs.data.indices, runs.data.points)
+    assert list(FeatureRuns(runs.parameters, runs.key, other).results([3]))[0][1] != model
 
 
 def test_a_run_that_takes_nothing_votes_for_nobody_beside_others_that_vote(files: dict[str, Path]) -> None:
     runs = runs_of(files, keep_models=True)
-    runs.data = FeatureData(runs.data.train[:4], runs.data.labels[:4], runs.data.indices[:4], runs.data.points)
+    few = FeatureData(runs.data.train[:4], runs.data.labels[:4], runs.data.indices[:4], runs.data.points)
+    runs = FeatureRuns(runs.parameters, runs.key, few)
     found = list(runs.results(range(1, 21)))
     empty = [number for number in range(1, 21) if not len(runs._taken(number))]
     assert 0 < len(empty) < 20
