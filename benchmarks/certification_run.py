@@ -87,8 +87,7 @@ class PlainScript:
 
     def __init__(self, runner: TrainingRuns, recipe: Recipe, classes: int, autocast: bool) -> None:
         files = find_denoiser("natural")
-        alphas_cumprod, _ = load_schedule(files)
-        self.level = match(alphas_cumprod, SIGMA)
+        self.level = match(load_schedule(files).alphas_cumprod, SIGMA)
         self.unet = load_through_diffusers(files).to(torch.bfloat16, memory_format=torch.channels_last)
         self.images = torch.from_numpy(np.stack(runner.data.train)).permute(0, 3, 1, 2)
         self.points = torch.from_numpy(np.stack(runner.data.points)).permute(0, 3, 1, 2)

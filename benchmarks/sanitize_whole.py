@@ -74,7 +74,7 @@ def bare_loop(shards: Path, images: int) -> None:
                 dtype=DTYPES[denoiser.dtype],
             )
             e = denoiser._predict(x)
-            to_uint8(x, e, level.alphas_cumprod, prediction_type=denoiser.prediction_type)[0].cpu()
+            to_uint8(x, e, level.alphas_cumprod, prediction_type=denoiser.schedule.prediction_type)[0].cpu()
     print(time.perf_counter() - begun)
 
 
@@ -95,7 +95,7 @@ def plain_pipeline(raw: Path, out: Path) -> None:
     files = find_denoiser("natural")
     dtype = DTYPES[choose_dtype("auto", choose_device("cpu"))]
     network = load_through_diffusers(files).to(dtype=dtype, memory_format=torch.channels_last)
-    alphas_cumprod, prediction_type = load_schedule(files)
+    alphas_cumprod, prediction_type, _ = load_schedule(files)
     assert prediction_type == "v_prediction"
     level = match(alphas_cumprod, float(SIGMA))
     abar, timestep = level.alphas_cumprod, torch.tensor(level.timestep)

@@ -32,8 +32,9 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
     structure such as (image, label), and leaves the rest of it alone. Batches of any size do, also empty ones.
 
     sigma: noise on the [0, 1] pixel scale. denoiser: `natural`, a diffusers folder, or a hub id. method: `one-step`, or
-    `ddim:STEPS` for several evaluations of the network. device: where it runs. It works in data loader workers. Every
-    call draws fresh noise under a key that this process took from the operating system, again after a fork.
+    `ddim:STEPS` or `sde:STEPS` for several evaluations of the network. device: where it runs. It works in data loader
+    workers. Every call draws fresh noise under a key that this process took from the operating system, again after a
+    fork.
 
     Fresh noise each epoch is not what `certify` certifies: a training that sees E noised copies of an image has
     seen E draws, and every radius shrinks by sqrt(E). For certificates, sanitize the data set once.

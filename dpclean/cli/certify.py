@@ -162,10 +162,10 @@ def certify(
     method: Annotated[
         str | None,
         typer.Option(
-            metavar="one-step|ddim:STEPS",
+            metavar="one-step|ddim:STEPS|sde:STEPS",
             help="Another method than that of CLEAN.",
             rich_help_panel=NOISE,
-            autocompletion=completing("one-step", "ddim:2", "ddim:4"),
+            autocompletion=completing("one-step", "ddim:4", "sde:8"),
         ),
     ] = None,
     device: Device = "auto",

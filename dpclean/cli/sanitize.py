@@ -101,10 +101,10 @@ def sanitize(
     method: Annotated[
         str,
         typer.Option(
-            metavar="one-step|ddim:STEPS",
+            metavar="one-step|ddim:STEPS|sde:STEPS",
             help="How the noise is taken away.",
             rich_help_panel=DENOISER,
-            autocompletion=completing("one-step", "ddim:2", "ddim:4"),
+            autocompletion=completing("one-step", "ddim:4", "sde:8"),
         ),
     ] = "one-step",
     device: Device = "auto",

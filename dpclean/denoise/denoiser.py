@@ -25,8 +25,7 @@ from dpclean.device import choose_device, first_line, give_back_memory, has_bf16
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.kernels import kernel_name
 from dpclean.noise import to_model_input, to_uint8
-from dpclean.noise.fused import standard_normal
-from dpclean.noise.keys import subkey
+from dpclean.noise.normal import standard_normal
 
 if TYPE_CHECKING:
     import diffusers
@@ -125,8 +124,13 @@ class _Part(NamedTuple):
 
     place: slice  # in the batch
     indices: list[int]
-    shape: tuple[int, ...]  # [H, W, C], whole
+    shape: tuple[int, int, int]  # [H, W, C], whole
     corner: tuple[int, int] = (0, 0)  # top and left of a tile
+
+
+def _shape(images: Tensor) -> tuple[int, int, int]:
+    """(H, W, C) of [N, H, W, C]."""
+    return images.shape[1], images.shape[2], images.shape[3]
 
 
 def choose_dtype(name: str, device: torch.device) -> str:
@@ -164,9 +168,9 @@ class Denoiser:
         if self.device.type == "cpu":
             keep_memory()
         self.dtype = choose_dtype(dtype, self.device)
-        alphas_cumprod, self.prediction_type = load_schedule(files)
-        self.level = schedule.match(alphas_cumprod, sigma)
-        self._levels = self._method.levels(self.level, alphas_cumprod)
+        self.schedule = load_schedule(files)
+        self.level = schedule.match(self.schedule.alphas_cumprod, sigma)
+        self._levels = self._method.levels(self.level, self.schedule)
         self._model: UNet2DModel | diffusers.UNet2DModel = load_network(files)
         networks = self._at_levels(DTYPES[self.dtype])
         self._network = networks[0]
@@ -255,19 +259,20 @@ class Denoiser:
         noise: torch's own where no image's is given, to find out what runs.
         """
         noise = noise or (lambda _: torch.randn_like(noised, dtype=torch.float32))
-        return self._method.denoise(noised, evaluations or self._launched, self.prediction_type, noise)
+        return self._method.denoise(noised, evaluations or self._launched, self.schedule, noise)
 
     def _noise(self, batch: Tensor, parts: Iterable[_Part], draw: _Draw) -> Noise:
         """What a random method draws for a batch: of whole images, cut and padded as these are."""
         height, width = batch.shape[2:]
 
         def drawn(step: int) -> Tensor:
-            out, key = torch.empty_like(batch, dtype=torch.float32), subkey(draw.key, f"denoise/{step}")
+            out = torch.empty_like(batch, dtype=torch.float32)
             for place, indices, shape, (top, left) in parts:
-                whole = standard_normal(
-                    (len(indices), *shape), self.device, key=key, run=draw.run, indices=indices, test=draw.test
-                )
-                out[place] = mirror_pad(whole[:, :, top : top + height, left : left + width], height, width)
+                window = standard_normal(
+                    shape, (top, left), (min(height, shape[0] - top), min(width, shape[1] - left)), self.device,
+                    key=draw.key, purpose=f"sde/{step}", run=draw.run, indices=indices, test=draw.test,
+                )  # fmt: skip
+                out[place] = mirror_pad(window, height, width)
             return out
 
         return drawn
@@ -381,7 +386,7 @@ class Denoiser:
 
     def _finish(self, noised: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """(uint8 [N, H, W, C], finite bool [N]) of model inputs and predictions of the same size."""
-        level, kind = self.level, self._method.result_type(self.prediction_type)
+        level, kind = self.level, self._method.result_type(self.schedule.prediction_type)
         prediction = prediction[:, : self._network.in_channels]
         pixels, finite = to_uint8(noised, prediction, level.alphas_cumprod, prediction_type=kind)
         correction = correction_of(noised, prediction, level, kind)
@@ -415,7 +420,7 @@ class Denoiser:
                 batch[place] = mirror_pad(noised, *shape)
             groups.append((place, indices, images, noised))
             start = place.stop
-        parts = [_Part(place, indices, tuple(images.shape[1:])) for place, indices, images, _ in groups]
+        parts = [_Part(place, indices, _shape(images)) for place, indices, images, _ in groups]
         prediction = self._predict(batch, self._for(batch), self._noise(batch, parts, draw))
         results: list[Iterator[Denoised]] = []
         for place, indices, images, noised in groups:
@@ -459,7 +464,7 @@ class Denoiser:
 
     def _noise_of_tiles(self, batch: Tensor, tiles: list[_Tile], draw: _Draw) -> Noise:
         parts = [
-            _Part(slice(i, i + 1), [tile.image.index], tuple(tile.image.pixels.shape[1:]), tile.place[:2])
+            _Part(slice(i, i + 1), [tile.image.index], _shape(tile.image.pixels), tile.place[:2])
             for i, tile in enumerate(tiles)
         ]
         return self._noise(batch, parts, draw)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 from dpclean.data.ancestry import Ancestry, ancestry_in
 from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.denoise import hub
+from dpclean.denoise.schedule import Schedule
 from dpclean.errors import SetupError
 from dpclean.jobs.checks import given_path
 
 if TYPE_CHECKING:
     import diffusers
-    import numpy as np
     from torch import Tensor
 
     from dpclean.denoise.unet import UNet2DModel
@@ -154,8 +154,8 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
     return config
 
 
-def load_schedule(files: DenoiserFiles) -> tuple[np.ndarray, str]:
-    """(alphas_cumprod float64 [T], prediction type) of a denoiser's scheduler. Raises SetupError for what is none."""
+def load_schedule(files: DenoiserFiles) -> Schedule:
+    """Raises SetupError for what is none."""
     import numpy as np
 
     config = _read_config(files.scheduler, files.id)
@@ -191,7 +191,7 @@ def load_schedule(files: DenoiserFiles) -> tuple[np.ndarray, str]:
             f"denoiser {files.id!r}: its alphas_cumprod do not fall from below 1 towards 0",
             "repair its scheduler_config.json: betas lie between 0 and 1",
         )
-    return alphas_cumprod, prediction_type
+    return Schedule(alphas_cumprod, prediction_type, str(config.get("variance_type", "fixed_small")))
 
 
 def _told(error: BaseException) -> str:

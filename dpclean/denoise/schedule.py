@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dpclean.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+class Schedule(NamedTuple):
+    """What a scheduler's configuration says of its denoiser, in diffusers' words."""
+
+    alphas_cumprod: np.ndarray  # float64 [T], falling
+    prediction_type: str
+    variance_type: str
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Start:
             betas = np.linspace(SCHEDULER["beta_start"], SCHEDULER["beta_end"], SCHEDULER["num_train_timesteps"])
             return cls(None, Ancestry(), NETWORK, NETWORK.get("patch_size", 1), np.cumprod(1 - betas), SCHEDULER)
         files = find_denoiser(init)
-        alphas_cumprod, prediction_type = load_schedule(files)
+        alphas_cumprod, prediction_type, _ = load_schedule(files)
         network = json.loads(files.config.read_bytes())
         patch_size = network.get("patch_size", 1)
         if network.get("in_channels", 3) != 3 * patch_size**2:

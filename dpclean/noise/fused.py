@@ -16,7 +16,6 @@ from dpclean import _kernels
 from dpclean.errors import UsageError
 from dpclean.kernels import cuda_errors, default_threads, kernel_name
 from dpclean.noise.batch import Draw, check_images, noise_on_cpu, noise_on_cuda, runs_on_cuda
-from dpclean.noise.table import SIGMA_MAX
 
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
@@ -83,20 +82,6 @@ def to_model_input(
     else:
         noise_on_cpu(draw, images.data_ptr(), images.shape, out.data_ptr(), type=name, planar=planar, a=a)
     return out
-
-
-def standard_normal(
-    shape: tuple[int, ...], device: torch.device, *, key: bytes, run: int, indices: ArrayLike, test: bool
-) -> torch.Tensor:
-    """float32 [N, C, H, W], channels_last, of standard normals on a grid of 1 / (255 SIGMA_MAX); shape: [N, H, W, C].
-
-    The noise of `add_noise` at the largest sigma, in its unit: one key gives it for one purpose only.
-    """
-    nothing = torch.zeros(shape, dtype=torch.uint8, device=device)
-    scaled = to_model_input(
-        nothing, SIGMA_MAX, 1.0, key=key, run=run, indices=indices, test=test, dtype=torch.float32
-    )  # 2 Z / 255 - 1
-    return scaled.add_(1).div_(2 * SIGMA_MAX)
 
 
 def to_uint8(

@@ -149,7 +149,7 @@ def _denoiser(digests: dict[str, str], denoiser: Denoiser) -> manifests.Denoiser
     return manifests.Denoiser(
         id=denoiser.id,
         digests=digests,
-        prediction_type=denoiser.prediction_type,
+        prediction_type=denoiser.schedule.prediction_type,
         timestep=denoiser.level.timestep,
         alphas_cumprod=denoiser.level.alphas_cumprod,
         method=denoiser.method,

@@ -160,7 +160,7 @@ def test_every_beta_schedule_of_the_scheduler_class_is_known(tmp_path: Path, sch
 
     folder = make_denoiser(tmp_path / "d")
     edit(folder / "scheduler" / "scheduler_config.json", beta_schedule=schedule)
-    alphas_cumprod, prediction_type = load_schedule(find_denoiser(str(folder)))
+    alphas_cumprod, prediction_type, _ = load_schedule(find_denoiser(str(folder)))
     expected = DDPMScheduler(beta_schedule=schedule).alphas_cumprod
     np.testing.assert_allclose(alphas_cumprod, expected.double().numpy())
     assert prediction_type == "epsilon"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from dpclean.denoise.loading import find_denoiser
 from dpclean.denoise.methods import Evaluation, Noise, registry
 from dpclean.denoise.methods.registry import FORMS, METHODS, find_method
 from dpclean.denoise.network import FixedLevelNetwork
-from dpclean.denoise.schedule import NoiseLevel
-from dpclean.errors import UsageError
+from dpclean.denoise.schedule import NoiseLevel, Schedule
+from dpclean.errors import SetupError, UsageError
 from dpclean.noise import add_noise, to_model_input
-from dpclean.noise.fused import standard_normal
+from dpclean.noise.normal import standard_normal
 from dpclean.pipeline.options import SanitizeOptions
 from dpclean.sanitizer import Sanitizer
 from tests.networks import PATCHES, make_denoiser, make_transparent
@@ -83,6 +85,60 @@ def test_ddim_does_what_diffusers_scheduler_does(
     assert np.abs(denoised(other, {0: clean[0]})[0].astype(int) - expected[0]).max() > 1
 
 
+@torch.inference_mode()
+def of_ddpm(folder: Path, clean: np.ndarray, timestep: int, steps: int) -> np.ndarray:
+    """uint8 [N, H, W, C] by diffusers' own network and DDPMScheduler, which is fed the noise of the key."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    network = UNet2DModel.from_pretrained(folder).eval()
+    scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+    scheduler.set_timesteps(timesteps=list(range(timestep, 0, -timestep // steps)))
+    indices, shape = np.arange(len(clean)), clean.shape[1:]
+    x = to_model_input(
+        torch.from_numpy(clean), sigma_at(timestep), float(scheduler.alphas_cumprod[timestep]), key=KEY, run=0,
+        indices=indices, dtype=torch.float32,
+    )  # fmt: skip
+    for number, step in enumerate(scheduler.timesteps.tolist()):
+        drawn = standard_normal(
+            shape, (0, 0), shape[:2], x.device, key=KEY, purpose=f"sde/{number}", run=0, indices=indices, test=False
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, drawn=drawn, **__: drawn)
+            found = scheduler.step(network(x, step).sample, step, x)
+        x = found.prev_sample
+    result: np.ndarray = ((found.pred_original_sample.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    return result.transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned_range"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_sde_does_what_diffusers_scheduler_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, variance: str
+) -> None:
+    wide = {"out_channels": 6} if variance == "learned_range" else {}
+    folder = make_denoiser(tmp_path / "d", prediction_type=kind, prepare=noisy, **wide)
+    written = folder / "scheduler" / "scheduler_config.json"
+    written.write_text(json.dumps({**json.loads(written.read_text()), "variance_type": variance}))
+    denoiser = Denoiser(find_denoiser(str(folder)), sigma_at(200), dtype="fp32", device="cpu", method="sde:4")
+    monkeypatch.setattr("dpclean.denoise.denoiser.correction_of", lambda noised, *_: torch.zeros(len(noised), 3, 1, 1))
+    clean = np.stack([image((32, 32, 3), seed) for seed in range(4)])
+    # diffusers goes from one timestep to the next below it in its own list, at the last to timestep 0
+    expected = of_ddpm(folder, clean, 200, 4)
+    found = denoised(denoiser, dict(enumerate(clean)))
+    assert np.abs(np.stack([found[i] for i in range(4)]).astype(int) - expected).max() <= 1
+    without = Denoiser(find_denoiser(str(folder)), sigma_at(200), dtype="fp32", device="cpu", method="ddim:4")
+    assert np.abs(denoised(without, {0: clean[0]})[0].astype(int) - expected[0]).max() > 1
+
+
+def test_sde_refuses_a_variance_that_it_does_not_know(tmp_path: Path) -> None:
+    folder = make_denoiser(tmp_path / "d")
+    written = folder / "scheduler" / "scheduler_config.json"
+    written.write_text(json.dumps({**json.loads(written.read_text()), "variance_type": "learned"}))
+    with pytest.raises(SetupError, match="variance_type 'learned'"):
+        Denoiser(find_denoiser(str(folder)), 0.25, device="cpu", method="sde:4")
+    Denoiser(find_denoiser(str(folder)), 0.25, device="cpu", method="ddim:4")
+
+
 def test_timesteps_are_evenly_spaced_from_the_images_own_down(tmp_path: Path) -> None:
     denoiser = Denoiser(find_denoiser("natural"), 0.25, device="cpu", method="ddim:5")
     timesteps = [level.timestep for level in denoiser._levels]
@@ -103,9 +159,10 @@ def test_ddim_takes_images_of_any_size_and_noises_them_once(tmp_path: Path, conf
         assert np.abs(results[index].astype(int) - noised.clip(0, 255)).max() <= 1
 
 
-def test_no_image_changes_what_ddim_makes_of_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["ddim:2", "sde:2"])
+def test_no_image_changes_what_a_method_makes_of_another(tmp_path: Path, method: str) -> None:
     folder = make_denoiser(tmp_path / "d")
-    denoiser = Denoiser(find_denoiser(str(folder)), 0.25, device="cpu", batch_pixels=4 * 1024, method="ddim:2")
+    denoiser = Denoiser(find_denoiser(str(folder)), 0.25, device="cpu", batch_pixels=4 * 1024, method=method)
     shapes = [(32, 32, 3)] * 3 + [(28, 28, 1), (140, 40, 3)]
     images = {i: image(shape, i) for i, shape in enumerate(shapes)}
     others = {i: image(shape, 100 + i) for i, shape in enumerate(shapes)}
@@ -182,11 +239,12 @@ def test_names_are_read_as_they_are_written() -> None:
         "ddim:2",
         "ddim:100",
     ]
-    assert FORMS == tuple(method.form for method in METHODS) == ("one-step", "ddim:STEPS")
+    assert FORMS == tuple(method.form for method in METHODS) == ("one-step", "ddim:STEPS", "sde:STEPS")
 
 
 @pytest.mark.parametrize(
-    "name", ["", "sde:3", "ddim", "ddim:", "ddim:0", "ddim:1", "ddim:-2", "ddim:04", "ddim:2.5", "ddim:101", "ddim:٣",
+    "name", ["", "sde", "sde:1", "sde:101", "ddim",
+             "ddim:", "ddim:0", "ddim:1", "ddim:-2", "ddim:04", "ddim:2.5", "ddim:101", "ddim:٣",
              "ddim:" + 5000 * "9", "one-step:2", "one-step:"],
 )  # fmt: skip
 def test_what_is_no_method_is_refused_before_anything_is_read(name: str) -> None:
@@ -209,14 +267,14 @@ class Drawing:
     def of(cls, argument: str | None) -> Drawing:
         return cls()
 
-    def levels(self, start: NoiseLevel, alphas_cumprod: np.ndarray) -> Sequence[NoiseLevel]:
+    def levels(self, start: NoiseLevel, schedule: Schedule) -> Sequence[NoiseLevel]:
         return (start,)
 
     def result_type(self, prediction_type: str) -> str:
         return "sample"
 
     def denoise(
-        self, noised: torch.Tensor, evaluations: Sequence[Evaluation], prediction_type: str, noise: Noise
+        self, noised: torch.Tensor, evaluations: Sequence[Evaluation], schedule: Schedule, noise: Noise
     ) -> torch.Tensor:
         return noise(1) / 8
 
@@ -230,17 +288,35 @@ def test_what_a_method_draws_is_an_images_own_and_cut_with_its_tiles(
     denoiser = Denoiser(find_denoiser(str(folder)), 0.25, dtype="fp32", device="cpu", method="drawing")
     shapes = [(32, 32, 3), (32, 32, 3), (31, 50, 1), (300, 200, 3), (170, 40, 1)]
     images = {7 + i: np.full(shape, 128, np.uint8) for i, shape in enumerate(shapes)}
-    key = hmac.digest(KEY, b"dpclean/1/denoise/1", "sha256")
     for result in denoiser.denoise(images.items(), key=KEY, **address):
         clean = images[result.index]
-        integers = add_noise(0 * clean[None], 4.0, key=key, indices=np.array([result.index]), **{"run": 0, **address})
-        expected = (integers[0] / (255 * 4.0) / 8 + 1) * 127.5  # in its unit, as a sample
+        expected = np.zeros(clean.shape)
+        for y, x in itertools.product(range(0, clean.shape[0], 64), range(0, clean.shape[1], 64)):
+            cell = clean[None, y : y + 64, x : x + 64]
+            key = hmac.digest(KEY, f"dpclean/1/sde/1/{y // 64}/{x // 64}".encode(), "sha256")
+            drawn = add_noise(0 * cell, 4.0, key=key, indices=np.array([result.index]), **{"run": 0, **address})
+            expected[y : y + 64, x : x + 64] = (drawn[0] / (255 * 4.0) / 8 + 1) * 127.5  # in its unit, as a sample
         assert np.abs(result.pixels - expected.clip(0, 255)).max() < 8  # the mean is kept; others are off by 18
 
 
+def test_windows_of_the_noise_of_an_image_agree_where_they_overlap() -> None:
+    def drawn(corner: tuple[int, int], edges: tuple[int, int]) -> torch.Tensor:
+        return standard_normal(
+            (150, 200, 3), corner, edges, torch.device("cpu"), key=KEY, purpose="sde/0", run=0, indices=[3], test=False
+        )
+
+    whole = drawn((0, 0), (150, 200))
+    for corner, edges in (((0, 0), (1, 1)), ((63, 64), (2, 1)), ((30, 100), (120, 100)), ((149, 199), (1, 1))):
+        rows, columns = (slice(start, start + edge) for start, edge in zip(corner, edges, strict=True))
+        assert torch.equal(drawn(corner, edges), whole[:, :, rows, columns])
+    assert whole.unique().numel() > 3000  # cells do not repeat one another
+
+
 def test_what_a_method_draws_is_standard_normal() -> None:
-    indices = np.arange(64)
-    drawn = standard_normal((64, 40, 40, 3), torch.device("cpu"), key=KEY, run=0, indices=indices, test=False)
+    drawn = standard_normal(
+        (40, 40, 3), (0, 0), (40, 40), torch.device("cpu"), key=KEY, purpose="sde/0", run=0, indices=np.arange(64),
+        test=False,
+    )  # fmt: skip
     assert drawn.shape == (64, 3, 40, 40)
     result = stats.kstest(drawn.flatten().numpy(), "norm")
     assert result.pvalue > 1e-6 and abs(float(drawn.square().mean()) - 1) < 0.01

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, Self
 
-from dpclean.denoise.schedule import NoiseLevel
+from dpclean.denoise.schedule import NoiseLevel, Schedule
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 
@@ -39,15 +38,15 @@ class Method(Protocol):
     @property
     def name(self) -> str: ...
 
-    def levels(self, start: NoiseLevel, alphas_cumprod: np.ndarray) -> Sequence[NoiseLevel]:
-        """Where the network is evaluated: the images' own level first."""
+    def levels(self, start: NoiseLevel, schedule: Schedule) -> Sequence[NoiseLevel]:
+        """Where the network is evaluated: the images' own level first. Raises SetupError for a useless schedule."""
 
     def result_type(self, prediction_type: str) -> str:
         """What `denoise` gives, in the words of prediction types: "sample" is the clean images on [-1, 1]."""
 
-    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str, noise: Noise) -> Tensor:
+    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], schedule: Schedule, noise: Noise) -> Tensor:
         """[B, C, H, W] at the first evaluation's level -> of result_type, [B, C or more, H, W], nothing clamped.
 
-        evaluations: one for each of `levels`, or the first of them, to find out what fits. prediction_type: that of the
-        networks. noise: made when it is asked for, the one source of randomness.
+        evaluations: one for each of `levels`, or the first of them, to find out what fits. noise: made when
+        it is asked for, the one source of randomness.
         """

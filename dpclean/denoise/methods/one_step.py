@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from dpclean.denoise.methods.method import Evaluation, Noise
-from dpclean.denoise.schedule import NoiseLevel
+from dpclean.denoise.schedule import NoiseLevel, Schedule
 from dpclean.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 
@@ -23,14 +22,16 @@ class OneStep:
     @classmethod
     def of(cls, argument: str | None) -> Self:
         if argument is not None:
-            raise UsageError(f"method one-step takes no number, got {argument!r}", "give one-step, or ddim:STEPS")
+            raise UsageError(
+                f"method one-step takes no number, got {argument!r}", "give one-step, ddim:STEPS or sde:STEPS"
+            )
         return cls()
 
-    def levels(self, start: NoiseLevel, alphas_cumprod: np.ndarray) -> Sequence[NoiseLevel]:
+    def levels(self, start: NoiseLevel, schedule: Schedule) -> Sequence[NoiseLevel]:
         return (start,)
 
     def result_type(self, prediction_type: str) -> str:
         return prediction_type
 
-    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], prediction_type: str, noise: Noise) -> Tensor:
+    def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], schedule: Schedule, noise: Noise) -> Tensor:
         return evaluations[0].network(noised)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dpclean.denoise.methods.ddim import Ddim
 from dpclean.denoise.methods.method import Method
 from dpclean.denoise.methods.one_step import OneStep
+from dpclean.denoise.methods.sde import Sde
 from dpclean.errors import UsageError
 
-METHODS: tuple[type[Method], ...] = (OneStep, Ddim)
-FORMS = tuple(method.form for method in METHODS)  # "one-step", "ddim:STEPS"
+METHODS: tuple[type[Method], ...] = (OneStep, Ddim, Sde)
+FORMS = tuple(method.form for method in METHODS)  # "one-step", "ddim:STEPS", ...
 
 
 def find_method(name: str) -> Method:

@@ -1,0 +1,49 @@
+"""What methods of several evaluations share: their names, their timesteps, and what a prediction says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dpclean.denoise import schedule
+from dpclean.denoise.schedule import NoiseLevel
+from dpclean.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+MOST_STEPS = 100  # beyond it nothing is gained, and on a GPU each step keeps a captured graph
+
+
+def number_of_steps(kind: str, argument: str | None) -> int:
+    """What stands after the colon of a method's name. Raises UsageError."""
+    canonical = argument is not None and argument.isascii() and argument.isdigit() and argument[0] != "0"
+    if argument is None or not canonical or len(argument) > 3 or not 2 <= int(argument) <= MOST_STEPS:
+        raise UsageError(
+            f"method {kind} takes a number of steps from 2 to {MOST_STEPS}, as in {kind}:4, got {argument or 'none'}",
+            "one step is --method one-step",
+        )
+    return int(argument)
+
+
+def evenly_spaced(start: NoiseLevel, alphas_cumprod: np.ndarray, steps: int) -> Sequence[NoiseLevel]:
+    """t*, t* (k-1)/k, ..., t*/k, from the images' own t* down; they may be fractional.
+
+    As diffusers' "trailing" spacing has them from the schedule's end.
+    """
+    if start.timestep == 0:  # there is nothing below it
+        return (start,)
+    timesteps = (start.timestep * (steps - step) / steps for step in range(1, steps))
+    return (start, *(schedule.at(alphas_cumprod, timestep) for timestep in timesteps))
+
+
+def clean_and_noise(x: Tensor, prediction: Tensor, level: NoiseLevel, prediction_type: str) -> tuple[Tensor, Tensor]:
+    """(x0, eps), float32, with x = sqrt(abar) x0 + sqrt(1 - abar) eps, as a prediction [B, C or more, H, W] has it."""
+    prediction = prediction[:, : x.shape[1]].float()
+    signal, noise = level.alphas_cumprod**0.5, (1 - level.alphas_cumprod) ** 0.5
+    if prediction_type == "epsilon":
+        return (x - noise * prediction) / signal, prediction
+    if prediction_type == "v_prediction":
+        return signal * x - noise * prediction, signal * prediction + noise * x
+    return prediction, (x - signal * prediction) / max(noise, 1e-12)
