@@ -10,11 +10,12 @@ from functools import cache
 from msgspec import UNSET
 
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import NO_RADIUS, RADIUS_UNIT, Bound, ClaimSettings
+from dpclean.certificate.bounds.base import NO_IMAGES, NO_RADIUS, RADIUS_UNIT, Bound, ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS, least
 from dpclean.certificate.decimals import budget, exact_decimal, text
 from dpclean.certificate.parameters import FAMILIES, CertificateParameters, beside_of, settings_of, share_of
 from dpclean.certificate.threats import find_threat
+from dpclean.certificate.whole_images import Images
 from dpclean.errors import Reason, UsageError
 
 LEAST_LEVEL = Fraction(1, 10**30)  # of a point: far below what anybody asks, far above where the arithmetic ends
@@ -39,6 +40,12 @@ def unanimous(bound: Bound, settings: ClaimSettings) -> str:
     """The same for a bound and what it tests against."""
     made = bound.claim(settings, settings.runs, 0)
     return NO_RADIUS if made is None or not made.covers_anything else text(made.radius, 6)
+
+
+def most_images(bound: Bound, settings: ClaimSettings) -> Images:
+    """The most images of each kind, which no point exceeds: those of one on which all runs agree."""
+    made = bound.claim(settings, settings.runs, 0)
+    return NO_IMAGES if made is None or made.whole is None else made.whole
 
 
 def can_claim(bound: Bound, settings: ClaimSettings) -> bool:

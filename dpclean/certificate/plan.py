@@ -83,10 +83,10 @@ def plan(
     values: of one image, for the table of attacks. Decimals are strings. Raises UsageError.
     """
     reach, noise, rule = _reach(radius), _noise(sigma), find_bound(bound)
-    level = _level(family, alpha)
+    level = level_of(family, alpha)
     check_ranges(points=points, workers=workers, seconds_per_run=seconds_per_run)
     check_ranges(image_bytes=image_bytes, image_values=values)
-    shares, wanted = _shares(pa, pb, rule), _share("power", power)
+    shares, wanted = shares_of_votes(pa, pb, rule), share_of_votes("power", power)
     levels = {"point": level, "all": level / points} if points > 1 or family == "all" else {"point": level}
     answers = [_answer(rule, name, each, reach, noise, shares, wanted) for name, each in levels.items()]
     chosen = next(answer for answer in answers if answer.family == family)
@@ -137,14 +137,16 @@ def _positive(name: str, text: str) -> Fraction:
     return value
 
 
-def _share(name: str, text: str) -> float:
+def share_of_votes(name: str, text: str) -> float:
+    """A probability as a float. Raises UsageError."""
     value = exact_decimal(name, text)
     if not 0 < value < 1:
         raise UsageError(f"{name} is a probability between 0 and 1, got {text}", "give a number such as 0.9")
     return float(value)
 
 
-def _level(family: str, alpha: str) -> Fraction:
+def level_of(family: str, alpha: str) -> Fraction:
+    """alpha, of a family that is known. Raises UsageError."""
     level = exact_decimal("alpha", alpha)
     if family not in FAMILIES:
         raise UsageError(f"family {family!r} is not known", f"give one of: {', '.join(FAMILIES)}")
@@ -155,14 +157,14 @@ def _level(family: str, alpha: str) -> Fraction:
     return level
 
 
-def _shares(pa: str | None, pb: str | None, bound: Bound) -> tuple[float, float] | None:
+def shares_of_votes(pa: str | None, pb: str | None, bound: Bound) -> tuple[float, float] | None:
     """(p_A, p_B), None where no share is expected."""
     if pa is None:
         if pb is not None:
             raise UsageError("--pb is the share of the next class, and that of the first is missing", "give --pa too")
         return None
-    first = _share("pa", pa)
-    second = 1 - first if pb is None else _share("pb", pb)
+    first = share_of_votes("pa", pa)
+    second = 1 - first if pb is None else share_of_votes("pb", pb)
     if first + second > 1 + 1e-12 or second >= first:
         raise UsageError(f"shares of votes are pa > pb with a sum of at most 1, got {pa} and {pb}", "correct them")
     return bound.effective_shares((first, second))

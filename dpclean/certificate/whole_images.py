@@ -7,6 +7,7 @@ decide; nothing here is a float but the guesses that a search begins from.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,12 @@ def untouched(share: int, images: int) -> Fraction:
         squared = squared * squared >> exact.BITS
         images >>= 1
     return Fraction(result, ONE)
+
+
+def members_of_run(share: int, images: int) -> tuple[float, float]:
+    """How many of so many images a run takes: the mean and the standard deviation."""
+    q = share / WORD
+    return images * q, math.sqrt(images * q * (1 - q))
 
 
 def share_for(share: int, edits: Edits) -> int | None:
