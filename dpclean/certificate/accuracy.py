@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import BESIDE, NO_IMAGES, share_lower
+from dpclean.certificate.bounds.base import BESIDE, share_lower
 from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import budget, text
 from dpclean.certificate.interval_arithmetic import (
@@ -34,7 +33,15 @@ from dpclean.certificate.interval_arithmetic import (
     times,
     up,
 )
-from dpclean.certificate.parameters import CertificateParameters, beside_of, settings_of, share_of
+from dpclean.certificate.parameters import (
+    CertificateParameters,
+    beside_of,
+    kinds_of_images,
+    may_add_runs,
+    parts_of,
+    settings_of,
+    share_of,
+)
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.votes import VoteCounts
 
@@ -115,15 +122,17 @@ def _by_radius(radii: Sequence[Fraction], labelled: int, false_claims: int, ceil
 def accuracy_by_images(parameters: CertificateParameters, points: Sequence[Mapping[str, Any]]) -> Json | None:
     """Shares of the labelled points with the right class against m images inserted, changed, or missing.
 
-    None without labels, or where all images are in every run. lower as in certified_accuracy.
+    By the fields of a point that say so. None without labels, or where all images are in every run. lower as in
+    certified_accuracy.
     """
     labelled = [point for point in points if point["label"] is not None]
-    if not labelled or share_of(parameters) is None:
+    kinds = kinds_of_images(parameters)
+    if not labelled or not kinds:
         return None
     count = len(labelled)
     false_claims = _false_claims(parameters, count)
     found: Json = {}
-    for kind in NO_IMAGES.as_json():
+    for kind in kinds:
         right = sorted(point[kind] for point in labelled if point["class"] == point["label"])
         rows = []
         for images in _numbers(right[-1] if right else 0):
@@ -177,9 +186,11 @@ def why_not(parameters: CertificateParameters, labels: NDArray[np.int64] | None)
         return "these votes are only explored"
     if share_of(parameters) is not None:
         return "each run took a random share of the images, and of one model trained so nothing is stated here yet"
+    if parts_of(parameters) is not None:
+        return "each run trained on one part of the images, and of one model trained on all of them nothing is stated"
     if labels is None or not (labels >= 0).any():
         return "no test point has a label"
-    if find_bound(parameters.bound).open_ended:
+    if may_add_runs(parameters):
         return f"with the bound {parameters.bound!r} the number of runs is not fixed before the first, which it takes"
     if find_threat(parameters.threat).noises_points:
         return "test images were noised too, and the statement is about test images as they are"

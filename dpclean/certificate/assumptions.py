@@ -13,9 +13,12 @@ from dpclean.certificate.parameters import (
     JobParameters,
     attempt_of,
     beside_of,
+    counts_images,
     in_training,
+    parts_of,
     share_of,
 )
+from dpclean.certificate.partitions import ELECTIONS, WORDS
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import WORD
 
@@ -31,9 +34,10 @@ def warnings(parameters: CertificateParameters) -> list[str]:
             f"alpha is {parameters.alpha}: it is the probability of a false claim, not the confidence; 0.001 is a"
             " common choice"
         )
-    if parameters.seed is not None:
+    chance = parts_of(parameters) is None
+    if chance and parameters.seed is not None:
         said.append("the noise key comes from a seed: trying several seeds voids the certificate")
-    if (attempt := attempt_of(parameters)) > 1:
+    if chance and (attempt := attempt_of(parameters)) > 1:
         said.append(
             f"this is attempt {attempt} in this place, each under a key of its own: choosing the best of several voids"
             " the claims"
@@ -57,6 +61,21 @@ def not_covered(parameters: CertificateParameters) -> list[str]:
 
 def issuers_word(parameters: CertificateParameters) -> list[str]:
     """What no arithmetic shows of the votes and the terms, and a reader takes from the issuer, in full sentences."""
+    if (parts := parts_of(parameters)) is not None and isinstance(parameters, JobParameters):
+        return [
+            "The votes: that each row is the vote of the model of its part, and that none was trained again until it"
+            " pleased.",
+            f"The parts: that each image was in that one of {parts.parts} parts that follows from {WORDS[parts.by]},"
+            " and that each model was trained on the images of its part and on nothing else that depends on the"
+            " training data.",
+            f"The terms: that the number of parts, the election ({parameters.bound}), the classes and how models are"
+            " trained would have been the same with other training images.",
+            "The test points: their names and their labels.",
+            f"The program: that {parameters.tool} made this.",
+            _data_word(parameters),
+            "What a run was: that denoiser, recipe or trainer, initial weights, size, decoding, engine and versions are"
+            " as the terms say and the same for all runs, and that none of them was made from the training data.",
+        ]
     said = [
         "The votes: that each row is the vote of one honest run as described, and that no run was left out, done again"
         " until it pleased, or counted twice. Whoever writes a votes file can put its rows in any order, repeat one"
@@ -76,9 +95,7 @@ def issuers_word(parameters: CertificateParameters) -> list[str]:
         return said
     return [
         *said,
-        "The training data: that the digests under raw, points_digest and inputs_digest are theirs, how many images"
-        f" ({parameters.raw.images}) and values ({parameters.values}) there are, how many inputs were left out, and how"
-        f" many test points ({parameters.points_in_training}) are training images too.",
+        _data_word(parameters),
         "The key: that the one committed to was used, was drawn after the digest of the data was fixed and stayed"
         f" secret, and that this was attempt {parameters.attempt}.",
         *(() if share_of(parameters) is None else (TAKEN,)),
@@ -87,7 +104,35 @@ def issuers_word(parameters: CertificateParameters) -> list[str]:
     ]
 
 
+def _data_word(parameters: JobParameters) -> str:
+    return (
+        "The training data: that the digests under raw, points_digest and inputs_digest are theirs, how many images"
+        f" ({parameters.raw.images}) and values ({parameters.values}) there are, how many inputs were left out, and how"
+        f" many test points ({parameters.points_in_training}) are training images too."
+    )
+
+
 def _statement(parameters: CertificateParameters) -> Iterator[str]:
+    if (parts := parts_of(parameters)) is not None:
+        yield (
+            f"The training images are in {parts.parts} parts: {WORDS[parts.by]} alone decides in which of them an image"
+            " is. One model was trained on each part, and nothing of another part reached it; one whose part was too"
+            f" small votes for nobody. The claims are about the vote of these {parts.parts} models themselves, which"
+            f" goes to {ELECTIONS[parameters.bound]}; of equal ones the class that is first in the list goes first."
+        )
+        yield (
+            "All claims are true together. An image that an attacker put in, changed or took away touches one part, or"
+            " two where its change took it from one to another; each touched model may vote for anything, and all"
+            " others vote as they do here."
+        )
+        yield (
+            "A model that is trained again on the same images with the same random numbers votes the same, whatever"
+            " becomes of the other parts: this is so on one kind of machine with one version of the libraries. The"
+            " random numbers come from a key, and the claims hold for every key, also for one that an attacker knows."
+        )
+        if Fraction(parameters.sigma):
+            yield "The images of each part were noised and denoised. No claim rests on that noise."
+        return
     if parameters.exploratory:
         yield (
             "Nothing is proved: bound, alpha or family were chosen, or could have been, after the votes had been seen."
@@ -124,6 +169,8 @@ def _statement(parameters: CertificateParameters) -> Iterator[str]:
 
 
 def _noise(parameters: CertificateParameters) -> Iterator[str]:
+    if parts_of(parameters) is not None:  # for every outcome of what is random
+        return
     if not isinstance(parameters, JobParameters) and Fraction(parameters.sigma) == 0:
         return
     if not isinstance(parameters, JobParameters):
@@ -267,37 +314,42 @@ def _points_seen(parameters: CertificateParameters) -> int:
 
 
 def _changes(parameters: CertificateParameters) -> Iterator[str]:
-    if share_of(parameters) is None:
+    parts = parts_of(parameters)
+    if not counts_images(parameters):
         yield "Images that are inserted, deleted, reordered or given another label: only changes of pixels are covered."
     else:
         beside = beside_of(parameters)
         together = "; or as many changed as stand beside a radius, and all others moved by less than it" * bool(beside)
         yield (
             "More images than the numbers beside each point, which hold each by itself: so many inserted, or so many"
-            " changed, or so many missing, and no other image moved; or none of these, and all moved by less than the"
-            f" radius together{together}. Copies and near copies of an image count one by one."
+            " changed, or so many missing, and no other image moved"
+            + (f"; or none of these, and all moved by less than the radius together{together}" if parts is None else "")
+            + ". Copies and near copies of an image count one by one."
         )
+        number = "the share" if parts is None else "the number of parts"
         yield (
-            "What was chosen by looking at the data: the share, the classes, the size, the recipe and how folders or"
+            f"What was chosen by looking at the data: {number}, the classes, the size, the recipe and how folders or"
             " shards were read are constants of the claim. Had the images not been there, the same would have to have"
             " been chosen."
         )
         yield "Changes of the test image: where whole training images are counted, it stands still."
     if raw := parameters.raw:
         left_out = sum(raw.quarantined.values())
-        counts = "" if share_of(parameters) is None else ", and each such image counts among the missing"
+        counts = "" if not counts_images(parameters) else ", and each such image counts among the missing"
         yield (
             f"Files that were left out: of {raw.listed} inputs {left_out} could not be used. The claims are about"
             f" {raw.images} training images; whoever got a file left out has deleted an image{counts}."
         )
-    if Fraction(parameters.sigma) == 0:
+    if parts is not None:
+        yield "Small changes of more images than that: no distance is covered, and each is a changed one."
+    elif Fraction(parameters.sigma) == 0:
         yield "Small changes of more images than that: without noise no distance is covered, and each is a changed one."
     else:
         yield (
             "Changes larger than the radius, which is a distance over all training images together. The attacks that"
             " have been published are far larger than any radius of this kind."
         )
-    if share_of(parameters) is None:
+    if not counts_images(parameters):
         yield (
             "Changes of image sizes, channels, class names or file names, and whatever happens to files before their"
             " pixels are decoded."
@@ -307,14 +359,25 @@ def _changes(parameters: CertificateParameters) -> Iterator[str]:
             "Names of classes and folders, names that keep other files from being read, and whatever else one file does"
             " to others before its pixels are decoded: a shard that cannot be read takes all its images away."
         )
-    yield "An attacker who knew the noise key before the data were fixed, or who runs code in the certifying process."
+    if parts is None:
+        yield (
+            "An attacker who knew the noise key before the data were fixed, or who runs code in the certifying process."
+        )
+    else:
+        yield "An attacker who runs code in the certifying process."
 
 
 def _limits(parameters: CertificateParameters) -> Iterator[str]:
-    yield (
-        "Any single trained model, and sanitized data as such: the claims are about the class that runs vote for most"
-        " often."
-    )
+    if parts_of(parameters) is None:
+        yield (
+            "Any single trained model, and sanitized data as such: the claims are about the class that runs vote for"
+            " most often."
+        )
+    else:
+        yield (
+            "Any one of the models, a model that is trained on all images, and sanitized data as such: the claims are"
+            " about the vote of all these models."
+        )
     yield "Whether a class is right: a claim can hold a wrong answer in place. Labels enter accuracy and nothing else."
     yield "A changed denoiser, recipe or program: they are constants of the claim."
     if not find_threat(parameters.threat).noises_points:

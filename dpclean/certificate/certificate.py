@@ -19,8 +19,10 @@ from dpclean.certificate.assumptions import assumptions, not_covered
 from dpclean.certificate.attack_sizes import attack_sizes
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import BESIDE, NO_RADIUS, Proof, no_claim, proof_of
+from dpclean.certificate.elections import elections
 from dpclean.certificate.limits import ceiling, check_parameters
-from dpclean.certificate.parameters import FORMAT, canonical, settings_of
+from dpclean.certificate.parameters import FORMAT, Partitions, canonical, parts_of, settings_of
+from dpclean.certificate.partitions import Parts
 from dpclean.certificate.votes import ABSTAIN, VoteCounts, Votes, count_votes, job_id
 
 Json = dict[str, Any]
@@ -55,6 +57,8 @@ def build(votes: Votes, votes_sha256: str, published: Published | None = None) -
 
 def claimed_points(votes: Votes, counted: VoteCounts, published: Published | None = None) -> list[Json]:
     """One object a point with the largest claim that its counts, and the proofs that are published, allow."""
+    if (partitions := parts_of(votes.parameters)) is not None:
+        return _elected_points(votes, partitions)
     settings, bound = settings_of(votes.parameters), find_bound(votes.parameters.bound)
 
     @cache
@@ -84,6 +88,30 @@ def claimed_points(votes: Votes, counted: VoteCounts, published: Published | Non
                 "k_a": k_a,
                 "k_b": k_b,
                 **(made or no_claim(settings)),
+            }
+        )
+    return points
+
+
+def _elected_points(votes: Votes, partitions: Partitions) -> list[Json]:
+    """The same where each run trained on one part: what is claimed is the election's own."""
+    names, labels = votes.parameters.point_names, known_labels(votes)
+    points = []
+    for index, found in enumerate(elections(votes.votes, votes.rankings, len(votes.parameters.classes))):
+        held = max(0, found.withstands)
+        points.append(
+            {
+                "index": index,
+                "name": names[index],
+                "label": labels[index],
+                "class": found.winner if held else ABSTAIN,
+                "k_a": found.votes,
+                "k_b": found.next_votes,
+                "pa_lower": None,
+                "pb_upper": None,
+                "certified_radius": NO_RADIUS,
+                "budget": 0,
+                **Parts(held, partitions.by).as_json(),
             }
         )
     return points

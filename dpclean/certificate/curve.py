@@ -13,6 +13,8 @@ from fractions import Fraction
 from typing import Any
 
 from dpclean.certificate.decimals import budget
+from dpclean.certificate.files import parameters_in
+from dpclean.certificate.parameters import counts_images, kinds_of_images
 from dpclean.report.plot import Line, Plot
 
 NOTES = (
@@ -22,8 +24,8 @@ NOTES = (
 
 
 def main_curve(certificate: Mapping[str, Any]) -> Plot:
-    """Against whole images where runs took a share of them, else against the radius."""
-    return images_curve(certificate) if "subsample" in certificate["terms"] else curve(certificate)
+    """Against whole images where these are counted, else against the radius."""
+    return images_curve(certificate) if counts_images(parameters_in(certificate)) else curve(certificate)
 
 
 def curve(certificate: Mapping[str, Any]) -> Plot:
@@ -51,18 +53,28 @@ IMAGES = {  # role of the line, what was done
     "images_inserted": ("curve", "put in"),
     "images_changed": ("loss", "changed"),
     "images_missing": ("third", "taken away"),
+    "images_changed_in_place": ("third", "changed in place"),
 }
 
 
 def images_curve(certificate: Mapping[str, Any]) -> Plot:
-    """The share that holds against so many images, one line for each thing that may have been done to them."""
+    """The share that holds against so many images, one line for each thing that may have been done to them; one line
+    for those that hold alike.
+    """
     labelled = [p for p in certificate["points"] if p["label"] is not None]
     points = labelled or certificate["points"]
     held = [p for p in points if p["class"] >= 0 and p["class"] == (p["label"] if labelled else p["class"])]
-    reach = max((p[kind] for p in held for kind in IMAGES), default=0) or 1
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for kind in kinds_of_images(parameters_in(certificate)):
+        alike.setdefault(tuple(sorted(p[kind] for p in held)), []).append(kind)
+    reach = max((max(numbers, default=0) for numbers in alike), default=0) or 1
     lines = [
-        Line(role, label, _steps(sorted(Decimal(p[kind]) for p in held), len(points)))
-        for kind, (role, label) in IMAGES.items()
+        Line(
+            IMAGES[kinds[0]][0],
+            ", ".join(IMAGES[kind][1] for kind in kinds),
+            _steps([Decimal(number) for number in numbers], len(points)),
+        )
+        for numbers, kinds in alike.items()
     ]
     return Plot(
         title=f"{_title(certificate)} against whole images",

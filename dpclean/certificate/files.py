@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpclean.certificate.bounds.base import BESIDE, NO_IMAGES
+from dpclean.certificate.bounds.base import BESIDE
 from dpclean.certificate.parameters import FORMAT, CertificateParameters, from_json
+from dpclean.certificate.partitions import BY_NAME, Parts
 from dpclean.certificate.votes import read_bytes
 from dpclean.errors import InputError, printable
 from dpclean.versioned import check_format
@@ -55,7 +56,7 @@ def check_is_certificate(path: Path, certificate: Any) -> None:
 
 def tsv(certificate: Mapping[str, Any]) -> str:
     """certified.tsv: one line a point; what is not known or not there is empty, names are escaped as on a terminal."""
-    whole = tuple(name for name in NO_IMAGES.as_json() if all(name in point for point in certificate["points"]))
+    whole = tuple(name for name in Parts(0, BY_NAME).as_json() if all(name in point for point in certificate["points"]))
     beside = certificate["terms"].get("with_images", ())
     columns = COLUMNS + whole + tuple(map(_radius_with, beside))
     lines = ["\t".join(columns)]

@@ -35,10 +35,27 @@ PROVED_IMAGES = (
     "Where enough votes agree, no few training images, whatever was done to them, can have made another answer the most"
     " frequent one. Where they do not, the test image abstains: nothing is said about it."
 )
+PROVED_PARTS = (
+    "Where enough models agree, no few training images, whatever was done to them, can have made the models elect"
+    " another answer. Where they do not, the test image abstains: nothing is said about it."
+)
 UNPROVED_RADII = "From the votes of each test image a radius was computed; where too few agree, it abstains."
 QUESTION = (
     "Whoever can change training images a little may be able to make a model answer wrongly on a test image of their"
     " choosing. Could they have done so here?"
+)
+
+PARTS_WORDS = (
+    ("part", "those of the training images that one model was trained on; an image is in one part"),
+    ("run", "training one model on its part and letting it vote"),
+    (
+        "vote",
+        "the class that the model of one part gives a test image; a model that could not be trained votes for none",
+    ),
+    ("touched", "a part in which an image was put in, changed or taken away; its model may vote for anything"),
+    ("abstain", "to make no statement, because one touched part might change the answer, or nobody voted"),
+    ("changed in place", "changed in pixels or label, with the name kept that decides the part"),
+    ("label", "the class a test image is known to belong to; it decides about right and wrong, and about nothing else"),
 )
 
 WORDS = (

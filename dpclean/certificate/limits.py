@@ -13,7 +13,18 @@ from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import NO_IMAGES, NO_RADIUS, RADIUS_UNIT, Bound, ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS, least
 from dpclean.certificate.decimals import budget, exact_decimal, text
-from dpclean.certificate.parameters import FAMILIES, CertificateParameters, beside_of, settings_of, share_of
+from dpclean.certificate.elections import MOST_RANKED
+from dpclean.certificate.parameters import (
+    FAMILIES,
+    CertificateParameters,
+    Partitions,
+    beside_of,
+    has_rankings,
+    parts_of,
+    settings_of,
+    share_of,
+)
+from dpclean.certificate.partitions import ELECTIONS
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import Images
 from dpclean.errors import Reason, UsageError
@@ -26,6 +37,8 @@ def ceiling(parameters: CertificateParameters) -> str:
 
     Where runs take a share of the images it is what no proof reaches quite: that without a share, by sqrt(share).
     """
+    if parts_of(parameters) is not None:
+        return NO_RADIUS
     bound, settings = find_bound(parameters.bound), settings_of(parameters)
     if settings.moving == 1 or settings.sigma == 0:
         return unanimous(bound, settings)
@@ -66,6 +79,13 @@ def least_runs(bound: Bound, settings: ClaimSettings) -> int | None:
 
 def check_parameters(parameters: CertificateParameters) -> None:
     """Refuse terms under which nothing can be claimed, or nothing could be proved. Raises UsageError."""
+    if len(parameters.classes) < 2:
+        raise UsageError("a vote needs at least two classes", "say how many classes there are")
+    if parameters.points < 1:
+        raise UsageError("there are no test points to vote on", "give some")
+    if (partitions := parts_of(parameters)) is not None:
+        _check_partitions(parameters, partitions)
+        return
     bound, threat = find_bound(parameters.bound), find_threat(parameters.threat)
     if threat.name not in bound.threats:
         raise UsageError(
@@ -84,21 +104,32 @@ def check_parameters(parameters: CertificateParameters) -> None:
     if beside := beside_of(parameters):
         _check_with_images(parameters, beside)
     if share_of(parameters) is not None:
-        _check_subsample(parameters)
+        _check_each_alone(parameters, "--subsample")
     elif sigma <= 0:
         raise UsageError(
             f"without noise nothing can be certified, got sigma {parameters.sigma}",
-            "give the sigma above 0, or --subsample for whole images",
+            "give the sigma above 0, or --subsample or --partitions for whole images",
         )
-    if len(parameters.classes) < 2:
-        raise UsageError("a vote needs at least two classes", "say how many classes there are")
-    if parameters.points < 1:
-        raise UsageError("there are no test points to vote on", "give some")
     _check_tau(parameters.tau)
     _check_runs(parameters, bound)
 
 
-def _check_subsample(parameters: CertificateParameters) -> None:
+def _check_partitions(parameters: CertificateParameters, partitions: Partitions) -> None:
+    if parameters.bound not in ELECTIONS:
+        raise UsageError(f"election {parameters.bound!r} is not known", f"give one of: {', '.join(ELECTIONS)}")
+    if parameters.raw is not None and partitions.parts > parameters.raw.images:
+        raise UsageError(
+            f"{partitions.parts} partitions of {parameters.raw.images} images: most would have no image to train on",
+            "give a smaller --partitions",
+        )
+    if has_rankings(parameters) and len(parameters.classes) > MOST_RANKED:
+        raise UsageError(
+            f"a ranking has at most {MOST_RANKED} classes, got {len(parameters.classes)}", "give --election plurality"
+        )
+    _check_each_alone(parameters, "--partitions")
+
+
+def _check_each_alone(parameters: CertificateParameters, option: str) -> None:
     """Refuse what makes one image decide about others, or about the points: claims on whole images count each alone."""
     decode, raw = parameters.decode, parameters.raw
     if parameters.point_source == "holdout":
@@ -110,7 +141,7 @@ def _check_subsample(parameters: CertificateParameters) -> None:
         raise UsageError(
             "which images a --limit or a --sample takes depends on all of them, so one that an attacker adds drives"
             " another one out",
-            "leave it out; to train on less, choose a smaller --subsample",
+            "leave it out; to train on less, choose another number for " + option,
         )
     if raw is not None and raw.quarantined.get(Reason.NAME_COLLISION):
         raise UsageError(

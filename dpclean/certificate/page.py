@@ -26,14 +26,26 @@ from dpclean.certificate.glossary import (
     FROM_SEED,
     IN_TRAINING,
     NOT_PROVED,
+    PARTS_WORDS,
     PROVED_IMAGES,
+    PROVED_PARTS,
     PROVED_RADII,
     QUESTION,
     SHARES_FROM_ELSEWHERE,
     UNPROVED_RADII,
     WORDS,
 )
-from dpclean.certificate.parameters import CertificateParameters, ForeignParameters, attempt_of, in_training, share_of
+from dpclean.certificate.parameters import (
+    CertificateParameters,
+    ForeignParameters,
+    attempt_of,
+    counts_images,
+    in_training,
+    parts_of,
+    share_of,
+)
+from dpclean.certificate.partitions import ELECTIONS
+from dpclean.certificate.partitions import WORDS as PART_WORDS
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import WORD
 from dpclean.report.html import Picture, picture, render, share
@@ -58,7 +70,6 @@ class Example:
 def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
     """The whole page as HTML text; examples are grouped by what became of them, in the order given."""
     parameters, exploratory = parameters_in(certificate), _exploratory(certificate)
-    bound = find_bound(parameters.bound)
     return render(
         "certificate.html",
         title=_title(certificate),
@@ -66,7 +77,7 @@ def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
         warnings=list(_warnings(parameters)),
         question=QUESTION,
         how=_how(parameters, certificate["summary"]["failed_runs"]),
-        radii=UNPROVED_RADII if exploratory else PROVED_RADII if share_of(parameters) is None else PROVED_IMAGES,
+        radii=_radii(parameters),
         cards_shown=_cards(certificate, parameters),
         certified=list(_certified(certificate, parameters)),
         not_covered=certificate["not_covered"],
@@ -80,7 +91,33 @@ def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
         assumptions=certificate["assumptions"],
         settings=_settings(certificate),
         classes=_classes(parameters.classes),
-        words=[*WORDS, (bound.name, f"the bound that is used here: {bound.sentence}")],
+        words=_words(parameters),
+        votes_are=_votes_are(parameters),
+    )
+
+
+def _radii(parameters: CertificateParameters) -> str:
+    if parts_of(parameters) is not None:
+        return PROVED_PARTS
+    if parameters.exploratory:
+        return UNPROVED_RADII
+    return PROVED_RADII if share_of(parameters) is None else PROVED_IMAGES
+
+
+def _words(parameters: CertificateParameters) -> list[tuple[str, str]]:
+    if parts_of(parameters) is not None:
+        return [*PARTS_WORDS, (parameters.bound, f"the election that is used here: {ELECTIONS[parameters.bound]}")]
+    bound = find_bound(parameters.bound)
+    return [*WORDS, (bound.name, f"the bound that is used here: {bound.sentence}")]
+
+
+def _votes_are(parameters: CertificateParameters) -> str:
+    """What the votes are said to be."""
+    if parts_of(parameters) is not None:
+        return "that one model was trained on each part, on the images that belong to it and on nothing else"
+    return (
+        "that so many models were trained, each on fresh noise of\nthis strength, under a key that was secret and drawn"
+        " after the images were fixed"
     )
 
 
@@ -101,7 +138,7 @@ def _title(certificate: Certificate) -> str:
     if _exploratory(certificate):
         return f"Exploratory report on {summary['points']:,} test images: nothing is proved"
     count = f"{summary['certified']:,} of {summary['points']:,}"
-    if "subsample" in certificate["terms"]:
+    if counts_images(parameters_in(certificate)):
         return f"{count} test images certified against whole images that were put in, changed or taken away"
     return f"{count} test images certified against small changes of the training images"
 
@@ -112,21 +149,21 @@ def _warnings(parameters: CertificateParameters) -> Iterator[tuple[str, str]]:
         yield "Exploratory. ", NOT_PROVED
     if isinstance(parameters, ForeignParameters):
         yield "Votes from elsewhere. ", FROM_ELSEWHERE if share_of(parameters) is None else SHARES_FROM_ELSEWHERE
-    if parameters.seed is not None:
+    if parameters.seed is not None and parts_of(parameters) is None:
         yield f"Seed {parameters.seed}. ", FROM_SEED
-    if (attempt := attempt_of(parameters)) > 1:
+    if (attempt := attempt_of(parameters)) > 1 and parts_of(parameters) is None:
         yield f"Attempt {attempt}. ", ATTEMPTS
     if shared := in_training(parameters):
         yield f"{shared:,} ", IN_TRAINING
 
 
 def _has_radii(certificate: Certificate) -> bool:
-    return Decimal(certificate["summary"]["ceiling"]) > 0 or "subsample" not in certificate["terms"]
+    return Decimal(certificate["summary"]["ceiling"]) > 0 or not counts_images(parameters_in(certificate))
 
 
 def _by_images(certificate: Certificate) -> dict[str, Any] | None:
     """Certified accuracy against whole images, with its headline; None where all images are in every run."""
-    if "subsample" not in certificate["terms"]:
+    if not counts_images(parameters_in(certificate)):
         return None
     by_kind: Mapping[str, Any] = certificate.get("accuracy_by_images", {})
     exploratory = _exploratory(certificate)
@@ -150,13 +187,19 @@ def _how(parameters: CertificateParameters, failed: int) -> str:
         if find_threat(parameters.threat).noises_points
         else ""
     )
-    taken = share_of(parameters)
-    what = "failed" if taken is None else "took too little to train on, or failed"
+    taken, parts = share_of(parameters), parts_of(parameters)
+    what = "failed" if not counts_images(parameters) else "took too little to train on, or failed"
     without = f" Of the runs {failed:,} {what}; they are counted, as votes for nobody." if failed else ""
-    if taken is not None:
-        noise = f", with fresh random noise (sigma {parameters.sigma}) added and taken away again" * bool(
-            Decimal(parameters.sigma)
+    noise = ""
+    if Decimal(parameters.sigma):
+        noise = f", with fresh random noise (sigma {parameters.sigma}) added and taken away again"
+    if parts is not None:
+        return (
+            f"The training images were divided into {parts.parts:,} parts; {PART_WORDS[parts.by]} alone decides in"
+            f" which of them an image is. A model was trained on each part{noise}. Each of the {parts.parts:,} models"
+            f" cast one vote for each test image, {parameters.points:,} in all.{without} "
         )
+    if taken is not None:
         return (
             f"A model was trained {parameters.runs:,} times, each time on a fresh random share of the same training"
             f" images (each is in with probability {taken / WORD:.4g}){noise}.{noised} Each model cast one vote for"
@@ -183,7 +226,7 @@ def _cards(certificate: Certificate, parameters: CertificateParameters) -> list[
             ("Largest radius", summary["largest_radius"], f"median {summary['median_radius']}"),
             ("Ceiling", summary["ceiling"], f"no radius is larger, even if all {parameters.runs:,} runs agree"),
         ]
-    if not _exploratory(certificate):
+    if not _exploratory(certificate) and parts_of(parameters) is None:
         note = "for all statements together" if parameters.family == "all" else "for each statement"
         cards.append(("Risk of error", parameters.alpha, note))
     return cards
@@ -192,6 +235,14 @@ def _cards(certificate: Certificate, parameters: CertificateParameters) -> list[
 def _certified(certificate: Certificate, parameters: CertificateParameters) -> Iterator[str]:
     if not certificate["summary"]["certified"]:
         yield "Nothing. For none of the test images do enough votes agree."
+        return
+    if parts_of(parameters) is not None:
+        yield (
+            "For every certified test image: the class that these models elect is what it would be without the attack,"
+            " if the attacker put in no more images than the number beside it, or changed or relabelled no more, or"
+            " took no more away. It does not matter which images, and what they show. This is true without exception:"
+            " it follows from counting alone."
+        )
         return
     if share_of(parameters) is not None:
         yield (

@@ -16,9 +16,10 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from dpclean.certificate.bounds import BOUNDS, find_bound
-from dpclean.certificate.bounds.base import ClaimSettings
+from dpclean.certificate.bounds.base import NO_IMAGES, ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS
-from dpclean.certificate.threats import THREATS, find_threat
+from dpclean.certificate.partitions import ELECTIONS, RUNOFF, Parts
+from dpclean.certificate.threats import DEFAULT_THREAT, THREATS, find_threat
 from dpclean.certificate.whole_images import MOST, MOST_NUMBERS, WORD
 from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
@@ -105,6 +106,13 @@ class Decoding(_Part, frozen=True, kw_only=True):
     sample: Positive | UnsetType = UNSET
 
 
+class Partitions(_Part, frozen=True, kw_only=True):
+    """The training set in so many parts, by the name or the content of each image; run j trains on part j - 1."""
+
+    parts: Annotated[int, Meta(ge=2, le=MOST_RUNS)]
+    by: Annotated[str, Meta(pattern=r"\A(name|content)\Z")]  # of partitions.WORDS
+
+
 class CertificateParameters(_Part, frozen=True, kw_only=True):
     """What is fixed before run 1, of votes of any origin; None: not known, or does not apply.
 
@@ -141,6 +149,7 @@ class CertificateParameters(_Part, frozen=True, kw_only=True):
     engine: Table | None = None
     subsample: Annotated[int, Meta(ge=1, lt=WORD)] | UnsetType = UNSET
     with_images: Annotated[list[ImageCount], Meta(min_length=1, max_length=MOST_NUMBERS)] | UnsetType = UNSET
+    partitions: Partitions | UnsetType = UNSET
 
 
 class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="external"):
@@ -160,6 +169,7 @@ class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_fi
     decode: None = None
     engine: None = None
     with_images: UnsetType = UNSET
+    partitions: UnsetType = UNSET
 
 
 class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="dpclean"):
@@ -169,7 +179,8 @@ class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field=
     from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds. subsample:
     in how many of 2^32 cases an image is in a run, where not all are in every run; with_images: beside how many changed
     images, ascending, a radius is claimed too. dimensions: of rows of features, which stand for images where no image
-    was read; there is no noise, nothing to decode and no size then.
+    was read; there is no noise, nothing to decode and no size then. partitions: where a run trains on one part; then
+    bound is the election, and nothing is left to chance.
     """
 
     values: Positive
@@ -231,7 +242,8 @@ def check_consistent(parameters: CertificateParameters) -> None:
     sources = SOURCES[:-1] if own else SOURCES[-1:]
     if Fraction(parameters.sigma) > Fraction(SIGMA_MAX):
         raise FormError(f"terms.sigma is {parameters.sigma}, pixels go from 0 to 1 and noise up to {SIGMA_MAX:g}")
-    for name, known in (("bound", BOUNDS), ("family", FAMILIES), ("threat", THREATS), ("point_source", sources)):
+    rules = BOUNDS if parts_of(parameters) is None else ELECTIONS
+    for name, known in (("bound", rules), ("family", FAMILIES), ("threat", THREATS), ("point_source", sources)):
         if (value := getattr(parameters, name)) not in known:
             raise FormError(f"terms.{name} is {_short(value)}, expected one of {', '.join(known)}")
     if len(parameters.point_names) != parameters.points:
@@ -282,7 +294,10 @@ def _following(parameters: CertificateParameters) -> dict[str, Any]:
             "point_names": [str(number) for number in range(parameters.points)],
         }
     found: dict[str, Any] = {"order": ORDER}
-    if not parameters.exploratory:  # there they may be chosen
+    if parts := parts_of(parameters):
+        found.update(runs=parts.parts, selection_runs=0, alpha="0", family="all", threat=DEFAULT_THREAT)
+        found.update(noise_distances(parameters.sigma, parameters.values), exploratory=False)
+    elif not parameters.exploratory:  # there they may be chosen
         found.update(noise_distances(parameters.sigma, parameters.values))
         found["selection_runs"] = find_bound(parameters.bound).selection_runs(parameters.runs)
     if parameters.seed is not None:
@@ -310,6 +325,11 @@ def _check_counts(parameters: JobParameters) -> None:
         raise FormError("terms.run_timeout and terms.trainer_files belong to terms.trainer")
     if raw.images + left_out + from_raw > raw.listed:
         raise FormError(f"terms.raw.listed is {raw.listed}, fewer than were used and left out")
+    if parts := parts_of(parameters):
+        if share_of(parameters) is not None or beside_of(parameters):
+            raise FormError("terms.partitions excludes terms.subsample and terms.with_images")
+        if parts.parts > raw.images:
+            raise FormError(f"terms.partitions.parts is {parts.parts}, terms.raw.images is {raw.images}")
     if not len(parameters.classes) <= raw.images <= parameters.values:
         raise FormError(
             f"terms.raw.images is {raw.images}, with {len(parameters.classes)} classes and {parameters.values} values"
@@ -374,6 +394,34 @@ def share_of(parameters: CertificateParameters) -> int | None:
 def beside_of(parameters: CertificateParameters) -> tuple[int, ...]:
     """Beside how many changed images a radius is claimed too."""
     return () if isinstance(parameters.with_images, UnsetType) else tuple(parameters.with_images)
+
+
+def parts_of(parameters: CertificateParameters) -> Partitions | None:
+    """The parts of which each run trains on one; None where runs take their images otherwise."""
+    return None if isinstance(parameters.partitions, UnsetType) else parameters.partitions
+
+
+def counts_images(parameters: CertificateParameters) -> bool:
+    """Whether its claims are against whole images."""
+    return share_of(parameters) is not None or parts_of(parameters) is not None
+
+
+def kinds_of_images(parameters: CertificateParameters) -> tuple[str, ...]:
+    """What may have been done to whole images, as the fields of a point name it; () where these are not counted."""
+    parts = parts_of(parameters)
+    if parts is not None:
+        return tuple(Parts(0, parts.by).as_json())
+    return () if share_of(parameters) is None else tuple(NO_IMAGES.as_json())
+
+
+def has_rankings(parameters: CertificateParameters) -> bool:
+    """Whether each vote is a ranking of all classes."""
+    return parts_of(parameters) is not None and parameters.bound == RUNOFF
+
+
+def may_add_runs(parameters: CertificateParameters) -> bool:
+    """Whether the claims hold at every number of runs at once."""
+    return parts_of(parameters) is None and find_bound(parameters.bound).open_ended
 
 
 def noise_distances(sigma: str, values: int) -> dict[str, str]:

@@ -23,7 +23,7 @@ from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import Claim
 from dpclean.certificate.certificate import Published, build
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, check_is_certificate, dump, tsv
-from dpclean.certificate.parameters import beside_of, issuers_terms, settings_of, share_of
+from dpclean.certificate.parameters import beside_of, issuers_terms, parts_of, settings_of, share_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
 from dpclean.errors import DifferenceError, InputError, UsageError
 
@@ -127,7 +127,12 @@ def _published(folder: Path, votes: Votes) -> Published:
 
 
 def _check_claims(votes: Votes, points: Sequence[Mapping[str, Any]]) -> int:
-    """Test each different claim by the check, another way than the search that found it; how many there are."""
+    """Test each different claim by the check, another way than the search that found it; how many there are.
+
+    What follows from an election was found by no search: it has been computed once more.
+    """
+    if parts_of(votes.parameters) is not None:
+        return 0
     settings, bound = settings_of(votes.parameters), find_bound(votes.parameters.bound)
     claims = {
         json.dumps([value for name, value in point.items() if name not in ("index", "name", "label", "class")]): point

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.search import MOST_RUNS
+from dpclean.certificate.elections import NO_RANKING
 from dpclean.certificate.parameters import (
     FORMAT,
     CertificateParameters,
@@ -28,6 +28,8 @@ from dpclean.certificate.parameters import (
     canonical,
     check_consistent,
     from_json,
+    has_rankings,
+    may_add_runs,
 )
 from dpclean.errors import InputError
 from dpclean.small_files import check_regular_file
@@ -54,7 +56,8 @@ class Votes:
 
     labels: int64 [points], -1 unknown, or None. records: uint8 [runs, 32], or None for votes from elsewhere and for
     exploratory ones. models: uint8 [runs, 32], SHA-256 of each run's model, 0 for a run that failed; None where none
-    were kept. The first parameters.selection_runs rows select.
+    were kept. rankings: uint16 [runs, points, classes], the classes from best to worst, or NO_RANKING throughout where
+    there is no vote; None where the election asks for none. The first parameters.selection_runs rows select.
     """
 
     votes: NDArray[np.int32]
@@ -62,17 +65,27 @@ class Votes:
     records: NDArray[np.uint8] | None
     parameters: CertificateParameters
     models: NDArray[np.uint8] | None = None
+    rankings: NDArray[np.uint16] | None = None
 
 
-def record(job: str, run: int, row: NDArray[np.int32], model: bytes = b"") -> bytes:
-    """What binds a run's votes [points], and the digest of its model if that is kept, to its job (hex) and number."""
+def record(job: str, run: int, row: NDArray[np.int32], model: bytes = b"", rankings: bytes = b"") -> bytes:
+    """What binds a run to its job (hex) and number: votes [points], the digest of its model and its rankings [points,
+    classes] (uint16 LE), these where they are kept.
+    """
     begin = b"dpclean-run-2" + bytes.fromhex(job) + run.to_bytes(8, "little")
-    return hashlib.sha256(begin + np.ascontiguousarray(row, "<i4").tobytes() + model).digest()
+    return hashlib.sha256(begin + np.ascontiguousarray(row, "<i4").tobytes() + model + rankings).digest()
+
+
+def first_of(rankings: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """The votes of rankings [..., classes]: what each has first, -1 where it ranks nothing."""
+    firsts = rankings[..., 0].astype(np.int32)
+    firsts[firsts == NO_RANKING] = ABSTAIN
+    return firsts
 
 
 def job_id(parameters: CertificateParameters) -> str:
     """Hex SHA-256 of the parameters; without the number of runs where that may be raised."""
-    may_be_raised = ("runs",) if find_bound(parameters.bound).open_ended else ()
+    may_be_raised = ("runs",) if may_add_runs(parameters) else ()
     return hashlib.sha256(canonical(parameters, without=may_be_raised).encode()).hexdigest()
 
 
@@ -85,6 +98,8 @@ def votes_bytes(votes: Votes) -> bytes:
         tensors["records"] = np.ascontiguousarray(votes.records, np.uint8)
     if votes.models is not None:
         tensors["models"] = np.ascontiguousarray(votes.models, np.uint8)
+    if votes.rankings is not None:
+        tensors["rankings"] = np.ascontiguousarray(votes.rankings, "<u2")
     return save(tensors, {_METADATA: canonical(votes.parameters)})
 
 
@@ -110,7 +125,10 @@ def read_votes(path: Path) -> Votes:
         records, models = (
             _tensor(path, file, name, "U8", by_run) if name in file.keys() else None for name in ("records", "models")
         )
-    read = Votes(votes, labels, records, parameters, models)
+        rankings = None
+        if "rankings" in file.keys():
+            rankings = _tensor(path, file, "rankings", "U16", (*votes.shape, len(parameters.classes)))
+    read = Votes(votes, labels, records, parameters, models, rankings)
     _check_rows(path, read)
     if votes_bytes(read) != read_bytes(path):
         raise InconsistentError(
@@ -149,10 +167,12 @@ def _check_rows(path: Path, votes: Votes) -> None:
     for name, tensor, wanted in (
         ("records", votes.records, recorded),
         ("models", votes.models, recorded and keeps_models),
+        ("rankings", votes.rankings, has_rankings(parameters)),
     ):
         if (tensor is not None) != wanted:
             said = "has no" if wanted else "has"
             raise InconsistentError(path, f"it {said} {name} of its runs, which does not go with its terms")
+    _check_rankings(path, votes)
     if votes.records is None:
         return
     job, seen = job_id(parameters), dict[bytes, int]()
@@ -160,15 +180,31 @@ def _check_rows(path: Path, votes: Votes) -> None:
     for place, (row, found) in enumerate(zip(votes.votes, votes.records, strict=True)):
         kept, run = found.tobytes(), place + 1
         model = b"" if votes.models is None else votes.models[place].tobytes()
+        rankings = b"" if votes.rankings is None else votes.rankings[place].astype("<u2").tobytes()
         if kept in seen:
             raise InconsistentError(path, f"run {run} is a copy of run {seen[kept]}")
         seen[kept] = run
-        if kept != record(job, run, row, model):
+        if kept != record(job, run, row, model, rankings):
             raise InconsistentError(
                 path, f"run {run}: its votes were edited, or are of another run, of another job or other terms"
             )
         if model and (model == bytes(DIGEST_BYTES)) != failed[place]:
             raise InconsistentError(path, f"run {run} has votes without a model, or a model without votes")
+
+
+def _check_rankings(path: Path, votes: Votes) -> None:
+    """That each ranking is of all classes, and its first the vote; or none, where there is no vote."""
+    if votes.rankings is None:
+        return
+    classes = np.arange(len(votes.parameters.classes), dtype=np.uint16)
+    for place, (row, ranked) in enumerate(zip(votes.votes, votes.rankings, strict=True)):
+        whole = (np.sort(ranked, axis=1) == classes).all(axis=1)
+        none = (ranked == NO_RANKING).all(axis=1)
+        wrong = np.flatnonzero((first_of(ranked) != row) | ~(whole | none))
+        if len(wrong):
+            point = int(wrong[0])
+            what = "is not of its vote" if whole[point] or none[point] else "does not have every class once"
+            raise InconsistentError(path, f"the ranking of run {place + 1} at point {point} {what}")
 
 
 def read_plain_votes(path: Path, classes: int) -> tuple[NDArray[np.int32], NDArray[np.int64] | None]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from dpclean.certify.division import Division
 from dpclean.errors import InputError
 from dpclean.jobs.durable import write_durably
 
@@ -35,27 +36,31 @@ class ImageSet(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """D and the test points as a worker holds them: pixels uint8 [H,W,C] each; labels and indices int64."""
+    """D and the test points as a worker holds them: pixels uint8 [H,W,C] each; labels and indices int64.
+
+    division: of D, where each run takes a part of it.
+    """
 
     train: list[NDArray[np.uint8]]
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
     points: list[NDArray[np.uint8]]
     point_indices: NDArray[np.int64]
+    division: Division | None = None
 
     @classmethod
-    def of(cls, train: ImageSet, points: ImageSet) -> Data:
+    def of(cls, train: ImageSet, points: ImageSet, division: Division | None = None) -> Data:
         """What a run reads of both; labels of points are read by nobody before all votes are in."""
-        return cls(train.pixels, train.labels, train.indices, points.pixels, points.indices)
+        return cls(train.pixels, train.labels, train.indices, points.pixels, points.indices, division)
 
 
-def inputs_digest(train: ImageSet, points: ImageSet) -> str:
+def inputs_digest(train: ImageSet, points: ImageSet, division: Division | None = None) -> str:
     """Hex SHA-256 over all that a run reads: pixels, shapes, labels and indices of D, and of the points but labels.
 
     In bytes: "dpclean-inputs-1"; for D, then for the points: the number of images (u64 LE), for each H, W, C (u32 LE)
-    and the SHA-256 of its pixels; the labels of D and the indices of both (i64 LE).
+    and the SHA-256 of its pixels; the labels of D and the indices of both (i64 LE); of a division its order and sizes.
     """
-    return _digest(Data.of(train, points))
+    return _digest(Data.of(train, points, division))
 
 
 def _digest(data: Data) -> str:
@@ -65,7 +70,8 @@ def _digest(data: Data) -> str:
         for image in images:
             pixels = hashlib.sha256(np.ascontiguousarray(image).data)
             whole.update(np.array(image.shape, "<u4").tobytes() + pixels.digest())
-    for numbers in (data.labels, data.indices, data.point_indices):
+    division = () if data.division is None else (data.division.order, data.division.sizes)
+    for numbers in (data.labels, data.indices, data.point_indices, *division):
         whole.update(np.ascontiguousarray(numbers, "<i8").tobytes())
     return whole.hexdigest()
 
@@ -81,6 +87,8 @@ def write_data(path: Path, data: Data) -> None:
         "points.shapes": np.array([image.shape for image in data.points], np.int64),
         "points.indices": data.point_indices,
     }
+    if data.division is not None:
+        tensors |= {"division.order": data.division.order, "division.sizes": data.division.sizes}
     write_durably(path, save(tensors))
 
 
@@ -94,6 +102,7 @@ def read_data(path: Path, digest: str) -> Data:
             tensors["train.indices"],
             _split(tensors, "points"),
             tensors["points.indices"],
+            _division(tensors),
         )
         found = _digest(data)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -101,6 +110,12 @@ def read_data(path: Path, digest: str) -> Data:
     if found != digest:
         raise InputError(NOT_THOSE, REMEDY)
     return data
+
+
+def _division(tensors: Mapping[str, NDArray[Any]]) -> Division | None:
+    if "division.order" not in tensors:
+        return None
+    return Division(tensors["division.order"], tensors["division.sizes"])
 
 
 def _joined(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Unpack
 
 from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.bounds.base import NO_RADIUS
 from dpclean.certificate.limits import unanimous
-from dpclean.certificate.parameters import JobParameters, settings_of
+from dpclean.certificate.parameters import JobParameters, has_rankings, parts_of, settings_of
 from dpclean.certify.data import Data
 from dpclean.certify.feature_inputs import CertifiedFeatures
 from dpclean.certify.feature_runs import FeatureData, FeatureRuns
@@ -48,18 +49,21 @@ def dry_run(
 
             at_once = torch.cuda.device_count()
     workers = asked.workers or at_once
+    vote_bytes = 4 + (2 * len(certified.classes) if has_rankings(parameters) else 0)
     return CertifyDryRun(
         out=str(out),
         images=len(certified.train),
         points=len(certified.points),
         classes=len(certified.classes),
         sigma=parameters.sigma,
-        runs=asked.runs,
+        runs=parameters.runs,
         workers=workers,
         seconds_by_part={name: round(spent, 3) for name, spent in seconds.items()},
-        seconds=round(sum(seconds.values()) * asked.runs / workers, 1),
-        bytes=asked.runs * (4 * len(certified.points) + 100) + values,
-        ceiling=unanimous(find_bound(parameters.bound), settings_of(parameters)),
+        seconds=round(sum(seconds.values()) * parameters.runs / workers, 1),
+        bytes=parameters.runs * (vote_bytes * len(certified.points) + 100) + values,
+        ceiling=NO_RADIUS
+        if parts_of(parameters) is not None
+        else unanimous(find_bound(parameters.bound), settings_of(parameters)),
     )
 
 
@@ -74,7 +78,7 @@ def _of_images(certified: CertifiedData, settings: RunSettings) -> tuple[dict[st
     try:
         with tempfile.TemporaryDirectory() as scratch:
             runs = TrainingRuns(settings, certified.classes, draw_key(), Path(scratch))
-            runs.prepare(Data.of(certified.train, certified.points))
+            runs.prepare(Data.of(certified.train, certified.points, certified.division))
             runs.cast(1)  # pays for what is set up once
             runs.seconds.clear()
             runs.cast(2)
@@ -84,7 +88,7 @@ def _of_images(certified: CertifiedData, settings: RunSettings) -> tuple[dict[st
 
 
 def _of_features(certified: CertifiedFeatures, parameters: JobParameters) -> dict[str, float]:
-    runs = FeatureRuns(parameters, draw_key(), FeatureData.of(certified.train, certified.points))
-    begun = time.perf_counter()
-    list(runs.results(range(1, runs.at_once + 1)))
-    return {"train and predict": (time.perf_counter() - begun) / runs.at_once}
+    runs = FeatureRuns(parameters, draw_key(), FeatureData.of(certified.train, certified.points, certified.division))
+    begun, some = time.perf_counter(), min(runs.at_once, parameters.runs)
+    list(runs.results(range(1, some + 1)))
+    return {"train and predict": (time.perf_counter() - begun) / some}

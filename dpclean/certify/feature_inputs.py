@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dpclean.certify.division import Division, divide
 from dpclean.certify.options import CertifyOptions
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import match_labels
@@ -29,6 +30,7 @@ class CertifiedFeatures:
     points_digest: str
     ancestry: Ancestry
     points_in_training: int
+    division: Division | None  # of D, where each run takes a part of it
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ def read_certified_features(options: CertifyOptions) -> CertifiedFeatures:
         points_digest=points.digest(),
         ancestry=Ancestry.of(whole.hashes, raw_digest, train_digest),
         points_in_training=len(set(train.hashes).intersection(points.hashes)),
+        division=None if options.partitions is None else divide(train, options.partitions, options.partition_by),
     )
 
 

@@ -15,15 +15,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
 
 from dpclean.build import build
-from dpclean.certificate.parameters import JobParameters, share_of
-from dpclean.certificate.votes import ABSTAIN
+from dpclean.certificate.parameters import JobParameters, has_rankings, share_of
 from dpclean.certify.data import NOT_THOSE, REMEDY
-from dpclean.certify.runs import Result
+from dpclean.certify.division import Division
+from dpclean.certify.runs import Ballot, Result, for_nobody
 from dpclean.data.features import Features
 from dpclean.errors import InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.noise.membership import members
-from dpclean.train.ridge import Head, Ridge, fit, votes
+from dpclean.train.ridge import Head, Ridge, fit, rankings, votes
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,38 @@ class FeatureData:
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
     points: NDArray[np.float32]
+    order: NDArray[np.int64] | None = None  # of the division of D, and its sizes, where each run takes a part
+    sizes: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, train: Features, points: Features) -> FeatureData:
+    def of(cls, train: Features, points: Features, division: Division | None = None) -> FeatureData:
         """What a run reads of both; labels of points are read by nobody before all votes are in."""
-        return cls(train.rows, train.labels, train.indices, points.rows)
+        divided = () if division is None else (division.order, division.sizes)
+        return cls(train.rows, train.labels, train.indices, points.rows, *divided)
+
+    @property
+    def division(self) -> Division | None:
+        return None if self.order is None or self.sizes is None else Division(self.order, self.sizes)
 
     def digest(self) -> str:
         """Hex SHA-256 over all that a run reads.
 
         In bytes: "dpclean-inputs-2"; the shapes of the rows of D and of the points (u64 LE); both rows (f32 LE), the
-        labels and the indices of D (i64 LE).
+        labels and the indices of D, and of a division its order and sizes (i64 LE).
         """
         whole = hashlib.sha256(b"dpclean-inputs-2")
         whole.update(np.array([*self.train.shape, *self.points.shape], "<u8").tobytes())
         for rows in (self.train, self.points):
             whole.update(np.ascontiguousarray(rows, "<f4").data)
-        for numbers in (self.labels, self.indices):
-            whole.update(np.ascontiguousarray(numbers, "<i8").data)
+        for numbers in (self.labels, self.indices, self.order, self.sizes):
+            if numbers is not None:
+                whole.update(np.ascontiguousarray(numbers, "<i8").data)
         return whole.hexdigest()
 
     def write(self, path: Path) -> None:
         """Put D and the points where workers find them."""
-        write_durably(path, save({name: np.ascontiguousarray(rows) for name, rows in vars(self).items()}))
+        tensors = {name: np.ascontiguousarray(rows) for name, rows in vars(self).items() if rows is not None}
+        write_durably(path, save(tensors))
 
 
 def read_data(path: Path, digest: str) -> FeatureData:
@@ -81,6 +90,7 @@ class FeatureRuns:
         self.recipe = recipe_of(parameters)
         self.classes = len(parameters.classes)
         self.share = share_of(parameters)
+        self.ranked = self.classes if has_rankings(parameters) else 0
         self.keep_models = parameters.keep_models
         self.key = key
         self.data = data
@@ -90,19 +100,22 @@ class FeatureRuns:
     def results(self, numbers: Sequence[int]) -> Iterator[Result]:
         """Those of some runs, in their order. A run that takes nothing votes for nobody."""
         heads = {number: fit_head for number in numbers if (fit_head := self._head(number)) is not None}
-        rows = iter(votes(list(heads.values()), self.data.points)) if heads else iter(())
+        cast = rankings if self.ranked else votes
+        rows: Iterator[Ballot] = iter(cast(list(heads.values()), self.data.points)) if heads else iter(())
         for number in numbers:
             if number in heads:
                 yield next(rows), dump(heads[number]) if self.keep_models else None
             else:
-                yield np.full(len(self.data.points), ABSTAIN, np.int32), None
+                yield for_nobody(len(self.data.points), self.ranked), None
 
     def _head(self, number: int) -> Head | None:
         taken = self._taken(number)
         return fit(self.recipe, self.data.train[taken], self.data.labels[taken], self.classes) if len(taken) else None
 
     def _taken(self, number: int) -> NDArray[np.int64]:
-        """The places in D of the rows that a run takes, ascending: a random share by their index, or all."""
+        """The places in D of the rows that a run takes: a random share by index, a part in its order, or all."""
+        if (division := self.data.division) is not None:
+            return division.part(number - 1)
         if self.share is None:
             return np.arange(len(self.data.indices))
         places = self._places[members(self.key, number, self.share, len(self._places))]

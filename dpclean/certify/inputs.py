@@ -13,10 +13,12 @@ import numpy as np
 
 from dpclean.certificate.parameters import RecordedAncestry
 from dpclean.certificate.threats import find_threat
+from dpclean.certify.division import Division, divide
 from dpclean.certify.options import CertifyOptions
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, remarks
+from dpclean.data.dataset import Images, pixel_digest, pixel_hashes, read_images, remarks
+from dpclean.data.dataset import divide as divide_from_points
 from dpclean.data.manifest import Manifest
 from dpclean.data.names import to_bytes, to_text
 from dpclean.data.records import DataOptions
@@ -62,6 +64,7 @@ class CertifiedData:
     ancestry: Ancestry  # what no weights may be made of: everything readable in RAW, points that are noised
     point_images: Ancestry
     points_in_training: int
+    division: Division | None  # of D, where each run takes a part of it
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -154,7 +157,8 @@ def _source_of_raw(path: Path, options: CertifyOptions) -> DataSource:
         raise InputError(
             f"{str(path)!r} is not there", "name what 'dpclean sanitize' wrote, or raw data together with --sigma"
         )
-    if options.sigma is None:
+    sigma = options.sigma if options.partitions is None else options.sigma or "0"  # of parts noise proves nothing
+    if sigma is None:
         raise UsageError(
             f"{str(path)!r} has no {manifests.NAME}, so it is taken as raw data, and those need --sigma",
             "give --sigma, or what 'dpclean sanitize' wrote",
@@ -163,7 +167,7 @@ def _source_of_raw(path: Path, options: CertifyOptions) -> DataSource:
         raise UsageError(f"{str(path)!r} is raw data itself, --raw names others", "leave one of them out")
     return DataSource(
         raw=path,
-        sigma=options.sigma,
+        sigma=sigma,
         denoiser=options.denoiser or "natural",
         method=options.method or "one-step",
         data_options=DataOptions(),
@@ -193,7 +197,7 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
     hashes = pixel_hashes(whole)
     digest = pixel_digest(whole, hashes)
     _check_digest(source, whole, hashes, digest)
-    train, points, point_source = divide(
+    train, points, point_source = divide_from_points(
         whole, test=options.test, share=options.holdout, default_share=DEFAULT_HOLDOUT, workers=options.workers
     )
     assert points is not None  # a share is held out where nothing else gives them
@@ -220,6 +224,7 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
         ancestry=ancestry,
         point_images=point_images,
         points_in_training=len(set(train_hashes).intersection(point_hashes)),
+        division=None if options.partitions is None else divide(train, options.partitions, options.partition_by),
     )
     check_ancestry(f"the denoiser {files.id!r}", files.ancestry(), certified)
     return certified

@@ -19,7 +19,7 @@ from dpclean import __version__
 from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.certificate import claimed_points
 from dpclean.certificate.limits import check_parameters
-from dpclean.certificate.parameters import JobParameters, attempt_of, share_of
+from dpclean.certificate.parameters import JobParameters, attempt_of, counts_images, may_add_runs
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
 from dpclean.certify.data import Data, write_data
 from dpclean.certify.feature_inputs import CertifiedFeatures, read_certified_features
@@ -179,10 +179,10 @@ class CertifyJob(Job[CertifyResult]):
         """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
         certified, settings = self.certified, self.settings
         if isinstance(certified, CertifiedFeatures):
-            FeatureData.of(certified.train, certified.points).write(self.workdir.data)
+            FeatureData.of(certified.train, certified.points, certified.division).write(self.workdir.data)
         else:
             assert settings is not None
-            write_data(self.workdir.data, Data.of(certified.train, certified.points))
+            write_data(self.workdir.data, Data.of(certified.train, certified.points, certified.division))
             settings = settled(settings, self.environment())
         if self.published is not None:
             found = found_of(self._published_parameters())
@@ -289,8 +289,8 @@ class CertifyJob(Job[CertifyResult]):
 
     def _proved(self, parameters: JobParameters, runs: int) -> str:
         """What is proved after so many runs, in a word."""
-        votes, records, models = self.workdir.tasks(parameters).table(runs)
-        so_far = Votes(votes, self.certified.points.labels, records, structs.replace(parameters, runs=runs), models)
+        table = self.workdir.tasks(parameters).table(runs)
+        so_far = table.of(structs.replace(parameters, runs=runs), self.certified.points.labels)
         claimed = [point for point in claimed_points(so_far, count_votes(so_far)) if point["class"] != ABSTAIN]
         right = sum(point["class"] == point["label"] for point in claimed)
         return f"{len(claimed)} of {parameters.points} certified, {right} right"
@@ -299,12 +299,12 @@ class CertifyJob(Job[CertifyResult]):
 
     def save(self, record: Record) -> None:
         parameters = self._parameters_of(record)
-        votes, records, models = self.workdir.tasks(parameters).table(parameters.runs)
+        table = self.workdir.tasks(parameters).table(parameters.runs)
         points = self.certified.points
-        if models is not None:
-            self.workdir.keep_models(parameters, models)
+        if table.models is not None:
+            self.workdir.keep_models(parameters, table.models)
         pixels = [] if isinstance(points, Features) else points.pixels
-        write_outputs(self.staging.partial, Votes(votes, points.labels, records, parameters, models), pixels)
+        write_outputs(self.staging.partial, table.of(parameters, points.labels), pixels)
 
     def result(self, call: Call) -> CertifyResult:
         return read_result(
@@ -318,11 +318,11 @@ class CertifyJob(Job[CertifyResult]):
 def check_failed(failed: Mapping[int, str], done: Set[int], parameters: JobParameters) -> None:
     """Refuse to go on where more than one run in twenty has no vote. Raises InputError.
 
-    A run on a share of the images may fail by what it took, and ending for that would choose among jobs: there a job
-    ends only where nothing has ever worked.
+    A run on some of the images may fail by what it took, and ending for that would choose among jobs: there a job ends
+    only where nothing has ever worked.
     """
     runs = parameters.runs
-    if share_of(parameters) is None:
+    if not counts_images(parameters):
         hopeless, many = (
             len(failed) > MOST_FAILED * runs,
             f"{len(failed)} of {runs} runs failed, more than one in twenty",
@@ -358,11 +358,7 @@ class _Teller:
         if not last and begun < self.told:
             return
         finished, total = max(self.finished, len(self.tasks.done())), self.parameters.runs
-        if (
-            find_bound(self.parameters.bound).open_ended
-            and begun >= self.said_at + LIVE_SECONDS
-            and (t := self.tasks.prefix())
-        ):
+        if may_add_runs(self.parameters) and begun >= self.said_at + LIVE_SECONDS and (t := self.tasks.prefix()):
             self.said, self.said_at = self.live(self.parameters, t), time.monotonic()
         detail = ", ".join(filter(None, (f"{len(self.tasks.failed())} failed", self.said)))
         self.progress(Progress(finished, total, "runs", self.pace.seconds_left(finished, total), detail))

@@ -8,11 +8,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TypedDict
 
-from dpclean.certificate.bounds import BOUNDS, DEFAULT_BOUND
+from dpclean.certificate.bounds import BOUNDS
 from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.decimals import exact_decimal
 from dpclean.certificate.parameters import FAMILIES
-from dpclean.certificate.threats import DEFAULT_THREAT, THREATS
+from dpclean.certificate.partitions import ELECTIONS, RUNOFF, WORDS
+from dpclean.certificate.threats import DEFAULT_THREAT, THREATS, find_threat
 from dpclean.certificate.whole_images import numbers_of, word_of
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
@@ -29,20 +30,24 @@ CHOICES = {
     "threat": tuple(THREATS),
     "family": FAMILIES,
     "bound": BOUNDS,
+    "election": tuple(ELECTIONS),
+    "partition_by": tuple(WORDS),
 }
+DEFAULT_RUNS, DEFAULT_ALPHA = 1000, "0.001"
+OF_CHANCE = ("runs", "alpha", "bound", "family", "subsample", "with_images")  # what has no meaning beside partitions
 
 
 class CertifyKeywords(TypedDict, total=False):
     """The options as keywords of a function; the same names as in CertifyOptions, which checks them."""
 
-    runs: int
+    runs: int | None
     raw: str | os.PathLike[str] | None
     test: str | os.PathLike[str] | None
     holdout: float | None
     sigma: str | float | None
-    alpha: str | float
-    bound: str
-    family: str
+    alpha: str | float | None
+    bound: str | None
+    family: str | None
     threat: str
     recipe: str | None
     init: str | os.PathLike[str] | None
@@ -62,6 +67,9 @@ class CertifyKeywords(TypedDict, total=False):
     features: str | os.PathLike[str] | None
     test_features: str | os.PathLike[str] | None
     with_images: str | int | None
+    partitions: int | None
+    election: str | None
+    partition_by: str | None
     keep_models: bool
     overwrite: bool
 
@@ -73,18 +81,19 @@ class CertifyOptions:
     sigma and alpha are decimals, taken as the exact numbers they spell; sigma is on the [0, 1] pixel scale, None where
     a manifest says it. subsample: the share of the images that each run takes, a decimal too; with_images: beside how
     many changed images a radius is claimed too, numbers with commas between them. run_timeout in seconds, for the
-    trainer command only. features, test_features: files of rows that stand for images. Raises UsageError where out of
-    range.
+    trainer command only. features, test_features: files of rows that stand for images. partitions: into how many parts
+    the images are divided, each for one run; then runs, alpha, bound and family are None, which else stands for 1000,
+    0.001, multiclass and point. Raises UsageError where out of range.
     """
 
-    runs: int = 1000
+    runs: int | None = None
     raw: Path | None = None
     test: Path | None = None
     holdout: float | None = None
     sigma: str | None = None
-    alpha: str = "0.001"
-    bound: str = DEFAULT_BOUND
-    family: str = "point"
+    alpha: str | None = None
+    bound: str | None = None
+    family: str | None = None
     threat: str = DEFAULT_THREAT
     recipe: str | None = None
     init: str | None = None
@@ -104,19 +113,23 @@ class CertifyOptions:
     features: Path | None = None
     test_features: Path | None = None
     with_images: str | None = None
+    partitions: int | None = None
+    election: str | None = None
+    partition_by: str | None = None
     keep_models: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} {getattr(self, name)!r} is not known", f"give one of: {', '.join(known)}")
-        if not 0 < exact_decimal("alpha", self.alpha) <= Fraction(1, 2):
+            if getattr(self, name) not in (None, *known):
+                said = name.replace("_", "-")
+                raise UsageError(f"{said} {getattr(self, name)!r} is not known", f"give one of: {', '.join(known)}")
+        if self.alpha is not None and not 0 < exact_decimal("alpha", self.alpha) <= Fraction(1, 2):
             raise UsageError(
                 f"alpha is the allowed probability of a false claim, above 0 and at most 0.5, got {self.alpha}",
                 "0.001 is a common choice",
             )
-        if not 1 <= self.runs <= MOST_RUNS:
+        if self.runs is not None and not 1 <= self.runs <= MOST_RUNS:
             raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {self.runs}", "1000 is a common choice")
         if self.sigma is not None and not 0 <= exact_decimal("sigma", self.sigma) <= SIGMA_MAX:
             raise UsageError(
@@ -131,6 +144,7 @@ class CertifyOptions:
         if self.with_images is not None:
             numbers_of(self.with_images)
         self._check_pairs()
+        self._check_partitions()
 
     def _check_features(self) -> None:
         """Refuse what is about images where there are rows of features, and rows that miss their other half."""
@@ -180,4 +194,28 @@ class CertifyOptions:
         if self.trainer is not None and ("{data}" not in self.trainer or "{out}" not in self.trainer):
             raise UsageError(
                 "--trainer is a command with {data}, {test} and {out} in it", "see 'dpclean certify --help'"
+            )
+
+    def _check_partitions(self) -> None:
+        if self.partitions is None:
+            if given := [name for name in ("election", "partition_by") if getattr(self, name) is not None]:
+                raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --partitions only", "leave it out")
+            return
+        if not 2 <= self.partitions <= MOST_RUNS:
+            raise UsageError(
+                f"partitions must be from 2 to {MOST_RUNS}, got {self.partitions}",
+                "more withstand more, as long as each has enough images to learn from",
+            )
+        if given := [name for name in OF_CHANCE if getattr(self, name) is not None]:
+            said = given[0].replace("_", "-")
+            raise UsageError(
+                f"--{said} has no meaning with --partitions: a part has one run, and nothing is left to chance",
+                "leave one of them out",
+            )
+        if find_threat(self.threat).noises_points:
+            raise UsageError(f"{self.threat} has no meaning with --partitions, which claim no distance", "leave it out")
+        if self.trainer is not None and (self.election or RUNOFF) == RUNOFF:
+            raise UsageError(
+                "a run-off asks each model for the order of all classes, and a --trainer tells only the first",
+                "give --election plurality, or train by a --recipe",
             )

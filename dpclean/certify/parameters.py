@@ -9,9 +9,10 @@ from typing import Any, Literal
 import msgspec
 
 from dpclean import __version__
-from dpclean.certificate.bounds import find_bound
+from dpclean.certificate.bounds import DEFAULT_BOUND, find_bound
 from dpclean.certificate.decimals import shortest
 from dpclean.certificate.parameters import (
+    FAMILIES,
     FORMAT,
     ORDER,
     CertificateParameters,
@@ -19,19 +20,23 @@ from dpclean.certificate.parameters import (
     DenoiserUsed,
     FormError,
     JobParameters,
+    Partitions,
     RawData,
     as_json,
     check_consistent,
     from_json,
+    may_add_runs,
     noise_distances,
 )
+from dpclean.certificate.partitions import RUNOFF
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import numbers_of, word_of
 from dpclean.certify.data import inputs_digest
+from dpclean.certify.division import divided_by
 from dpclean.certify.feature_inputs import POINT_SOURCE, CertifiedFeatures
 from dpclean.certify.feature_runs import FeatureData
 from dpclean.certify.inputs import CertifiedData, known_of
-from dpclean.certify.options import CertifyOptions
+from dpclean.certify.options import DEFAULT_ALPHA, DEFAULT_RUNS, CertifyOptions
 from dpclean.certify.run_settings import choose_init, choose_recipe, image_size
 from dpclean.certify.trainer_command import program_files
 from dpclean.data.features import KIND
@@ -50,13 +55,8 @@ def make_parameters(certified: CertifiedData | CertifiedFeatures, options: Certi
     return JobParameters(
         format=FORMAT,
         tool=f"dpclean {__version__}",
-        runs=options.runs,
-        selection_runs=find_bound(options.bound).selection_runs(options.runs),
         points=len(certified.points),
         classes=list(certified.classes),
-        alpha=shortest("alpha", options.alpha),
-        bound=options.bound,
-        family=options.family,
         threat=options.threat,
         seed=options.seed,
         attempt=1,
@@ -70,8 +70,30 @@ def make_parameters(certified: CertifiedData | CertifiedFeatures, options: Certi
         exploratory=False,
         subsample=msgspec.UNSET if share is None else word_of(share),
         with_images=msgspec.UNSET if options.with_images is None else numbers_of(options.with_images),
+        **_statement(certified, options),
         **of_data,
     )
+
+
+def _statement(certified: CertifiedData | CertifiedFeatures, options: CertifyOptions) -> dict[str, Any]:
+    """The parameters that say what a claim is: of parts nothing is left to chance, so all claims are true together."""
+    if options.partitions is not None:
+        return {
+            "runs": options.partitions,
+            "selection_runs": 0,
+            "alpha": "0",
+            "bound": options.election or RUNOFF,
+            "family": "all",
+            "partitions": Partitions(parts=options.partitions, by=divided_by(certified.train, options.partition_by)),
+        }
+    runs, bound = options.runs or DEFAULT_RUNS, options.bound or DEFAULT_BOUND
+    return {
+        "runs": runs,
+        "selection_runs": find_bound(bound).selection_runs(runs),
+        "alpha": shortest("alpha", options.alpha or DEFAULT_ALPHA),
+        "bound": bound,
+        "family": options.family or FAMILIES[0],
+    }
 
 
 def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
@@ -88,7 +110,7 @@ def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, A
         **noise_distances(sigma, values),
         "point_source": certified.point_source,
         "raw": _raw(certified, certified.train.kind),
-        "inputs_digest": inputs_digest(certified.train, certified.points),
+        "inputs_digest": inputs_digest(certified.train, certified.points, certified.division),
         "denoiser": DenoiserUsed(
             id=certified.denoiser.id,
             digests=certified.denoiser.digests(),
@@ -121,7 +143,7 @@ def _of_features(certified: CertifiedFeatures) -> dict[str, Any]:
         **noise_distances("0", train.rows.size),
         "point_source": POINT_SOURCE,
         "raw": _raw(certified, KIND),
-        "inputs_digest": FeatureData.of(train, certified.points).digest(),
+        "inputs_digest": FeatureData.of(train, certified.points, certified.division).digest(),
         "recipe": Ridge().as_dict(),
         "dimensions": train.dimensions,
         **dict.fromkeys(("denoiser", "size", "init", "trainer", "trainer_files", "run_timeout", "decode")),
@@ -146,7 +168,7 @@ def found_of(parameters: JobParameters) -> Json:
 
 def fixed_before(parameters: CertificateParameters) -> Json:
     """What two jobs must have in common to be the same; with some bounds runs may be added."""
-    skipped = {*FOUND, *(("runs",) if find_bound(parameters.bound).open_ended else ())}
+    skipped = {*FOUND, *(("runs",) if may_add_runs(parameters) else ())}
     plain: Json = json.loads(json.dumps(as_json(parameters)))  # as whoever reads the votes will have them
     return {name: value for name, value in plain.items() if name not in skipped}
 

@@ -8,34 +8,36 @@ from typing import TypeAlias
 
 import numpy as np
 from msgspec import structs
-from numpy.typing import NDArray
 
-from dpclean.certificate.bounds.base import NO_IMAGES
 from dpclean.certificate.certificate import build
+from dpclean.certificate.elections import NO_RANKING
 from dpclean.certificate.files import CERTIFICATE_NAME
-from dpclean.certificate.parameters import JobParameters
+from dpclean.certificate.parameters import JobParameters, has_rankings, kinds_of_images, parts_of
 from dpclean.certificate.threats import DEFAULT_THREAT, find_threat
 from dpclean.certificate.verify import folder_of, verify
-from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, read_votes
+from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, first_of, read_votes
 from dpclean.certify.feature_inputs import read_points
 from dpclean.certify.feature_runs import load_head
 from dpclean.certify.results import VotedImage
 from dpclean.certify.run_settings import recipe_of
 from dpclean.certify.run_tasks import NO_MODEL
+from dpclean.certify.runs import Ballot, ballot_of
 from dpclean.certify.save import holds_certificate
 from dpclean.certify.workdir import MODELS, model_name, read_model
 from dpclean.data.dataset import read_images
 from dpclean.errors import InputError
+from dpclean.train.ridge import rankings as rankings_of
 from dpclean.train.ridge import votes as votes_of
 
-Vote: TypeAlias = Callable[[bytes], NDArray[np.int32]]  # what a kept model says of each image
+Vote: TypeAlias = Callable[[bytes], Ballot]  # what a kept model says of each image
 
 
 def predict(certificate: Path, images: Path, *, device: str = "auto", workers: int | None = None) -> list[VotedImage]:
     """The vote of the kept models on each image, or row of features, in the order of the listing, after `verify`.
 
-    Each claim is one of level alpha, valid for an image that was chosen without looking at these models. A run without
-    a model is one that failed or took too little: its votes say so, and it is a vote for nobody here too.
+    Each claim is one of level alpha, valid for an image that was chosen without looking at these models; of models of
+    parts it is true of any image. A run without a model is one that failed or took too little: its votes say so, and it
+    is a vote for nobody here too.
     Raises InputError where there are no models, or where points were noised: an image's noise may be drawn once only.
     Raises DifferenceError where the certificate does not hold, or a model is not the one that voted.
     """
@@ -58,11 +60,19 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
         else _on_images(parameters, parameters.size, images, device, workers)
     )
     votes = np.full((parameters.runs, len(names)), ABSTAIN, np.int32)
+    rankings = None
+    if has_rankings(parameters):
+        rankings = np.full((*votes.shape, len(parameters.classes)), NO_RANKING, np.uint16)
     for place, digest in enumerate(row.tobytes() for row in kept.models):
         if digest != NO_MODEL:
-            votes[place] = vote(read_model(folder / MODELS / model_name(place + 1), digest))
-    made_of = structs.replace(parameters, points=len(names), point_names=names, family="point")
-    made = build(Votes(votes, None, None, made_of), "")
+            ballot = vote(read_model(folder / MODELS / model_name(place + 1), digest))
+            if rankings is None:
+                votes[place] = ballot
+            else:
+                rankings[place], votes[place] = ballot, first_of(ballot)
+    family = "point" if parts_of(parameters) is None else parameters.family
+    made_of = structs.replace(parameters, points=len(names), point_names=names, family=family)
+    made = build(Votes(votes, None, None, made_of, rankings=rankings), "")
     return [
         VotedImage(
             name=point["name"],
@@ -70,7 +80,7 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
             certified_radius=point["certified_radius"],
             votes=point["k_a"],
             runs=parameters.runs,
-            whole={kind: point[kind] for kind in NO_IMAGES.as_json() if kind in point},
+            whole={kind: point[kind] for kind in kinds_of_images(parameters)},
         )
         for point in made["points"]
     ]
@@ -92,9 +102,11 @@ def _on_images(
     trainer = Trainer(recipe, classes, size=size, device=choose_device(device))
     prepared: torch.Tensor = prepare(found.pixels, size)
 
-    def vote(model: bytes) -> NDArray[np.int32]:
+    def vote(model: bytes) -> Ballot:
         trainer.load_state_dict(load(model))
-        return trainer.predict(prepared).cpu().numpy().astype(np.int32)
+        if parts_of(parameters) is None:
+            return trainer.predict(prepared).cpu().numpy().astype(np.int32)
+        return ballot_of(trainer.scores(prepared).numpy(), ranked=has_rankings(parameters))
 
     return found.names, vote
 
@@ -108,4 +120,5 @@ def _on_features(parameters: JobParameters, path: Path) -> tuple[list[str], Vote
             f" {parameters.dimensions}",
             "make them with the same extractor",
         )
-    return found.names, lambda model: votes_of([load_head(model)], found.rows)[0]
+    cast = rankings_of if has_rankings(parameters) else votes_of
+    return found.names, lambda model: cast([load_head(model)], found.rows)[0]

@@ -28,7 +28,8 @@ class CertifyResult:
     already_complete: bool
     seconds: float
     warnings: list[str]
-    images: int | None = None  # training images, where each run takes a share of them
+    images: int | None = None  # training images, where each run takes a share of them, or a part
+    partitions: int | None = None
     accuracy_by_images: dict[str, Any] | None = None  # of the certificate
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class CertifyDryRun:
 class VotedImage:
     """What the kept models say of an image; predicted is None where they abstain. votes: for the first class.
 
-    whole: with --subsample, the images that may have been inserted, changed or missing.
+    whole: with --subsample or --partitions, the images that may have been inserted, changed or missing.
     """
 
     name: str

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from dpclean.certificate.parameters import InitialWeights, JobParameters, share_of
+from dpclean.certificate.parameters import InitialWeights, JobParameters, has_rankings, share_of
 from dpclean.certify.inputs import CertifiedData, check_ancestry, known_of
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.trainer_command import check_class_names, fits_one_shard
@@ -42,7 +42,8 @@ class RunSettings:
     run_timeout: float
     kind: str  # of the copy for a trainer command: folder or shards
     keep_models: bool
-    share: int | None  # in how many of 2^32 cases an image is in a run; None: all are in every run
+    share: int | None  # in how many of 2^32 cases an image is in a run; None: all are in every run, or a part
+    rankings: bool  # whether a vote is a ranking of all classes
 
 
 def choose_recipe(certified: CertifiedData, options: CertifyOptions) -> Recipe:
@@ -115,6 +116,7 @@ def make_run_settings(certified: CertifiedData, options: CertifyOptions, paramet
         kind=train.kind,
         keep_models=options.keep_models,
         share=share_of(parameters),
+        rankings=has_rankings(parameters),
     )
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.votes import DIGEST_BYTES, record
+from dpclean.certificate.parameters import JobParameters
+from dpclean.certificate.votes import DIGEST_BYTES, Votes, first_of, record
+from dpclean.certify.runs import Ballot, for_nobody
 from dpclean.errors import ConflictError, InputError, SetupError
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.tasks import Tasks
@@ -25,17 +27,38 @@ NO_MODEL = bytes(DIGEST_BYTES)  # of a run that failed
 
 @dataclass(frozen=True)
 class Vote:
-    """A finished run: row int32 [points]; model: the digest of what it trained, empty where none are kept."""
+    """A finished run: row int32 [points]; model: the digest of what it trained, empty where none are kept.
+
+    rankings: uint16 [points, classes], None where votes are not ranked.
+    """
 
     row: NDArray[np.int32]
     record: bytes
     model: bytes
+    rankings: NDArray[np.uint16] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The votes of all runs: votes [runs, points], records and models uint8 [runs, 32], rankings uint16 [runs, points,
+    classes]; the last two None where there are none.
+    """
+
+    votes: NDArray[np.int32]
+    records: NDArray[np.uint8]
+    models: NDArray[np.uint8] | None
+    rankings: NDArray[np.uint16] | None
+
+    def of(self, parameters: JobParameters, labels: NDArray[np.int64] | None) -> Votes:
+        """The record of a job."""
+        return Votes(self.votes, labels, self.records, parameters, self.models, self.rankings)
 
 
 class RunTasks(Tasks):
     """The runs 1..n of a job in a folder; points is the number of votes in each.
 
-    of_shares: each run takes a share of the images, and nothing else decides about its vote.
+    ranked: of so many classes each vote is a ranking, 0 where it is none. of_shares: each run takes some of the images,
+    and nothing else decides about its vote.
     """
 
     noun = "run"
@@ -46,11 +69,13 @@ class RunTasks(Tasks):
         job: str,
         points: int,
         *,
+        ranked: int = 0,
         keep_models: bool = False,
         of_shares: bool = False,
         worker: str = "",
     ) -> None:
         super().__init__(folder, worker=worker)
+        self.ranked = ranked
         self.of_shares = of_shares
         self.job = job
         self.points = points
@@ -65,11 +90,13 @@ class RunTasks(Tasks):
         """The file of what a run trained."""
         return self.folder / "models" / f"{run:07d}.{digest.hex()}.safetensors"
 
-    def write(self, run: int, row: NDArray[np.int32], model: bytes | None = None) -> bool:
-        """Commit a run's votes [points], and the model where models are kept; False if it was there already.
+    def write(self, run: int, ballot: Ballot, model: bytes | None = None) -> bool:
+        """Commit a run's ballot, and the model where models are kept; False if it was there already.
 
         Raises SetupError where the disk refuses.
         """
+        row = first_of(ballot) if self.ranked else ballot
+        ranked = np.ascontiguousarray(ballot, "<u2").tobytes() if self.ranked else b""
         votes, digest = np.ascontiguousarray(row, "<i4"), b""
         if self.keep_models:
             digest = NO_MODEL if model is None else hashlib.sha256(model).digest()
@@ -80,12 +107,13 @@ class RunTasks(Tasks):
                 if not self.folder.exists():  # another command has completed the job meanwhile
                     return False
                 raise
-        return self.finish(run, MAGIC + record(self.job, run, votes, digest) + digest + votes.tobytes())
+        found = record(self.job, run, votes, digest, ranked)
+        return self.finish(run, MAGIC + found + digest + votes.tobytes() + ranked)
 
     def give_up(self, run: int, reason: str) -> None:
         """Commit a run that failed twice: a vote for nobody."""
         self.note(self.reason_path(run), reason)
-        self.write(run, np.full(self.points, -1, np.int32))
+        self.write(run, for_nobody(self.points, self.ranked))
 
     def lost(self, run: int, reason: str) -> None:
         """A run that ended its process twice has failed; where runs take shares, the machine may have no part in that.
@@ -106,23 +134,30 @@ class RunTasks(Tasks):
         """
         data, head = self.path(run).read_bytes(), len(MAGIC) + DIGEST_BYTES
         body = head + (DIGEST_BYTES if self.keep_models else 0)
-        if not data.startswith(MAGIC) or len(data) != body + 4 * self.points:
+        end = body + 4 * self.points
+        if not data.startswith(MAGIC) or len(data) != end + 2 * self.points * self.ranked:
             raise InputError(f"the vote of run {run} is damaged", f"delete {str(self.path(run))!r} and go on")
-        found, model, row = data[len(MAGIC) : head], data[head:body], np.frombuffer(data[body:], "<i4")
-        if found != record(self.job, run, row, model):
+        found, model, row = data[len(MAGIC) : head], data[head:body], np.frombuffer(data[body:end], "<i4")
+        if found != record(self.job, run, row, model, data[end:]):
             raise ConflictError(
                 f"the vote in {str(self.path(run))!r} is of another job, of another run, or was edited",
                 "delete the file and go on: the run is done again",
             )
-        return Vote(row.astype(np.int32), found, model)
+        rankings = None
+        if self.ranked:
+            rankings = np.frombuffer(data[end:], "<u2").astype(np.uint16).reshape(self.points, self.ranked)
+        return Vote(row.astype(np.int32), found, model, rankings)
 
-    def table(self, runs: int) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """(votes [runs, points], records [runs, 32], models [runs, 32] or None) of runs 1..runs, which are finished."""
+    def table(self, runs: int) -> Table:
+        """Of runs 1..runs, which are finished."""
         votes = np.empty((runs, self.points), np.int32)
         records, models = (np.empty((runs, DIGEST_BYTES), np.uint8) for _ in range(2))
+        rankings = np.empty((runs, self.points, self.ranked), np.uint16)
         for run in range(1, runs + 1):
             vote = self.read(run)
             votes[run - 1], records[run - 1] = vote.row, np.frombuffer(vote.record, np.uint8)
             if self.keep_models:
                 models[run - 1] = np.frombuffer(vote.model, np.uint8)
-        return votes, records, models if self.keep_models else None
+            if vote.rankings is not None:
+                rankings[run - 1] = vote.rankings
+        return Table(votes, records, models if self.keep_models else None, rankings if self.ranked else None)

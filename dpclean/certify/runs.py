@@ -8,8 +8,13 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# the votes of a run, int32 [points], and the model that cast them, as a file; None where none is kept
-Result: TypeAlias = tuple[NDArray[np.int32], bytes | None]
+from dpclean.certificate.elections import NO_RANKING
+from dpclean.certificate.votes import ABSTAIN, first_of
+
+# the votes of a run, int32 [points], or where votes are ranked the rankings, uint16 [points, classes]
+Ballot: TypeAlias = NDArray[np.int32] | NDArray[np.uint16]
+# with the model that cast it, as a file; None where none is kept
+Result: TypeAlias = tuple[Ballot, bytes | None]
 
 
 class Runs(Protocol):
@@ -19,3 +24,17 @@ class Runs(Protocol):
 
     def results(self, numbers: Sequence[int]) -> Iterator[Result]:
         """Those of runs 1, 2, ..., in the order asked for. Raises Diverged or RunFailed where there are none."""
+
+
+def ballot_of(scores: NDArray[np.float32], *, ranked: bool) -> Ballot:
+    """A ballot by scores [points, classes]: the classes of each point from best to worst, of equal ones the lowest
+    first. A point with a score that is not finite has none.
+    """
+    found = np.argsort(-scores, axis=1, kind="stable").astype(np.uint16)
+    found[~np.isfinite(scores).all(axis=1)] = NO_RANKING
+    return found if ranked else first_of(found)
+
+
+def for_nobody(points: int, ranked: int) -> Ballot:
+    """The ballot of a run that has no vote; ranked: classes, where votes are, else 0."""
+    return np.full((points, ranked), NO_RANKING, np.uint16) if ranked else np.full(points, ABSTAIN, np.int32)

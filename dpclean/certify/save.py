@@ -15,7 +15,7 @@ from dpclean.certificate.certificate import build
 from dpclean.certificate.curve import main_curve
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, dump, parameters_in, read, tsv
 from dpclean.certificate.page import Example, report_html
-from dpclean.certificate.parameters import JobParameters, share_of
+from dpclean.certificate.parameters import JobParameters, counts_images, parts_of
 from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.certify.results import CertifyResult
 from dpclean.jobs.durable import write_durably
@@ -88,6 +88,7 @@ def read_result(
         already_complete=already_complete,
         seconds=round(seconds, 3),
         warnings=warnings(parameters),
-        images=parameters.raw.images if share_of(parameters) is not None and parameters.raw else None,
+        images=parameters.raw.images if counts_images(parameters) and parameters.raw else None,
+        partitions=partitions.parts if (partitions := parts_of(parameters)) else None,
         accuracy_by_images=certificate.get("accuracy_by_images"),
     )

@@ -16,12 +16,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dpclean.build import build
-from dpclean.certificate.parameters import JobParameters, share_of
+from dpclean.certificate.parameters import JobParameters, has_rankings, share_of
 from dpclean.certificate.threats import find_threat
-from dpclean.certificate.votes import ABSTAIN
 from dpclean.certify.data import Data
 from dpclean.certify.run_settings import RunSettings, recipe_of
-from dpclean.certify.runs import Result
+from dpclean.certify.runs import Ballot, Result, ballot_of, for_nobody
 from dpclean.certify.trainer_command import CommandTrainer, RunCutOff
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
@@ -53,6 +52,7 @@ class TrainingRuns:
         self.seconds: dict[str, float] = {}  # spent in the parts of the runs so far
         self.denoiser = load_denoiser(settings)
         self._has_model = False  # the last run trained one
+        self._ranked = len(classes) if settings.rankings else 0
         self._trainer: Trainer | None = None
         self._command: CommandTrainer | None = None
         if settings.trainer is not None:
@@ -79,15 +79,22 @@ class TrainingRuns:
         for number in numbers:
             yield self.cast(number), self.model()
 
-    def cast(self, number: int) -> NDArray[np.int32]:
-        """The votes of run 1, 2, ...: int32 [points]. Raises Diverged or RunFailed where there are none."""
+    @property
+    def _of_some(self) -> bool:
+        """Whether a run takes some of the images, and is itself decided by which."""
+        return self.settings.share is not None or self.data.division is not None
+
+    def cast(self, number: int) -> Ballot:
+        """The ballot of run 1, 2, ... Raises Diverged or RunFailed where there is none."""
         begun = time.perf_counter()
         self._has_model = False
         taken = self._taken(number)
         if len(taken) < FEWEST:  # part of what a run is, not a failure: nothing is drawn again
-            return np.full(len(self.data.points), ABSTAIN, np.int32)
+            return for_nobody(len(self.data.points), self._ranked)
         images = [self._train[place] for place in taken]
-        train = self._sanitized(self.data.indices[taken], images, number, test=False)
+        # in a part noise belongs to places: where another part gains an image, indices move
+        addresses = self.data.indices[taken] if self.data.division is None else np.arange(len(taken))
+        train = self._sanitized(addresses, images, number, test=False)
         labels = self.data.labels[taken]
         begun = self._spent("noise and denoise", begun)
         noised_test = find_threat(self.settings.threat).noises_points
@@ -105,14 +112,19 @@ class TrainingRuns:
         try:
             self._trainer.fit(self._tensor(train), known, seed=run_seed(self.key, "train", number))
         except Diverged:
-            if self.settings.share is None:
+            if not self._of_some:
                 raise
-            return np.full(len(self.data.points), ABSTAIN, np.int32)  # by what it took, so no failure
+            return for_nobody(len(self.data.points), self._ranked)  # by what it took, so no failure
         self._has_model = True
         begun = self._spent("train", begun)
-        votes = self._trainer.predict(self._tensor(points) if noised_test else self._prepared)
+        ballot = self._voted(self._trainer, self._tensor(points) if noised_test else self._prepared)
         self._spent("predict", begun)
-        return votes.cpu().numpy().astype(np.int32)
+        return ballot
+
+    def _voted(self, trainer: Trainer, points: Tensor) -> Ballot:
+        if self.data.division is None:
+            return trainer.predict(points).cpu().numpy().astype(np.int32)
+        return ballot_of(trainer.scores(points).numpy(), ranked=self.settings.rankings)
 
     def _commanded(
         self,
@@ -122,11 +134,11 @@ class TrainingRuns:
         labels: NDArray[np.int64],
         points: Sequence[NDArray[np.uint8]],
     ) -> NDArray[np.int32]:
-        """What the command votes. Raises SetupError for what may be no vote where a run takes a share of the images."""
+        """What the command votes. Raises SetupError for what may be no vote where a run takes some of the images."""
         try:
             return command.run(number, train, labels, points)
         except RunCutOff as error:
-            if self.settings.share is None:
+            if not self._of_some:
                 raise
             raise SetupError(
                 f"{error.message}, and no vote may depend on anything but the images that the run took",
@@ -141,7 +153,9 @@ class TrainingRuns:
         return save(self._trainer.state_dict())
 
     def _taken(self, number: int) -> NDArray[np.int64]:
-        """The places in D of the images that a run takes, ascending: all, or a random share by their index."""
+        """The places in D of the images that a run takes: all, a random share by index, or a part in its order."""
+        if self.data.division is not None:
+            return self.data.division.part(number - 1)
         indices = self.data.indices
         if self.settings.share is None:
             return np.arange(len(indices))
@@ -209,6 +223,7 @@ def check_run_settings(settings: RunSettings, parameters: JobParameters) -> None
         "kind": parameters.raw.kind,
         "keep_models": parameters.keep_models,
         "share": share_of(parameters),
+        "rankings": has_rankings(parameters),
     }
     for name, wanted in said.items():
         found = getattr(settings, name)

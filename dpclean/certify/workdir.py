@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.parameters import FormError, JobParameters, share_of
+from dpclean.certificate.parameters import FormError, JobParameters, counts_images, has_rankings
 from dpclean.certificate.votes import job_id
 from dpclean.certify.parameters import whole
 from dpclean.certify.run_settings import RunSettings
@@ -105,7 +105,8 @@ class Workdir:
             job_id(parameters),
             parameters.points,
             keep_models=parameters.keep_models,
-            of_shares=share_of(parameters) is not None,
+            ranked=len(parameters.classes) if has_rankings(parameters) else 0,
+            of_shares=counts_images(parameters),
             worker=worker,
         )
 

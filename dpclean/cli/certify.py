@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpclean.certificate.bounds import BOUNDS, DEFAULT_BOUND
+from dpclean.certificate.partitions import ELECTIONS, RUNOFF, WORDS
 from dpclean.certificate.threats import DEFAULT_THREAT, THREATS
 from dpclean.cli.common import BatchSize, Config, Device, Dtype, Json, Overwrite, Quiet, tell
 from dpclean.cli.panels import COMMON, INPUT, MACHINE, NOISE, OUTPUT, STATEMENT, TRAINING, VOTES
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
     "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
     "method", "limit", "seed", "seed_chosen_after_data", "subsample", "with_images", "features", "test_features",
-    "dry_run", "device", "dtype", "batch_size", "workers",
+    "partitions", "election", "partition_by", "dry_run", "device", "dtype", "batch_size", "workers",
 )  # fmt: skip
 
 
@@ -34,8 +35,9 @@ def certify(
         typer.Argument(help="What 'dpclean sanitize' wrote; or raw data, with --sigma."),
     ] = Path("clean"),
     runs: Annotated[
-        int, typer.Option(metavar="N", help="Models to train; more runs, larger radii.", rich_help_panel=STATEMENT)
-    ] = 1000,
+        int | None,
+        typer.Option(metavar="N", help="Models to train; more runs, larger radii [1000].", rich_help_panel=STATEMENT),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to make.", rich_help_panel=OUTPUT)] = Path("certificate"),
     raw: Annotated[
         Path | None, typer.Option(help="The raw data, where they are not where CLEAN says.", rich_help_panel=INPUT)
@@ -215,6 +217,32 @@ def certify(
             rich_help_panel=STATEMENT,
         ),
     ] = None,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="One model a part of the images, K in all: claims on whole images that hold without chance.",
+            rich_help_panel=STATEMENT,
+        ),
+    ] = None,
+    election: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(ELECTIONS),
+            help=f"With --partitions: how the models elect a class [{RUNOFF}].",
+            rich_help_panel=STATEMENT,
+            autocompletion=completing(*ELECTIONS),
+        ),
+    ] = None,
+    partition_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(WORDS),
+            help="With --partitions: what decides an image's part [of files name, else content].",
+            rich_help_panel=STATEMENT,
+            autocompletion=completing(*WORDS),
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do one run, time it, and write nothing.", rich_help_panel=COMMON)
@@ -231,6 +259,7 @@ def certify(
     dpclean certify --runs 1000
     dpclean certify ./clean --test ./test --runs 1000 --bound anytime
     dpclean certify ./raw --sigma 0.25 --test ./test --trainer "python train.py {data} {test} {out}"
+    dpclean certify ./raw --partitions 50 --test ./test
     dpclean certify --votes votes.safetensors --classes 10 --sigma 0.5 --out certificate
     """
     from dpclean.progress import said, shown
@@ -243,7 +272,7 @@ def certify(
             votes,
             out,
             sigma=sigma,
-            runs=runs if _given(context, "runs") else None,
+            runs=runs,
             threat=threat if _given(context, "threat") else None,
             bound=bound,
             alpha=alpha,
@@ -288,18 +317,18 @@ def certify(
         "limit": limit,
         "seed": seed,
         "seed_chosen_after_data": seed_chosen_after_data,
+        "alpha": alpha,
+        "bound": bound,
+        "family": family,
         "subsample": subsample,
         "features": features,
         "test_features": test_features,
         "with_images": with_images,
+        "partitions": partitions,
+        "election": election,
+        "partition_by": partition_by,
         "overwrite": overwrite,
     }
-    if bound is not None:
-        options["bound"] = bound
-    if alpha is not None:
-        options["alpha"] = alpha
-    if family is not None:
-        options["family"] = family
     if dry_run:
         from dpclean.certify.dry_run import dry_run as look_ahead
 
@@ -344,9 +373,10 @@ def _tell(result: CertifyResult) -> None:
     reach = f"largest radius {result.largest_radius}, median {result.median_radius}, ceiling {result.ceiling}"
     if result.images is not None:
         reach = "against whole images" + ("" if float(result.ceiling) == 0 else f"; {reach}")
-    say(f"{result.certified} of {result.points} test points {verb} with {result.runs} runs: {reach}.")
+    models = f"{result.runs} runs" if result.partitions is None else f"a model for each of {result.partitions} parts"
+    say(f"{result.certified} of {result.points} test points {verb} with {models}: {reach}.")
     if result.accuracy_by_images is not None and result.images is not None and not exploratory:
-        _tell_images(result.images, result.accuracy_by_images)
+        _tell_images(result.images, result.accuracy_by_images, result.partitions)
     elif result.correct is not None:
         say(f"{result.correct} of {result.labelled} labelled points have the right class and a radius.")
     if result.failed:
@@ -360,21 +390,23 @@ def _tell(result: CertifyResult) -> None:
     say(f"Next, to recompute all of it from the votes: dpclean verify {quoted(result.out)}")
 
 
-def _tell_images(images: int, accuracy: Mapping[str, Any]) -> None:
+def _tell_images(images: int, accuracy: Mapping[str, Any], partitions: int | None = None) -> None:
     """The commonest attack first, at the largest number of images that leaves half of what is certified at all."""
     from dpclean.report.html import share
 
-    for kind, what in (
-        ("images_inserted", "had been put there by an attacker, then without them"),
-        ("images_changed", "had been changed or relabelled, then without that"),
-    ):
+    by = "the vote of many such runs, made in the same way with the same share, classes and recipe"
+    changed = [("images_changed", "had been changed or relabelled, then without that")]
+    if partitions is not None:
+        by = f"the vote of {partitions} models, trained in the same way on the parts that there would be"
+        if "images_changed_in_place" in accuracy:
+            changed = [("images_changed_in_place", "had been changed, and kept their names, then without that")]
+    for kind, what in [("images_inserted", "had been put there by an attacker, then without them"), *changed]:
         rows = accuracy[kind]
         kept = [row for row in rows if row["images"] and 2 * row["certified"] >= rows[0]["certified"] > 0]
         if kept:
             typer.echo(
                 f"If up to {kept[-1]['images']} of the {images} images {what} {share(kept[-1]['certified_accuracy'])}"
-                " of the labelled points would still get the right class by the vote of many such runs, made in the"
-                " same way with the same share, classes and recipe."
+                f" of the labelled points would still get the right class by {by}."
             )
 
 

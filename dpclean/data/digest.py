@@ -21,6 +21,14 @@ def pixel_sha256(pixels: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(pixels.data if pixels.flags.c_contiguous else pixels.tobytes()).digest()
 
 
+def content_sha256(values: NDArray[np.generic]) -> bytes:
+    """SHA-256 over the type, the shape and the values of an array, little-endian; 32 bytes."""
+    shape = " ".join(map(str, values.shape))
+    digest = hashlib.sha256(f"{values.dtype.name} {shape}\0".encode())
+    digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.digest()
+
+
 def identity_of(index: int, name: str, planes: bytes = b"") -> bytes:
     """What a worker echoes of what it was asked, so that no answer can pass for another's; 16 bytes."""
     encoded = to_bytes(name)

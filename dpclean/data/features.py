@@ -7,7 +7,6 @@ its last bit, on what else is computed beside it, on the library or on the proce
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.dataset import numbered
-from dpclean.data.digest import PixelDigest
+from dpclean.data.digest import PixelDigest, content_sha256
 from dpclean.data.names import is_text
 from dpclean.data.shard import LABEL_DTYPES, LABELS, class_names
 from dpclean.data.shard_header import BadShard, Header, Tensor, read_header
@@ -97,7 +96,7 @@ def read_features(path: Path) -> Features:
             block = slice(place, place + len(values))
             finite[block] = np.isfinite(values).all(axis=1)
             rows[block] = unit_rows(np.where(finite[block, None], values, 0))
-            hashes += [row_sha256(row) for row in values]
+            hashes += [content_sha256(row) for row in values]
     if not finite.any():
         raise InputError(f"no row of {str(path)!r} has finite values only", "look at how it was made")
     labels, classes = numbered(source_labels, classes)
@@ -122,13 +121,6 @@ def unit_rows(values: NDArray[np.floating]) -> NDArray[np.float32]:
     rows /= _or_one(np.abs(rows).max(axis=1, keepdims=True))  # so that no square overflows or vanishes
     rows /= _or_one(np.sqrt(np.square(rows).sum(axis=1, keepdims=True)))
     return (np.rint(rows / UNIT) * UNIT).astype(np.float32)
-
-
-def row_sha256(row: NDArray[np.floating]) -> bytes:
-    """SHA-256 over the type and the values of a row, little-endian; 32 bytes."""
-    digest = hashlib.sha256(f"{row.dtype.name} {len(row)}\0".encode())
-    digest.update(np.ascontiguousarray(row, row.dtype.newbyteorder("<")).data)
-    return digest.digest()
 
 
 def _or_one(lengths: NDArray[np.float64]) -> NDArray[np.float64]:

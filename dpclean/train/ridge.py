@@ -64,6 +64,12 @@ def fit(recipe: Ridge, rows: NDArray[np.float32], labels: NDArray[np.int64], cla
     return Head((np.rint(weights * (scale / UNIT)) * UNIT).astype(np.float32), (bias * scale).astype(np.float32))
 
 
+def rankings(heads: Sequence[Head], rows: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The classes by what each head says of each row, from best to worst: uint16 [heads, P, classes]."""
+    scores = [rows @ head.weights + head.bias for head in heads]
+    return np.stack([np.argsort(-score, axis=1, kind="stable").astype(np.uint16) for score in scores])
+
+
 def votes(heads: Sequence[Head], rows: NDArray[np.float32]) -> NDArray[np.int32]:
     """What each of some heads says of each row [P, D]: int32 [heads, P]."""
     classes = len(heads[0].bias)

@@ -21,7 +21,7 @@ from dpclean.certificate.parameters import (
     from_json,
     noise_distances,
 )
-from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
+from dpclean.certificate.votes import Votes, first_of, job_id, record, votes_bytes
 from dpclean.noise.keys import commitment, key_from_seed
 
 CLASSES = ("cat", "dog", "owl")
@@ -80,6 +80,9 @@ ELSEWHERE: dict[str, Any] = {
 }
 
 
+PARTED: dict[str, Any] = {"alpha": "0", "family": "all", "sigma": "0", "bound": "runoff"}  # of one run a part
+
+
 def parameters(runs: int, points: int, **changed: Any) -> CertificateParameters:
     """The parameters of a job, or of votes from elsewhere: as `terms`, from which they are read."""
     return from_json(terms(runs, points, **changed))
@@ -109,6 +112,7 @@ def terms(runs: int, points: int, **changed: Any) -> dict[str, Any]:
         "point_names": names,
         "exploratory": False,
         **(ELSEWHERE if external else OWN),
+        **(PARTED if "partitions" in changed else {}),
         **changed,
     }
     if not external:
@@ -132,9 +136,20 @@ def recorded(votes: Votes) -> Votes:
     """The same with records that fit, as whoever holds the file can make them."""
     job = job_id(votes.parameters)
     models = [b""] * len(votes.votes) if votes.models is None else [row.tobytes() for row in votes.models]
-    rows = zip(votes.votes, models, strict=True)
-    records = [np.frombuffer(record(job, run, row, model), np.uint8) for run, (row, model) in enumerate(rows, 1)]
-    return replace(votes, records=np.stack(records))
+    ranked = [b""] * len(votes.votes) if votes.rankings is None else [row.tobytes() for row in votes.rankings]
+    rows = enumerate(zip(votes.votes, models, ranked, strict=True), 1)
+    return replace(votes, records=np.stack([np.frombuffer(record(job, run, *row), np.uint8) for run, row in rows]))
+
+
+def of_parts(rankings: ArrayLike, labels: ArrayLike | None = None, **changed: Any) -> Votes:
+    """Votes of models of parts, with their records; rankings is [parts, points, classes]."""
+    ranked = np.asarray(rankings, np.uint16)
+    parts, points, classes = ranked.shape
+    asked = {"partitions": {"parts": parts, "by": "name"}, "classes": [f"class-{n}" for n in range(classes)], **changed}
+    known = None if labels is None else np.asarray(labels, np.int64)
+    made = parameters(parts, points, **asked)
+    kept = ranked if made.bound == "runoff" else None
+    return recorded(Votes(first_of(ranked), known, None, made, rankings=kept))
 
 
 def counted(*columns: dict[int, int], runs: int = 100, **changed: Any) -> Votes:

@@ -31,7 +31,8 @@ def row(*votes: int) -> np.ndarray:
 def test_what_was_written_is_read_in_the_order_of_runs(tmp_path: Path) -> None:
     for run in (2, 3, 1):
         tasks(tmp_path).write(run, row(run, -1, 0))
-    votes, records, models = tasks(tmp_path).table(3)
+    table = tasks(tmp_path).table(3)
+    votes, records, models = table.votes, table.records, table.models
     assert votes.tolist() == [[1, -1, 0], [2, -1, 0], [3, -1, 0]]
     assert len({bytes(record) for record in records}) == 3 and models is None
 
@@ -44,7 +45,8 @@ def test_the_model_that_counts_is_that_of_the_vote_that_counts(tmp_path: Path) -
     first.give_up(2, "nothing came of it")
     vote = first.read(1)
     assert first.model_path(1, vote.model).read_bytes() == b"the first model"
-    votes, _, models = second.table(2)
+    table = second.table(2)
+    votes, models = table.votes, table.models
     assert models is not None and models[1].tolist() == [0] * 32
     assert (votes.tolist(), models[0].tobytes()) == ([[0, 0, 0], [-1, -1, -1]], vote.model)
 

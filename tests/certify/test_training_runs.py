@@ -32,11 +32,11 @@ KEY = bytes(range(32))
 
 def make_runs(raw: Path, scratch: Path, denoiser: str, **options: Any) -> TrainingRuns:
     """What does the runs of a job, in this process."""
-    asked = CertifyOptions(sigma="0.25", denoiser=denoiser, device="cpu", **options)
+    asked = CertifyOptions(**{"sigma": "0.25", "denoiser": denoiser, "device": "cpu", **options})
     subject = read_certified_data(find_source(raw, asked), asked)
     settings = make_run_settings(subject, asked, make_parameters(subject, asked))
     runs = TrainingRuns(settings, subject.classes, KEY, scratch / "scratch")
-    runs.prepare(Data.of(subject.train, subject.points))
+    runs.prepare(Data.of(subject.train, subject.points, subject.division))
     return runs
 
 

@@ -1,0 +1,72 @@
+"""The training set divided for runs that take one part each: which images are in it, and in which order.
+
+The part of an image, and its place in there among those that stay, depend on that image alone: whoever puts one in or
+takes one away touches one part. Rows of features are divided like images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.certificate.partitions import BY_CONTENT, BY_NAME, part_of
+from dpclean.data.dataset import Images
+from dpclean.data.digest import content_sha256
+from dpclean.data.features import Features
+from dpclean.data.names import to_bytes
+from dpclean.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Division:
+    """order: int64 [N], the places of all images, part by part and within one by word; sizes: int64 [K]."""
+
+    order: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def part(self, number: int) -> NDArray[np.int64]:
+        """The places of the images of part 0, 1, ... in their order."""
+        begin = int(self.sizes[:number].sum())
+        return self.order[begin : begin + int(self.sizes[number])]
+
+
+def divided_by(train: Images | Features, by: str | None) -> str:
+    """What divides these images, of WORDS: by default the names of files, else the content.
+
+    Raises UsageError where numbers of rows are the names.
+    """
+    of_features = isinstance(train, Features)
+    numbered = not train.named if isinstance(train, Features) else train.kind == "shards"
+    if by == BY_NAME and numbered:
+        raise UsageError(
+            "these have no names but numbers of rows, and one row put in at the top would rename all others",
+            "leave --partition-by out: they are then divided by content",
+        )
+    return by or (BY_CONTENT if of_features or numbered else BY_NAME)
+
+
+def divide(train: Images | Features, parts: int, by: str | None) -> Division:
+    """The images in so many parts. Raises what divided_by does."""
+    names = [to_bytes(name) for name in train.names]
+    if divided_by(train, by) == BY_NAME:
+        words = names if isinstance(train, Features) else [word_of_name(name, train.has_splits) for name in train.names]
+    elif isinstance(train, Features):
+        words = train.hashes
+    else:
+        words = [content_sha256(pixels) for pixels in train.pixels]
+    return divided(words, names, parts)
+
+
+def divided(words: Sequence[bytes], names: Sequence[bytes], parts: int) -> Division:
+    """The division by words; equal ones are in the order of their names, equal names in that of the listing."""
+    of = [part_of(word, parts) for word in words]
+    order = sorted(range(len(words)), key=lambda place: (of[place], words[place], names[place], place))
+    return Division(np.array(order, np.int64), np.bincount(of, minlength=parts).astype(np.int64))
+
+
+def word_of_name(name: str, in_split: bool) -> bytes:
+    """The bytes of the path below the class folder: those of the class and the split say nothing of an image."""
+    return to_bytes(name.split("/", 2 if in_split else 1)[-1])
