@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpclean.train.recipes import TORCHVISION, Recipe
+from dpclean.train.efficientnet_lite import EfficientNetLite0
+from dpclean.train.recipes import LITE, TORCHVISION, Recipe
 
 WHITENING_PATCHES = 1 << 19  # at most, from which the first layer's filters are found
 
@@ -61,6 +62,8 @@ def build(recipe: Recipe, classes: int, seed: int) -> nn.Module:
         torch.default_generator.manual_seed(seed)
         if recipe.network == "residual":
             return Residual(recipe.widths, classes)
+        if recipe.network == LITE:
+            return EfficientNetLite0(classes)
         return _from_torchvision(recipe.network, classes)
 
 

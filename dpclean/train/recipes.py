@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # naming recipes needs no numpy
     from numpy.typing import NDArray
 
 TORCHVISION = "torchvision:"
+LITE = "efficientnet-lite0"  # a network that is there as an extractor only
 MANY_IMAGES, LARGEST_EDGE = 2000, 64  # from which, and up to which, the default recipe is another one
 
 
@@ -24,7 +25,7 @@ class Recipe:
     """How a network is trained. Pixels v (0..255) enter as (v / 255 - mean) / std; nothing is measured on raw data."""
 
     name: str
-    network: str  # "residual", "resnet18", or "torchvision:NAME"
+    network: str  # "residual", "resnet18", "torchvision:NAME", or LITE
     widths: tuple[int, ...] = ()  # of "residual": channels of its three stages
     size: int | None = None  # images are brought to size x size; None: they are squares of one size already
     epochs: int = 10
@@ -95,7 +96,7 @@ def find_recipe(name: str) -> Recipe:
 
     Raises UsageError, which lists what there is.
     """
-    base, at, size = name.partition("@")
+    base = name.partition("@")[0]
     if base in RECIPES:
         recipe = RECIPES[base]
     elif base.startswith(TORCHVISION) and base.removeprefix(TORCHVISION) in _classifiers():
@@ -103,6 +104,12 @@ def find_recipe(name: str) -> Recipe:
     else:
         known = ", ".join([*RECIPES, f"{TORCHVISION}NAME"])
         raise UsageError(f"recipe {base!r} is not known", f"give one of {known}; for example torchvision:resnet50@224")
+    return sized(recipe, name)
+
+
+def sized(recipe: Recipe, name: str) -> Recipe:
+    """The recipe under its full name, with the size that an "@S" in it sets. Raises UsageError."""
+    base, at, size = name.partition("@")
     if not at:
         return recipe
     if not size.isascii() or not size.isdigit() or not 8 <= int(size) <= 1024:

@@ -254,11 +254,39 @@ class Trainer:
         _check(state, self.network, ())
         self.network.load_state_dict(state)
 
+    def take_init(self) -> None:
+        """The weights to begin from, as they are, to predict with; a head of another shape stays fresh."""
+        self.network.load_state_dict(self._init or {}, strict=False)
+
     # -- predict
 
     def predict(self, images: Tensor) -> Tensor:
         """Classes int64 [P] of uint8 [P,S,S,3], in evaluation mode; each depends on its own image only."""
         return self.scores(images).argmax(1)
+
+    @refusing("an extractor")
+    def features(self, images: Tensor) -> Tensor:
+        """What the last layer reads, float32 [P,D] on the CPU, of uint8 [P,S,S,3]; each depends on its own image only.
+
+        All batches have one shape, the last one padded; no statistics are taken of them.
+        """
+        size = self.recipe.predict_batch
+        rows, seen = list[Tensor](), list[Tensor]()
+        hook = self._head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        self.network.eval()
+        try:
+            with torch.inference_mode(), _deterministic():
+                for start in range(0, len(images), size):
+                    batch = images[start : start + size]
+                    padded = batch.new_zeros(size, *batch.shape[1:])
+                    padded[: len(batch)] = batch
+                    self._logits(self._normalized(padded.to(self.device)).contiguous(memory_format=torch.channels_last))
+                    found = seen.pop().float()
+                    found = found.mean((2, 3)) if found.dim() == 4 else found  # where a convolution is last
+                    rows.append(found[: len(batch)].cpu())
+        finally:
+            hook.remove()
+        return torch.cat(rows)
 
     @refusing("a model's prediction")
     def scores(self, images: Tensor) -> Tensor:
