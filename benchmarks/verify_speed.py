@@ -2,6 +2,8 @@
 
     python benchmarks/verify_speed.py              prints a table, writes benchmarks/results/verify_speed.json
     python benchmarks/verify_speed.py --repeat 3   fewer repetitions
+    python benchmarks/verify_speed.py --runs 10000 --subsample 0.02 --with-images 1,10
+                                                   runs on a share, in benchmarks/results/verify_speed_share.json
 
 The votes are drawn, not cast: each point has a share of runs that answer rightly, spread over points as that of a good
 classifier, and the others share the rest unevenly. What `verify` takes is set by how many different counts there are,
@@ -20,6 +22,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from forge_certificates import own_terms
@@ -30,25 +33,34 @@ from dpclean.certificate.certificate import build
 from dpclean.certificate.files import dump, tsv
 from dpclean.certificate.parameters import from_json, noise_distances
 from dpclean.certificate.votes import Votes, job_id, record, votes_bytes
+from dpclean.certificate.whole_images import numbers_of, word_of
 
-RUNS, POINTS, CLASSES = 1000, 10_000, 10
+POINTS, CLASSES = 10_000, 10
+BLOCK = 500  # points that are drawn at once
+Json = dict[str, Any]
 VERIFY = "import sys; from dpclean.cli import main; sys.argv[0] = 'dpclean'; main()"
 
 
-def draw(bound: str) -> Votes:
-    """Votes as a job leaves them: labels, records and terms."""
+def draw(bound: str, runs: int, whole: Json) -> Votes:
+    """Votes as a job leaves them: labels, records and terms; whole: those of runs on a share."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, POINTS)
     right = rng.beta(1.6, 0.5, POINTS)  # mean 0.76, a third of the points above 0.97
     rivals = np.argsort(rng.random((POINTS, CLASSES)), axis=1)
-    rank = np.minimum(rng.geometric(0.6, (RUNS, POINTS)) - 1, CLASSES - 1)
-    votes = np.where(rng.random((RUNS, POINTS)) < right, labels, rivals[np.arange(POINTS), rank]).astype(np.int32)
+    votes = np.empty((runs, POINTS), np.int32)
+    for begin in range(0, POINTS, BLOCK):
+        block = slice(begin, begin + BLOCK)
+        rank = np.minimum(rng.geometric(0.6, (runs, BLOCK)) - 1, CLASSES - 1)
+        other = rivals[block][np.arange(BLOCK), rank]
+        votes[:, block] = np.where(rng.random((runs, BLOCK)) < right[block], labels[block], other)
     values = 50_000 * 3072
+    own = own_terms()
     terms = {
-        **own_terms(), "runs": RUNS, "selection_runs": find_bound(bound).selection_runs(RUNS),
+        **own, "runs": runs, "selection_runs": find_bound(bound).selection_runs(runs),
         "points": POINTS, "bound": bound,
         "classes": [f"class {number}" for number in range(CLASSES)], "values": values,
         **noise_distances("0.25", values), "point_names": [f"{number:05d}.png" for number in range(POINTS)],
+        "raw": {**own["raw"], "images": 50_000, "listed": 50_003}, **whole,
     }  # fmt: skip
     return recorded(Votes(votes, labels, None, from_json(terms)))
 
@@ -85,20 +97,30 @@ def seconds(folder: Path, expected: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="repetitions of each, interleaved")
-    repeat: int = parser.parse_args().repeat
+    parser.add_argument("--runs", type=int, default=1000, metavar="N")
+    parser.add_argument("--subsample", metavar="SHARE", help="each run took a share of the images")
+    parser.add_argument("--with-images", metavar="LIST", help="radii beside so many changed images too")
+    parser.add_argument("--bound", choices=BOUNDS, action="append", help="these bounds only")
+    asked = parser.parse_args()
+    repeat, runs, bounds = asked.repeat, asked.runs, asked.bound or BOUNDS
+    whole: Json = {} if asked.subsample is None else {"subsample": word_of(asked.subsample)}
+    if asked.with_images is not None:
+        whole["with_images"] = numbers_of(asked.with_images)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as place:
-        folders = {bound: Path(place) / bound for bound in BOUNDS}
+        folders = {bound: Path(place) / bound for bound in bounds}
         different = {}
         for bound, folder in folders.items():
-            votes = draw(bound)
+            votes = draw(bound, runs, whole)
             different[bound] = hand_over(folder, votes)
-        edited = draw("multiclass")
-        edited.votes[RUNS // 2, POINTS // 2] += 1 if edited.votes[RUNS // 2, POINTS // 2] < CLASSES - 1 else -1
+            del votes
+        edited = draw(bounds[0], runs, whole)
+        edited.votes[runs // 2, POINTS // 2] += 1 if edited.votes[runs // 2, POINTS // 2] < CLASSES - 1 else -1
         hand_over(Path(place) / "edited", edited)
+        del edited
         seconds(Path(place) / "edited", expected=6)
 
-        times: dict[str, list[tuple[float, float]]] = {bound: [] for bound in BOUNDS}
+        times: dict[str, list[tuple[float, float]]] = {bound: [] for bound in bounds}
         for _ in range(repeat):
             for bound, folder in folders.items():
                 times[bound].append(seconds(folder, expected=0))
@@ -110,7 +132,7 @@ def main() -> None:
         }
         for bound, measured in times.items()
     }
-    print(f"{RUNS} runs x {POINTS} points x {CLASSES} classes, one core")
+    print(f"{runs} runs x {POINTS} points x {CLASSES} classes, one core")
     print(f"{'bound':<12} {'different counts':>16} {'median':>8} {'quartiles':>15} {'processor time':>15}")
     for bound, measured in times.items():
         wall, processor = (spread(column) for column in zip(*measured, strict=True))
@@ -118,8 +140,9 @@ def main() -> None:
         print(
             f"{bound:<12} {different[bound]:>16} {wall['median']:>7.2f}s {quartiles:>15} {processor['median']:>14.2f}s"
         )
-    shape = {"runs": RUNS, "points": POINTS, "classes": CLASSES}
-    print(f"results in {write_results('verify_speed', {**shape, 'bounds': results})}")
+    shape = {"runs": runs, "points": POINTS, "classes": CLASSES, **whole}
+    name = "verify_speed_share" if whole else "verify_speed"
+    print(f"results in {write_results(name, {**shape, 'bounds': results})}")
 
 
 if __name__ == "__main__":

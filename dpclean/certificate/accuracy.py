@@ -10,17 +10,19 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.bounds.base import BESIDE, share_lower
+from dpclean.certificate.amplification import propose_at
+from dpclean.certificate.bounds.base import BESIDE, Proof, proof_as_json, share_lower
 from dpclean.certificate.bounds.search import largest
 from dpclean.certificate.decimals import budget, text
+from dpclean.certificate.files import Published
 from dpclean.certificate.interval_arithmetic import (
     ONE,
     at_least,
@@ -40,10 +42,10 @@ from dpclean.certificate.parameters import (
     may_add_runs,
     parts_of,
     settings_of,
-    share_of,
 )
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.votes import VoteCounts
+from dpclean.certificate.whole_images import WORD, Edits, kept_mean, untouched
 
 PLACES = 6
 ERROR = Fraction(1, 40)  # of each of the two ways in which the lower bound of certified accuracy can be wrong
@@ -184,8 +186,6 @@ def why_not(parameters: CertificateParameters, labels: NDArray[np.int64] | None)
     """The reason why there is no accuracy certificate, None where there is one."""
     if parameters.exploratory:
         return "these votes are only explored"
-    if share_of(parameters) is not None:
-        return "each run took a random share of the images, and of one model trained so nothing is stated here yet"
     if parts_of(parameters) is not None:
         return "each run trained on one part of the images, and of one model trained on all of them nothing is stated"
     if labels is None or not (labels >= 0).any():
@@ -197,38 +197,70 @@ def why_not(parameters: CertificateParameters, labels: NDArray[np.int64] | None)
     return None
 
 
-def accuracy_certificate(parameters: CertificateParameters, labels: NDArray[np.int64], counted: VoteCounts) -> Json:
+def accuracy_certificate(
+    parameters: CertificateParameters,
+    labels: NDArray[np.int64],
+    counted: VoteCounts,
+    published: Published | None = None,
+) -> Json:
     """What one model trained by one run is right on, on average, on any data set at distance d; for all d at once.
 
-    Each mu_lower spends an alpha of its own: the one for all points, the one of each class, each attack's.
+    Where a run takes a share of the images also where so many were inserted, changed or are missing. Each mu_lower
+    spends an alpha of its own: the one for all points, the one of each class, each attack's. published: the proofs of
+    what is amplified; without, they are searched for.
     """
     classes, runs = parameters.classes, parameters.runs
     of_class = np.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
     correct, voted, labelled = counted.correct.tolist(), counted.voted.tolist(), sum(of_class)
-    mean = _Mean(parameters, sum(correct), labelled)
+    known: dict[Any, Json] = {}  # of many classes most have equal counts
 
-    @cache  # of many classes most have equal counts
-    def right(total: int, points: int) -> Json:
-        return _Mean(parameters, total, points).as_dict(CLASS_STEP, CLASS_STEPS)
+    def made(total: int, points: int, said: _Said, steps: Steps, *place: str | int) -> Json:
+        key = total, points, said.name, steps
+        if key not in known:
+            mean = _Mean(parameters, total, points)
+            within = None if published is None else published.inside("accuracy_certificate", *place)
+            known[key] = mean.as_dict(said, steps, within)
+        return known[key]
 
-    @cache
-    def spared(total: int, points: int) -> Json:
-        return _Mean(parameters, total, points).as_attack(CLASS_STEP, CLASS_STEPS)
-
-    per_class, attack = [], []
+    per_class: list[Json] = []
+    attack: list[Json] = []
+    whole = made(sum(correct), labelled, RIGHT, (STEP, STEPS))
     for label, name in enumerate(classes):
         if of_class[label]:
-            per_class.append({"class": label, "name": name, **right(correct[label], of_class[label])})
+            place = ("per_class", len(per_class))
+            kept = made(correct[label], of_class[label], RIGHT, (CLASS_STEP, CLASS_STEPS), *place)
+            per_class.append({"class": label, "name": name, **kept})
         if others := labelled - of_class[label]:
-            kept = spared(runs * others - (voted[label] - correct[label]), others)
+            spared = runs * others - (voted[label] - correct[label])
+            kept = made(spared, others, TAKEN, (CLASS_STEP, CLASS_STEPS), "attack", len(attack))
             attack.append({"class": label, "name": name, **kept})
-    return {"alpha": parameters.alpha, **mean.as_dict(STEP, STEPS), "per_class": per_class, "attack": attack}
+    return {"alpha": parameters.alpha, **whole, "per_class": per_class, "attack": attack}
+
+
+Steps = tuple[Fraction, int]  # of the distance over sigma, and how many
+
+
+@dataclass(frozen=True)
+class _Said:
+    """How what is left of a mean is said: the name of the field, that of its bound, and the number."""
+
+    name: str
+    bound: str
+    text: Callable[[Fraction], str]
+
+
+def _text_up(value: Fraction) -> str:
+    return text(Fraction(math.ceil(value * 10**PLACES), 10**PLACES), PLACES)
+
+
+RIGHT = _Said("accuracy", "mu_lower", lambda left: text(left, PLACES))  # the share that is right, from below
+TAKEN = _Said("share", "mu_upper", lambda left: _text_up(1 - left))  # turned round: what goes to a class, from above
 
 
 class _Mean:
     """The mean over runs of a share of points, its lower bound, and what is left of it at a distance.
 
-    a(d) = Phi(Q(mu_lower - tau) - d/sigma) - tau, rounded down.
+    a(d) = Phi(Q(mu_lower - tau) - d/sigma) - tau, rounded down; where a run takes a share of the images, (16).
     """
 
     def __init__(self, parameters: CertificateParameters, total: int, points: int) -> None:
@@ -246,44 +278,106 @@ class _Mean:
         assert units is not None  # zero always passes
         self.mean_lower = Fraction(units, unit)
 
-    def as_dict(self, step: Fraction, steps: int) -> Json:
-        curve = [{**place, "accuracy": text(left, PLACES)} for place, left in self._curve(step, steps)]
-        return {
+    def as_dict(self, said: _Said, steps: Steps, published: Published | None) -> Json:
+        made: Json = {
             "points": self.points,
-            "mean": text(self.mean, PLACES),
-            "mu_lower": text(self.mean_lower, PLACES),
-            "curve": curve,
+            "mean": said.text(self.mean),
+            said.bound: said.text(self.mean_lower),
         }
-
-    def as_attack(self, step: Fraction, steps: int) -> Json:
-        """The same turned round: the share of these points that go to the class, from above."""
-        curve = [{**place, "share": _text_up(1 - left)} for place, left in self._curve(step, steps)]
-        return {
-            "points": self.points,
-            "mean": _text_up(1 - self.mean),
-            "mu_upper": _text_up(1 - self.mean_lower),
-            "curve": curve,
-        }
+        share = self.settings.share
+        if share is None:
+            return made | {"curve": [{**at, said.name: said.text(left)} for at, left in self._curve(*steps)]}
+        made["curve"] = self._amplified(share, 0, said, steps, published)
+        made["images"] = [
+            {"images": images, **{kind: said.text(left) for kind, left in kinds.items()}}
+            for images, kinds in self._by_images(share)
+        ]
+        if self.settings.with_images:
+            made[BESIDE] = [
+                {
+                    "images": images,
+                    "curve": self._amplified(
+                        share,
+                        images,
+                        said,
+                        (CLASS_STEP, CLASS_STEPS),
+                        None if published is None else published.inside(BESIDE, number),
+                    ),
+                }
+                for number, images in enumerate(self.settings.with_images)
+            ]
+        return made
 
     def _curve(self, step: Fraction, steps: int) -> Iterator[tuple[Json, Fraction]]:
         """(distance, what is left of the mean there) at multiples of sigma, from 0; distances are rounded down."""
         left = self.mean_lower - self.settings.tau
         start = quantile_down(down(left)) if left >= Fraction(1, 10**PLACES) else None
-        for step_number in range(steps + 1):
-            multiple = step_number * step
-            distance = multiple * Fraction(self.sigma)
+        for place, distance in self._distances(step, steps):
             units = 0
             if start is not None:
                 units = phi_down(start - up(distance / self.settings.sigma)) - self.settings.tau_up
-            place = {
-                "distance": text(distance, PLACES),
-                "distance_over_sigma": text(multiple, 2),
-            }
             yield place, Fraction(max(0, units), ONE)
 
+    def _distances(self, step: Fraction, steps: int) -> Iterator[tuple[Json, Fraction]]:
+        for step_number in range(steps + 1):
+            multiple = step_number * step
+            distance = multiple * Fraction(self.sigma)
+            yield {"distance": text(distance, PLACES), "distance_over_sigma": text(multiple, 2)}, distance
 
-def _text_up(value: Fraction) -> str:
-    return text(Fraction(math.ceil(value * 10**PLACES), 10**PLACES), PLACES)
+    # ---- where a run takes a share of the images
+
+    def _amplified(
+        self, share: int, changed: int, said: _Said, steps: Steps, published: Published | None
+    ) -> list[Json]:
+        """By distance, beside so many changed images, what is left; with the proof, null where none is needed.
+
+        The distances go further than elsewhere, as what is left does; there are none without noise.
+        """
+        if self.settings.sigma == 0:
+            return []
+        edits = Edits.changed(changed)
+        step, count = steps
+        rows: list[Json] = []
+        for place, distance in self._distances(step * math.isqrt(WORD // share), count):
+            shift = distance / self.settings.sigma
+            v = self.settings.moving * shift**2
+            proof: Proof = ()
+            if v > 0:
+                proof = (
+                    self._proof(share, edits, v)
+                    if published is None
+                    else published.proof("curve", len(rows), "witness")
+                )
+            plain, left = (self._left(share, edits, shift, v, tried) for tried in ((), proof))
+            if left <= plain:
+                left, proof = plain, ()
+            rows.append({**place, said.name: said.text(left), "witness": proof_as_json(proof)})
+        return rows
+
+    def _proof(self, share: int, edits: Edits, v: Fraction) -> Proof:
+        """With about the most that is left."""
+        there = untouched(share, edits.inserted)
+        y = 1 - (1 - self.mean_lower) / there - self.settings.tau if there else Fraction(0)
+        return () if y <= 0 else (propose_at(float(y), float(v)),)
+
+    def _left(self, share: int, edits: Edits, shift: Fraction, v: Fraction, proof: Proof) -> Fraction:
+        return kept_mean(share, edits, self.settings.tau_up, self.mean_lower, shift, v, proof)
+
+    def _by_images(self, share: int) -> Iterator[tuple[int, dict[str, Fraction]]]:
+        """(m, what is left if m images were inserted, changed, or are missing), as far as anything is."""
+
+        def left(kind: str, images: int) -> Fraction:
+            if kind != "missing" and images > self.settings.images:
+                return Fraction(0)
+            edits = {"inserted": Edits(images), "changed": Edits.changed(images), "missing": Edits(0, images)}[kind]
+            return self._left(share, edits, Fraction(0), Fraction(0), ())
+
+        kinds = ("inserted", "changed", "missing")
+        least = Fraction(1, 10**PLACES)
+        inserted = largest(lambda images: left("inserted", images) >= least, 0, floor=0) or 0  # no other goes further
+        missing = largest(lambda images: left("missing", images) >= least, 0, floor=0) or 0
+        for images in _numbers(max(inserted, min(missing, self.settings.images))):
+            yield images, {kind: left(kind, images) for kind in kinds}
 
 
 def mean_holds(total: int, runs: int, points: int, level: Fraction, mean_lower: Fraction) -> bool:

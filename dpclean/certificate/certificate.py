@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -18,31 +17,15 @@ from dpclean.certificate.accuracy import (
 from dpclean.certificate.assumptions import assumptions, not_covered
 from dpclean.certificate.attack_sizes import attack_sizes
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.bounds.base import BESIDE, NO_RADIUS, Proof, no_claim, proof_of
+from dpclean.certificate.bounds.base import BESIDE, NO_RADIUS, Proof, no_claim
 from dpclean.certificate.elections import elections
+from dpclean.certificate.files import Published
 from dpclean.certificate.limits import ceiling, check_parameters
 from dpclean.certificate.parameters import FORMAT, Partitions, canonical, parts_of, settings_of
 from dpclean.certificate.partitions import Parts
 from dpclean.certificate.votes import ABSTAIN, VoteCounts, Votes, count_votes, job_id
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Published:
-    """A certificate that somebody published, of any form: nothing is taken from it but proofs, which are tested."""
-
-    found: Any
-
-    def proof(self, *place: str | int) -> Proof:
-        """What proves the radius at a place; empty where nothing of its form is there."""
-        inside = self.found
-        for step in place:
-            try:
-                inside = inside[step]
-            except (KeyError, IndexError, TypeError):
-                return ()
-        return proof_of(inside)
 
 
 def build(votes: Votes, votes_sha256: str, published: Published | None = None) -> Json:
@@ -137,7 +120,7 @@ def _assemble(
     found = None
     if absent is None:
         assert votes.labels is not None
-        found = accuracy_certificate(parameters, votes.labels, counted)
+        found = accuracy_certificate(parameters, votes.labels, counted, published)
     return {
         "format": FORMAT,
         "kind": "exploratory" if parameters.exploratory else "certificate",

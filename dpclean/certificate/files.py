@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpclean.certificate.bounds.base import BESIDE
+from dpclean.certificate.bounds.base import BESIDE, Proof, proof_of
 from dpclean.certificate.parameters import FORMAT, CertificateParameters, from_json
 from dpclean.certificate.partitions import BY_NAME, Parts
 from dpclean.certificate.votes import read_bytes
@@ -22,6 +23,27 @@ COLUMNS = (
 
 Json = dict[str, Any]
 _RESTORE = "restore the file, or certify again"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A certificate that somebody published, of any form: nothing is taken from it but proofs, which are tested."""
+
+    found: Any
+
+    def inside(self, *place: str | int) -> Published:
+        """What is at a place, if anything."""
+        found = self.found
+        for step in place:
+            try:
+                found = found[step]
+            except (KeyError, IndexError, TypeError):
+                return Published(None)
+        return Published(found)
+
+    def proof(self, *place: str | int) -> Proof:
+        """What proves the number at a place; empty where nothing of its form is there."""
+        return proof_of(self.inside(*place).found)
 
 
 def dump(certificate: Mapping[str, Any]) -> bytes:

@@ -54,6 +54,7 @@ from dpclean.report.plot import svg
 SHOWN_CLASSES = 20  # of a longer class list the first ones
 MULTIPLES = ("0", "0.25", "0.5", "0.75", "1", "1.5", "2", "3")  # of sigma: the distances shown for one model
 CLASS_MULTIPLES = ("0", "0.5", "1")  # the same in the table by class
+CLASS_IMAGES = (0, 1, 10)  # and where runs took a share of the images: how many of them were changed
 NEAR = 128  # pixels: images smaller than this are enlarged by a whole factor to about this, larger ones made smaller
 
 Certificate = Mapping[str, Any]
@@ -330,23 +331,34 @@ def _one_model(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if found is None:
         return None
 
+    whole = found.get("images")
+    shown = [f"at {multiple} sigma" for multiple in CLASS_MULTIPLES]
+    if whole is not None:
+        shown = [f"{images} changed" for images in CLASS_IMAGES]
+
     def rows(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str, ...]]:
+        def cells(entry: Mapping[str, Any]) -> list[str]:
+            if whole is None:
+                return [row[key] for row in _at(entry["curve"], CLASS_MULTIPLES)]
+            changed = {row["images"]: row["changed"] for row in entry["images"]}
+            return [changed.get(images, "1" if key == "share" else "0") for images in CLASS_IMAGES]
+
         return [
-            (
-                entry["name"],
-                f"{entry['points']:,}",
-                *(share(row[key], up=key == "share") for row in _at(entry["curve"], CLASS_MULTIPLES)),
-            )
+            (entry["name"], f"{entry['points']:,}", *(share(cell, up=key == "share") for cell in cells(entry)))
             for entry in entries
         ]
 
-    curve = _at(found["curve"], MULTIPLES)
+    curve = _at(found["curve"], MULTIPLES) if whole is None else found["curve"][::10]
     return {
         "rows": [(at["distance"], at["distance_over_sigma"], share(at["accuracy"])) for at in curve],
+        "images": [
+            (f"{at['images']:,}", *(share(at[kind]) for kind in ("inserted", "changed", "missing")))
+            for at in whole or ()
+        ],
         "mean": share(found["mean"]),
         "alpha": found["alpha"],
         "classes": f"{len(found['per_class']):,}",
-        "distances": [f"at {multiple} sigma" for multiple in CLASS_MULTIPLES],
+        "columns": shown,
         "per_class": rows(found["per_class"], "accuracy"),
         "attack": rows(found["attack"], "share"),
     }

@@ -21,8 +21,8 @@ from dpclean import __version__
 from dpclean.certificate.assumptions import issuers_word, warnings
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import Claim
-from dpclean.certificate.certificate import Published, build
-from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, check_is_certificate, dump, tsv
+from dpclean.certificate.certificate import build
+from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, Published, check_is_certificate, dump, tsv
 from dpclean.certificate.parameters import beside_of, issuers_terms, parts_of, settings_of, share_of
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
 from dpclean.errors import DifferenceError, InputError, UsageError
@@ -118,7 +118,7 @@ def _published(folder: Path, votes: Votes) -> Published:
     """The certificate as it was published, for the proofs in it: they are tested, not searched for again."""
     parameters = votes.parameters
     rows = parameters.points + len(parameters.classes) + 100
-    most = (1 << 20) + (1 << 11) * rows * (1 + len(beside_of(parameters)))
+    most = (1 << 20) + (1 << 13) * rows * (1 + len(beside_of(parameters)))
     most += 8 * sum(len(name) for name in (*parameters.point_names, *parameters.classes))
     try:
         return Published(json.loads(read_bytes(folder / CERTIFICATE_NAME, most)))

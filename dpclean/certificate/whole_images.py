@@ -145,6 +145,26 @@ def leads_at_radius(
     return kept > target
 
 
+def kept_mean(
+    share: int, edits: Edits, tau: int, mean_lower: Fraction, shift: Fraction, v: Fraction, proof: Sequence[Witness]
+) -> Fraction:
+    """What is left of the mean of values in [0, 1], each of one run, of which mean_lower is a lower bound: (16).
+
+    shift, v: as above; where the shift is 0 nothing else moved. Rounded down, 0 where nothing is left for certain.
+    """
+    there, here = untouched(share, edits.inserted), untouched(share, edits.missing)
+    if there == 0:
+        return Fraction(0)
+    left = 1 - (1 - mean_lower) / there
+    if shift > 0:
+        y = exact.down(left) - tau
+        if y <= 0 or not all(witness.holds() for witness in proof):
+            return Fraction(0)
+        kept = proof[0].lower(y, v) if proof else _moved_down(y, exact.up(shift))
+        left = Fraction(kept - tau, ONE)
+    return max(Fraction(0), here * left)
+
+
 def kept_shares(
     share: int, edits: Edits, tau: int, pa_lower: Fraction, pb_upper: Fraction | None
 ) -> tuple[tuple[int, ...], int] | None:

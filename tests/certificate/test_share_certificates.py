@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,15 +19,16 @@ import pytest
 from msgspec import structs
 
 from dpclean.certificate.bounds import BOUNDS
-from dpclean.certificate.certificate import Published, build
-from dpclean.certificate.files import dump, tsv
+from dpclean.certificate.certificate import build
+from dpclean.certificate.files import Published, dump, tsv
 from dpclean.certificate.limits import check_parameters
 from dpclean.certificate.parameters import FormError, from_json
 from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import read_votes, votes_bytes
-from dpclean.certificate.whole_images import WORD, numbers_of
+from dpclean.certificate.whole_images import WORD, Edits, kept_mean, numbers_of
 from dpclean.errors import DifferenceError, UsageError
 from tests.certificate.ballots import counted, hand_over, parameters, recorded, terms
+from tests.certificate.test_whole_images import subsets
 
 Json = dict[str, Any]
 COLUMNS = ({0: 200}, {1: 190, 0: 6}, {2: 150, 1: 50}, {0: 100, 1: 100}, {}, {1: 185, 2: 15})
@@ -36,9 +40,14 @@ def made(**changed: Any) -> Any:
     return counted(*COLUMNS, runs=200, labels=LABELS, **asked)
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hand_over(tmp_path_factory.mktemp("original") / "certificate", made())
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return hand_over(tmp_path / "certificate", made())
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "certificate"))
 
 
 def read(folder: Path) -> Json:
@@ -232,3 +241,86 @@ def test_numbers_of_images() -> None:
     for text in ("", "0", "1,1", "1,,2", "-1", "1.5", "many", str(WORD), ",".join(map(str, range(1, 30))), "٣"):
         with pytest.raises(UsageError):
             numbers_of(text)
+
+
+# -- the accuracy of one model
+
+
+def test_what_is_left_of_a_mean_is_never_more_than_there_is() -> None:
+    """In small worlds, in exact fractions: whatever a run makes of its members; and the worst is reached."""
+    rng = random.Random(8)
+    reached = 0
+    for _ in range(300):
+        share = rng.choice((WORD // 8, WORD // 3, WORD // 2))
+        q = Fraction(share, WORD)
+        inserted, missing = rng.randint(0, 2), rng.randint(0, 2)
+        here, there = ["a", *"IJ"[:inserted]], ["a", *"XY"[:missing]]
+        worst = rng.random() < 0.5
+        value = {members: Fraction(rng.randint(0, 4), 4) for members in subsets([*"aIJXY"])}
+        if worst:  # what was touched is right here, and wrong there
+            value |= {members: Fraction(1) for members in value if members & {*"IJ"}}
+            value |= {members: Fraction(0) for members in value if members & {*"XY"}}
+
+        def mean(images: list[str], q: Fraction = q, value: dict[frozenset[str], Fraction] = value) -> Fraction:
+            weights = (q ** len(s) * (1 - q) ** (len(images) - len(s)) * value[s] for s in subsets(images))
+            return sum(weights, Fraction(0))
+
+        left = kept_mean(share, Edits(inserted, missing), 0, mean(here), Fraction(0), Fraction(0), ())
+        assert left <= mean(there)
+        reached += worst and left > 0 and mean(there) - left < Fraction(1, 10**60)
+    assert reached > 50
+
+
+def test_one_model_is_as_good_as_the_formulas_say(folder: Path) -> None:
+    certificate = read(folder)
+    one, q = certificate["accuracy_certificate"], Fraction(WORD // 50, WORD)
+    mean = Fraction(one["mu_lower"])
+    assert len(one["images"]) > 5 and one["images"][0]["changed"] == one["mu_lower"]
+    for row in one["images"]:
+        rho = (1 - q) ** row["images"]
+        for kind, left in (
+            ("inserted", (mean - 1 + rho) / rho),
+            ("changed", mean - 1 + rho),
+            ("missing", rho * mean),
+        ):
+            assert 0 <= max(Fraction(0), left) - Fraction(row[kind]) < Fraction(2, 10**6)
+    radius = [(Fraction(row["distance"]), Fraction(row["accuracy"]), row["witness"]) for row in one["curve"]]
+    assert [left for _, left, _ in radius] == sorted((left for _, left, _ in radius), reverse=True)
+    normal, sigma = NormalDist(), 0.25
+    for distance, left, witness in radius[1:]:
+        best = normal.cdf(normal.inv_cdf(float(mean)) - float(q) ** 0.5 * float(distance) / sigma)
+        assert best - 0.03 < float(left) <= best and (witness is None or len(witness) == 1)
+    assert all(row["witness"] for row in one["curve"][1:20])
+    for entry in (*one["per_class"], *one["attack"]):
+        assert entry["images"][0]["images"] == 0 and len(entry["with_images"]) == 2
+    taken = one["attack"][0]
+    assert taken["images"][0]["changed"] == taken["mu_upper"] <= taken["images"][1]["changed"]
+    beside = one["with_images"][1]
+    assert beside["images"] == 5 and beside["curve"][0]["accuracy"] == one["images"][3]["changed"]
+
+
+def test_without_noise_one_model_has_images_and_no_distances() -> None:
+    one = build(counted(*COLUMNS, runs=200, labels=LABELS, subsample=WORD // 50, sigma="0"), "")["accuracy_certificate"]
+    assert one["curve"] == [] and "with_images" not in one and len(one["images"]) > 5
+    joint = build(made(threat="noised-test"), "")
+    assert joint["accuracy_certificate"] is None and "test images" in joint["accuracy_certificate_absent"]
+
+
+ONE_MODEL: dict[str, Callable[[Json], object]] = {
+    "more after images": lambda one: one["images"][2].update(changed="0.900000"),
+    "another number of images": lambda one: one["images"][2].update(images=9),
+    "more at a distance": lambda one: one["curve"][4].update(accuracy="0.900000"),
+    "a witness that fails": lambda one: _narrower(one["curve"][20]["witness"]),
+    "a wider witness": lambda one: _wider(one["curve"][20]["witness"]),
+    "no witness": lambda one: one["curve"][20].update(witness=None),
+    "more beside images": lambda one: one["with_images"][0]["curve"][1].update(accuracy="0.900000"),
+    "more of a class": lambda one: one["per_class"][0]["images"][1].update(inserted="0.990000"),
+    "fewer taken": lambda one: one["attack"][0]["curve"][1].update(share="0.000001"),
+}
+
+
+@pytest.mark.parametrize("forgery", ONE_MODEL)
+def test_what_was_forged_of_one_model_is_found(folder: Path, forgery: str) -> None:
+    edited(folder, lambda certificate: ONE_MODEL[forgery](certificate["accuracy_certificate"]))
+    with pytest.raises(DifferenceError, match="accuracy_certificate"):
+        verify(folder)

@@ -79,12 +79,14 @@ class Moved:
     def as_json(self) -> dict[str, Any]:
         return {"certified_radius": text(self.radius, 6), "budget": budget(self.radius)}
 
-    def proof_as_json(self) -> list[list[str]] | None:
-        return [witness.as_json() for witness in self.proof] or None
-
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> Moved:
         return cls(Fraction(found["certified_radius"]), proof_of(found.get("witness")))
+
+
+def proof_as_json(proof: Proof) -> list[list[str]] | None:
+    """A list of [k, w], None where there is nothing to prove."""
+    return [witness.as_json() for witness in proof] or None
 
 
 def proof_of(found: Any) -> Proof:
@@ -147,10 +149,10 @@ def _as_json(settings: ClaimSettings, moved: Moved, whole: Images, beside: Mappi
         return made
     made |= whole.as_json()
     if settings.sigma > 0:
-        made["witness"] = moved.proof_as_json()
+        made["witness"] = proof_as_json(moved.proof)
     if settings.with_images:
         made[BESIDE] = [
-            {"images": images, **radius.as_json(), "witness": radius.proof_as_json()}
+            {"images": images, **radius.as_json(), "witness": proof_as_json(radius.proof)}
             for images, radius in beside.items()
         ]
     return made
