@@ -26,7 +26,7 @@ from dpclean.certificate.parameters import (
 )
 from dpclean.certificate.partitions import ELECTIONS
 from dpclean.certificate.threats import find_threat
-from dpclean.certificate.whole_images import Images
+from dpclean.certificate.whole_images import WORD, Images, members_of_run
 from dpclean.errors import Reason, UsageError
 
 LEAST_LEVEL = Fraction(1, 10**30)  # of a point: far below what anybody asks, far above where the arithmetic ends
@@ -203,3 +203,39 @@ def _check_runs(parameters: CertificateParameters, bound: Bound) -> None:
         if share_of(parameters) is None
         else "no number of runs can: so large a share lets one image into nearly every run",
     )
+
+
+def check_members(parameters: CertificateParameters, fewest: int) -> None:
+    """Refuse so small a share that too few runs have the fewest images that they train on. Raises UsageError.
+
+    By how many runs have them on average: what there is to be refused is a waste of time, not a false claim.
+    """
+    share, raw = share_of(parameters), parameters.raw
+    if share is None or raw is None:
+        return
+    bound, settings = find_bound(parameters.bound), settings_of(parameters)
+
+    def can(word: int) -> bool:
+        voting = math.ceil(settings.runs * _trained(word, raw.images, fewest))
+        made = bound.claim(replace(settings, share=word, with_images=()), voting, 0)
+        return made is not None and made.covers_anything
+
+    if can(share):
+        return
+    enough = least(lambda word: _trained(word, raw.images, fewest) >= 1 - 1 / settings.runs or can(word), WORD - 1)
+    members, _ = members_of_run(share, raw.images)
+    raise UsageError(
+        f"a run takes {members:.2g} of the {raw.images} images on average, and with fewer than {fewest} it votes for"
+        " nobody: even if all others agree, nothing can be certified",
+        "give more images"
+        if enough is None or not can(enough)
+        else f"give a --subsample of at least {-(-enough * 10**6 // WORD) / 10**6:g}, which is"
+        f" {members_of_run(enough, raw.images)[0]:.2g} images a run",
+    )
+
+
+def _trained(share: int, images: int, fewest: int) -> float:
+    """How likely a run has so many images, in floats: 1 or 2 are the fewest."""
+    q = share / WORD
+    none, one = (1 - q) ** images, images * q * (1 - q) ** (images - 1)
+    return 1 - none - (one if fewest > 1 else 0.0)

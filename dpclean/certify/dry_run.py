@@ -11,8 +11,9 @@ from typing import Unpack
 
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import NO_RADIUS
-from dpclean.certificate.limits import unanimous
-from dpclean.certificate.parameters import JobParameters, has_rankings, parts_of, settings_of
+from dpclean.certificate.limits import most_images, unanimous
+from dpclean.certificate.parameters import JobParameters, has_rankings, parts_of, settings_of, share_of
+from dpclean.certificate.whole_images import members_of_run
 from dpclean.certify.data import Data
 from dpclean.certify.feature_inputs import CertifiedFeatures
 from dpclean.certify.feature_runs import FeatureData, FeatureRuns
@@ -50,6 +51,8 @@ def dry_run(
             at_once = torch.cuda.device_count()
     workers = asked.workers or at_once
     vote_bytes = 4 + (2 * len(certified.classes) if has_rankings(parameters) else 0)
+    bound, claims, share = find_bound(parameters.bound), settings_of(parameters), share_of(parameters)
+    members, spread = (None, None) if share is None else members_of_run(share, len(certified.train))
     return CertifyDryRun(
         out=str(out),
         images=len(certified.train),
@@ -61,9 +64,10 @@ def dry_run(
         seconds_by_part={name: round(spent, 3) for name, spent in seconds.items()},
         seconds=round(sum(seconds.values()) * parameters.runs / workers, 1),
         bytes=parameters.runs * (vote_bytes * len(certified.points) + 100) + values,
-        ceiling=NO_RADIUS
-        if parts_of(parameters) is not None
-        else unanimous(find_bound(parameters.bound), settings_of(parameters)),
+        ceiling=NO_RADIUS if parts_of(parameters) is not None else unanimous(bound, claims),
+        members=members,
+        spread=spread,
+        most_images=None if share is None else most_images(bound, claims).as_json(),
     )
 
 

@@ -18,7 +18,7 @@ from msgspec import structs
 from dpclean import __version__
 from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.certificate import claimed_points
-from dpclean.certificate.limits import check_parameters
+from dpclean.certificate.limits import check_members, check_parameters
 from dpclean.certificate.parameters import JobParameters, attempt_of, counts_images, may_add_runs
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
 from dpclean.certify.data import Data, write_data
@@ -29,7 +29,7 @@ from dpclean.certify.inputs import CertifiedData, DataSource, find_source, read_
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
 from dpclean.certify.parameters import fixed_before, found_of, make_parameters, whole
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.run_settings import THREADS, RunSettings, made_of, make_run_settings, settled
+from dpclean.certify.run_settings import FEWEST, THREADS, RunSettings, made_of, make_run_settings, settled
 from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.save import MARKS, read_result, write_outputs
 from dpclean.certify.workdir import KIND, MODELS, Workdir, model_name, read_model
@@ -111,6 +111,7 @@ class CertifyJob(Job[CertifyResult]):
         """The parameters, less what is found out when the job begins."""
         asked = make_parameters(self.certified, self.options)
         check_parameters(asked)
+        check_members(asked, 1 if asked.raw.kind == "features" else FEWEST)
         return asked
 
     def inputs(self) -> Iterator[str | os.PathLike[str] | None]:

@@ -52,6 +52,9 @@ class CertifyDryRun:
     seconds: float
     bytes: int
     ceiling: str
+    members: float | None = None  # images of a run, where it takes a share: the mean and the standard deviation
+    spread: float | None = None
+    most_images: dict[str, int] | None = None  # of each kind by itself, on a point where all runs agree
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

@@ -19,6 +19,7 @@ from dpclean.train.init import described_init, find_init
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
 
 THREADS = 1  # of a worker on a CPU: fixed, so that the number of workers changes no result
+FEWEST = 2  # images that a run trains on; with less it votes for nobody
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dpclean.build import build
 from dpclean.certificate.parameters import JobParameters, has_rankings, share_of
 from dpclean.certificate.threats import find_threat
 from dpclean.certify.data import Data
-from dpclean.certify.run_settings import RunSettings, recipe_of
+from dpclean.certify.run_settings import FEWEST, RunSettings, recipe_of
 from dpclean.certify.runs import Ballot, Result, ballot_of, for_nobody
 from dpclean.certify.trainer_command import CommandTrainer, RunCutOff
 from dpclean.denoise.denoiser import Denoiser
@@ -33,7 +33,6 @@ from dpclean.train.init import find_init
 from dpclean.train.recipes import Recipe
 from dpclean.train.trainer import Trainer
 
-FEWEST = 2  # images that a run trains on; with less it votes for nobody
 MID_GREY = 128  # what an image becomes whose prediction is not finite: post-processing, as D may not lose an image
 
 

@@ -417,6 +417,13 @@ def _tell_dry_run(told: CertifyDryRun) -> None:
         f" and vote on {told.points} points into {printable(told.out)}: about {told.seconds:.0f} s with"
         f" {told.workers} at once, at most {told.bytes / 1e6:.0f} MB. One run: {parts}."
     )
+    if told.members is not None and told.most_images is not None:
+        inserted, changed, missing = told.most_images.values()
+        typer.echo(
+            f"A run takes {told.members:,.1f} of the images on average, with a standard deviation of"
+            f" {told.spread:,.1f}. When all runs agree on a point, up to {inserted:,} images may have been put in, or"
+            f" {changed:,} changed, or {missing:,} taken away: no accuracy gets beyond that."
+        )
     if float(told.ceiling) > 0:
         typer.echo(f"When all runs agree on a point, its radius is {told.ceiling}: no accuracy gets beyond that.")
     typer.echo("Nothing was written. Next: the same command without --dry-run.")

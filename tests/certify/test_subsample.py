@@ -18,8 +18,9 @@ from dpclean.certify.data import Data
 from dpclean.certify.job import certify
 from dpclean.certify.predict import predict
 from dpclean.certify.training_runs import TrainingRuns
+from dpclean.cli import run
 from dpclean.cli.certify import _tell_images
-from dpclean.errors import DifferenceError, InputError, UsageError
+from dpclean.errors import ConflictError, DifferenceError, InputError, UsageError
 from dpclean.noise.membership import members
 from tests.certify.conftest import write_folder
 from tests.certify.test_training_runs import KEY, make_runs
@@ -138,6 +139,8 @@ def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_p
         ({"limit": 26}, "--limit"),
         ({"threat": "noised-test"}, "test image"),
         ({"subsample": "0.9999999"}, "so large a share"),
+        ({"subsample": "0.02"}, "give a --subsample of at least 0.1"),  # of 18 images nearly no run has 2
+        ({"runs": 3}, "give at least 5 runs"),
         ({"with_images": "1"}, "--with-images"),
         ({"with_images": "1", "subsample": None, "sigma": "0.5"}, "--with-images"),
         ({"with_images": "0"}, "numbers of images"),
@@ -150,6 +153,46 @@ def test_what_would_prove_nothing_is_refused(
     with pytest.raises(UsageError) as refused:
         certify(raw, tmp_path / "out", denoiser=transparent, **(ASKED | changed))
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("share", ["0", "1", "1.5", "-0.1", "1e-12", "much"])
+def test_what_is_no_share_ends_with_exit_2_and_leaves_nothing(
+    raw: Path, tmp_path: Path, share: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    line = ["certify", str(raw), "--sigma", "0", "--subsample", share, "--out", str(tmp_path / "out")]
+    assert run(line) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "subsample" in said[0] and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_look_ahead_says_what_a_run_takes_and_what_it_can_show(
+    raw: Path, tmp_path: Path, transparent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["certify", str(raw), "--out", str(tmp_path / "out"), "--denoiser", transparent, "--device", "cpu",
+            "--dry-run", "--sigma", "0", "--subsample", "0.5", "--runs", "8", "--alpha", "0.3", "--bound", "union",
+            "--recipe", "tiny"]  # fmt: skip
+    assert run(line) == 0
+    said = capsys.readouterr().out
+    assert "A run takes 9.0 of the images on average, with a standard deviation of 2.1." in said
+    assert "up to 1 images may have been put in, or 0 changed, or 0 taken away" in said
+
+
+def test_a_certificate_of_the_other_kind_is_kept(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """Neither does a job on shares go on with one on all images, nor the other way round; nothing is lost."""
+    out, asked = tmp_path / "out", ASKED | {"sigma": "0.25", "denoiser": transparent}
+    certify(raw, out, **asked)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for other in ({"subsample": None}, {"subsample": "0.25"}):
+        with pytest.raises(ConflictError, match="subsample"):
+            certify(raw, out, **(asked | other))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_points_that_are_training_images_are_counted_and_said(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """Their claims hold; that a model knows them flatters the accuracy."""
+    told = certify(raw / "train", tmp_path / "out", test=raw / "train", denoiser=transparent, **ASKED)
+    assert any("18 test points are training images too" in warning for warning in told.warnings)
 
 
 def test_points_that_depend_on_all_images_are_refused(tmp_path: Path, transparent: str) -> None:
