@@ -71,11 +71,10 @@ def certified_accuracy(
         return None
     radii = [Fraction(point["certified_radius"]) for point in labelled if point["class"] == point["label"]]
     false_claims = _false_claims(parameters, len(labelled))
-    confidence = 1 - ERROR - (Fraction(parameters.alpha) if parameters.family == "all" else ERROR)
     return {
         "labelled": len(labelled),
         "j": false_claims,
-        "confidence": text(confidence, PLACES),
+        "confidence": confidence_of(parameters),
         "at": _by_radius(radii, len(labelled), false_claims, ceiling),
     }
 
@@ -98,6 +97,16 @@ def accuracy_with_images(
         ]
         tables.append({"images": images, "at": _by_radius(right, len(labelled), false_claims, ceiling)})
     return tables
+
+
+def confidence_of(parameters: CertificateParameters) -> str:
+    """Of each lower bound: what its share of the population and the claims themselves can be wrong by."""
+    return text(1 - ERROR - (Fraction(parameters.alpha) if parameters.family == "all" else ERROR), PLACES)
+
+
+def population_lower(parameters: CertificateParameters, right: int, labelled: int) -> str:
+    """Of so many labelled points right: what share it is at least in the population they are a random sample of."""
+    return text(_share_lower(right - _false_claims(parameters, labelled), labelled), PLACES)
 
 
 def _false_claims(parameters: CertificateParameters, labelled: int) -> int:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,15 @@ from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import Claim
 from dpclean.certificate.certificate import build
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, Published, check_is_certificate, dump, tsv
-from dpclean.certificate.parameters import beside_of, issuers_terms, parts_of, settings_of, share_of
+from dpclean.certificate.mixtures import Mixture, Withstood, withstood
+from dpclean.certificate.parameters import (
+    CertificateParameters,
+    beside_of,
+    issuers_terms,
+    parts_of,
+    settings_of,
+    share_of,
+)
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
 from dpclean.errors import DifferenceError, InputError, UsageError
 
@@ -34,6 +43,7 @@ RECOMPUTED = (
     "the terms that follow from others: tau1 and tau from sigma and values, the runs that select, the commitment to a"
     " key that comes from a seed, the order, which terms must be there; of all others the form",
 )
+PROOFS = "the witnesses that prove amplified radii: tested as they are published, not searched for"
 NOT_READ = ("report.html", "curve.svg", "curve.png")
 _REMEDY = "do not rely on this certificate; ask its issuer for the original"
 _MISSING = object()
@@ -56,16 +66,18 @@ class Verified:
     not_read: tuple[str, ...]  # files beside it
     warnings: list[str]
     seconds: float
+    withstood: Withstood | None = None  # the mixture of attacks that was asked for
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""
         return {"format": 2, "command": "verify", "status": "ok", **asdict(self)}
 
 
-def verify(certificate: str | os.PathLike[str]) -> Verified:
+def verify(certificate: str | os.PathLike[str], mixture: Mixture | None = None) -> Verified:
     """Make a certificate again from votes.safetensors beside it; its folder or its certificate.json is named.
 
-    Raises DifferenceError that names the first difference, InputError for files that cannot be read, ConflictError for
+    mixture: tell what is proved against it, too. Raises UsageError where the certificate cannot speak of it,
+    DifferenceError that names the first difference, InputError for files that cannot be read, ConflictError for
     those of another format.
     """
     begun = time.monotonic()
@@ -80,11 +92,12 @@ def verify(certificate: str | os.PathLike[str]) -> Verified:
         runs=votes.parameters.runs,
         job=made["job"],
         claims=_check_claims(votes, made["points"]),
-        recomputed=RECOMPUTED,
+        recomputed=(*RECOMPUTED, PROOFS) if _amplified(votes.parameters) else RECOMPUTED,
         issuers_word=issuers_word(votes.parameters),
         issuers_terms=issuers_terms(votes.parameters),
         not_read=tuple(name for name in NOT_READ if (folder / name).exists()),
         warnings=warnings(votes.parameters),
+        withstood=None if mixture is None else withstood(votes.parameters, made["points"], mixture),
         seconds=round(time.monotonic() - begun, 3),
     )
 
@@ -106,12 +119,17 @@ def _made_again(folder: Path) -> tuple[Votes, dict[str, Any]]:
     path = folder / VOTES_NAME
     try:
         votes = read_votes(path)
-        published = _published(folder, votes) if share_of(votes.parameters) is not None else None
+        published = _published(folder, votes) if _amplified(votes.parameters) else None
         return votes, build(votes, hashlib.sha256(read_bytes(path)).hexdigest(), published)
     except InconsistentError as error:
         raise _difference(f"{VOTES_NAME}: {error.what}") from error
     except UsageError as error:
         raise _difference(f"under these terms nothing can be certified: {error.message}") from error
+
+
+def _amplified(parameters: CertificateParameters) -> bool:
+    """Whether radii may be amplified, so that a certificate brings what proves them."""
+    return share_of(parameters) is not None and Fraction(parameters.sigma) > 0
 
 
 def _published(folder: Path, votes: Votes) -> Published:

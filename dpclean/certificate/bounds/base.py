@@ -191,6 +191,15 @@ class Bound(ABC):
         """Whether a claim with its confidence bounds follows from the counts: the check, without any search."""
 
     @abstractmethod
+    def withstands(
+        self, settings: ClaimSettings, k_a: int, low: Fraction, high: Fraction | None, edits: Edits, radius: Fraction
+    ) -> bool:
+        """Whether the class stays what it is after edits, with all other images moved by less than radius together.
+
+        low, high: the confidence bounds of its claim. What proves it is searched for, and decided by the check.
+        """
+
+    @abstractmethod
     def runs_for(self, level: Fraction, shift: Fraction, shares: tuple[float, float], power: float) -> int | None:
         """The least number of counted runs that reach radius = shift sigma with that probability, an estimate.
 
@@ -328,6 +337,29 @@ class ShareBound(Bound):
             or (self.edits_hold(settings, k_a, share, edits, low, high) and edits.inserted <= settings.images)
             for edits in claim.whole.edits()
         )
+
+    def withstands(
+        self, settings: ClaimSettings, k_a: int, low: Fraction, high: Fraction | None, edits: Edits, radius: Fraction
+    ) -> bool:
+        share = settings.share
+        if edits.inserted > settings.images if share is not None else edits != Edits():
+            return False
+        if radius == 0:
+            return share is None or edits == Edits() or self.edits_hold(settings, k_a, share, edits, low, high)
+        if settings.sigma == 0:
+            return False
+        if self.moved_holds(settings, k_a, edits, Moved(radius), low, high):
+            return True
+        proof = self._proposal(settings, low, high, edits)
+        return bool(proof) and self.moved_holds(settings, k_a, edits, Moved(radius, proof), low, high)
+
+    def _proposal(self, settings: ClaimSettings, low: Fraction, high: Fraction | None, edits: Edits) -> Proof:
+        """What proves about the largest amplified radius beside edits; empty where there is none."""
+        share = settings.share
+        found = None if share is None else whole_images.kept_shares(share, edits, settings.tau_up, low, high)
+        if found is None or settings.moving == 1:
+            return ()
+        return propose([y / ONE for y in found[0]], found[1] / ONE)[0]
 
     # ---- confidence bounds
 
