@@ -22,8 +22,11 @@ def test_it_is_the_closed_form(count: int) -> None:
     rows, labels = members(count)
     x = np.concatenate([rows, np.ones((count, 1))], axis=1).astype(np.float64)
     y = np.where(np.arange(CLASSES) == labels[:, None], 1.0, -1.0)
+    root = np.sqrt(count / CLASSES / np.bincount(labels, minlength=CLASSES)[labels])[:, None]  # classes weigh alike
     penalty = np.sqrt(Ridge().penalty) * np.eye(x.shape[1])
-    wanted = np.linalg.lstsq(np.concatenate([x, penalty]), np.concatenate([y, 0 * penalty[:, :CLASSES]]), rcond=None)[0]
+    wanted = np.linalg.lstsq(
+        np.concatenate([root * x, penalty]), np.concatenate([root * y, 0 * penalty[:, :CLASSES]]), rcond=None
+    )[0]
     head = fit(Ridge(), rows, labels, CLASSES)
     factor = np.linalg.norm(head.weights, axis=0).max() / np.linalg.norm(wanted[:-1], axis=0).max()
     assert np.allclose(head.weights, factor * wanted[:-1], atol=UNIT)
@@ -50,8 +53,17 @@ def test_the_lowest_class_among_equals_wins() -> None:
     assert votes([head], np.ones((2, 3), np.float32)).tolist() == [[1, 1]]
 
 
+def test_a_class_with_more_members_has_no_more_weight() -> None:
+    """Nine members of one class and one of another, at right angles: nothing leans to the nine."""
+    rows = np.zeros((10, 24), np.float32)
+    rows[:9, 0] = rows[9, 1] = 1
+    head = fit(Ridge(), rows, np.array([0] * 9 + [1]), 2)
+    assert votes([head], unit_rows(np.eye(24)[[0, 1]])).tolist() == [[0, 1]]
+    assert abs(head.bias[0]) < 0.2 * np.abs(head.weights).max()
+
+
 def test_one_class_and_rows_of_zeros_give_a_head() -> None:
     rows, _ = members(5)
     assert set(votes([fit(Ridge(), rows, np.full(5, 2), CLASSES)], rows)[0]) == {2}
-    nothing = fit(Ridge(), np.zeros((3, 24), np.float32), np.array([1, 1, 0]), CLASSES)
+    nothing = fit(Ridge(), np.zeros((3, 24), np.float32), np.array([1, 1, 1]), CLASSES)
     assert not nothing.weights.any() and votes([nothing], rows)[0].tolist() == [1] * 5
