@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.differentiable import DifferentiableDenoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import InputError
 from dpclean.noise.keys import draw_key
@@ -36,6 +37,10 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
     workers. Every call draws fresh noise under a key that this process took from the operating system, again after a
     fork.
 
+    differentiable: takes and gives float tensors on [0, 1] and lets gradients through, for attackers that know the
+    defence (Athalye et al. 2018, "Obfuscated Gradients"; average several calls): through the denoiser, in float32, with
+    the activations of one evaluation in memory at a time, and straight through the rounding to grey levels.
+
     Fresh noise each epoch is not what `certify` certifies: a training that sees E noised copies of an image has
     seen E draws, and every radius shrinks by sqrt(E). For certificates, sanitize the data set once.
     Raises the errors of `dpclean.sanitize`.
@@ -51,11 +56,13 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
         method: str = "one-step",
         device: str = "auto",
         dtype: str = "auto",
+        differentiable: bool = False,
     ) -> None:
         super().__init__()
         self.sigma = sigma
-        self._settings: dict[str, Any] = {"method": method, "device": device, "dtype": dtype}
-        self._denoiser = Denoiser(find_denoiser(denoiser), sigma, **self._settings)
+        dtype = "fp32" if differentiable else dtype
+        self._denoiser = Denoiser(find_denoiser(denoiser), sigma, method=method, device=device, dtype=dtype)
+        self._differentiable = DifferentiableDenoiser(self._denoiser) if differentiable else None
         self._renew()
 
     def _renew(self) -> None:
@@ -83,20 +90,39 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
     _transform = transform  # its name in torchvision before 0.21
 
     def _sanitized(self, images: Tensor) -> Tensor:
+        if self._differentiable is not None:
+            return self._with_gradient(self._differentiable, images)
         if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-3] not in (1, 3):
             raise InputError(
                 f"images are {images.dtype} {list(images.shape)}, expected uint8 [..., C, H, W], C 1 or 3",
                 "convert them with torchvision.transforms.v2.PILToTensor, before any scaling to float",
             )
-        if os.getpid() != self._owner:
-            self._renew()
         if images.numel() == 0:
             return images.clone()
         batch = images.reshape(-1, *images.shape[-3:]).permute(0, 2, 3, 1).contiguous()
-        pairs = list(zip(itertools.islice(self._indices, len(batch)), batch, strict=True))
+        pairs = list(zip(self._fresh(len(batch)), batch, strict=True))
         done = sorted(self._denoiser.denoise(pairs, key=self._key), key=lambda result: result.index)
         pixels = torch.from_numpy(np.stack([result.pixels for result in done])).permute(0, 3, 1, 2)
         return pixels.reshape(images.shape).contiguous().to(images.device)
+
+    def _with_gradient(self, denoiser: DifferentiableDenoiser, images: Tensor) -> Tensor:
+        if not images.is_floating_point() or images.ndim < 3 or images.shape[-3] not in (1, 3):
+            raise InputError(
+                f"images are {images.dtype} {list(images.shape)}, expected float [..., C, H, W] on [0, 1], C 1 or 3",
+                "give uint8 images to a Sanitizer that is not differentiable",
+            )
+        if images.numel() == 0:
+            return images.clone()
+        batch = images.reshape(-1, *images.shape[-3:])
+        indices = self._fresh(len(batch))
+        found = denoiser(batch, key=self._key, run=0, indices=indices)
+        return found.reshape(images.shape).to(images.device, images.dtype)
+
+    def _fresh(self, count: int) -> list[int]:
+        """Indices of noise that this process has not drawn yet, after its key."""
+        if os.getpid() != self._owner:
+            self._renew()
+        return list(itertools.islice(self._indices, count))
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma:g}, denoiser={self._denoiser.id!r}, method={self._denoiser.method!r}"

@@ -221,7 +221,11 @@ class Denoiser:
     @cached_property
     def _exact(self) -> list[Evaluation]:
         """The same networks in float32, for what was not finite in half precision."""
-        return self._evaluated(self._at_levels(torch.float32))
+        return self.evaluations(torch.float32)
+
+    def evaluations(self, dtype: torch.dtype) -> list[Evaluation]:
+        """The networks of the method in this type, made anew."""
+        return self._evaluated(self._at_levels(dtype))
 
     def _find_batch_pixels(self, asked: int | None) -> int:
         """The batch asked for, else the preferred one, halved until random tensors of its shape fit into memory.
@@ -269,8 +273,9 @@ class Denoiser:
             out = torch.empty_like(batch, dtype=torch.float32)
             for place, indices, shape, (top, left) in parts:
                 window = standard_normal(
-                    shape, (top, left), (min(height, shape[0] - top), min(width, shape[1] - left)), self.device,
-                    key=draw.key, purpose=f"sde/{step}", run=draw.run, indices=indices, test=draw.test,
+                    shape, (top, left), (min(height, shape[0] - top), min(width, shape[1] - left)),
+                    device=self.device, key=draw.key, purpose=f"sde/{step}",
+                    run=draw.run, indices=indices, test=draw.test,
                 )  # fmt: skip
                 out[place] = mirror_pad(window, height, width)
             return out
@@ -318,6 +323,10 @@ class Denoiser:
             pixels, results = begun.popleft()
             yield from results
             on_batch(pixels)
+
+    @property
+    def in_channels(self) -> int:
+        return self._network.in_channels
 
     def check_channels(self, index: int, channels: int) -> None:
         """Raises InputError for a colour image where the denoiser takes grey ones only."""

@@ -49,7 +49,7 @@ def convolved_onto(conv: nn.Conv2d, x: Tensor, other: Tensor, other_bias: Tensor
     if other_bias is not None:
         other = other + other_bias[:, None, None]
     fits = x.device.type == "cpu" and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    if _FUSED is None or not fits or not _fused_takes(x.dtype):
+    if _FUSED is None or not fits or not _fused_takes(x.dtype) or torch.is_grad_enabled():
         return conv(x).add_(other)  # type: ignore[no-any-return]
     fused: Tensor = _FUSED(
         x, other, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, "add", None, None, [],

@@ -31,7 +31,8 @@ def group_norm_silu(
     if added is not None:
         x = x + added[:, None, None]
     if x.device.type != "cpu" or x.dtype not in TYPES:
-        y = F.group_norm(x.float(), groups, weight, bias, eps)
+        y = at_least_float32(x)
+        y = F.group_norm(y, groups, weight.to(y.dtype), bias.to(y.dtype), eps)
         return (F.silu(y) if silu else y).to(x.dtype)
     channels = x.shape[1]
     x = x.contiguous(memory_format=torch.channels_last)
@@ -42,6 +43,11 @@ def group_norm_silu(
         out: torch.Tensor = _Differentiable.apply(x, weight, bias, groups, eps, silu)
         return out
     return _forward(x, weight, bias, groups, eps, silu)
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """What is computed in float32 whatever it was given in; float64 stays, as gradients are checked in it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def takes_on_cuda(dtype: torch.dtype, channels_in_a_group: int) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean import _kernels
+from dpclean.denoise.group_norm import at_least_float32
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.kernels import default_threads
 from dpclean.noise.fused import TYPES
@@ -51,7 +52,7 @@ def correction_of(noised: Tensor, prediction: Tensor, level: NoiseLevel, predict
 
 def corrected(correction: Tensor, prediction: Tensor, level: NoiseLevel, prediction_type: str) -> Tensor:
     """The predictions, float32 [N, C, H, W], whose images have what `correction_of` found added to them."""
-    prediction = prediction.float()
+    prediction = at_least_float32(prediction).clone() if prediction.requires_grad else at_least_float32(prediction)
     if correction.shape[1] == 1:
         prediction = prediction.mean(1, keepdim=True)
     height, width = prediction.shape[2:]
@@ -76,10 +77,10 @@ def area_means(images: Tensor, rows: int, columns: int) -> Tensor:
     """float32 [N, C, rows, columns]: means over areas of [N, C, H, W], those of torch's adaptive_avg_pool2d.
 
     images: bfloat16, float16 or float32. An image's means do not depend on the batch or on the number of threads, which
-    torch's would.
+    torch's would; those that a gradient goes through are torch's.
     """
-    if images.device.type != "cpu":
-        return functional.adaptive_avg_pool2d(images.float(), (rows, columns))
+    if images.device.type != "cpu" or images.requires_grad or images.dtype not in TYPES:
+        return functional.adaptive_avg_pool2d(at_least_float32(images), (rows, columns))
     count, channels, height, width = images.shape
     if images.stride(2) != width * images.stride(3):
         images = images.clone(memory_format=torch.contiguous_format)
@@ -104,6 +105,7 @@ def _stretched(means: Tensor, size: int, axis: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # what is kept may be needed for a gradient
 def _between(areas: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """For each of size pixels the area below, the area above, int64, and the share of the latter, float32."""
     place = ((torch.arange(size, dtype=torch.float64) + 0.5) * areas / size - 0.5).clamp(0, areas - 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpclean.denoise.fused_convolution import convolved_onto, fuses_bias, without_bias
-from dpclean.denoise.group_norm import group_norm_silu
+from dpclean.denoise.group_norm import at_least_float32, group_norm_silu
 
 if TYPE_CHECKING:
     import diffusers
@@ -32,7 +32,7 @@ class FusedNorm(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> FusedNorm:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.weight.data, self.bias.data = self.weight.data.float(), self.bias.data.float()
+        self.weight.data, self.bias.data = at_least_float32(self.weight.data), at_least_float32(self.bias.data)
         return self
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:

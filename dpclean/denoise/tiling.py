@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from dpclean.denoise.group_norm import at_least_float32
+
 LEAST_EDGE = 24  # what is smaller is padded to it: normalisation needs some pixels
 LEAST_TILE, LARGEST_TILE = 128, 512
 OVERLAP = 8  # with less, steps are seen where tiles meet
@@ -86,6 +88,7 @@ def merged(waiting: dict[Edges, list[T]], cost: int) -> Iterator[tuple[Edges, li
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # what is kept may be needed for a gradient
 def _mirror(size: int, padded: int, device: torch.device) -> Tensor:
     """int64 [padded]: positions of an edge mirrored as often as the padding needs, without repeating the border."""
     period = max(1, 2 * (size - 1))
@@ -104,6 +107,7 @@ def mirror_pad(image: Tensor, height: int, width: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def _on(shapes: Shapes, length: int, device: torch.device) -> Tensor:
     return shapes.ramp(length).to(device)
 
@@ -140,11 +144,11 @@ class Blend:
         """Add a prediction [C, h, w]; the whole image's float32 [C, H, W] after the last one, else None."""
         height, width = self.size
         if self._sum is None:
-            self._sum = torch.zeros(tile.shape[0], height, width, device=tile.device)
+            self._sum = at_least_float32(tile.new_zeros(tile.shape[0], height, width))
         rows, columns = min(place.height, height - place.top), min(place.width, width - place.left)
         weight = self._ramp(place.height)[:rows, None] * self._ramp(place.width)[:columns]
         window = self._sum[:, place.top : place.top + rows, place.left : place.left + columns]
-        window += tile[:, :rows, :columns].float() * weight
+        window += at_least_float32(tile[:, :rows, :columns]) * weight
         self._todo -= 1
         return self._sum.div_(self._totals()) if self._todo == 0 else None
 

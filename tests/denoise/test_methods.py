@@ -100,7 +100,15 @@ def of_ddpm(folder: Path, clean: np.ndarray, timestep: int, steps: int) -> np.nd
     )  # fmt: skip
     for number, step in enumerate(scheduler.timesteps.tolist()):
         drawn = standard_normal(
-            shape, (0, 0), shape[:2], x.device, key=KEY, purpose=f"sde/{number}", run=0, indices=indices, test=False
+            shape,
+            (0, 0),
+            shape[:2],
+            device=x.device,
+            key=KEY,
+            purpose=f"sde/{number}",
+            run=0,
+            indices=indices,
+            test=False,
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, drawn=drawn, **__: drawn)
@@ -302,7 +310,15 @@ def test_what_a_method_draws_is_an_images_own_and_cut_with_its_tiles(
 def test_windows_of_the_noise_of_an_image_agree_where_they_overlap() -> None:
     def drawn(corner: tuple[int, int], edges: tuple[int, int]) -> torch.Tensor:
         return standard_normal(
-            (150, 200, 3), corner, edges, torch.device("cpu"), key=KEY, purpose="sde/0", run=0, indices=[3], test=False
+            (150, 200, 3),
+            corner,
+            edges,
+            device=torch.device("cpu"),
+            key=KEY,
+            purpose="sde/0",
+            run=0,
+            indices=[3],
+            test=False,
         )
 
     whole = drawn((0, 0), (150, 200))
@@ -314,8 +330,8 @@ def test_windows_of_the_noise_of_an_image_agree_where_they_overlap() -> None:
 
 def test_what_a_method_draws_is_standard_normal() -> None:
     drawn = standard_normal(
-        (40, 40, 3), (0, 0), (40, 40), torch.device("cpu"), key=KEY, purpose="sde/0", run=0, indices=np.arange(64),
-        test=False,
+        (40, 40, 3), (0, 0), (40, 40), device=torch.device("cpu"), key=KEY, purpose="sde/0",
+        run=0, indices=np.arange(64), test=False,
     )  # fmt: skip
     assert drawn.shape == (64, 3, 40, 40)
     result = stats.kstest(drawn.flatten().numpy(), "norm")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from dpclean.denoise.group_norm import at_least_float32
 from dpclean.denoise.methods.method import Evaluation, Noise
 from dpclean.denoise.methods.several_steps import clean_and_noise, evenly_spaced, number_of_steps
 from dpclean.denoise.schedule import NoiseLevel, Schedule
@@ -41,7 +42,7 @@ class Ddim:
         return "sample"
 
     def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], schedule: Schedule, noise: Noise) -> Tensor:
-        x = noised.float()
+        x = at_least_float32(noised)
         for step, (level, network) in enumerate(evaluations):
             clean, away = clean_and_noise(x, network(x.to(noised.dtype)), level, schedule.prediction_type)
             if step + 1 < len(evaluations):

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from dpclean.denoise.group_norm import at_least_float32
 from dpclean.denoise.methods.method import Evaluation, Noise
 from dpclean.denoise.methods.several_steps import clean_and_noise, evenly_spaced, number_of_steps
 from dpclean.denoise.schedule import NoiseLevel, Schedule
@@ -58,7 +59,7 @@ class Sde:
         return "sample"
 
     def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], schedule: Schedule, noise: Noise) -> Tensor:
-        x = noised.float()
+        x = at_least_float32(noised)
         for step, (level, network) in enumerate(evaluations):
             prediction = network(x.to(noised.dtype))
             clean, _ = clean_and_noise(x, prediction, level, schedule.prediction_type)
@@ -68,7 +69,7 @@ class Sde:
                 mean = after**0.5 * beta * clean.clamp(-1, 1) + (1 - beta) ** 0.5 * (1 - after) * x
                 large, small = beta, beta * (1 - after) / (1 - abar)
                 if schedule.variance_type == "learned_range":
-                    between = (prediction[:, x.shape[1] : 2 * x.shape[1]].float() + 1) / 2
+                    between = (at_least_float32(prediction[:, x.shape[1] : 2 * x.shape[1]]) + 1) / 2
                     deviation = (between * (math.log(large) / 2) + (1 - between) * (math.log(small) / 2)).exp()
                     x = mean / (1 - abar) + deviation * noise(step)
                 else:

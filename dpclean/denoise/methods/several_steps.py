@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dpclean.denoise import schedule
+from dpclean.denoise.group_norm import at_least_float32
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.errors import UsageError
 
@@ -39,8 +40,8 @@ def evenly_spaced(start: NoiseLevel, alphas_cumprod: np.ndarray, steps: int) -> 
 
 
 def clean_and_noise(x: Tensor, prediction: Tensor, level: NoiseLevel, prediction_type: str) -> tuple[Tensor, Tensor]:
-    """(x0, eps), float32, with x = sqrt(abar) x0 + sqrt(1 - abar) eps, as a prediction [B, C or more, H, W] has it."""
-    prediction = prediction[:, : x.shape[1]].float()
+    """(x0, eps) with x = sqrt(abar) x0 + sqrt(1 - abar) eps, as a prediction [B, C or more, H, W] has it."""
+    prediction = at_least_float32(prediction[:, : x.shape[1]])
     signal, noise = level.alphas_cumprod**0.5, (1 - level.alphas_cumprod) ** 0.5
     if prediction_type == "epsilon":
         return (x - noise * prediction) / signal, prediction
