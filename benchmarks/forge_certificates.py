@@ -7,6 +7,7 @@
 - Self-consistent forgeries: a term is changed to another value of the same form or to one of none, and the job's
   identity, all records, certificate.json and certified.tsv are made anew with dpclean itself. What verify then accepts
   must be a term that it lists as the issuer's word, changed to a value of its form.
+- Rankings of a run-off that are none, or not those of the votes, with all else made anew: all must be refused.
 - Votes that no honest run cast (rows in another order, one row many times, some left out, edited ones), all else made
   anew: nobody can see them; they are counted apart and must be named in the issuer's word.
 
@@ -32,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from dpclean import __version__
@@ -94,6 +96,14 @@ def elsewhere_terms() -> Json:
     }  # fmt: skip
 
 
+def parts_terms() -> Json:
+    """Terms of a job that trains one model on each part."""
+    return {
+        **own_terms(), "alpha": "0", "bound": "runoff", "family": "all", "sigma": "0", **noise_distances("0", 307200),
+        "partitions": {"parts": RUNS, "by": "name"},
+    }  # fmt: skip
+
+
 def honest(terms: Json) -> Votes:
     """Votes of every kind of point: unanimous, disputed, tied, without any; a run that failed."""
     votes = np.zeros((RUNS, POINTS), np.int32)
@@ -102,7 +112,10 @@ def honest(terms: Json) -> Votes:
     votes[:, 3] = -1
     votes[::7, 4] = 1
     votes[RUNS - 1] = -1
-    return Votes(votes, np.array([0, 0, 2, 1, -1], np.int64), None, from_json(terms))
+    rankings = None
+    if "partitions" in terms:
+        rankings = np.where(votes[..., None] < 0, 0xFFFF, (votes[..., None] + np.arange(3)) % 3).astype(np.uint16)
+    return Votes(votes, np.array([0, 0, 2, 1, -1], np.int64), None, from_json(terms), rankings=rankings)
 
 
 def hand_over(folder: Path, votes: Votes, terms: Json | None = None) -> None:
@@ -114,9 +127,13 @@ def hand_over(folder: Path, votes: Votes, terms: Json | None = None) -> None:
     job, text = identity(terms), spelled(terms)
     tensors: dict[str, Any] = {"votes": votes.votes} | ({} if votes.labels is None else {"labels": votes.labels})
     if terms.get("origin") == "dpclean" and not terms.get("exploratory"):
-        rows = [np.frombuffer(record(job, run, row), np.uint8) for run, row in enumerate(votes.votes, 1)]
+        ranked = [b""] * len(votes.votes) if votes.rankings is None else [rank.tobytes() for rank in votes.rankings]
+        pairs = enumerate(zip(votes.votes, ranked, strict=True), 1)
+        rows = [np.frombuffer(record(job, run, row, b"", rank), np.uint8) for run, (row, rank) in pairs]
         votes = replace(votes, records=np.stack(rows))
         tensors["records"] = np.stack(rows)
+    if votes.rankings is not None:
+        tensors["rankings"] = votes.rankings
     data = save(tensors, {"dpclean": text})
     try:
         votes = replace(votes, parameters=from_json(terms))
@@ -311,6 +328,7 @@ def of_terms(votes: Votes, count: int, rng: random.Random) -> Iterator[Forgery]:
 SAME_FORM: dict[str, tuple[Any, ...]] = {
     "sigma": ("0.5", "4", "1000", "0.0000001"), "tau": ("0",), "tau1": ("0",), "alpha": ("0.01", "0.5", "0.6"),
     "bound": ("union", "cohen", "anytime"), "selection_runs": (4,), "seed": (7,), "threat": ("noised-test",),
+    "partitions": ({"parts": RUNS - 1, "by": "name"}, {"parts": RUNS, "by": "content"}),
     "trainer": ("python x.py",), "order": (["key drawn", "digest of the data fixed"],), "origin": ("external",),
 }  # fmt: skip
 
@@ -337,6 +355,9 @@ def of_votes(votes: Votes) -> Iterator[Forgery]:
         "all votes for one class": np.ones_like(votes.votes),
         "one vote edited": np.where(np.arange(votes.votes.size).reshape(votes.votes.shape) == 7, 1, votes.votes),
     }
+    if votes.rankings is not None:
+        yield from _of_rankings(votes, votes.rankings)
+        return
     for name, table in tables.items():
         runs = len(table)
         parameters = structs.replace(
@@ -347,6 +368,28 @@ def of_votes(votes: Votes) -> Iterator[Forgery]:
     if votes.labels is not None:
         flattering = replace(votes, labels=np.zeros(POINTS, np.int64))
         yield Forgery("votes, all else made anew", "other labels", _handed(flattering), True)
+
+
+def _of_rankings(votes: Votes, rankings: NDArray[np.uint16]) -> Iterator[Forgery]:
+    """Rankings that are none, or not those of the votes; and such as no model gave, which only the issuer knows."""
+    last = np.arange(3) == 2
+    wrong = {
+        "another first place": np.roll(rankings, 1, axis=2),
+        "a class twice": np.where(last, rankings[..., 1:2], rankings),
+        "a class that is none": np.where(last & (rankings < 3), 3, rankings),
+        "half a ranking": np.where(last, 0xFFFF, rankings),
+        "a ranking without a vote": np.where(rankings == 0xFFFF, np.arange(3), rankings),
+        "of other classes": rankings[..., :2],
+        "of other points": rankings[:, :3],
+    }
+    for name, table in wrong.items():
+        forged = replace(votes, rankings=np.ascontiguousarray(table, np.uint16))
+        yield Forgery("rankings, all else made anew", name, _handed(forged))
+    turned = rankings.copy()
+    turned[..., 1:] = turned[..., :0:-1]
+    yield Forgery(
+        "rankings, all else made anew", "what is not first turned round", _handed(replace(votes, rankings=turned)), True
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- judging
@@ -389,7 +432,7 @@ def judge(forgery: Forgery, folder: Path, tally: Tally) -> None:
 def forge(place: Path, mutations: int, seed: int = 1) -> dict[str, Tally]:
     """All kinds of forgeries, made and judged in a folder; mutations: random ones of each kind."""
     rng, tallies = random.Random(seed), dict[str, Tally]()
-    for number, terms in enumerate((own_terms(), elsewhere_terms())):
+    for number, terms in enumerate((own_terms(), elsewhere_terms(), parts_terms())):
         votes, clean = honest(terms), place / f"honest-{number}"
         clean.mkdir()
         hand_over(clean, votes)

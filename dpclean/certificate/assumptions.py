@@ -256,7 +256,7 @@ def _origin(parameters: CertificateParameters) -> Iterator[str]:
             " files that it names were compared before each run, others were not. It keeps nothing from run to run,"
             " reads nothing but the folders it is given, and predicts each point without regard to the others."
             + " Whether it fails depends on what it is given, and on nothing else."
-            * (share_of(parameters) is not None)
+            * counts_images(parameters)
         )
     if isinstance(parameters, JobParameters) and parameters.init is not None:
         yield "The initial weights are constants: they were not made from, or chosen by, " + _not_from(
