@@ -26,7 +26,7 @@ def gradient(kept: bool, method: str, images: int, size: int) -> None:
     from dpclean.denoise import differentiable
 
     if kept:
-        differentiable.checkpoint = lambda network, x, use_reentrant: network(x)
+        setattr(differentiable, "checkpoint", lambda network, x, use_reentrant: network(x))  # noqa: B010
     sanitizer = Sanitizer(0.25, method=method, device="cpu", differentiable=True)
     x = torch.rand(images, 3, size, size, requires_grad=True)
     with torch.no_grad():
