@@ -115,10 +115,11 @@ def _data_word(parameters: JobParameters) -> str:
 def _statement(parameters: CertificateParameters) -> Iterator[str]:
     if (parts := parts_of(parameters)) is not None:
         yield (
-            f"The training images are in {parts.parts} parts: {WORDS[parts.by]} alone decides in which of them an image"
-            " is. One model was trained on each part, and nothing of another part reached it; one whose part was too"
-            f" small votes for nobody. The claims are about the vote of these {parts.parts} models themselves, which"
-            f" goes to {ELECTIONS[parameters.bound]}; of equal ones the class that is first in the list goes first."
+            f"The training images are in {parts.parts} parts: which of them an image is in is decided by"
+            f" {WORDS[parts.by]} alone. One model was trained on each part, and nothing of another part reached it; one"
+            f" whose part was too small votes for nobody. The claims are about the vote of these {parts.parts} models"
+            f" themselves, which goes to {ELECTIONS[parameters.bound]}; of equal ones the class that is first in the"
+            " list goes first."
         )
         yield (
             "All claims are true together. An image that an attacker put in, changed or took away touches one part, or"

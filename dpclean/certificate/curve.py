@@ -67,11 +67,12 @@ def images_curve(certificate: Mapping[str, Any]) -> Plot:
     alike: dict[tuple[int, ...], list[str]] = {}
     for kind in kinds_of_images(parameters_in(certificate)):
         alike.setdefault(tuple(sorted(p[kind] for p in held)), []).append(kind)
+    in_place = any("images_changed_in_place" in kinds for kinds in alike.values())
     reach = max((max(numbers, default=0) for numbers in alike), default=0) or 1
     lines = [
         Line(
             IMAGES[kinds[0]][0],
-            ", ".join(IMAGES[kind][1] for kind in kinds),
+            _together([IMAGES[kind][1] for kind in kinds]),
             _steps([Decimal(number) for number in numbers], len(points)),
         )
         for numbers, kinds in alike.items()
@@ -82,9 +83,17 @@ def images_curve(certificate: Mapping[str, Any]) -> Plot:
         reach=reach * 1.03,
         rows=("images",),
         ticks=[(float(tick), (f"{float(tick):g}",)) for tick in _ticks(reach) if tick.denominator == 1],
-        notes=("images: so many put in, or changed at will, or taken away,", "by whoever made the training data"),
+        notes=(
+            "images: so many put in, or changed at will, or taken away,",
+            "by whoever made the training data" + "; in place: changed, the name kept" * in_place,
+        ),
         message=None if held else "every test point abstains",
     )
+
+
+def _together(labels: Sequence[str]) -> str:
+    """Labels of one line, which the legend has little room for."""
+    return ", ".join([*labels[:1], *(label.removeprefix("changed ") for label in labels[1:])])
 
 
 def radii(certificate: Mapping[str, Any]) -> tuple[list[Decimal], int]:

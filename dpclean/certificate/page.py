@@ -196,9 +196,9 @@ def _how(parameters: CertificateParameters, failed: int) -> str:
         noise = f", with fresh random noise (sigma {parameters.sigma}) added and taken away again"
     if parts is not None:
         return (
-            f"The training images were divided into {parts.parts:,} parts; {PART_WORDS[parts.by]} alone decides in"
-            f" which of them an image is. A model was trained on each part{noise}. Each of the {parts.parts:,} models"
-            f" cast one vote for each test image, {parameters.points:,} in all.{without} "
+            f"The training images were divided into {parts.parts:,} parts; which of them an image is in is decided by"
+            f" {PART_WORDS[parts.by]} alone. A model was trained on each part{noise}. Each of the {parts.parts:,}"
+            f" models cast one vote for each test image, {parameters.points:,} in all.{without} "
         )
     if taken is not None:
         return (

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dpclean.certificate.certificate import build
+from dpclean.certificate.curve import main_curve
 from dpclean.certificate.elections import NO_RANKING, Election, plurality, runoff
 from dpclean.certificate.page import report_html
 from dpclean.certificate.parameters import FormError, check_consistent, from_json
@@ -130,6 +131,12 @@ def test_what_is_said_does_not_speak_of_chance_nor_of_noise_where_there_is_none(
     for word in ("alpha", "probabilit", "chance", "gaussian", "tau ", "the bound", "risk", "ceiling", "multiclass"):
         assert word not in said.lower(), word
     assert ("nois" in said.lower().replace("denois", "")) == noise
+
+
+def test_the_curve_has_one_line_for_what_holds_alike_and_room_for_its_name() -> None:
+    lines = main_curve(build(of_parts(some(), np.zeros(8)), "77" * 32)).lines
+    assert [line.label for line in lines] == ["put in, taken away, in place", "changed"]
+    assert max(len(line.label) for line in lines) < 30  # of the legend's columns
 
 
 # ------------------------------------------------------------------------------------------------------- forgeries

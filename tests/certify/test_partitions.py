@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from dpclean.certify.training_runs import TrainingRuns
 from dpclean.data.dataset import read_images
 from dpclean.data.digest import content_sha256
 from dpclean.data.features import read_features
-from dpclean.errors import UsageError
+from dpclean.errors import Interrupted, UsageError
 from tests.certify.conftest import ALWAYS_RED, colour_image, trainer_command, write_folder
 from tests.certify.test_training_runs import make_runs
 
@@ -138,6 +140,30 @@ def test_a_certificate_of_parts_of_rows(tmp_path: Path) -> None:
     points = json.loads((out / "certificate.json").read_text())["points"]
     assert "images_changed_in_place" not in points[0] and max(point["images_inserted"] for point in points) >= 2
     assert [image.votes for image in predict(out, test)] == [point["k_a"] for point in points]
+
+
+def test_a_job_that_was_stopped_and_shared_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Two processes that share the runs, and a command that goes on after a signal, against one that does all alone."""
+    asked: dict[str, Any] = {
+        "features": rows(tmp_path / "train"), "test_features": rows(tmp_path / "test"), "partitions": 40,
+        "seed": 3, "seed_chosen_after_data": True,
+    }  # fmt: skip
+    made = []
+    for name, workers in (("alone", 1), ("shared", 2)):
+        certify(out=tmp_path / name, workers=workers, **asked)
+        made.append((tmp_path / name / "votes.safetensors").read_bytes())
+    assert made[0] == made[1]
+    stopped: list[object] = []
+
+    def stop(step: object) -> None:
+        if not stopped:  # a second signal would stop at once
+            os.kill(os.getpid(), signal.SIGINT)
+        stopped.append(step)
+
+    with pytest.raises(Interrupted):
+        certify(out=tmp_path / "stopped", workers=1, progress=stop, **asked)
+    certify(out=tmp_path / "stopped", workers=1, **asked)
+    assert (tmp_path / "stopped" / "votes.safetensors").read_bytes() == made[0]
 
 
 # ---------------------------------------------------------------------------------- no other part is anything to it
