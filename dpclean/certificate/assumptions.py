@@ -9,6 +9,7 @@ from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.parameters import (
     CertificateParameters,
     DenoiserUsed,
+    ExtractorUsed,
     InitialWeights,
     JobParameters,
     attempt_of,
@@ -17,6 +18,7 @@ from dpclean.certificate.parameters import (
     in_training,
     parts_of,
     share_of,
+    weights_of,
 )
 from dpclean.certificate.partitions import ELECTIONS, WORDS
 from dpclean.certificate.threats import find_threat
@@ -251,6 +253,10 @@ def _origin(parameters: CertificateParameters) -> Iterator[str]:
         yield "The denoiser is a constant: it was not made from, or chosen by, " + _not_from(
             parameters, "the denoiser", denoiser
         )
+    if isinstance(parameters, JobParameters) and isinstance(parameters.extractor, ExtractorUsed):
+        yield "The extractor is a constant: it was not made from, or chosen by, " + _not_from(
+            parameters, "the extractor", parameters.extractor
+        )
     if parameters.trainer is not None:
         yield (
             f"The training command ({parameters.trainer}) is the same program throughout, with all that it loads: the"
@@ -265,7 +271,7 @@ def _origin(parameters: CertificateParameters) -> Iterator[str]:
         )
 
 
-def _not_from(parameters: CertificateParameters, what: str, part: DenoiserUsed | InitialWeights) -> str:
+def _not_from(parameters: CertificateParameters, what: str, part: DenoiserUsed | InitialWeights | ExtractorUsed) -> str:
     """What weights must not be made of, and what is recorded of what they were made of."""
     data = (
         "the training data"
@@ -310,8 +316,7 @@ def _points_seen(parameters: CertificateParameters) -> int:
     """How many test points went into weights that the runs begin with, at least."""
     if not isinstance(parameters, JobParameters):
         return 0
-    parts = (parameters.denoiser, parameters.init)
-    return max((part.ancestry.points for part in parts if part is not None), default=0)
+    return max((part.ancestry.points for part in weights_of(parameters)), default=0)
 
 
 def _changes(parameters: CertificateParameters) -> Iterator[str]:

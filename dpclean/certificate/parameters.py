@@ -95,6 +95,15 @@ class InitialWeights(_Part, frozen=True, kw_only=True):
     ancestry: RecordedAncestry
 
 
+class ExtractorUsed(_Part, frozen=True, kw_only=True):
+    """The frozen network that made rows of features of images of an edge of size; digest: of its weights."""
+
+    id: Text
+    digest: Digest
+    size: Positive
+    ancestry: RecordedAncestry
+
+
 class Decoding(_Part, frozen=True, kw_only=True):
     """How files became pixels; sample is there where only some of the images were taken."""
 
@@ -179,7 +188,8 @@ class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field=
     from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds. subsample:
     in how many of 2^32 cases an image is in a run, where not all are in every run; with_images: beside how many changed
     images, ascending, a radius is claimed too. dimensions: of rows of features, which stand for images where no image
-    was read; there is no noise, nothing to decode and no size then. partitions: where a run trains on one part; then
+    was read; there is no noise, nothing to decode and no size then. extractor: what made such rows of the images, which
+    have the digest rows_digest; there is no noise either. partitions: where a run trains on one part; then
     bound is the election, and nothing is left to chance.
     """
 
@@ -204,6 +214,8 @@ class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field=
     engine: Table
     keep_models: bool
     dimensions: Positive | UnsetType = UNSET
+    extractor: ExtractorUsed | UnsetType = UNSET
+    rows_digest: Digest | UnsetType = UNSET
 
 
 # ---------------------------------------------------------------------------------------------- as JSON, and checked
@@ -334,9 +346,15 @@ def _check_counts(parameters: JobParameters) -> None:
         raise FormError(
             f"terms.raw.images is {raw.images}, with {len(parameters.classes)} classes and {parameters.values} values"
         )
-    weights = [part.ancestry.points for part in (parameters.denoiser, parameters.init) if part]
+    weights = [part.ancestry.points for part in weights_of(parameters)]
     if (shared := max([parameters.points_in_training, *weights])) > parameters.points:
         raise FormError(f"of {parameters.points} test points {shared} are said to have been trained on")
+
+
+def weights_of(parameters: JobParameters) -> list[DenoiserUsed | InitialWeights | ExtractorUsed]:
+    """What the runs begin with and were not trained by them."""
+    extractor = None if isinstance(parameters.extractor, UnsetType) else parameters.extractor
+    return [part for part in (parameters.denoiser, parameters.init, extractor) if part is not None]
 
 
 def _check_kind(parameters: JobParameters) -> None:
@@ -347,17 +365,25 @@ def _check_kind(parameters: JobParameters) -> None:
         of_images |= {"init": parameters.init, "trainer": parameters.trainer}
         if given := sorted(name for name, value in of_images.items() if value is not None):
             raise FormError(f"terms.{given[0]} is there, and the training data are features")
+        if (parameters.extractor, parameters.rows_digest) != (UNSET, UNSET):
+            raise FormError("terms.extractor or terms.rows_digest is there, and the training data are features")
         if isinstance(dimensions, UnsetType) or parameters.values != raw.images * dimensions:
             raise FormError("terms.dimensions and terms.raw.images do not give terms.values")
         if parameters.sigma != "0":
             raise FormError(f"terms.sigma is {parameters.sigma}, and the training data are features")
         return
+    if not isinstance(parameters.extractor, UnsetType):
+        del of_images["denoiser"]
+        if (parameters.denoiser, parameters.init, parameters.trainer) != (None, None, None):
+            raise FormError("terms.extractor is there, and so is a denoiser, an init or a trainer")
+        if parameters.sigma != "0" or UNSET in (dimensions, parameters.rows_digest):
+            raise FormError("terms.extractor does not go with terms.sigma, terms.dimensions or terms.rows_digest")
+    elif (dimensions, parameters.rows_digest) != (UNSET, UNSET):
+        raise FormError("terms.dimensions or terms.rows_digest is there, and the training data are images")
     if parameters.recipe is None:
         del of_images["size"]
     if missing := sorted(name for name, value in of_images.items() if value is None):
         raise FormError(f"terms.{missing[0]} is null, and the training data are images")
-    if not isinstance(dimensions, UnsetType):
-        raise FormError("terms.dimensions is there, and the training data are images")
 
 
 # ----------------------------------------------------------------------------------- fields that follow from others

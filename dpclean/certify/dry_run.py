@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
+
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import NO_RADIUS
 from dpclean.certificate.limits import most_images, unanimous
 from dpclean.certificate.parameters import JobParameters, has_rankings, parts_of, settings_of, share_of
 from dpclean.certificate.whole_images import members_of_run
 from dpclean.certify.data import Data
+from dpclean.certify.extracted import extractor_of, seconds_an_image
 from dpclean.certify.feature_inputs import CertifiedFeatures
 from dpclean.certify.feature_runs import FeatureData, FeatureRuns
 from dpclean.certify.inputs import CertifiedData
@@ -40,9 +43,11 @@ def dry_run(
     certified, parameters = job.certified, job.asked
     cores = len(os.sched_getaffinity(0))
     if isinstance(certified, CertifiedFeatures):
-        seconds, values, at_once = _of_features(certified, parameters), parameters.values * 4, cores
+        data = FeatureData.of(certified.train, certified.points, certified.division)
+        seconds, values, at_once = _of_features(data, parameters), parameters.values * 4, cores
+    elif job.settings is None:
+        seconds, values, at_once = _of_extracted(certified, asked, parameters, asked.workers or cores), 0, cores
     else:
-        assert job.settings is not None
         seconds, device = _of_images(certified, job.settings)
         values, at_once = sum(image.size for image in [*certified.train.pixels, *certified.points.pixels]), cores
         if device != "cpu":
@@ -91,8 +96,24 @@ def _of_images(certified: CertifiedData, settings: RunSettings) -> tuple[dict[st
     return runs.seconds, runs.denoiser.device.type
 
 
-def _of_features(certified: CertifiedFeatures, parameters: JobParameters) -> dict[str, float]:
-    runs = FeatureRuns(parameters, draw_key(), FeatureData.of(certified.train, certified.points, certified.division))
+def _of_extracted(
+    certified: CertifiedData, asked: CertifyOptions, parameters: JobParameters, workers: int
+) -> dict[str, float]:
+    """The extractor works once, before the first run; heads take as long for rows of zeros as for others."""
+    train, points = certified.train, certified.points
+    assert isinstance(parameters.dimensions, int)
+    rows = [np.zeros((len(images), parameters.dimensions), np.float32) for images in (train, points)]
+    divided = (
+        {} if certified.division is None else {"order": certified.division.order, "sizes": certified.division.sizes}
+    )
+    an_image = seconds_an_image(extractor_of(asked, certified), certified)
+    share_of_it = an_image * (len(train) + len(points)) * workers / parameters.runs
+    heads = _of_features(FeatureData(rows[0], train.labels, train.indices, rows[1], **divided), parameters)
+    return {"extract, a run's share of it": share_of_it, **heads}
+
+
+def _of_features(data: FeatureData, parameters: JobParameters) -> dict[str, float]:
+    runs = FeatureRuns(parameters, draw_key(), data)
     begun, some = time.perf_counter(), min(runs.at_once, parameters.runs)
     list(runs.results(range(1, some + 1)))
     return {"train and predict": (time.perf_counter() - begun) / some}

@@ -53,6 +53,11 @@ def read_certified_features(options: CertifyOptions) -> CertifiedFeatures:
             f" {points.dimensions}",
             "make both with the same extractor",
         )
+    if None not in (whole.made_by, points.made_by) and whole.made_by != points.made_by:
+        raise InputError(
+            f"{str(options.features)!r} and {str(options.test_features)!r} were made by two different extractors",
+            "make both with the same extractor",
+        )
     train = whole.take(whole.labels >= 0)
     check_classes(train)
     points = replace(points, labels=match_labels(points, train.classes), classes=train.classes)

@@ -53,7 +53,7 @@ class CertifiedData:
     """The training set D and the test points. labels of D are places in classes, of points too (-1 unknown)."""
 
     source: DataSource
-    denoiser: DenoiserFiles
+    denoiser: DenoiserFiles | None  # None: an extractor is there instead
     train: Images
     points: Images
     point_source: str  # "test" | "split" | "holdout"
@@ -203,7 +203,7 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
     assert points is not None  # a share is held out where nothing else gives them
     train = train.take(train.labels >= 0)
     check_classes(train, source.manifest.classes if source.manifest is not None else ())
-    files = _denoiser(source)
+    files = None if options.extractor else _denoiser(source)
     train_hashes, point_hashes = pixel_hashes(train), pixel_hashes(points)
     train_digest, point_images = pixel_digest(train, train_hashes), Ancestry.of(point_hashes)
     ancestry = Ancestry.of(hashes, digest, train_digest)
@@ -226,7 +226,8 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
         points_in_training=len(set(train_hashes).intersection(point_hashes)),
         division=None if options.partitions is None else divide(train, options.partitions, options.partition_by),
     )
-    check_ancestry(f"the denoiser {files.id!r}", files.ancestry(), certified)
+    if files is not None:
+        check_ancestry(f"the denoiser {files.id!r}", files.ancestry(), certified)
     return certified
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -22,6 +22,7 @@ from dpclean.certificate.limits import check_members, check_parameters
 from dpclean.certificate.parameters import JobParameters, attempt_of, counts_images, may_add_runs
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
 from dpclean.certify.data import Data, write_data
+from dpclean.certify.extracted import extract, extractor_of
 from dpclean.certify.feature_inputs import CertifiedFeatures, read_certified_features
 from dpclean.certify.feature_runs import FeatureData
 from dpclean.certify.feature_runs import engine as feature_engine
@@ -90,7 +91,8 @@ class CertifyJob(Job[CertifyResult]):
 
     @cached_property
     def source(self) -> DataSource:
-        return find_source(self.clean, self.options)
+        options = self.options if self.options.extractor is None else replace(self.options, sigma="0")
+        return find_source(self.clean, options)
 
     @cached_property
     def certified(self) -> CertifiedData | CertifiedFeatures:
@@ -118,6 +120,7 @@ class CertifyJob(Job[CertifyResult]):
         if self.options.features is not None:
             yield from (self.options.features, self.options.test_features)
             return
+        yield self.options.weights
         yield from (self.clean, self.options.raw, self.options.test, self.options.denoiser, self.options.init)
         yield self.source.raw
 
@@ -155,7 +158,7 @@ class CertifyJob(Job[CertifyResult]):
     @cached_property
     def settings(self) -> RunSettings | None:
         """How runs on images are done; of those on features the terms say it."""
-        if isinstance(self.certified, CertifiedFeatures):
+        if isinstance(self.certified, CertifiedFeatures) or self.options.extractor is not None:
             return None
         return make_run_settings(self.certified, self.options, self.asked)
 
@@ -179,10 +182,12 @@ class CertifyJob(Job[CertifyResult]):
     def begin(self) -> Json:
         """Fix the data, then draw the key: the noise must not be known before the data are fixed."""
         certified, settings = self.certified, self.settings
+        rows: dict[str, str] = {}
         if isinstance(certified, CertifiedFeatures):
             FeatureData.of(certified.train, certified.points, certified.division).write(self.workdir.data)
+        elif settings is None:
+            rows["rows_digest"] = self._extract(certified)
         else:
-            assert settings is not None
             write_data(self.workdir.data, Data.of(certified.train, certified.points, certified.division))
             settings = settled(settings, self.environment())
         if self.published is not None:
@@ -196,6 +201,7 @@ class CertifyJob(Job[CertifyResult]):
                 "key_commitment": commitment(key),
                 "attempt": self.attempt,
                 "runs": self.asked.runs,
+                **rows,
             }
         parameters = whole(self.parameters(), found, self.environment())
         self.workdir.begin(parameters, lambda: self._made_of(settings))
@@ -207,8 +213,21 @@ class CertifyJob(Job[CertifyResult]):
         """What models that are kept are made of."""
         if isinstance(self.certified, CertifiedFeatures):
             return self.certified.ancestry
-        assert settings is not None
+        if settings is None:
+            return self.certified.ancestry | extractor_of(self.options, self.certified).ancestry
         return made_of(self.certified, settings)
+
+    def _extract(self, certified: CertifiedData) -> str:
+        """Write the rows that the extractor makes, and their digest. Raises ConflictError for others than before."""
+        data = extract(extractor_of(self.options, certified), certified)
+        data.write(self.workdir.data)
+        digest = data.digest()
+        if self.published is not None and self._published_parameters().rows_digest != digest:
+            raise ConflictError(
+                "the extractor makes other rows here than where the job was begun, and runs must be alike",
+                "add the runs on the same machine with the same versions, or start again with --overwrite",
+            )
+        return digest
 
     def _attempts(self) -> int:
         """How many jobs were begun in this place before, as far as anything tells that is left of them."""

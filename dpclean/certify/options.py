@@ -24,8 +24,9 @@ RIDGE = "ridge"
 # what has no meaning where no image is read; --device says how fast, and rows need none
 OF_IMAGES = (
     "raw", "test", "holdout", "init", "freeze", "trainer", "run_timeout", "denoiser", "method", "dtype", "batch_size",
-    "limit",
+    "limit", "extractor", "weights",
 )  # fmt: skip
+OF_NETWORKS = ("init", "freeze", "trainer", "run_timeout", "denoiser", "method", "dtype", "batch_size")
 CHOICES = {
     "threat": tuple(THREATS),
     "family": FAMILIES,
@@ -66,6 +67,8 @@ class CertifyKeywords(TypedDict, total=False):
     subsample: str | float | None
     features: str | os.PathLike[str] | None
     test_features: str | os.PathLike[str] | None
+    extractor: str | None
+    weights: str | os.PathLike[str] | None
     with_images: str | int | None
     partitions: int | None
     election: str | None
@@ -112,6 +115,8 @@ class CertifyOptions:
     subsample: str | None = None
     features: Path | None = None
     test_features: Path | None = None
+    extractor: str | None = None
+    weights: Path | None = None
     with_images: str | None = None
     partitions: int | None = None
     election: str | None = None
@@ -149,11 +154,7 @@ class CertifyOptions:
     def _check_features(self) -> None:
         """Refuse what is about images where there are rows of features, and rows that miss their other half."""
         if self.features is None and self.test_features is None:
-            if self.recipe == RIDGE:
-                raise UsageError(
-                    f"the recipe {RIDGE} is a head for rows of features, and there are images",
-                    "give --features and --test-features",
-                )
+            self._check_extractor()
             return
         if self.features is None or self.test_features is None:
             raise UsageError(
@@ -168,6 +169,31 @@ class CertifyOptions:
             given.append("sigma")
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} is about images, and --features are none", "leave it out")
+
+    def _check_extractor(self) -> None:
+        """Refuse what does not go with images, or with images that an extractor turns into rows."""
+        if self.extractor is None:
+            if self.recipe == RIDGE:
+                raise UsageError(
+                    f"the recipe {RIDGE} is a head for rows of features, and there are images",
+                    "give --extractor, or --features and --test-features",
+                )
+            if self.weights is not None:
+                raise UsageError("--weights are those of an --extractor, which is not given", "give both")
+            return
+        if self.sigma is not None and exact_decimal("sigma", self.sigma) > 0:
+            raise UsageError("noise before an extractor is not there yet", "leave --sigma out, or give 0")
+        if self.recipe not in (None, RIDGE):
+            raise UsageError(
+                f"recipe {self.recipe!r} trains a network, and with --extractor a head is trained", f"give {RIDGE}"
+            )
+        plain = type(self)()
+        given = [name for name in OF_NETWORKS if getattr(self, name) not in (None, getattr(plain, name))]
+        if given:
+            raise UsageError(
+                f"--{given[0].replace('_', '-')} has no meaning with --extractor, which is neither noised nor trained",
+                "leave it out",
+            )
 
     def _check_pairs(self) -> None:
         if self.seed is not None and not self.seed_chosen_after_data:

@@ -18,6 +18,7 @@ from dpclean.certificate.parameters import (
     CertificateParameters,
     Decoding,
     DenoiserUsed,
+    ExtractorUsed,
     FormError,
     JobParameters,
     Partitions,
@@ -33,9 +34,10 @@ from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import numbers_of, word_of
 from dpclean.certify.data import inputs_digest
 from dpclean.certify.division import divided_by
+from dpclean.certify.extracted import extractor_of
 from dpclean.certify.feature_inputs import POINT_SOURCE, CertifiedFeatures
 from dpclean.certify.feature_runs import FeatureData
-from dpclean.certify.inputs import CertifiedData, known_of
+from dpclean.certify.inputs import CertifiedData, DataSource, known_of
 from dpclean.certify.options import DEFAULT_ALPHA, DEFAULT_RUNS, CertifyOptions
 from dpclean.certify.run_settings import choose_init, choose_recipe, image_size
 from dpclean.certify.trainer_command import program_files
@@ -45,13 +47,16 @@ from dpclean.jobs.record import Json
 from dpclean.train.ridge import Ridge
 
 # what is found out when a job begins; workers compare it, not the command that starts them
-FOUND = ("attempt", "engine", "key_commitment", "tool")
+FOUND = ("attempt", "engine", "key_commitment", "rows_digest", "tool")
 
 
 def make_parameters(certified: CertifiedData | CertifiedFeatures, options: CertifyOptions) -> JobParameters:
     """The parameters of a job; of what FOUND names they hold nothing yet."""
     share = options.subsample
-    of_data = _of_features(certified) if isinstance(certified, CertifiedFeatures) else _of_images(certified, options)
+    if isinstance(certified, CertifiedFeatures):
+        of_data = _of_features(certified)
+    else:
+        of_data = _of_extracted(certified, options) if options.extractor else _of_images(certified, options)
     return JobParameters(
         format=FORMAT,
         tool=f"dpclean {__version__}",
@@ -98,7 +103,8 @@ def _statement(certified: CertifiedData | CertifiedFeatures, options: CertifyOpt
 
 def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
     """The parameters that say how images were read and runs train on them."""
-    source = certified.source
+    source, denoiser = certified.source, certified.denoiser
+    assert denoiser is not None
     sigma = shortest("sigma", source.sigma)
     recipe = None if options.trainer else choose_recipe(certified, options)
     values = certified.values
@@ -112,10 +118,10 @@ def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, A
         "raw": _raw(certified, certified.train.kind),
         "inputs_digest": inputs_digest(certified.train, certified.points, certified.division),
         "denoiser": DenoiserUsed(
-            id=certified.denoiser.id,
-            digests=certified.denoiser.digests(),
+            id=denoiser.id,
+            digests=denoiser.digests(),
             method=source.method,
-            ancestry=known_of(certified.denoiser.ancestry(), certified),
+            ancestry=known_of(denoiser.ancestry(), certified),
         ),
         "recipe": None if recipe is None else recipe.as_dict(),
         "size": None if recipe is None else image_size(certified, recipe),
@@ -123,14 +129,42 @@ def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, A
         "trainer": shlex.join(shlex.split(options.trainer)) if options.trainer else None,
         "trainer_files": program_files(options.trainer) if options.trainer else None,
         "run_timeout": options.run_timeout if options.trainer else None,
-        "decode": Decoding(
-            alpha_policy=source.data_options.alpha_policy,
-            follow_links=source.data_options.follow_links,
-            max_pixels=source.data_options.max_pixels,
-            layout=source.data_options.layout,
-            limit=source.limit,
-            sample=msgspec.UNSET if source.sample is None else source.sample,
+        "decode": _decoding(source),
+    }
+
+
+def _decoding(source: DataSource) -> Decoding:
+    return Decoding(
+        alpha_policy=source.data_options.alpha_policy,
+        follow_links=source.data_options.follow_links,
+        max_pixels=source.data_options.max_pixels,
+        layout=source.data_options.layout,
+        limit=source.limit,
+        sample=msgspec.UNSET if source.sample is None else source.sample,
+    )
+
+
+def _of_extracted(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
+    """The same where an extractor makes rows of images, and heads are trained on these."""
+    extractor = extractor_of(options, certified)
+    return {
+        "sigma": "0",
+        "values": certified.values,
+        **noise_distances("0", certified.values),
+        "point_source": certified.point_source,
+        "raw": _raw(certified, certified.train.kind),
+        "inputs_digest": inputs_digest(certified.train, certified.points, certified.division),
+        "recipe": Ridge().as_dict(),
+        "size": extractor.size,
+        "dimensions": extractor.dimensions(),
+        "extractor": ExtractorUsed(
+            id=extractor.id,
+            digest=extractor.digest,
+            size=extractor.size,
+            ancestry=known_of(extractor.ancestry, certified),
         ),
+        "decode": _decoding(certified.source),
+        **dict.fromkeys(("denoiser", "init", "trainer", "trainer_files", "run_timeout")),
     }
 
 
@@ -163,7 +197,8 @@ def _raw(certified: CertifiedData | CertifiedFeatures, kind: Literal["folder", "
 
 def found_of(parameters: JobParameters) -> Json:
     """What of a job's parameters was found out when it began, but for its engine, which is its environment."""
-    return {name: getattr(parameters, name) for name in (*FOUND, "runs") if name != "engine"}
+    found = {name: getattr(parameters, name) for name in (*FOUND, "runs") if name != "engine"}
+    return {name: value for name, value in found.items() if value is not msgspec.UNSET}
 
 
 def fixed_before(parameters: CertificateParameters) -> Json:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from msgspec import structs
+from msgspec import UnsetType, structs
 
 from dpclean.certificate.certificate import build
 from dpclean.certificate.elections import NO_RANKING
@@ -56,7 +56,7 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
         )
     names, vote = (
         _on_features(parameters, images)
-        if parameters.size is None
+        if parameters.size is None or not isinstance(parameters.dimensions, UnsetType)
         else _on_images(parameters, parameters.size, images, device, workers)
     )
     votes = np.full((parameters.runs, len(names)), ABSTAIN, np.int32)
@@ -118,6 +118,12 @@ def _on_features(parameters: JobParameters, path: Path) -> tuple[list[str], Vote
         raise InputError(
             f"{str(path)!r} has rows of {found.dimensions} numbers, the certificate is about rows of"
             f" {parameters.dimensions}",
+            "make them with the same extractor",
+        )
+    extractor = parameters.extractor
+    if not isinstance(extractor, UnsetType) and found.made_by not in (None, extractor.digest):
+        raise InputError(
+            f"the rows in {str(path)!r} were made by another extractor than {extractor.id!r}",
             "make them with the same extractor",
         )
     cast = rankings_of if has_rankings(parameters) else votes_of

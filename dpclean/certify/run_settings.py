@@ -76,6 +76,7 @@ def choose_init(certified: CertifiedData, options: CertifyOptions, recipe: Recip
 
 def made_of(certified: CertifiedData, settings: RunSettings) -> Ancestry:
     """What the models of the runs are made of, as far as it is known."""
+    assert certified.denoiser is not None
     parts = [certified.ancestry, certified.denoiser.ancestry()]
     if settings.init is not None:
         parts.append(find_init(settings.init, recipe_of(settings.recipe)).ancestry)
@@ -95,7 +96,7 @@ def image_size(certified: CertifiedData, recipe: Recipe) -> int:
 def make_run_settings(certified: CertifiedData, options: CertifyOptions, parameters: JobParameters) -> RunSettings:
     """Those of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
     train, denoiser = certified.train, parameters.denoiser
-    assert denoiser is not None  # as there are images
+    assert denoiser is not None and certified.denoiser is not None  # as there is no extractor
     if options.trainer is not None:
         check_class_names(certified.classes, folders=not fits_one_shard(train.kind, train.pixels))
     return RunSettings(

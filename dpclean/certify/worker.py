@@ -70,8 +70,10 @@ def open_runs(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs:
 def _on_features(workdir: Workdir, job: BegunJob, key: bytes) -> Runs:
     from dpclean.certify.feature_runs import FeatureRuns, engine, read_data
 
-    _check_engine(job.parameters, engine())
-    return FeatureRuns(job.parameters, key, read_data(workdir.data, job.parameters.inputs_digest))
+    parameters = job.parameters
+    _check_engine(parameters, engine())
+    digest = parameters.rows_digest if isinstance(parameters.rows_digest, str) else parameters.inputs_digest
+    return FeatureRuns(parameters, key, read_data(workdir.data, digest))
 
 
 def _on_images(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs:

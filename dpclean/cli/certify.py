@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
     "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
     "method", "limit", "seed", "seed_chosen_after_data", "subsample", "with_images", "features", "test_features",
-    "partitions", "election", "partition_by", "dry_run", "device", "dtype", "batch_size", "workers",
+    "extractor", "weights", "partitions", "election", "partition_by", "dry_run",
+    "device", "dtype", "batch_size", "workers",
 )  # fmt: skip
 
 
@@ -243,6 +244,23 @@ def certify(
             autocompletion=completing(*WORDS),
         ),
     ] = None,
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Train heads on what this frozen network makes of the images: as 'dpclean features' has it.",
+            rich_help_panel=TRAINING,
+            autocompletion=completing("efficientnet-lite0", "efficientnet-lite0@112", "torchvision:"),
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --extractor torchvision:NAME: its weights, safetensors.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do one run, time it, and write nothing.", rich_help_panel=COMMON)
@@ -323,6 +341,8 @@ def certify(
         "subsample": subsample,
         "features": features,
         "test_features": test_features,
+        "extractor": extractor,
+        "weights": weights,
         "with_images": with_images,
         "partitions": partitions,
         "election": election,

@@ -26,7 +26,7 @@ from dpclean.data.shard_header import BadShard, Header, Tensor, read_header
 from dpclean.errors import InputError, Reason
 from dpclean.small_files import open_regular_file
 
-FEATURES, NAMES = "features", "names"
+FEATURES, NAMES, EXTRACTOR = "features", "names", "extractor"
 KIND: Final = "features"
 DTYPES = {name: np.dtype(f"<f{size}") for name, size in (("F16", 2), ("F32", 4), ("F64", 8))}
 MOST_DIMENSIONS = 1 << 16  # the sums stay exact up to here
@@ -50,6 +50,7 @@ class Features:
     hashes: list[bytes]
     classes: tuple[str, ...]  # where the file names none: the integers that occur, in their order
     named: bool  # names are those of the file, not numbers of its rows
+    made_by: str | None  # the digest of the extractor, where the file tells
     listed: int  # rows of the file
     quarantined: dict[str, int]  # rows left out, by reason
 
@@ -109,6 +110,7 @@ def read_features(path: Path) -> Features:
         hashes=hashes,
         classes=classes,
         named=names is not None,
+        made_by=_made_by(header),
         listed=count,
         quarantined={} if finite.all() else {Reason.NOT_FINITE.value: int(count - finite.sum())},
     )
@@ -174,6 +176,16 @@ def _names(header: Header, count: int) -> list[str] | None:
     if len(names) != count:
         raise BadShard(f"has {len(names)} names for {count} rows")
     return names
+
+
+def _made_by(header: Header) -> str | None:
+    """What `dpclean features` says in its files; others may say anything there, or nothing."""
+    try:
+        told = json.loads(header.metadata.get(EXTRACTOR, "null"))
+    except (ValueError, RecursionError):
+        return None
+    digest = told.get("digest") if isinstance(told, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 def _labels(header: Header, descriptor: int, count: int, classes: int) -> NDArray[np.int64]:

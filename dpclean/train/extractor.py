@@ -41,6 +41,10 @@ class Extractor:
     ancestry: Ancestry
     trainer: Trainer
 
+    def dimensions(self) -> int:
+        """D: how many numbers a row has."""
+        return int(self.features([np.zeros((self.size, self.size, 3), np.uint8)]).shape[1])
+
     def features(self, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """float32 [N,D] of images [H,W,C]: what comes out for one depends on it alone, not on its place either."""
         blocks = (prepare(pixels[start : start + BLOCK], self.size) for start in range(0, len(pixels), BLOCK))

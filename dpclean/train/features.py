@@ -11,7 +11,7 @@ import numpy as np
 
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import pixel_hashes, read_images
-from dpclean.data.features import FEATURES, NAMES
+from dpclean.data.features import EXTRACTOR, FEATURES, NAMES
 from dpclean.data.shard import CLASS_NAMES, LABELS
 from dpclean.data.shard_header import Tensor, write_header
 from dpclean.device import choose_device
@@ -82,7 +82,7 @@ def features(
     metadata = {
         NAMES: json.dumps(found.names),
         CLASS_NAMES: json.dumps(found.classes),
-        "extractor": json.dumps(described(frozen)),
+        EXTRACTOR: json.dumps(described(frozen)),
     }
     data = [np.ascontiguousarray(whole, "<f4"), np.ascontiguousarray(found.labels, "<i8")]
     tensors = {
