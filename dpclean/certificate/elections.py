@@ -6,6 +6,7 @@ exact least attack. docs/certificates.md, "Partitions", has the proofs. Nothing 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -89,15 +90,20 @@ def _beaten(
     """
     classes = np.arange(len(n))
     others = classes[(classes != winner) & (classes != b) & (n > 0)]  # with one model touched b has passed the rest
+    there = n[others]
+    behind = there - n[b] + (b > others)
     turned = np.bincount(firsts[above], minlength=len(n))[others]
-    m = np.arange(1, min(most, len(firsts) + silent - int(n[b]) + 1))
-    taken = np.maximum(0, n[others] - n[b] + (b > others) - m[:, None])  # first places that b must take from each
-    good = np.minimum(taken, turned).sum(axis=1)
-    free = m - taken.sum(axis=1)
-    by_two = np.minimum(free, n[winner] + turned.sum() - good)
-    enough = 2 * (good + by_two) + np.minimum(free - by_two, silent) >= needed
-    found = np.flatnonzero(enough & (free >= 0) & (taken <= n[others]).all(axis=1))
-    return int(m[found[0]]) if len(found) else most
+    by_two = int(n[winner] + turned.sum())  # models at most whose touch counts 2
+
+    def suffices(m: int) -> bool:
+        taken = np.maximum(0, behind - m)  # first places that b must take from each
+        chosen = m - int(np.maximum(0, taken - turned).sum())  # models that need not be among those that count nothing
+        gained = 2 * min(chosen, by_two) + min(max(0, chosen - by_two), silent)
+        return gained >= needed and int(taken.sum()) <= m and bool((taken <= there).all())
+
+    counts = range(1, min(most, len(firsts) + silent - int(n[b]) + 1))  # each part of what suffices rises with m
+    place = bisect_left(counts, True, key=suffices)
+    return counts[place] if place < len(counts) else most
 
 
 def _of(n: NDArray[np.int64], winner: int, withstands: int) -> Election:

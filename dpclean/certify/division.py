@@ -38,14 +38,17 @@ def divided_by(train: Images | Features, by: str | None) -> str:
 
     Raises UsageError where numbers of rows are the names.
     """
-    of_features = isinstance(train, Features)
-    numbered = not train.named if isinstance(train, Features) else train.kind == "shards"
-    if by == BY_NAME and numbered:
+    if by == BY_NAME and _are_numbered(train):
         raise UsageError(
             "these have no names but numbers of rows, and one row put in at the top would rename all others",
             "leave --partition-by out: they are then divided by content",
         )
-    return by or (BY_CONTENT if of_features or numbered else BY_NAME)
+    return by or (BY_CONTENT if isinstance(train, Features) or _are_numbered(train) else BY_NAME)
+
+
+def _are_numbered(train: Images | Features) -> bool:
+    """Whether names are numbers of rows, and so say where an image is among others."""
+    return not train.named if isinstance(train, Features) else train.kind == "shards"
 
 
 def divide(train: Images | Features, parts: int, by: str | None) -> Division:
@@ -57,6 +60,8 @@ def divide(train: Images | Features, parts: int, by: str | None) -> Division:
         words = train.hashes
     else:
         words = [content_sha256(pixels) for pixels in train.pixels]
+    if _are_numbered(train):  # as text 10 is before 9, so equal images would change places with one put in above them
+        names = [b""] * len(names)
     return divided(words, names, parts)
 
 

@@ -93,6 +93,19 @@ def test_one_row_put_in_at_the_top_of_a_shard_touches_one_part(tmp_path: Path) -
     assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
 
 
+def test_equal_rows_with_other_labels_stay_in_their_order_where_a_row_is_put_in(tmp_path: Path) -> None:
+    """Rows 9 and 10 become 10 and 11, which as text are the other way round."""
+    orders = []
+    for name, extra in (("before", 0), ("after", 1)):
+        features = np.concatenate([np.full((extra, 4), 7), np.ones((20, 4))]).astype(np.float32)
+        labels = np.array([0] * extra + [row % 2 for row in range(20)])
+        save_file({"features": features, "labels": labels}, tmp_path / name)
+        found = read_features(tmp_path / name)
+        ones = [place for place in divide(found, 4, None).order if found.rows[place, 0] == found.rows[-1, 0]]
+        orders.append([place - extra for place in ones if place >= extra])
+    assert orders == [list(range(20))] * 2
+
+
 def test_names_that_are_numbers_of_rows_are_refused(tmp_path: Path, transparent: str) -> None:
     """That row would rename all others, and so move every part."""
     raw, test = shards(tmp_path / "raw"), write_folder(tmp_path / "test", 1)
