@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,10 @@ from dpclean.certificate.mixtures import Mixture, Withstood, withstood
 from dpclean.certificate.parameters import (
     CertificateParameters,
     beside_of,
+    canonical,
     issuers_terms,
     parts_of,
     settings_of,
-    share_of,
 )
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, InconsistentError, Votes, read_bytes, read_votes
 from dpclean.errors import DifferenceError, InputError, UsageError
@@ -129,15 +128,15 @@ def _made_again(folder: Path) -> tuple[Votes, dict[str, Any]]:
 
 def _amplified(parameters: CertificateParameters) -> bool:
     """Whether radii may be amplified, so that a certificate brings what proves them."""
-    return share_of(parameters) is not None and Fraction(parameters.sigma) > 0
+    settings = settings_of(parameters)
+    return settings.moving < 1 and settings.sigma > 0
 
 
 def _published(folder: Path, votes: Votes) -> Published:
     """The certificate as it was published, for the proofs in it: they are tested, not searched for again."""
     parameters = votes.parameters
     rows = parameters.points + len(parameters.classes) + 100
-    most = (1 << 20) + (1 << 13) * rows * (1 + len(beside_of(parameters)))
-    most += 8 * sum(len(name) for name in (*parameters.point_names, *parameters.classes))
+    most = (1 << 20) + (1 << 13) * rows * (1 + len(beside_of(parameters))) + 8 * len(canonical(parameters))
     try:
         return Published(json.loads(read_bytes(folder / CERTIFICATE_NAME, most)))
     except (ValueError, RecursionError):  # no JSON: the bytes differ, whatever is in them

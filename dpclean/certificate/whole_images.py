@@ -196,16 +196,24 @@ class Images:
     missing: int
 
     @classmethod
-    def most(cls, holds: Callable[[Edits], bool], there: int) -> Images:
+    def most(cls, holds: Callable[[Edits], bool], there: int, share: int = WORD - 1, gap: float = 0.0) -> Images:
         """By what holds, where so many images are there: no more than these can have been inserted or changed.
 
-        What holds for some holds for fewer (Lemma 2).
+        What holds for some holds for fewer (Lemma 2). share, gap = p_A - p_B: where the search begins.
         """
 
-        def largest_of(kind: Callable[[int], Edits], most: int) -> int:
-            return largest(lambda images: images <= most and holds(kind(images)), guess=0, floor=0) or 0
+        def largest_of(kind: Callable[[int], Edits], most: int, rho: float) -> int:
+            guess = math.log(rho) / math.log1p(-share / WORD) if 0 < rho < 1 else 0
+            return (
+                largest(lambda images: images <= most and holds(kind(images)), guess=int(min(guess, most)), floor=0)
+                or 0
+            )
 
-        return cls(largest_of(Edits, there), largest_of(Edits.changed, there), largest_of(partial(Edits, 0), MOST))
+        return cls(
+            largest_of(Edits, there, 1 - gap),
+            largest_of(Edits.changed, there, 1 - gap / 2),
+            largest_of(partial(Edits, 0), MOST, 1 / (1 + gap)),
+        )
 
     def edits(self) -> tuple[Edits, Edits, Edits]:
         """The three claims."""

@@ -264,7 +264,12 @@ class ShareBound(Bound):
         if share is None:
             radius = self._plain_radius(settings, k_a, low, high)
             return None if radius == 0 else Claim(low, high, Moved(radius))
-        whole = Images.most(lambda edits: self.edits_hold(settings, k_a, share, edits, low, high), settings.images)
+        whole = Images.most(
+            lambda edits: self.edits_hold(settings, k_a, share, edits, low, high),
+            settings.images,
+            share,
+            gap=float(low - (1 - low if high is None else high)),
+        )
         if settings.sigma == 0:
             return Claim(low, high, Moved(Fraction(0)), whole)
         changed = (0, *settings.with_images)
