@@ -8,6 +8,9 @@
   identity, all records, certificate.json and certified.tsv are made anew with dpclean itself. What verify then accepts
   must be a term that it lists as the issuer's word, changed to a value of its form.
 - Rankings of a run-off that are none, or not those of the votes, with all else made anew: all must be refused.
+- Of runs on a share: another share, a run too many, witnesses that fail, numbers of images, radii beside some and
+  accuracies that are larger than was proved. A witness that proves the same numbers as the one that was published is
+  no forgery; such are counted apart.
 - Votes that no honest run cast (rows in another order, one row many times, some left out, edited ones), all else made
   anew: nobody can see them; they are counted apart and must be named in the issuer's word.
 
@@ -28,6 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +85,11 @@ def own_terms() -> Json:
                    "versions": {"torch": "2.4"}},
         "keep_models": False, "exploratory": False,
     }  # fmt: skip
+
+
+def share_terms() -> Json:
+    """Terms of runs on a share of noised images, with radii beside changed ones."""
+    return {**own_terms(), "subsample": 2**32 // 20, "with_images": [1, 3]}
 
 
 def elsewhere_terms() -> Json:
@@ -306,11 +315,45 @@ def _respelled(spell: Callable[[str], bytes]) -> Callable[[Path], bool]:
     return make
 
 
-def of_terms(votes: Votes, count: int, rng: random.Random) -> Iterator[Forgery]:
-    """Each term changed, and everything that follows from it made anew; count: values a place."""
+def of_share(certificate: Json) -> Iterator[Forgery]:
+    """What is published of whole images and of what a share amplifies, made a little larger or proved otherwise."""
+    for path in places(certificate):
+        if not path:
+            continue
+        value: Any = certificate
+        for name in path:
+            value = value[name]
+        if path[-1] == "witness" and value is not None:
+            (k, w), *rest = value
+            values: list[Any] = [
+                None, [], [[k, w], *rest, [k, w]], rest, [[w, k], *rest], [[k, "0"], *rest], [["-" + k, w], *rest],
+                *([[_moved(k, step), w], *rest] for step in ("0.01", "-0.2")),
+                *([[k, _moved(w, step)], *rest] for step in ("0.5", "-0.2", "-0.01")),
+            ]  # fmt: skip
+        elif str(path[-1]).startswith("images") and isinstance(value, int):
+            values = [value + 1, value - 1]
+        elif not isinstance(value, str):
+            continue
+        elif path[-1] in ("inserted", "changed", "missing", "accuracy", "lower", "certified_radius"):
+            values = [_moved(value, "0.000001"), _moved(value, "0.1")]
+        elif path[-1] == "share":
+            values = [_moved(value, "-0.000001")]
+        else:
+            continue
+        for other in values:
+            yield Forgery("whole images and what is amplified", f"{path}: {other!r:.60}", _of_json(path, other))
+    yield Forgery("whole images and what is amplified", "another u", _of_json(("terms", "subsample"), 2**32 // 30))
+
+
+def _moved(text: str, step: str) -> str:
+    return format((Decimal(text) + Decimal(step)).normalize(), "f")
+
+
+def of_terms(votes: Votes, count: int, rng: random.Random, only: tuple[str, ...] | None = None) -> Iterator[Forgery]:
+    """Each term changed, and everything that follows from it made anew; count: values a place; only: these terms."""
     terms, nobodys = as_json(votes.parameters), issuers_terms(votes.parameters)
     for path in places(terms):
-        if not path:
+        if not path or (only and path[0] not in only):
             continue
         honest: Any = terms
         for name in path:
@@ -320,15 +363,18 @@ def of_terms(votes: Votes, count: int, rng: random.Random) -> Iterator[Forgery]:
             what = f"{'.'.join(map(str, path))} = {value!r:.40}"
             forged = changed(terms, path, value)
             yield Forgery("terms, all else made anew", what, _handed(votes, forged), path[0] in nobodys)
-    for name in terms:
+    for name in only or terms:
         forged = {key: value for key, value in terms.items() if key != name}
-        yield Forgery("terms, one left out", name, _handed(votes, forged))
+        may_be_absent = name == "with_images"  # whether it was asked for is the issuer's word
+        yield Forgery("terms, one left out", name, _handed(votes, forged), may_be_absent)
 
 
 SAME_FORM: dict[str, tuple[Any, ...]] = {
     "sigma": ("0.5", "4", "1000", "0.0000001"), "tau": ("0",), "tau1": ("0",), "alpha": ("0.01", "0.5", "0.6"),
     "bound": ("union", "cohen", "anytime"), "selection_runs": (4,), "seed": (7,), "threat": ("noised-test",),
     "partitions": ({"parts": RUNS - 1, "by": "name"}, {"parts": RUNS, "by": "content"}),
+    "subsample": (2**32 // 30, 1, 2**32 - 1, 2**32, 0),
+    "with_images": ([1], [3, 1], [1, 1], [0], [101], [2, 4, 8]),
     "trainer": ("python x.py",), "order": (["key drawn", "digest of the data fixed"],), "origin": ("external",),
 }  # fmt: skip
 
@@ -365,6 +411,8 @@ def of_votes(votes: Votes) -> Iterator[Forgery]:
         )
         forged = replace(votes, votes=np.ascontiguousarray(table, np.int32), parameters=parameters)
         yield Forgery("votes, all else made anew", name, _handed(forged), True)
+    one_more = replace(votes, votes=np.concatenate([votes.votes, votes.votes[:1]]))
+    yield Forgery("votes, terms as they were", "a run too many", _handed(one_more))
     if votes.labels is not None:
         flattering = replace(votes, labels=np.zeros(POINTS, np.int64))
         yield Forgery("votes, all else made anew", "other labels", _handed(flattering), True)
@@ -401,13 +449,14 @@ class Tally:
 
     refused: Counter[str] = field(default_factory=Counter)
     issuers_word: int = 0
+    same_numbers: int = 0  # proved by another witness
     accepted: list[str] = field(default_factory=list)
     crashed: list[str] = field(default_factory=list)
     slowest: float = 0.0
 
 
-def judge(forgery: Forgery, folder: Path, tally: Tally) -> None:
-    """Let verify look at a forged folder."""
+def judge(forgery: Forgery, folder: Path, tally: Tally, honest: Json) -> None:
+    """Let verify look at a forged folder, in the place of an honest certificate."""
     begun = time.perf_counter()
     try:
         verify(folder)
@@ -421,6 +470,8 @@ def judge(forgery: Forgery, folder: Path, tally: Tally) -> None:
     else:
         if forgery.undetectable:
             tally.issuers_word += 1
+        elif _without_witnesses(json.loads((folder / FILES[0]).read_bytes())) == _without_witnesses(honest):
+            tally.same_numbers += 1
         else:
             tally.accepted.append(forgery.what)
     elapsed = time.perf_counter() - begun
@@ -429,24 +480,38 @@ def judge(forgery: Forgery, folder: Path, tally: Tally) -> None:
         tally.crashed.append(f"{forgery.what}: took {elapsed:.0f} s")
 
 
+def _without_witnesses(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_witnesses(entry) for name, entry in value.items() if name != "witness"}
+    return [_without_witnesses(entry) for entry in value] if isinstance(value, list) else value
+
+
 def forge(place: Path, mutations: int, seed: int = 1) -> dict[str, Tally]:
     """All kinds of forgeries, made and judged in a folder; mutations: random ones of each kind."""
     rng, tallies = random.Random(seed), dict[str, Tally]()
-    for number, terms in enumerate((own_terms(), elsewhere_terms(), parts_terms())):
+    for number, terms in enumerate((own_terms(), elsewhere_terms(), parts_terms(), share_terms())):
         votes, clean = honest(terms), place / f"honest-{number}"
         clean.mkdir()
         hand_over(clean, votes)
         verify(clean)
         certificate = json.loads((clean / "certificate.json").read_bytes())
-        forgeries = (
-            *of_bytes(rng, mutations), *of_json(rng, mutations, certificate),
-            *of_terms(votes, max(1, mutations // 50), rng), *of_votes(votes),
-        )  # fmt: skip
+        values = max(1, mutations // 50)
+        if "subsample" in terms:  # of what it has in common with others there is enough
+            of_whole = list(of_share(certificate))
+            forgeries = (
+                *rng.sample(of_whole, min(4 * mutations, len(of_whole))), *of_votes(votes),
+                *of_terms(votes, values, rng, ("subsample", "with_images")),
+            )  # fmt: skip
+        else:
+            forgeries = (
+                *of_bytes(rng, mutations), *of_json(rng, mutations, certificate), *of_terms(votes, values, rng),
+                *of_votes(votes),
+            )  # fmt: skip
         for forgery in forgeries:
             folder = place / "forged"
             shutil.copytree(clean, folder)
             if forgery.make(folder):
-                judge(forgery, folder, tallies.setdefault(forgery.kind, Tally()))
+                judge(forgery, folder, tallies.setdefault(forgery.kind, Tally()), certificate)
             shutil.rmtree(folder)
     return tallies
 
@@ -473,6 +538,7 @@ def main() -> None:
         kind: {
             "refused_by_exit_code": dict(sorted(tally.refused.items())),
             "issuers_word": tally.issuers_word,
+            "proved_by_another_witness": tally.same_numbers,
             "accepted": tally.accepted,
             "crashed": tally.crashed,
             "slowest_seconds": round(tally.slowest, 3),

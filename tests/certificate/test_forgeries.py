@@ -30,7 +30,10 @@ def test_no_forgery_is_accepted_and_none_crashes(program: ModuleType, tmp_path: 
         tallies, ([], [])
     )
     assert sum(tally.refused.total() for tally in tallies.values()) > 300
-    assert tallies["votes, all else made anew"].issuers_word == 12
+    assert tallies["votes, all else made anew"].issuers_word == 18
+    assert tallies["votes, terms as they were"].refused.total() == 3
+    of_share = tallies["whole images and what is amplified"]
+    assert of_share.refused.total() > 35 > 3 * of_share.same_numbers  # another witness may prove the same
 
 
 def test_terms_that_follow_from_others_are_nobodys_word(program: ModuleType) -> None:
