@@ -100,7 +100,7 @@ def measure(name: str, train: Path, points: Path, scratch: Path, runs: int) -> d
 
     def accuracy(kind: str, images: int) -> float:
         right = [p["class"] == p["label"] and p[kind] >= images for p in certificate["points"]]
-        return round(sum(right) / len(right), 4)
+        return float(round(sum(right) / len(right), 4))
 
     terms = certificate["terms"]
     return {
