@@ -97,8 +97,10 @@ def share_for(share: int, edits: Edits) -> int | None:
 
 def leads(share: int, edits: Edits, pa_lower: Fraction, pb_upper: Fraction) -> bool:
     """Inequality (1): whether the winner stays what it is without what the attacker did."""
-    there, here = untouched(share, edits.inserted), untouched(share, edits.missing)
-    return here * (2 * there - 1 + pa_lower - pb_upper) > there
+    there, here, gap = untouched(share, edits.inserted), untouched(share, edits.missing), pa_lower - pb_upper
+    inner = (2 * there.numerator - there.denominator) * gap.denominator + gap.numerator * there.denominator
+    # here (2 there - 1 + gap) > there, times all denominators: fractions are brought to lowest terms at every step
+    return here.numerator * inner > there.numerator * here.denominator * gap.denominator
 
 
 def share_for_radius(
