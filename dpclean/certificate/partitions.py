@@ -14,7 +14,7 @@ ELECTIONS = {  # by name: who wins it, for somebody who has never heard of it
     PLURALITY: "the class that most models rank first",
 }
 BY_NAME, BY_CONTENT = "name", "content"
-WORDS = {BY_NAME: "its name below its class folder", BY_CONTENT: "its content"}  # what decides an image's part
+WORDS = {BY_NAME: "its name without its class folder", BY_CONTENT: "its content"}  # what decides an image's part
 
 
 @dataclass(frozen=True)

@@ -48,27 +48,25 @@ def divided_by(train: Images | Features, by: str | None) -> str:
 
 def _are_numbered(train: Images | Features) -> bool:
     """Whether names are numbers of rows, and so say where an image is among others."""
-    return not train.named if isinstance(train, Features) else train.kind == "shards"
+    if isinstance(train, Features):  # rows made of shards have the names that these have there
+        return not train.named or all(name.rpartition("#")[2].isdecimal() and "#" in name for name in train.names)
+    return train.kind == "shards"
 
 
 def divide(train: Images | Features, parts: int, by: str | None) -> Division:
     """The images in so many parts. Raises what divided_by does."""
-    names = [to_bytes(name) for name in train.names]
     if divided_by(train, by) == BY_NAME:
-        words = names if isinstance(train, Features) else [word_of_name(name, train.has_splits) for name in train.names]
-    elif isinstance(train, Features):
-        words = train.hashes
+        in_split = isinstance(train, Images) and train.has_splits
+        words = [word_of_name(name, in_split) if isinstance(train, Images) else to_bytes(name) for name in train.names]
     else:
-        words = [content_sha256(pixels) for pixels in train.pixels]
-    if _are_numbered(train):  # as text 10 is before 9, so equal images would change places with one put in above them
-        names = [b""] * len(names)
-    return divided(words, names, parts)
+        words = train.hashes if isinstance(train, Features) else [content_sha256(pixels) for pixels in train.pixels]
+    return divided(words, parts)
 
 
-def divided(words: Sequence[bytes], names: Sequence[bytes], parts: int) -> Division:
-    """The division by words; equal ones are in the order of their names, equal names in that of the listing."""
+def divided(words: Sequence[bytes], parts: int) -> Division:
+    """The division by words; equal ones stay in the order of the listing, which no image alters for two others."""
     of = [part_of(word, parts) for word in words]
-    order = sorted(range(len(words)), key=lambda place: (of[place], words[place], names[place], place))
+    order = sorted(range(len(words)), key=lambda place: (of[place], words[place], place))
     return Division(np.array(order, np.int64), np.bincount(of, minlength=parts).astype(np.int64))
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
 
 from dpclean.build import build
-from dpclean.certificate.parameters import JobParameters, has_rankings, share_of
+from dpclean.certificate.parameters import JobParameters, has_rankings, parts_of, share_of
 from dpclean.certify.data import NOT_THOSE, REMEDY
 from dpclean.certify.division import Division
 from dpclean.certify.runs import Ballot, Result, for_nobody
@@ -86,6 +86,7 @@ class FeatureRuns:
     at_once = 32  # a matrix product is fast with so many heads; more gain nothing
 
     def __init__(self, parameters: JobParameters, key: bytes, data: FeatureData) -> None:
+        assert (data.division is None) == (parts_of(parameters) is None), "a run on a part would be one on all rows"
         self.parameters = parameters
         self.recipe = recipe_of(parameters)
         self.classes = len(parameters.classes)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from dpclean.certificate.parameters import FormError, from_json
+from dpclean.certificate.parameters import FormError, Partitions, from_json
 from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import read_votes
 from dpclean.certify.dry_run import dry_run
@@ -143,3 +143,15 @@ def test_terms_that_do_not_fit_each_other_are_none(certificate: Path, changed: d
     forged = {name: value for name, value in (terms | changed).items() if value is not None or name not in changed}
     with pytest.raises(FormError, match=said):
         whole(forged, {}, terms["engine"])
+
+
+def test_parts_of_images_that_an_extractor_turns_into_rows(places: dict[str, Path]) -> None:
+    """One head a part: each is trained on the rows of the images of its part alone."""
+    out = places["root"] / "parts"
+    certify(
+        places["raw"], out, test=places["test"], extractor=str(places["model"]), partitions=4, device="cpu", workers=1
+    )
+    votes = read_votes(out / "votes.safetensors")
+    assert votes.rankings is not None and votes.rankings.shape == (4, 6, 2)
+    assert votes.parameters.partitions == Partitions(parts=4, by="content")
+    assert verify(out).certified > 0
