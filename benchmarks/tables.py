@@ -318,6 +318,67 @@ def certified_curve() -> str:
     )
 
 
+def whole_images() -> str:
+    cases = load("whole_images")["cases"]
+    what = {"resnet20": "ResNet-20 of CIFAR-10 train", "imagenet": "efficientnet-lite0 at 112 px"}
+    rows = [
+        (
+            what[name],
+            f"{case['images']:,}",
+            f"{case['images a run']}",
+            *(f"{percent(share)} ({images})" for images, share in case["changed"].items()),
+            *(f"{percent(share)} ({images})" for images, share in case["inserted"].items()),
+        )
+        for name, case in cases.items()
+    ]
+    wide = max(len(row) for row in rows)
+    changed, inserted = (max(len(case[kind]) for case in cases.values()) for kind in ("changed", "inserted"))
+    rows = [
+        (*row[: 3 + len(case["changed"])], *("",) * (changed - len(case["changed"])), *row[3 + len(case["changed"]) :])
+        for row, case in zip(rows, cases.values(), strict=True)
+    ]
+    assert all(len(row) == wide for row in rows)
+    first = next(iter(cases.values()))
+    head = (
+        "features",
+        "images",
+        "a run",
+        "certified as they are",
+        *("changed",) * (changed - 1),
+        *("inserted",) * inserted,
+    )
+    return (
+        f"Share of {first['points']:,} CIFAR-10 test images that are certified for their right class where so many "
+        f"images (in brackets) were changed at will or inserted: {first['runs']:,} runs, head `ridge`, alpha "
+        f"{first['alpha']} each (`benchmarks/whole_images.py`):\n\n" + table(head, rows)
+    )
+
+
+def heads() -> str:
+    result = load("heads_speed")
+    ours, loops, faster = (result[key] for key in ("the command, ms a run", "scikit-learn, ms a run", "times faster"))
+    draws = next(value for key, value in result.items() if key.startswith("members of a run of"))
+    rows = [
+        ("`dpclean certify --features`, votes on the disk, certificate, page", f"{ours['processor']:.1f} ms", ""),
+        *(
+            (
+                f"scikit-learn, fit and predict, {name}",
+                f"{loop['processor']:.1f} ms",
+                f"{faster[name]['processor']:.1f} x",
+            )
+            for name, loop in loops.items()
+        ),
+    ]
+    return (
+        f"{result['runs']:,} heads on {result['members a run']} members of {result['dimensions']:,} numbers, "
+        f"{result['points']:,} points, on one core: time of the processor a run, {where('heads_speed')} "
+        "(`benchmarks/heads_speed.py`):\n\n"
+        + table(("what", "a run", "dpclean is faster"), rows)
+        + f"\n\nWhich of 50,000 images a run takes: {draws['dpclean, us']:.0f} us, by numpy's generator "
+        f"{draws['numpy, us']:.0f} us."
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "costs": costs,
     "accuracy": accuracy,
@@ -332,6 +393,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "training": training,
     "sanitized": sanitized,
     "certification": certification,
+    "whole_images": whole_images,
+    "heads": heads,
 }
 
 
