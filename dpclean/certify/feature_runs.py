@@ -25,6 +25,9 @@ from dpclean.jobs.durable import write_durably
 from dpclean.noise.membership import members
 from dpclean.train.ridge import Head, Ridge, fit, rankings, votes
 
+AT_ONCE = 32  # runs: a matrix product is fast with so many heads, and gains nothing from more
+MOST_SCORES = 1 << 26  # of all points and classes, that are in memory together
+
 
 @dataclass(frozen=True)
 class FeatureData:
@@ -83,8 +86,6 @@ def read_data(path: Path, digest: str) -> FeatureData:
 class FeatureRuns:
     """Runs that fit a head each. What a run gives depends on its own members, in their order, and on nothing else."""
 
-    at_once = 32  # a matrix product is fast with so many heads; more gain nothing
-
     def __init__(self, parameters: JobParameters, key: bytes, data: FeatureData) -> None:
         assert (data.division is None) == (parts_of(parameters) is None), "a run on a part would be one on all rows"
         self.parameters = parameters
@@ -93,6 +94,8 @@ class FeatureRuns:
         self.share = share_of(parameters)
         self.ranked = self.classes if has_rankings(parameters) else 0
         self.keep_models = parameters.keep_models
+        scores = self.classes * len(data.points)
+        self.at_once = max(1, min(AT_ONCE, MOST_SCORES // scores))
         self.key = key
         self.data = data
         self._places = np.full(int(data.indices.max()) + 1, -1)

@@ -77,6 +77,16 @@ def test_runs_are_the_same_one_by_one_and_together_and_by_whoever_does_them(
     assert (one == two).all()
 
 
+def test_with_many_points_and_classes_fewer_runs_are_done_at_once(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert runs_of(files).at_once == 32
+    monkeypatch.setattr("dpclean.certify.feature_runs.MOST_SCORES", 5 * 3 * 20 + 1)  # classes, points
+    assert runs_of(files).at_once == 5
+    monkeypatch.setattr("dpclean.certify.feature_runs.MOST_SCORES", 1)
+    assert runs_of(files).at_once == 1
+
+
 def test_what_a_run_did_not_take_does_not_change_one_bit_of_it(files: dict[str, Path]) -> None:
     runs = runs_of(files, keep_models=True)
     taken = runs._taken(3)
