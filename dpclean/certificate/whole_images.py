@@ -198,7 +198,7 @@ class Images:
     missing: int
 
     @classmethod
-    def most(cls, holds: Callable[[Edits], bool], there: int, share: int = WORD - 1, gap: float = 0.0) -> Images:
+    def most(cls, holds: Callable[[Edits], bool], there: int, share: int, gap: float) -> Images:
         """By what holds, where so many images are there: no more than these can have been inserted or changed.
 
         What holds for some holds for fewer (Lemma 2). share, gap = p_A - p_B: where the search begins.
