@@ -56,8 +56,7 @@ def dry_run(
             at_once = torch.cuda.device_count()
     workers = asked.workers or at_once
     vote_bytes = 4 + (2 * len(certified.classes) if has_rankings(parameters) else 0)
-    bound, claims, share = find_bound(parameters.bound), settings_of(parameters), share_of(parameters)
-    members, spread = (None, None) if share is None else members_of_run(share, len(certified.train))
+    ceiling, most, members, spread = _reach(parameters, len(certified.train))
     return CertifyDryRun(
         out=str(out),
         images=len(certified.train),
@@ -69,11 +68,21 @@ def dry_run(
         seconds_by_part={name: round(spent, 3) for name, spent in seconds.items()},
         seconds=round(sum(seconds.values()) * parameters.runs / workers, 1),
         bytes=parameters.runs * (vote_bytes * len(certified.points) + 100) + values,
-        ceiling=NO_RADIUS if parts_of(parameters) is not None else unanimous(bound, claims),
+        ceiling=ceiling,
         members=members,
         spread=spread,
-        most_images=None if share is None else most_images(bound, claims).as_json(),
+        most_images=most,
     )
+
+
+def _reach(parameters: JobParameters, images: int) -> tuple[str, dict[str, int] | None, float | None, float | None]:
+    """The ceiling, and of shares the most images and the members of a run with their spread; parts have neither."""
+    if parts_of(parameters) is not None:
+        return NO_RADIUS, None, None, None
+    bound, claims, share = find_bound(parameters.bound), settings_of(parameters), share_of(parameters)
+    if share is None:
+        return unanimous(bound, claims), None, None, None
+    return unanimous(bound, claims), most_images(bound, claims).as_json(), *members_of_run(share, images)
 
 
 def _of_images(certified: CertifiedData, settings: RunSettings) -> tuple[dict[str, float], str]:

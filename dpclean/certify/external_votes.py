@@ -19,6 +19,7 @@ from dpclean.certificate.parameters import (
     MOST_CLASSES,
     ForeignParameters,
     check_consistent,
+    parts_of,
     share_of,
 )
 from dpclean.certificate.threats import DEFAULT_THREAT
@@ -125,6 +126,11 @@ def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
         )
     if not exploratory:
         return read
+    if parts_of(read.parameters) is not None:
+        raise UsageError(
+            f"these votes are of one model a part, and prove what their election, {read.parameters.bound}, withstands",
+            "leave --exploratory out",
+        )
     parameters = structs.replace(read.parameters, **changed, exploratory=True)
     if "selection_runs" not in changed:
         selection = find_bound(parameters.bound).selection_runs(parameters.runs)

@@ -21,6 +21,8 @@ from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import read_votes
 from dpclean.certify.data import Data
 from dpclean.certify.division import Division, divide, divided, divided_by, word_of_name
+from dpclean.certify.dry_run import dry_run
+from dpclean.certify.external_votes import certify_votes
 from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.job import certify
 from dpclean.certify.options import CertifyOptions
@@ -155,6 +157,23 @@ def test_a_certificate_of_parts_of_rows(tmp_path: Path) -> None:
     points = json.loads((out / "certificate.json").read_text())["points"]
     assert "images_changed_in_place" not in points[0] and max(point["images_inserted"] for point in points) >= 2
     assert [image.votes for image in predict(out, test)] == [point["k_a"] for point in points]
+
+
+def test_a_look_ahead_tells_of_parts_and_writes_nothing(tmp_path: Path, raw: Path, transparent: str) -> None:
+    told = dry_run(
+        out=tmp_path / "out", features=rows(tmp_path / "train"), test_features=rows(tmp_path / "test"), partitions=6
+    )
+    assert (told.runs, told.ceiling, told.members) == (6, "0.000000", None) and not (tmp_path / "out").exists()
+    assert dry_run(raw, tmp_path / "out", denoiser=transparent, **PARTS).runs == 4
+
+
+def test_votes_of_parts_are_read_under_their_own_election_only(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = certify(out=out, features=rows(tmp_path / "train"), test_features=rows(tmp_path / "test"), partitions=6)
+    again = certify_votes(out / "votes.safetensors", tmp_path / "again")
+    assert again.certified == told.certified == verify(tmp_path / "again").certified
+    with pytest.raises(UsageError, match="one model a part"):
+        certify_votes(out / "votes.safetensors", tmp_path / "other", bound="union", exploratory=True)
 
 
 def test_a_job_that_was_stopped_and_shared_gives_the_same_bytes(tmp_path: Path) -> None:
