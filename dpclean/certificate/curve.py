@@ -14,6 +14,7 @@ from typing import Any
 
 from dpclean.certificate.decimals import budget
 from dpclean.certificate.files import parameters_in
+from dpclean.certificate.headline import attack_sizes
 from dpclean.certificate.parameters import counts_images, kinds_of_images
 from dpclean.report.plot import Line, Plot
 
@@ -49,6 +50,8 @@ def curve(certificate: Mapping[str, Any]) -> Plot:
     )
 
 
+FURTHER = 1.5  # as far beyond the last point an attack is still marked
+
 IMAGES = {  # role of the line, what was done
     "images_inserted": ("curve", "put in"),
     "images_changed": ("loss", "changed"),
@@ -69,6 +72,9 @@ def images_curve(certificate: Mapping[str, Any]) -> Plot:
         alike.setdefault(tuple(sorted(p[kind] for p in held)), []).append(kind)
     in_place = any("images_changed_in_place" in kinds for kinds in alike.values())
     reach = max((max(numbers, default=0) for numbers in alike), default=0) or 1
+    marks = [(float(size), f"{size:,}") for size, _ in attack_sizes(certificate) if 1 < size <= FURTHER * reach]
+    last = "grey lines: as many as in published attacks" if marks else "by whoever made the training data"
+    reach = max(reach, *(int(x) for x, _ in marks), 1)
     lines = [
         Line(
             IMAGES[kinds[0]][0],
@@ -83,9 +89,10 @@ def images_curve(certificate: Mapping[str, Any]) -> Plot:
         reach=reach * 1.03,
         rows=("images",),
         ticks=[(float(tick), (f"{float(tick):g}",)) for tick in _ticks(reach) if tick.denominator == 1],
+        marks=marks,
         notes=(
-            "images: so many put in, or changed at will, or taken away,",
-            "by whoever made the training data" + "; in place: changed, the name kept" * in_place,
+            "images: so many put in, or changed at will, or taken away" + "," * (not marks),
+            last + "; in place: changed, the name kept" * in_place,
         ),
         message=None if held else "every test point abstains",
     )

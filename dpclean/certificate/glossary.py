@@ -27,6 +27,14 @@ ATTEMPTS = (
     "Earlier jobs were begun in the place of this one, each with new noise, and replaced. What is said here holds only"
     " if none of them was dropped for what its votes had shown."
 )
+SHARES_FROM_SEED = (
+    "Which images a run took comes from a number that somebody chose. Everything here holds only if it was chosen after"
+    " the training images were fixed, and without trying several."
+)
+SHARES_ATTEMPTS = (
+    "Earlier jobs were begun in the place of this one, each with new random shares, and replaced. What is said here"
+    " holds only if none of them was dropped for what its votes had shown."
+)
 PROVED_RADII = (
     "Where enough votes agree, no small change of the training images can have made another answer the most frequent"
     " one. Where they do not, the test image abstains: nothing is said about it."
@@ -43,6 +51,11 @@ UNPROVED_RADII = "From the votes of each test image a radius was computed; where
 QUESTION = (
     "Whoever can change training images a little may be able to make a model answer wrongly on a test image of their"
     " choosing. Could they have done so here?"
+)
+
+IMAGES_QUESTION = (
+    "Whoever can put images among the training images, change some or take some away may be able to make a model answer"
+    " wrongly on a test image of their choosing. Could they have done so here?"
 )
 
 PARTS_WORDS = (
@@ -74,4 +87,25 @@ WORDS = (
     (", ".join(THREATS), "whether test images are used as they are, or noised too; then the radius covers both"),
     ("bound", "the rule that makes a radius of counted votes; fixed, like all settings, before the first run"),
     ("label", "the class a test image is known to belong to; it decides about right and wrong, and about nothing else"),
+)
+
+_SAME = dict(WORDS)
+SHARE_WORDS = (
+    ("run", "one time taking a random share of the training images, training a model on it and letting it vote"),
+    ("share", "how probable it is that an image is in a run; each is in or out by itself, whatever the others are"),
+    (
+        "vote",
+        "the class that the model of one run gives a test image; a run that took too little to train on, or failed,"
+        " votes for none and still counts",
+    ),
+    ("put in", "so many images were not there before the attacker came, and without them the answer is the same"),
+    ("changed", "so many images were others before: in what they show, their label or their name"),
+    ("taken away", "so many images were there before, and with them the answer is the same"),
+    ("abstain", _SAME["abstain"]),
+    ("alpha", _SAME["alpha"]),
+    ("bound", "the rule that makes numbers of images of counted votes; fixed, like all settings, before the first run"),
+    ("label", _SAME["label"]),
+)
+SHARE_NOISE_WORDS = tuple(
+    (word, meaning) for word, meaning in WORDS if word not in {"run", "vote", "abstain", "alpha", "bound", "label"}
 )

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.curve import IMAGES, curve, images_curve
+from dpclean.certificate.decimals import text
 from dpclean.certificate.files import parameters_in
 from dpclean.certificate.glossary import (
     ATTEMPTS,
     FROM_ELSEWHERE,
     FROM_SEED,
+    IMAGES_QUESTION,
     IN_TRAINING,
     NOT_PROVED,
     PARTS_WORDS,
@@ -31,16 +33,23 @@ from dpclean.certificate.glossary import (
     PROVED_PARTS,
     PROVED_RADII,
     QUESTION,
+    SHARE_NOISE_WORDS,
+    SHARE_WORDS,
+    SHARES_ATTEMPTS,
     SHARES_FROM_ELSEWHERE,
+    SHARES_FROM_SEED,
     UNPROVED_RADII,
     WORDS,
 )
+from dpclean.certificate.headline import DONE, headline, holding, members
+from dpclean.certificate.headline import attack_sizes as published
 from dpclean.certificate.parameters import (
     CertificateParameters,
     ForeignParameters,
     attempt_of,
     counts_images,
     in_training,
+    kinds_of_images,
     parts_of,
     share_of,
 )
@@ -48,7 +57,8 @@ from dpclean.certificate.partitions import ELECTIONS
 from dpclean.certificate.partitions import WORDS as PART_WORDS
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import WORD
-from dpclean.report.html import Picture, picture, render, share
+from dpclean.report.html import Picture, picture, render
+from dpclean.report.percent import share
 from dpclean.report.plot import svg
 
 SHOWN_CLASSES = 20  # of a longer class list the first ones
@@ -76,13 +86,15 @@ def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
         title=_title(certificate),
         exploratory=exploratory,
         warnings=list(_warnings(parameters)),
-        question=QUESTION,
-        how=_how(parameters, certificate["summary"]["failed_runs"]),
+        headline=headline(certificate),
+        question=IMAGES_QUESTION if counts_images(parameters) else QUESTION,
+        how=_how(certificate, parameters),
         radii=_radii(parameters),
         cards_shown=_cards(certificate, parameters),
         certified=list(_certified(certificate, parameters)),
         not_covered=certificate["not_covered"],
         curve=Markup(svg(curve(certificate))) if _has_radii(certificate) else None,
+        beside=_beside(certificate),
         whole=_by_images(certificate),
         accuracy=_by_radius(certificate),
         attacks=_attacks(certificate),
@@ -94,6 +106,7 @@ def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
         classes=_classes(parameters.classes),
         words=_words(parameters),
         votes_are=_votes_are(parameters),
+        recomputed=_recomputed(certificate),
     )
 
 
@@ -109,17 +122,34 @@ def _words(parameters: CertificateParameters) -> list[tuple[str, str]]:
     if parts_of(parameters) is not None:
         return [*PARTS_WORDS, (parameters.bound, f"the election that is used here: {ELECTIONS[parameters.bound]}")]
     bound = find_bound(parameters.bound)
-    return [*WORDS, (bound.name, f"the bound that is used here: {bound.sentence}")]
+    words: tuple[tuple[str, str], ...] = WORDS
+    if share_of(parameters) is not None:
+        words = SHARE_WORDS if Decimal(parameters.sigma) == 0 else (*SHARE_WORDS, *SHARE_NOISE_WORDS)
+    return [*words, (bound.name, f"the bound that is used here: {bound.sentence}")]
 
 
 def _votes_are(parameters: CertificateParameters) -> str:
     """What the votes are said to be."""
     if parts_of(parameters) is not None:
         return "that one model was trained on each part, on the images that belong to it and on nothing else"
+    if share_of(parameters) is not None:
+        noise = " with fresh noise of this strength" if Decimal(parameters.sigma) else ""
+        return (
+            f"that so many models were trained, each on a fresh random share of the images{noise}, under a key that was"
+            " secret and drawn after the images were fixed"
+        )
     return (
         "that so many models were trained, each on fresh noise of\nthis strength, under a key that was secret and drawn"
         " after the images were fixed"
     )
+
+
+def _recomputed(certificate: Certificate) -> str:
+    """What verify makes again, for a reader."""
+    if not counts_images(parameters_in(certificate)):
+        return "every class, radius, budget and bound"
+    radii = ", radius, budget" if _has_radii(certificate) else ""
+    return f"every class, number of images{radii} and bound"
 
 
 def _exploratory(certificate: Certificate) -> bool:
@@ -151,9 +181,9 @@ def _warnings(parameters: CertificateParameters) -> Iterator[tuple[str, str]]:
     if isinstance(parameters, ForeignParameters):
         yield "Votes from elsewhere. ", FROM_ELSEWHERE if share_of(parameters) is None else SHARES_FROM_ELSEWHERE
     if parameters.seed is not None and parts_of(parameters) is None:
-        yield f"Seed {parameters.seed}. ", FROM_SEED
+        yield f"Seed {parameters.seed}. ", FROM_SEED if share_of(parameters) is None else SHARES_FROM_SEED
     if (attempt := attempt_of(parameters)) > 1 and parts_of(parameters) is None:
-        yield f"Attempt {attempt}. ", ATTEMPTS
+        yield f"Attempt {attempt}. ", ATTEMPTS if share_of(parameters) is None else SHARES_ATTEMPTS
     if shared := in_training(parameters):
         yield f"{shared:,} ", IN_TRAINING
 
@@ -171,6 +201,7 @@ def _by_images(certificate: Certificate) -> dict[str, Any] | None:
     shown = 3 - exploratory  # a bound of what was chosen afterwards bounds nothing
     return {
         "curve": Markup(svg(images_curve(certificate))),
+        "sizes": _sizes(certificate),
         "head": ("images", "accuracy" if exploratory else "certified accuracy", "lower bound")[:shown],
         "tables": [
             (
@@ -182,7 +213,37 @@ def _by_images(certificate: Certificate) -> dict[str, Any] | None:
     }
 
 
-def _how(parameters: CertificateParameters, failed: int) -> str:
+def _sizes(certificate: Certificate) -> dict[str, Any]:
+    """What holds against as many images as attackers touch in what has been published."""
+    kinds = kinds_of_images(parameters_in(certificate))
+    return {
+        "head": ("images", *(f"if so many were {DONE[kind][1]}" for kind in kinds)),
+        "rows": [
+            (what, *(share(text(holding(certificate, kind, images), 6)) for kind in kinds))
+            for images, what in published(certificate)
+        ],
+    }
+
+
+def _beside(certificate: Certificate) -> dict[str, Any] | None:
+    """Certified accuracy by radius beside some changed images; None where none were asked for, or without labels."""
+    tables: Sequence[Mapping[str, Any]] = certificate.get("accuracy_with_images", ())
+    if not tables:
+        return None
+    columns = [certificate["accuracy"]["at"], *(table["at"] for table in tables)]
+    rows = [
+        (first["radius"], *(share(at["certified_accuracy"]) for at in (first, *others)))
+        for first, *others in zip(*columns, strict=True)
+    ]
+    shown = 1 + sum(any(at["certified"] for at in row) for row in zip(*columns, strict=True))
+    return {
+        "head": ("radius", "no image changed", *(f"{table['images']:,} changed" for table in tables)),
+        "rows": rows[:shown],
+    }
+
+
+def _how(certificate: Certificate, parameters: CertificateParameters) -> str:
+    failed = certificate["summary"]["failed_runs"]
     noised = (
         " The test images were noised and denoised in the same way."
         if find_threat(parameters.threat).noises_points
@@ -201,10 +262,11 @@ def _how(parameters: CertificateParameters, failed: int) -> str:
             f" models cast one vote for each test image, {parameters.points:,} in all.{without} "
         )
     if taken is not None:
+        took = "" if (counted := members(certificate)) is None else f": {counted}"
         return (
             f"A model was trained {parameters.runs:,} times, each time on a fresh random share of the same training"
-            f" images (each is in with probability {taken / WORD:.4g}){noise}.{noised} Each model cast one vote for"
-            f" each test image, {parameters.points:,} in all.{without} "
+            f" images (each is in with probability {taken / WORD:.4g}{took}){noise}.{noised} Each model cast one vote"
+            f" for each test image, {parameters.points:,} in all.{without} "
         )
     return (
         f"A model was trained {parameters.runs:,} times, each time on a new copy of the same training images, to which"
@@ -227,10 +289,23 @@ def _cards(certificate: Certificate, parameters: CertificateParameters) -> list[
             ("Largest radius", summary["largest_radius"], f"median {summary['median_radius']}"),
             ("Ceiling", summary["ceiling"], f"no radius is larger, even if all {parameters.runs:,} runs agree"),
         ]
+    if kinds := kinds_of_images(parameters):
+        cards.insert(1, _median_card(certificate, kinds))
     if not _exploratory(certificate) and parts_of(parameters) is None:
         note = "for all statements together" if parameters.family == "all" else "for each statement"
         cards.append(("Risk of error", parameters.alpha, note))
     return cards
+
+
+def _median_card(certificate: Certificate, kinds: Sequence[str]) -> tuple[str, str, str]:
+    """How many images half of what is certified withstands at least."""
+    held = [point for point in certificate["points"] if point["class"] >= 0]
+
+    def median(kind: str) -> int:
+        return sorted((point[kind] for point in held), reverse=True)[(len(held) - 1) // 2] if held else 0
+
+    first, *others = (f"{median(kind):,} {DONE[kind][1]}" for kind in kinds)
+    return "Half withstand", first, "or " + ", or ".join(others)
 
 
 def _certified(certificate: Certificate, parameters: CertificateParameters) -> Iterator[str]:

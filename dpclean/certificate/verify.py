@@ -23,6 +23,7 @@ from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import Claim
 from dpclean.certificate.certificate import build
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, Published, check_is_certificate, dump, tsv
+from dpclean.certificate.headline import headline
 from dpclean.certificate.mixtures import Mixture, Withstood, withstood
 from dpclean.certificate.parameters import (
     CertificateParameters,
@@ -65,6 +66,7 @@ class Verified:
     not_read: tuple[str, ...]  # files beside it
     warnings: list[str]
     seconds: float
+    headline: str | None  # what it says of whole images, in a sentence or two
     withstood: Withstood | None = None  # the mixture of attacks that was asked for
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,6 +100,7 @@ def verify(certificate: str | os.PathLike[str], mixture: Mixture | None = None) 
         warnings=warnings(votes.parameters),
         withstood=None if mixture is None else withstood(votes.parameters, made["points"], mixture),
         seconds=round(time.monotonic() - begun, 3),
+        headline=headline(made),
     )
 
 

@@ -31,6 +31,8 @@ class CertifyResult:
     images: int | None = None  # training images, where each run takes a share of them, or a part
     partitions: int | None = None
     accuracy_by_images: dict[str, Any] | None = None  # of the certificate
+    headline: str | None = None  # what it says of whole images, in a sentence or two
+    members: str | None = None  # how many images a run took, in words
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

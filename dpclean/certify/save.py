@@ -14,6 +14,7 @@ from dpclean.certificate.assumptions import warnings
 from dpclean.certificate.certificate import build
 from dpclean.certificate.curve import main_curve
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, dump, parameters_in, read, tsv
+from dpclean.certificate.headline import headline, members
 from dpclean.certificate.page import Example, report_html
 from dpclean.certificate.parameters import JobParameters, counts_images, parts_of
 from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
@@ -49,7 +50,8 @@ def _examples(certificate: dict[str, Any], pixels: Sequence[NDArray[np.uint8]]) 
         return []
     points = certificate["points"]
     certified = sorted(
-        (p for p in points if p["class"] >= 0), key=lambda p: (-float(p["certified_radius"]), p["index"])
+        (p for p in points if p["class"] >= 0),
+        key=lambda p: (-float(p["certified_radius"]), -p.get("images_inserted", 0), p["index"]),
     )
     spread = np.linspace(0, len(certified) - 1, min(EXAMPLES_OF_EACH, len(certified))).round().astype(int)
     abstaining = [p for p in points if p["class"] < 0][:EXAMPLES_OF_EACH]
@@ -91,4 +93,6 @@ def read_result(
         images=parameters.raw.images if counts_images(parameters) and parameters.raw else None,
         partitions=partitions.parts if (partitions := parts_of(parameters)) else None,
         accuracy_by_images=certificate.get("accuracy_by_images"),
+        headline=headline(certificate),
+        members=members(certificate),
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -393,10 +392,13 @@ def _tell(result: CertifyResult) -> None:
     reach = f"largest radius {result.largest_radius}, median {result.median_radius}, ceiling {result.ceiling}"
     if result.images is not None:
         reach = "against whole images" + ("" if float(result.ceiling) == 0 else f"; {reach}")
-    models = f"{result.runs} runs" if result.partitions is None else f"a model for each of {result.partitions} parts"
+    took = "" if result.members is None else f", each on {result.members}"
+    models = (
+        f"{result.runs} runs{took}" if result.partitions is None else f"a model for each of {result.partitions} parts"
+    )
     say(f"{result.certified} of {result.points} test points {verb} with {models}: {reach}.")
-    if result.accuracy_by_images is not None and result.images is not None and not exploratory:
-        _tell_images(result.images, result.accuracy_by_images, result.partitions)
+    if result.headline is not None:
+        say(result.headline)
     elif result.correct is not None:
         say(f"{result.correct} of {result.labelled} labelled points have the right class and a radius.")
     if result.failed:
@@ -408,26 +410,6 @@ def _tell(result: CertifyResult) -> None:
         say("A radius is a distance over all training images together; report.html says what it covers and what not.")
     say(f"To look at: {out}/report.html")
     say(f"Next, to recompute all of it from the votes: dpclean verify {quoted(result.out)}")
-
-
-def _tell_images(images: int, accuracy: Mapping[str, Any], partitions: int | None = None) -> None:
-    """The commonest attack first, at the largest number of images that leaves half of what is certified at all."""
-    from dpclean.report.html import share
-
-    by = "the vote of many such runs, made in the same way with the same share, classes and recipe"
-    changed = [("images_changed", "had been changed or relabelled, then without that")]
-    if partitions is not None:
-        by = f"the vote of {partitions} models, trained in the same way on the parts that there would be"
-        if "images_changed_in_place" in accuracy:
-            changed = [("images_changed_in_place", "had been changed, and kept their names, then without that")]
-    for kind, what in [("images_inserted", "had been put there by an attacker, then without them"), *changed]:
-        rows = accuracy[kind]
-        kept = [row for row in rows if row["images"] and 2 * row["certified"] >= rows[0]["certified"] > 0]
-        if kept:
-            typer.echo(
-                f"If up to {kept[-1]['images']} of the {images} images {what} {share(kept[-1]['certified_accuracy'])}"
-                f" of the labelled points would still get the right class by {by}."
-            )
 
 
 def _tell_dry_run(told: CertifyDryRun) -> None:

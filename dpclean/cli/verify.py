@@ -64,6 +64,8 @@ def _tell(result: Verified) -> None:
     say, counts = typer.echo, f"{result.certified} of {result.points} points have a claim, from {result.runs} runs"
     proves = ", and proves nothing: this report is exploratory" if result.kind == "exploratory" else ""
     say(f"The arithmetic holds{proves}: {counts}.")
+    if result.headline is not None:
+        say(f"What it says: {result.headline}")
     if result.withstood is not None:
         _tell_withstood(result.withstood)
     say(f"Made again from the votes in {result.seconds:.1f} s:")
@@ -81,7 +83,7 @@ def _tell(result: Verified) -> None:
 
 
 def _tell_withstood(asked: Withstood) -> None:
-    from dpclean.report.html import share
+    from dpclean.report.percent import share
 
     for sentence in asked.statement:
         typer.echo(sentence)

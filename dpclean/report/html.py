@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +52,3 @@ def picture(image: Image.Image) -> Picture:
     file = io.BytesIO()
     image.save(file, format="PNG")
     return Picture("data:image/png;base64," + base64.b64encode(file.getvalue()).decode(), image.width, image.height)
-
-
-def share(value: object, *, up: bool = False) -> str:
-    """A share of 1 in percent with one decimal, rounded down, or up where the value is an upper bound."""
-    percent = (Decimal(str(value)) * 100).quantize(Decimal("0.1"), ROUND_CEILING if up else ROUND_FLOOR)
-    return f"{percent} %"

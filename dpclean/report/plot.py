@@ -64,6 +64,7 @@ class Plot:
     limit: tuple[float, str] | None = None
     message: str | None = None
     start: float = 0.0
+    marks: Sequence[tuple[float, str]] = ()  # where something known lies, ascending, and what it is
 
 
 def svg(plot: Plot) -> str:
@@ -152,6 +153,12 @@ def _figure(plot: Plot) -> Figure:
         beyond = (x - plot.start) / drawing.unit > (RIGHT - LEFT) / 2
         beside = x + (-7 if beyond else 7) * drawing.unit
         drawing.write((beside, drawing.height(TOP - 9)), text, "limit", "right" if beyond else "left")
+    for number, (x, text) in enumerate(plot.marks):
+        top = TOP - 6 - ROW * (number % 2)  # two rows, as neighbours may be near
+        drawing.stroke([(x, 0), (x, drawing.height(top))], "faint")
+        aside = -4 if (x - plot.start) / drawing.unit > 0.9 * (RIGHT - LEFT) else 4
+        side = "right" if aside < 0 else "left"
+        drawing.write((x + aside * drawing.unit, drawing.height(top - 1)), text, "faint", side)
     apart = 280 if len(plot.lines) < 3 else (RIGHT - LEFT) / len(plot.lines)
     for number, line in enumerate(plot.lines):
         left = LEFT + apart * number

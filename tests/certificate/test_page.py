@@ -19,7 +19,7 @@ from PIL import Image
 
 from dpclean.certificate.page import CLASS_MULTIPLES, MULTIPLES, Example, report_html
 from dpclean.errors import printable
-from dpclean.report.html import share
+from dpclean.report.percent import share
 from tests.certificate.certificates import certificate, draw, drawn
 
 

@@ -19,7 +19,6 @@ from dpclean.certify.job import certify
 from dpclean.certify.predict import predict
 from dpclean.certify.training_runs import TrainingRuns
 from dpclean.cli import run
-from dpclean.cli.certify import _tell_images
 from dpclean.errors import ConflictError, DifferenceError, InputError, UsageError
 from dpclean.noise.membership import members
 from tests.certify.conftest import write_folder
@@ -199,14 +198,6 @@ def test_points_that_depend_on_all_images_are_refused(tmp_path: Path, transparen
     flat = write_folder(tmp_path / "flat", 8)
     with pytest.raises(UsageError, match="held out"):
         certify(flat, tmp_path / "out", denoiser=transparent, **ASKED)
-
-
-def test_what_is_told_is_rounded_towards_claiming_less(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"images": images, "certified": 2, "certified_accuracy": "0.666666"} for images in (0, 3)]
-    _tell_images(16, {"images_inserted": rows, "images_changed": rows[:1]})
-    assert capsys.readouterr().out.startswith("If up to 3 of the 16 images had been put there by an attacker")
-    _tell_images(16, {"images_inserted": rows, "images_changed": rows[:1]})
-    assert "them 66.6 % of" in capsys.readouterr().out
 
 
 def _write(path: Path, level: int, number: int) -> None:
