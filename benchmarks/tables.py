@@ -398,8 +398,9 @@ def partitions() -> str:
         f"Share of {result['points']:,} CIFAR-10 test images whose class is right and stays so, where of"
         f" {result['partitions']} parts so many are touched: an image that was put in, taken away or changed in its"
         f" place touches one, an image changed at will two. From scratch the recipe is `{result['recipe']}`, chosen for"
-        " its cost; features are frozen, and the head on them is `ridge` (`benchmarks/partitions.py`, on"
-        f" {where('partitions')}, a busy machine: {seconds}):\n\n"
+        " its cost; features are those of frozen networks, which are trusted with the images that they were made from,"
+        " and the head on them is `ridge`. Runs on shares claim so many images, not parts"
+        f" (`benchmarks/partitions.py`, on {where('partitions')}, a busy machine: {seconds}):\n\n"
         + table(("certified accuracy", *(f"{reach} touched" for reach in result["reaches"])), rows)
     )
 
