@@ -373,7 +373,8 @@ class _Teller:
         self.said_at = time.monotonic()
 
     def __call__(self, last: bool = False) -> None:
-        check_failed(self.tasks.failed(), self.tasks.done(), self.parameters)
+        if failed := self.tasks.failed():  # to look for what is done takes long where that is much
+            check_failed(failed, self.tasks.done(), self.parameters)
         begun = time.monotonic()
         if not last and begun < self.told:
             return
