@@ -101,6 +101,17 @@ def test_the_certificate_that_is_shown_holds(environment: dict[str, str], tmp_pa
     assert f"{told['certified']} of 30 test images certified" in page
 
 
+def test_the_certificate_against_whole_images_that_is_shown_holds(environment: dict[str, str], tmp_path: Path) -> None:
+    """With the sentence that its page and its README quote."""
+    folder = ROOT / "examples" / "whole-images"
+    done = run([sys.executable, "-m", "dpclean", "verify", str(folder), "--json"], environment, tmp_path)
+    told = json.loads(done.stdout)
+    assert (told["status"], told["runs"], told["points"], told["certified"]) == ("ok", 1000, 30, 27)
+    assert told["headline"] in (folder / "report.html").read_text("utf-8")
+    quoted = (folder / "README.md").read_text("utf-8").replace("\n> ", " ")
+    assert told["headline"] in quoted
+
+
 def test_the_photographs_to_certify_are_many_enough_and_apart(environment: dict[str, str], tmp_path: Path) -> None:
     """At least 100 training and 30 test images in at least 3 classes; no test image is a training image."""
     done = run([sys.executable, str(ROOT / "examples" / "make_certify_photos.py"), "small"], environment, tmp_path)
