@@ -77,7 +77,7 @@ def limited(program: str, folder: Path, *arguments: int) -> subprocess.Completed
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_job_runs(folder: Path) -> None:
-    # nearly what the whole batch needs: where the heap meets another mapping, by chance, what it gives back is in pieces
+    # nearly what the whole batch needs: where the heap meets another mapping, by chance, freed memory is in pieces
     done = limited(LIMITED, folder, 380, 0)
     assert done.returncode == 0, done.stdout
     batch, difference = map(int, done.stdout.split())
