@@ -35,9 +35,8 @@ def curve(certificate: Mapping[str, Any]) -> Plot:
     ceiling = float(summary["ceiling"])
     ticks = _ticks(ceiling or float(terms["sigma"]))
     lines = [Line("curve", _subject(certificate), steps(certificate))]
-    if certificate["accuracy"] is not None and certificate["kind"] != "exploratory":
-        level = _percent(certificate["accuracy"]["confidence"])
-        lines.append(Line("lower", f"lower bound, {level} confidence", lower_steps(certificate)))
+    if _has_lower(certificate):
+        lines.append(Line("lower", f"lower bound, {_level(certificate)}", lower_steps(certificate)))
     return Plot(
         title=f"{_subject(certificate)} against radius",
         lines=lines,
@@ -62,13 +61,14 @@ IMAGES = {  # role of the line, what was done
 
 def images_curve(certificate: Mapping[str, Any]) -> Plot:
     """The share that holds against so many images, one line for each thing that may have been done to them; one line
-    for those that hold alike.
+    for those that hold alike. Of the first of these things the lower bound too, which a note names: the legend is full.
     """
     labelled = [p for p in certificate["points"] if p["label"] is not None]
     points = labelled or certificate["points"]
     held = [p for p in points if p["class"] >= 0 and p["class"] == (p["label"] if labelled else p["class"])]
     alike: dict[tuple[int, ...], list[str]] = {}
-    for kind in kinds_of_images(parameters_in(certificate)):
+    kinds_here = kinds_of_images(parameters_in(certificate))
+    for kind in kinds_here:
         alike.setdefault(tuple(sorted(p[kind] for p in held)), []).append(kind)
     in_place = any("images_changed_in_place" in kinds for kinds in alike.values())
     reach = max((max(numbers, default=0) for numbers in alike), default=0) or 1
@@ -83,6 +83,14 @@ def images_curve(certificate: Mapping[str, Any]) -> Plot:
         )
         for numbers, kinds in alike.items()
     ]
+    notes = [
+        "images: so many put in, or changed at will, or taken away" + "," * (not marks),
+        last + "; in place: changed, the name kept" * in_place,
+    ]
+    if _has_lower(certificate):
+        first = kinds_here[0]
+        lines.append(Line("lower", "", _lower(certificate["accuracy_by_images"][first], "images")))
+        notes.append(f"long dashes: lower bound for images {IMAGES[first][1]}, {_level(certificate)}")
     return Plot(
         title=f"{_title(certificate)} against whole images",
         lines=lines,
@@ -90,10 +98,7 @@ def images_curve(certificate: Mapping[str, Any]) -> Plot:
         rows=("images",),
         ticks=[(float(tick), (f"{float(tick):g}",)) for tick in _ticks(reach) if tick.denominator == 1],
         marks=marks,
-        notes=(
-            "images: so many put in, or changed at will, or taken away" + "," * (not marks),
-            last + "; in place: changed, the name kept" * in_place,
-        ),
+        notes=notes,
         message=None if held else "every test point abstains",
     )
 
@@ -129,11 +134,24 @@ def _steps(found: Sequence[Decimal], total: int) -> list[tuple[float, float]]:
 
 def lower_steps(certificate: Mapping[str, Any]) -> list[tuple[float, float]]:
     """The corners (radius, bound) of the lower bound: between two radii of the table the bound at the larger one."""
-    at = [(float(row["radius"]), float(row["lower"])) for row in certificate["accuracy"]["at"]]
+    return _lower(certificate["accuracy"]["at"], "radius")
+
+
+def _lower(rows: Sequence[Mapping[str, Any]], distance: str) -> list[tuple[float, float]]:
+    at = [(float(row[distance]), float(row["lower"])) for row in rows]
     corners = at[:1]
-    for radius, lower in at[1:]:
-        corners += [(corners[-1][0], lower), (radius, lower)]
+    for further, lower in at[1:]:
+        corners += [(corners[-1][0], lower), (further, lower)]
     return corners
+
+
+def _has_lower(certificate: Mapping[str, Any]) -> bool:
+    """Whether there is a lower bound: labels, and nothing chosen afterwards, of which one would bound nothing."""
+    return certificate["accuracy"] is not None and certificate["kind"] != "exploratory"
+
+
+def _level(certificate: Mapping[str, Any]) -> str:
+    return f"{_percent(certificate['accuracy']['confidence'])} confidence"
 
 
 def _title(certificate: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ ROLES: Mapping[str, tuple[str, str, float, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line through places (x, y), y from 0 to 1, in a role of ROLES; label: of the legend."""
+    """A line through places (x, y), y from 0 to 1, in a role of ROLES; label: of the legend, or empty."""
 
     role: str
     label: str
@@ -159,10 +159,13 @@ def _figure(plot: Plot) -> Figure:
         aside = -4 if (x - plot.start) / drawing.unit > 0.9 * (RIGHT - LEFT) else 4
         side = "right" if aside < 0 else "left"
         drawing.write((x + aside * drawing.unit, drawing.height(top - 1)), text, "faint", side)
-    apart = 280 if len(plot.lines) < 3 else (RIGHT - LEFT) / len(plot.lines)
-    for number, line in enumerate(plot.lines):
-        left = LEFT + apart * number
+    named = [line for line in plot.lines if line.label]
+    apart = 280 if len(named) < 3 else (RIGHT - LEFT) / len(named)
+    for line in plot.lines:
         drawing.stroke(line.places, line.role, line.role)
+        if line not in named:
+            continue
+        left = LEFT + apart * named.index(line)
         drawing.stroke([drawing.at(left, 22), drawing.at(left + 26, 22)], line.role)
         drawing.write(drawing.at(left + 34, 27), line.label, "ink")
     if plot.message is not None:

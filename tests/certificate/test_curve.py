@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,11 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpclean.certificate.curve import _ticks, curve
+from dpclean.certificate.certificate import build
+from dpclean.certificate.curve import _ticks, curve, images_curve
 from dpclean.certificate.curve import lower_steps as lower_corners
 from dpclean.certificate.curve import steps as corners
+from dpclean.certificate.whole_images import WORD
 from dpclean.report import plot
 from dpclean.report.plot import BOTTOM, HEIGHT, LEFT, RIGHT, ROLES, SCALE, TOP, WIDTH
+from tests.certificate.ballots import of_parts
 from tests.certificate.certificates import certificate, draw, drawn
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -92,6 +96,42 @@ def test_the_lower_line_is_nowhere_above_what_the_table_says() -> None:
     for (before, _), (radius, lower) in zip(at, at[1:], strict=False):
         for between in (radius, (before + radius) / 2):
             assert height(line, between) == lower
+
+
+def of_shares(labels: bool = True, **changed: Any) -> dict[str, Any]:
+    votes, known = draw(400, 40, 4)
+    return certificate(votes, known if labels else None, 4, subsample=WORD // 50, **changed)
+
+
+def of_forty_parts() -> dict[str, Any]:
+    votes, known = draw(40, 40, 4)
+    rows = (votes[..., None] + np.arange(4)) % 4  # the vote first, the others in turn
+    return build(of_parts(rows, known, partitions={"parts": 40, "by": "name"}), "77" * 32)
+
+
+@pytest.mark.parametrize("make", [of_shares, of_forty_parts])
+def test_against_whole_images_the_lower_line_is_nowhere_above_what_the_table_says(
+    make: Callable[[], dict[str, Any]],
+) -> None:
+    made = make()
+    rows = made["accuracy_by_images"]["images_inserted"]
+    assert len(rows) > 3 and float(rows[0]["lower"]) > 0
+    drawing = images_curve(made)
+    (line,) = (line.places for line in drawing.lines if line.role == "lower")
+    for before, row in zip(rows, rows[1:], strict=False):
+        for between in (row["images"], (before["images"] + row["images"]) / 2):
+            assert height(list(line), between) == float(row["lower"])
+    shown = texts(plot.svg(drawing))
+    level = f"{100 * float(made['accuracy']['confidence']):g} %"
+    assert f"long dashes: lower bound for images put in, {level} confidence" in shown
+    assert "" not in shown and BOTTOM + 23 + 8 + plot.ROW * len(drawing.notes) < HEIGHT - 4  # below it is no room
+
+
+@pytest.mark.parametrize("changed", [{"labels": False}, {"exploratory": True}])
+def test_against_whole_images_no_lower_line_without_labels_nor_of_what_is_not_proved(changed: dict[str, Any]) -> None:
+    drawing = images_curve(of_shares(**changed))
+    assert {line.role for line in drawing.lines} == {"curve", "loss", "third"}
+    assert not any("lower" in text for text in texts(plot.svg(drawing)))
 
 
 @pytest.mark.parametrize("runs", [17, 200, 1000])
