@@ -23,6 +23,7 @@ from dpclean.small_files import read_small_file
 
 PREDICTIONS = "predictions.tsv"
 LONGEST_NAME = 255  # bytes, of a folder
+SHELL, LAST_SIGNAL = 128, 64  # a shell leaves with 128 + N for a program that was ended by signal N
 
 
 class RunFailed(DpcleanError):
@@ -126,8 +127,8 @@ class CommandTrainer:
             raise RunCutOff(
                 f"run {number}: the trainer took more than {self.timeout:g} s", "raise --run-timeout, or mend it"
             )
-        if code < 0:
-            raise RunCutOff(f"run {number}: the trainer was ended by signal {-code}", "free some memory, or mend it")
+        if signal := _signal_of(code):
+            raise RunCutOff(f"run {number}: the trainer was ended by signal {signal}", "free some memory, or mend it")
         if code != 0:
             last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise RunFailed(f"run {number}: the trainer left with exit code {code}: {last[0]}", "mend it")
@@ -152,6 +153,12 @@ class CommandTrainer:
         if (votes < 0).any():
             raise RunFailed(f"{PREDICTIONS} misses {int((votes < 0).sum())} of {count} points", "mend the trainer")
         return votes
+
+
+def _signal_of(code: int) -> int:
+    """The signal that ended a program, or the one that a shell around it tells of; 0 for none."""
+    number = -code if code < 0 else code - SHELL
+    return number if 0 < number <= LAST_SIGNAL else 0
 
 
 def _filled(argument: str, places: dict[str, Path]) -> str:

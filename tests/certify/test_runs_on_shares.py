@@ -137,7 +137,12 @@ def test_too_little_for_batch_norm_is_a_vote_for_nobody(
 
 
 @pytest.mark.parametrize(
-    ("program", "word"), [(': "$2"; sleep 600', "took more than"), (': "$2"; kill -9 $$', "signal 9")]
+    ("program", "word"),
+    [
+        (': "$2"; sleep 600', "took more than"),
+        (': "$2"; kill -9 $$', "signal 9"),
+        (""": "$2"; sh -c 'kill -9 $$'; exit $?""", "signal 9"),  # what a shell around it tells
+    ],
 )
 def test_what_the_machine_ends_is_no_vote(raw: Path, tmp_path: Path, transparent: str, program: str, word: str) -> None:
     """Neither time nor memory is a function of what was taken: the job stops, and the same command goes on."""
