@@ -142,6 +142,9 @@ def test_rows_of_features_are_divided_by_content_or_by_names_of_their_own(tmp_pa
     of_shards = read_features(rows(tmp_path / "of-shards", names=[f"a.safetensors#{row}" for row in range(60)]))
     with pytest.raises(UsageError, match="numbers of rows"):
         divided_by(of_shards, "name")
+    numbers = ["another", *(f"a.safetensors#{row}" for row in range(59))]  # one with a name does not help the others
+    with pytest.raises(UsageError, match="numbers of rows"):
+        divided_by(read_features(rows(tmp_path / "most", names=numbers)), "name")
     named = read_features(rows(tmp_path / "named", names=[f"n{row % 7}" for row in range(60)]))
     assert (divided_by(named, "name"), divided_by(named, None)) == ("name", "content")
     part = divide(named, 4, "name").part(part_of(b"n3", 4))
