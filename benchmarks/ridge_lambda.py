@@ -36,7 +36,8 @@ def scores(
     y = np.where(labels[:, None] == np.arange(classes), 1.0, -1.0)
     there = len(labels) / (classes * np.bincount(labels, minlength=classes)[labels])
     weigh = there if balanced else np.ones(len(labels))
-    return (points @ x.T + 1.0) @ np.linalg.solve(x @ x.T + 1.0 + np.diag(penalty / weigh), y)
+    found: NDArray[Any] = (points @ x.T + 1.0) @ np.linalg.solve(x @ x.T + 1.0 + np.diag(penalty / weigh), y)
+    return found
 
 
 def group(
@@ -59,13 +60,13 @@ def group(
                 head = fit(Ridge(), train[taken].astype(np.float32), y[taken], classes)
                 same += float(np.mean(said == (points @ head.weights + head.bias).argmax(1))) / RUNS
     assert same > 0.99, f"this is not the head of dpclean: {same}"
-    found = {}
+    found: dict[str, list[float]] = {}
     for (penalty, balanced), share in zip(recipes, votes, strict=True):
         right, others = share[each, truth], share.copy()
         others[each, truth] = -1
         ahead = right - others.max(1)
-        name = f"{penalty:g}, {'balanced' if balanced else 'not balanced'}"
-        found[name] = [float(v) for v in (right.mean(), (ahead > 0).mean(), (ahead >= SURE).mean(), ahead.mean())]
+        recipe = f"{penalty:g}, {'balanced' if balanced else 'not balanced'}"
+        found[recipe] = [float(v) for v in (right.mean(), (ahead > 0).mean(), (ahead >= SURE).mean(), ahead.mean())]
     return found
 
 

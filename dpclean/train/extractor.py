@@ -90,7 +90,7 @@ def _made(
     device: torch.device,
     classes: int = CLASSES,
 ) -> Extractor:
-    """In float32 everywhere, so that what an image becomes hangs on no other number of bits."""
+    """Weights and activations in float32; on a GPU torch may multiply in TF32."""
     recipe = replace(recipe, precision="fp32", freeze=False)
     trainer = Trainer(recipe, classes, size=recipe.size or 0, device=device, init=weights)
     trainer.take_init()
