@@ -21,7 +21,7 @@ FLOORS = (
     {"progress", "kernels", "versioned"},
     {"noise", "jobs", "device", "optim", "threads", "report"},
     {"data", "certificate"},
-    {"denoise", "train"},
+    {"denoise", "train", "certificate_page"},
     {"doctor"},
     {"denoiser_training", "pipeline", "sanitizer"},
     {"certify"},

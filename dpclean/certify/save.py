@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from dpclean.certificate.assumptions import warnings
 from dpclean.certificate.certificate import build
-from dpclean.certificate.curve import main_curve
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, dump, parameters_in, read, tsv
 from dpclean.certificate.headline import headline, members
-from dpclean.certificate.page import Example, report_html
 from dpclean.certificate.parameters import JobParameters, counts_images, parts_of
 from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
+from dpclean.certificate_page.curve import main_curve
+from dpclean.certificate_page.page import Example, report_html
 from dpclean.certify.results import CertifyResult
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.job import holds

@@ -10,8 +10,8 @@ import pytest
 
 from dpclean.certificate.certificate import build
 from dpclean.certificate.headline import attack_sizes, headline, holding, members
-from dpclean.certificate.page import report_html
 from dpclean.certificate.verify import verify
+from dpclean.certificate_page.page import report_html
 from dpclean.cli import run
 from tests.certificate.ballots import ballot, counted, hand_over
 

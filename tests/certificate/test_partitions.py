@@ -15,13 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from dpclean.certificate.certificate import build
-from dpclean.certificate.curve import main_curve
 from dpclean.certificate.elections import NO_RANKING, Election, plurality, runoff
-from dpclean.certificate.page import report_html
 from dpclean.certificate.parameters import FormError, check_consistent, from_json
 from dpclean.certificate.partitions import part_of
 from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import Votes, first_of, votes_bytes
+from dpclean.certificate_page.curve import main_curve
+from dpclean.certificate_page.page import report_html
 from dpclean.errors import DifferenceError
 from tests.certificate.ballots import hand_over, of_parts, recorded, terms
 

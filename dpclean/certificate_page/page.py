@@ -18,10 +18,26 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dpclean.certificate.bounds import find_bound
-from dpclean.certificate.curve import IMAGES, curve, images_curve
 from dpclean.certificate.decimals import text
 from dpclean.certificate.files import parameters_in
-from dpclean.certificate.glossary import (
+from dpclean.certificate.headline import DONE, headline, holding, members
+from dpclean.certificate.headline import attack_sizes as published
+from dpclean.certificate.parameters import (
+    CertificateParameters,
+    ForeignParameters,
+    attempt_of,
+    counts_images,
+    in_training,
+    kinds_of_images,
+    parts_of,
+    share_of,
+)
+from dpclean.certificate.partitions import ELECTIONS
+from dpclean.certificate.partitions import WORDS as PART_WORDS
+from dpclean.certificate.threats import find_threat
+from dpclean.certificate.whole_images import WORD
+from dpclean.certificate_page.curve import IMAGES, curve, images_curve
+from dpclean.certificate_page.glossary import (
     ATTEMPTS,
     FROM_ELSEWHERE,
     FROM_SEED,
@@ -41,22 +57,6 @@ from dpclean.certificate.glossary import (
     UNPROVED_RADII,
     WORDS,
 )
-from dpclean.certificate.headline import DONE, headline, holding, members
-from dpclean.certificate.headline import attack_sizes as published
-from dpclean.certificate.parameters import (
-    CertificateParameters,
-    ForeignParameters,
-    attempt_of,
-    counts_images,
-    in_training,
-    kinds_of_images,
-    parts_of,
-    share_of,
-)
-from dpclean.certificate.partitions import ELECTIONS
-from dpclean.certificate.partitions import WORDS as PART_WORDS
-from dpclean.certificate.threats import find_threat
-from dpclean.certificate.whole_images import WORD
 from dpclean.report.html import Picture, picture, render
 from dpclean.report.percent import share
 from dpclean.report.plot import svg

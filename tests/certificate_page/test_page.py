@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpclean.certificate.page import CLASS_MULTIPLES, MULTIPLES, Example, report_html
+from dpclean.certificate_page.page import CLASS_MULTIPLES, MULTIPLES, Example, report_html
 from dpclean.errors import printable
 from dpclean.report.percent import share
 from tests.certificate.certificates import certificate, draw, drawn

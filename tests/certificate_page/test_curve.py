@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpclean.certificate.certificate import build
-from dpclean.certificate.curve import _ticks, curve, images_curve
-from dpclean.certificate.curve import lower_steps as lower_corners
-from dpclean.certificate.curve import steps as corners
 from dpclean.certificate.whole_images import WORD
+from dpclean.certificate_page.curve import _ticks, curve, images_curve
+from dpclean.certificate_page.curve import lower_steps as lower_corners
+from dpclean.certificate_page.curve import steps as corners
 from dpclean.report import plot
 from dpclean.report.plot import BOTTOM, HEIGHT, LEFT, RIGHT, ROLES, SCALE, TOP, WIDTH
 from tests.certificate.ballots import of_parts
