@@ -1,7 +1,7 @@
 """Certified accuracy against whole images: parts with both elections, and random shares, on one training set.
 
     python benchmarks/partitions.py TRAIN TEST --out WORK [--images 10000] [--points 1000] [--partitions 50]
-        [--share 0.02] [--runs 200] [--recipe tiny] [--features NAME TRAIN TEST]
+        [--share 0.02] [--runs 200] [--recipe tiny] [--device cpu] [--features NAME TRAIN TEST]
 
 TRAIN and TEST are what `certify` takes, of CIFAR-10 for the figures beside the published ones; of each the first images
 of every class are taken. WORK keeps the folders and the certificates: started again, it goes on there. Plurality and
@@ -107,12 +107,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200, help="on random shares; 0 for none")
     parser.add_argument("--recipe", default="tiny")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--features", nargs=3, action="append", default=[], metavar=("NAME", "TRAIN", "TEST"))
     a = parser.parse_args()
     raw, test = a.out / "train", a.out / "test"
     take(a.train, raw, a.images)
     take(a.test, test, a.points)
-    how = (raw, "--test", test, "--recipe", a.recipe, "--workers", a.workers, "--device", "cpu")
+    how = (raw, "--test", test, "--recipe", a.recipe, "--workers", a.workers, "--device", a.device)
     certify(a.out / "parts", [*how, "--partitions", a.partitions])
     seconds = {"a run from scratch": seconds_of_a_run([*how, "--partitions", a.partitions])}
     by_parts = {f"{a.images:,} images from scratch": of_elections(a.out / "parts")}
@@ -126,7 +127,8 @@ def main() -> None:
         certify(a.out / "shares", shares)
         results["by shares"] = of_images(a.out / "shares")
     asked = {
-        name: getattr(a, name) for name in ("images", "points", "partitions", "share", "runs", "recipe", "workers")
+        name: getattr(a, name)
+        for name in ("images", "points", "partitions", "share", "runs", "recipe", "workers", "device")
     }
     path = write_results(
         "partitions",

@@ -318,17 +318,21 @@ def certified_curve() -> str:
             sigma,
             percent(row["accuracy of one run"]),
             *map(percent, row["certified accuracy"].values()),
-            f"{row['s']:.0f} s",
+            f"{row['s']:.0f} s, {row['commands at once']}",
         )
         for sigma, row in made
     ]
     kind, driver = result["machine"]["gpus"][0].split(", ")
-    head = ("sigma", "one run", *(f"radius {radius}" for radius in first["certified accuracy"]), "the whole command")
+    head = (
+        "sigma",
+        "one run",
+        *(f"radius {radius}" for radius in first["certified accuracy"]),
+        "seconds, commands at once",
+    )
     return (
         f"{first['runs']} runs a sigma on all {first['images']:,} training images of CIFAR-10, "
         f"recipe `{first['recipe']}`, {first['points']:,} of its test images, alpha {first['alpha']}, "
-        f"on one {kind} (driver {driver}), {first['commands at once']} commands at once "
-        "(`benchmarks/certified_curve.py`):\n\n" + table(head, rows)
+        f"on one {kind} (driver {driver}; `benchmarks/certified_curve.py`):\n\n" + table(head, rows)
     )
 
 

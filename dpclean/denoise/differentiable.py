@@ -47,6 +47,8 @@ class DifferentiableDenoiser:
         grey_levels = _rounded(images * 255)
         pixels = grey_levels.detach().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         level, numbers = self._denoiser.level, np.asarray(indices, np.int64)
+        if level.sigma == 0:
+            return grey_levels / 255
         noised_pixels = add_noise(pixels, level.sigma, key=key, run=run, indices=numbers, test=test)
         noise = (noised_pixels.int() - pixels.int()).permute(0, 3, 1, 2)
         noised = (2 * (grey_levels + noise) - 255) * forward_constant(level.alphas_cumprod)

@@ -34,8 +34,6 @@ def correction_of(noised: Tensor, prediction: Tensor, level: NoiseLevel, predict
     height, width = noised.shape[2:]
     shapes = [(max(1, round(height / area)), max(1, round(width / area))) for area in (1 << 62, *AREAS)]
     means = area_means(noised, *shapes[-1])
-    if level.sigma == 0:
-        return torch.zeros_like(means)
     predicted = area_means(prediction, *shapes[-1])
     if noised.shape[1] == 1:
         predicted = predicted.mean(1, keepdim=True)

@@ -204,8 +204,16 @@ def test_what_is_not_there_is_refused(tmp_path: Path, option: dict[str, str], er
         load(make_denoiser(tmp_path / "d"), **option)
 
 
-def test_sigma_zero_gives_the_image_back_whatever_the_precision(tmp_path: Path) -> None:
-    folder = make_denoiser(tmp_path / "d")
-    clean = np.arange(256, dtype=np.uint8).repeat(12).reshape(32, 32, 3)
+@pytest.mark.parametrize("method", ["one-step", "ddim:2", "sde:2"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_sigma_zero_gives_the_image_back_whatever_the_network_says(tmp_path: Path, method: str, device: str) -> None:
+    def spoil(model: Any) -> None:
+        torch.nn.init.constant_(model.conv_out.weight, 1e38)  # what comes out is not finite
+
+    folder = make_denoiser(tmp_path / "d", prepare=spoil)
+    images = {0: np.arange(256, dtype=np.uint8).repeat(12).reshape(32, 32, 3), 3: image((150, 40, 3))}
     for dtype in ("fp32", "bf16"):
-        np.testing.assert_array_equal(run(load(folder, 0.0, dtype=dtype), {0: clean})[0].pixels, clean)
+        results = run(load(folder, 0.0, dtype=dtype, device=device, method=method), images)
+        assert not any(result.retried for result in results.values())
+        for index, clean in images.items():
+            np.testing.assert_array_equal(results[index].pixels, clean)

@@ -87,6 +87,18 @@ def test_rounding_passes_gradients_on_but_where_it_clips() -> None:
     assert levels.grad is not None and levels.grad.tolist() == [0, 1, 1, 1, 0]
 
 
+def test_at_sigma_zero_images_and_gradients_pass_as_they_are(tmp_path: Path) -> None:
+    whole = Denoiser(
+        find_denoiser(str(make_denoiser(tmp_path / "d", prediction_type="v_prediction"))), 0.0, dtype="fp32"
+    )
+    grey = torch.arange(1, 255).repeat(13)[: 3 * 32 * 32].reshape(1, 3, 32, 32) / 255
+    x = grey.clone().requires_grad_()
+    out = DifferentiableDenoiser(whole)(x, key=KEY, run=1, indices=[0])
+    assert torch.equal((out * 255).round(), (grey * 255).round())
+    out.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, torch.ones_like(x))
+
+
 def kept(denoiser: DifferentiableDenoiser, x: torch.Tensor) -> tuple[int, torch.Tensor]:
     """(bytes that wait for the way back, the gradient of the sum of squares)."""
     total = 0
