@@ -346,7 +346,7 @@ class Denoiser:
             height, width, channels = image.shape
             self.check_channels(index, channels)
             if self.level.sigma == 0:  # no noise to take away: the image as it is, whatever a network says
-                untouched = Denoised(index, np.array(image.cpu()), retried=False, finite=True)
+                untouched = Denoised(index, image.cpu().numpy().copy(), retried=False, finite=True)
                 yield float(height * width), iter([untouched])
             elif max(height, width) <= self.shapes.tile:
                 shape = self.shapes.lengths(height)[0], self.shapes.lengths(width)[0]
