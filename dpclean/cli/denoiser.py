@@ -15,7 +15,7 @@ from dpclean.cli.values import completing
 from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
-    from dpclean.denoiser_training.evaluate import Evaluation
+    from dpclean.denoiser_training.evaluate import Evaluation, Seeing
     from dpclean.denoiser_training.options import FitKeywords
     from dpclean.denoiser_training.results import FitDryRun, FitResult
 
@@ -152,20 +152,35 @@ def eval_denoiser(
     ],
     data: Annotated[Path, typer.Argument(help="Folder of clean images, or of *.safetensors shards.")],
     sigmas: Annotated[
-        str, typer.Option(metavar="S,S,...", help="Noise levels on the [0, 1] pixel scale.", rich_help_panel=INPUT)
-    ] = "0.05,0.1,0.25,0.5",
+        list[str] | None,
+        typer.Option(
+            "--sigmas",
+            "--sigma",
+            metavar="S,S,...",
+            help="Noise levels on the [0, 1] pixel scale; 0.05,0.1,0.25,0.5. May be repeated.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Only the first N inputs.", rich_help_panel=INPUT)
     ] = None,
     method: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            metavar="one-step|ddim:STEPS|sde:STEPS",
-            help="How the noise is taken away.",
+            metavar="one-step|ddim:STEPS|sde:STEPS,...",
+            help="How the noise is taken away; one-step. Several side by side, or repeated.",
             rich_help_panel=DENOISER,
-            autocompletion=completing("one-step", "ddim:4", "sde:8"),
+            autocompletion=completing("one-step", "one-step,ddim:4", "one-step,ddim:2,ddim:4,ddim:8,sde:8,sde:20"),
         ),
-    ] = "one-step",
+    ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Measure too what this classifier sees: what 'dpclean train' made.",
+            rich_help_panel=DENOISER,
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     workers: Readers = None,
@@ -173,15 +188,16 @@ def eval_denoiser(
     quiet: Quiet = False,
     config: Config = None,
 ) -> None:
-    """PSNR and SSIM of a denoiser on clean images, beside those of the noised ones.
+    """PSNR and SSIM of a denoiser on clean images, beside those of the noised ones, by method; and what it costs.
 
     \b
     dpclean denoiser eval natural ./trusted-but-not-fitted --sigmas 0.1,0.25
+    dpclean denoiser eval natural ./test --method one-step,ddim:4,sde:20 --sigmas 0.25 --classifier ./model
     """
     from dpclean.denoiser_training.evaluate import evaluate
     from dpclean.progress import shown
 
-    levels = [values.sigma(text.strip()) for text in sigmas.split(",")]
+    levels = [values.sigma(text.strip()) for given in sigmas or ["0.05,0.1,0.25,0.5"] for text in given.split(",")]
     with shown(quiet) as progress:
         result = evaluate(
             denoiser,
@@ -190,7 +206,8 @@ def eval_denoiser(
             limit=limit,
             device=device,
             dtype=dtype,
-            method=method,
+            method=",".join(method or ["one-step"]),
+            classifier=classifier,
             workers=workers,
             progress=progress,
         )
@@ -198,17 +215,38 @@ def eval_denoiser(
 
 
 def _tell_evaluation(result: Evaluation) -> None:
+    seeing = result.classifier
     typer.echo(f"{printable(result.denoiser)} on {result.images} images: means, noised -> denoised")
-    typer.echo(f"{'sigma':>6}  {'PSNR in dB':>16}  {'SSIM':>16}")
+    columns = [f"{'sigma':>6}", f"{'method':<9}", f"{'PSNR in dB':>16}", f"{'SSIM':>16}"]
+    columns += [f"{'agreement':>10}"] * (seeing is not None) + [f"{'accuracy':>10}"] * bool(seeing and seeing.labelled)
+    columns += [f"{'MP/s':>8}", f"{'cost':>8}"]
+    typer.echo("  ".join(columns).rstrip())
     for row in result.rows:
-        psnr, ssim = (
-            f"{row.psnr_noised:.2f} -> {row.psnr_denoised:.2f}",
-            f"{row.ssim_noised:.3f} -> {row.ssim_denoised:.3f}",
-        )
-        typer.echo(f"{row.sigma:6g}  {psnr:>16}  {ssim:>16}")
-    if worse := [f"{row.sigma:g}" for row in result.rows if row.psnr_denoised < row.psnr_noised]:
+        psnr = f"{row.psnr_noised:.2f} -> {row.psnr_denoised:.2f}"
+        ssim = f"{row.ssim_noised:.3f} -> {row.ssim_denoised:.3f}"
+        shares = [f"{100 * share:8.1f} %" for share in (row.agreement, row.accuracy) if share is not None]
+        cost = f"{row.evaluations} steps" if row.cost is None else f"{row.cost:.1f} x"
+        cells = [f"{row.sigma:6g}", f"{row.method:<9}", f"{psnr:>16}", f"{ssim:>16}", *shares]
+        typer.echo("  ".join([*cells, f"{row.megapixels_per_second:8.3f}", f"{cost:>8}"]))
+    if seeing is not None:
+        _tell_classifier(seeing)
+    if worse := sorted({f"{row.sigma:g}" for row in result.rows if row.psnr_denoised < row.psnr_noised}):
         typer.echo(f"Note: at sigma {', '.join(worse)} images are worse denoised than noised; fit one to their kind.")
     if result.seen:
         typer.echo(f"Note: the denoiser was fitted on {result.seen} of them, so the figures flatter it.")
     elif result.seen is None:
         typer.echo("Note: the denoiser does not say what it was fitted on; if on these, the figures flatter it.")
+
+
+def _tell_classifier(seeing: Seeing) -> None:
+    typer.echo(
+        f"agreement: where {printable(seeing.model)} sees the class that it sees in the clean image, both brought to"
+        f" {seeing.size} px"
+        + (
+            f"; on the clean images its accuracy is {100 * seeing.accuracy:.1f} % of {seeing.labelled}."
+            if seeing.accuracy is not None
+            else "."
+        )
+    )
+    if seeing.seen:
+        typer.echo(f"Note: the classifier was trained on {seeing.seen} of them, so what it sees flatters.")

@@ -199,6 +199,11 @@ class Denoiser:
         return self._method.name
 
     @property
+    def evaluations_a_sample(self) -> int:
+        """How often the method evaluates the network."""
+        return len(self._levels)
+
+    @property
     def device_kind(self) -> str:
         """What results in half precision depend on: the processor's instruction set, or the GPU's name."""
         if self.device.type == "cpu":

@@ -1,28 +1,38 @@
-"""How well a denoiser restores images of one's own: PSNR and SSIM at several noise levels."""
+"""How well a denoiser restores images of one's own: PSNR, SSIM, what a classifier sees, and the cost, by method."""
 
 from __future__ import annotations
 
 import importlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from dpclean.data.dataset import numbered
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import pixel_sha256
-from dpclean.data.records import DataOptions, Sample
+from dpclean.data.records import DataOptions, Entry, Sample
 from dpclean.data.sources import open_source
+from dpclean.denoise import schedule
 from dpclean.denoise.denoiser import Denoiser
-from dpclean.denoise.loading import find_denoiser
+from dpclean.denoise.loading import DenoiserFiles, find_denoiser, load_schedule
+from dpclean.denoise.methods import Method, find_method
+from dpclean.device import choose_device
 from dpclean.errors import InputError, SetupError, UsageError
-from dpclean.jobs.checks import check_ranges
+from dpclean.jobs.checks import check_ranges, given_path
 from dpclean.noise import add_noise
 from dpclean.progress import Pace, Progress, Show, shown_as_asked
+from dpclean.train.images import prepare
+from dpclean.train.model import read_model
+from dpclean.train.trainer import Trainer
 
 Pixels = NDArray[np.uint8]
 Metric = Callable[[Pixels, Pixels], float]
@@ -31,17 +41,46 @@ KEY = b"dpclean evaluation: not a secret"  # the same noise every time
 HIGHEST_PSNR = 100.0  # dB, for an image that comes back exactly
 MOST_SIGMAS = 100
 WINDOW = 7  # pixels, of SSIM
+ONE_STEP = "one-step"
+SEEN_TOGETHER = 256  # images that a classifier is shown at once
 
 
 @dataclass(frozen=True)
 class Row:
-    """Means over the images at one noise level, of what the network is given (clipped to 0..255) and gives back."""
+    """Means over the images at one noise level by one method, of what the network is given (clipped to 0..255) and
+    gives back.
+
+    cost: time over that of one-step at this level, None where that was not measured. agreement: share of the images
+    whose class, by the classifier, is that of the clean image; accuracy: share of those with a label whose class is
+    right; None without a classifier or labels.
+    """
 
     sigma: float
+    method: str
+    evaluations: int  # of the network, a sample
     psnr_noised: float  # dB
     psnr_denoised: float
     ssim_noised: float
     ssim_denoised: float
+    agreement: float | None
+    accuracy: float | None
+    megapixels_per_second: float
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """The classifier of an evaluation. size: of the images that it takes, to which it has them brought.
+
+    seen: how many of the images, at least, it was trained on; labelled: how many have a class that it knows, of which
+    accuracy is the share that it finds on the clean images.
+    """
+
+    model: str
+    size: int
+    seen: int
+    labelled: int
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +90,7 @@ class Evaluation:
     denoiser: str
     images: int
     seen: int | None
+    classifier: Seeing | None
     rows: list[Row]
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,35 +106,55 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    method: str = "one-step",
+    method: str | Sequence[str] = ONE_STEP,
+    classifier: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     progress: Show | bool | None = None,
 ) -> Evaluation:
     """PSNR and SSIM of a denoiser on the images of a folder or of shards, by scikit-image, means of per-image values.
 
-    sigmas: on the [0, 1] pixel scale. limit: only the first entries of the listing. method: that of `sanitize`. The
-    noise is the same every time. Raises UsageError, InputError, and SetupError where scikit-image is missing.
+    sigmas: on the [0, 1] pixel scale. limit: only the first entries of the listing. method: those of `sanitize`, one
+    or several. classifier: what `train` wrote; it is shown the images before and after. The noise is the same every
+    time. Raises UsageError, InputError, and SetupError where scikit-image is missing.
     """
+    methods = _methods(method)
     _check(sigmas, limit=limit, workers=workers)
     metrics = _metrics()
     files, options = find_denoiser(denoiser), DataOptions()
+    _check_levels(files, sigmas, methods)
+    judge = None if classifier is None else _Judge(given_path(classifier), device)
     source = open_source(Path(data), options)
     entries = list(itertools.islice(source.entries(), limit))
+    if judge is not None:
+        judge.name_labels(entries, source.classes)
     ancestry = files.ancestry()
-    rows, seen, images = [], 0, 0
-    pace, total = Pace(), len(sigmas) * len(entries)
+    rows, seen, images = list[Row](), 0, 0
+    pace, total = Pace(), len(sigmas) * len(methods) * len(entries)
     with shown_as_asked(progress) as tell, WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
-        for number, sigma in enumerate(sigmas):
-            engine = Denoiser(files, sigma, device=device, dtype=dtype, method=method)
-            values: list[list[float]] = []
-            for clean, noised, found in _restored(engine, source.samples(entries, pool)):
-                values.append([measure(clean, image) for image in (noised, found) for measure in metrics])
-                seen += number == 0 and pixel_sha256(clean) in ancestry
-                done = number * len(entries) + len(values)
-                tell(Progress(done, total, "images", pace.seconds_left(done, total), f"sigma {sigma:g}"))
-            rows.append(_row(sigma, values, data))
-            images = len(values)
-    return Evaluation(denoiser, images, seen if seen or ancestry.complete else None, rows)
+        for sigma, by in itertools.product(sigmas, methods):
+            first, before = not rows, len(rows) * len(entries)
+            measured = _Measured(sigma, by)
+            engine = Denoiser(files, sigma, device=device, dtype=dtype, method=by.name)
+            for index, clean, noised, found in _restored(engine, source.samples(entries, pool), measured):
+                measured.values.append([measure(clean, image) for image in (noised, found) for measure in metrics])
+                seen += first and pixel_sha256(clean) in ancestry
+                if judge is not None:
+                    judge.look(index, clean if first else None, found)
+                done = before + len(measured.values)
+                tell(Progress(done, total, "images", pace.seconds_left(done, total), f"sigma {sigma:g}, {by.name}"))
+            rows.append(measured.row(judge, rows, data))
+            images = len(measured.values)
+    seeing = judge.seeing() if judge is not None else None
+    return Evaluation(denoiser, images, seen if seen or ancestry.complete else None, seeing, rows)
+
+
+def _methods(asked: str | Sequence[str]) -> list[Method]:
+    """Each once, in order. Raises UsageError."""
+    names = asked.split(",") if isinstance(asked, str) else asked
+    methods = [find_method(name.strip()) for name in names]
+    if not methods:
+        raise UsageError("no method is given", f"give --method {ONE_STEP}")
+    return list({method.name: method for method in methods}.values())
 
 
 def _check(sigmas: Sequence[float], **numbers: Any) -> None:
@@ -105,28 +165,129 @@ def _check(sigmas: Sequence[float], **numbers: Any) -> None:
     check_ranges(**numbers)
 
 
-def _row(sigma: float, values: list[list[float]], data: str | os.PathLike[str]) -> Row:
-    """Means of the images' (PSNR, SSIM) noised and denoised. Raises InputError where there are none."""
-    if not values:
-        raise InputError(f"none of the files in {str(data)!r} is an image that can be used", "look at it")
-    psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(values, axis=0).tolist()
-    return Row(sigma, psnr_noised, psnr_denoised, ssim_noised, ssim_denoised)
+def _check_levels(files: DenoiserFiles, sigmas: Sequence[float], methods: Sequence[Method]) -> None:
+    """Raises UsageError or SetupError for what the schedule does not have, before anything else is done."""
+    known = load_schedule(files)
+    for sigma, method in itertools.product(sigmas, methods):
+        method.levels(schedule.match(known.alphas_cumprod, sigma), known)
 
 
-def _restored(engine: Denoiser, samples: Iterable[Sample]) -> Iterator[tuple[Pixels, Pixels, Pixels]]:
-    """(clean, noised and clipped, denoised), uint8 [H, W, C] each, as the denoiser's batches fill."""
+class _Measured:
+    """What is measured of one method at one noise level."""
+
+    def __init__(self, sigma: float, method: Method) -> None:
+        self.sigma, self.method = sigma, method
+        self.values = list[list[float]]()  # of each image: PSNR and SSIM noised, PSNR and SSIM denoised
+        self.pixels, self.seconds, self.evaluations = 0, 0.0, 1  # seconds: of the denoiser alone
+
+    def row(self, judge: _Judge | None, before: Sequence[Row], data: str | os.PathLike[str]) -> Row:
+        """Raises InputError where there was no image."""
+        if not self.values:
+            raise InputError(f"none of the files in {str(data)!r} is an image that can be used", "look at it")
+        psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(self.values, axis=0).tolist()
+        agreement, accuracy = judge.verdict() if judge is not None else (None, None)
+        rate = self.pixels / 1e6 / max(self.seconds, 1e-9)
+        same = [row.megapixels_per_second for row in before if (row.sigma, row.method) == (self.sigma, ONE_STEP)]
+        one_step = rate if self.method.name == ONE_STEP else same[0] if same else None
+        return Row(
+            self.sigma, self.method.name, self.evaluations, psnr_noised, psnr_denoised, ssim_noised, ssim_denoised,
+            agreement, accuracy, rate, None if one_step is None else one_step / rate,
+        )  # fmt: skip
+
+
+class _Judge:
+    """What a classifier sees: its classes for images before and after. Raises what reading a model raises."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        model = read_model(folder)
+        self._folder, self._ancestry = folder, model.ancestry()
+        self._classes, self._size = model.description.classes, model.description.size
+        self._trainer = model.trainer(choose_device(device))
+        self._labels: dict[int, int] = {}  # by index, places in the classes
+        self._of_clean = _Classes(self._trainer, self._size)
+        self._of_found = _Classes(self._trainer, self._size)
+        self._trained_on = 0
+
+    def name_labels(self, entries: Sequence[Entry], classes: tuple[str, ...]) -> None:
+        """Labels by the names of classes; a class that the classifier does not have is no label."""
+        labels, names = numbered(np.array([entry.label for entry in entries], np.int64), classes)
+        places = {name: place for place, name in enumerate(self._classes)}
+        for entry, label in zip(entries, labels.tolist(), strict=True):
+            if label >= 0 and names[label] in places:
+                self._labels[entry.index] = places[names[label]]
+
+    def look(self, index: int, clean: Pixels | None, found: Pixels) -> None:
+        """clean: where it was not seen before."""
+        if clean is not None:
+            self._of_clean.add(index, clean)
+            self._trained_on += pixel_sha256(clean) in self._ancestry
+        self._of_found.add(index, found)
+
+    def verdict(self) -> tuple[float, float | None]:
+        """Agreement and accuracy of what it looked at since the last one."""
+        clean, found = self._of_clean.all(), self._of_found.all()
+        self._of_found = _Classes(self._trainer, self._size)
+        return sum(clean[index] == seen for index, seen in found.items()) / len(found), self._accuracy(found)
+
+    def _accuracy(self, seen: dict[int, int]) -> float | None:
+        right = [self._labels[index] == place for index, place in seen.items() if index in self._labels]
+        return sum(right) / len(right) if right else None
+
+    def seeing(self) -> Seeing:
+        """What is to be said of it."""
+        clean = self._of_clean.all()
+        labelled = len(self._labels.keys() & clean.keys())
+        return Seeing(str(self._folder), self._size, self._trained_on, labelled, self._accuracy(clean))
+
+
+class _Classes:
+    """What a classifier takes images for, by index; they are shown to it in batches."""
+
+    def __init__(self, trainer: Trainer, size: int) -> None:
+        self._trainer, self._size = trainer, size
+        self._waiting: dict[int, Tensor] = {}
+        self._found: dict[int, int] = {}
+
+    def add(self, index: int, pixels: Pixels) -> None:
+        self._waiting[index] = prepare([pixels], self._size)
+        if len(self._waiting) == SEEN_TOGETHER:
+            self.all()
+
+    def all(self) -> dict[int, int]:
+        if self._waiting:
+            seen = self._trainer.predict(torch.cat([*self._waiting.values()])).tolist()
+            self._found |= zip(self._waiting, seen, strict=True)
+            self._waiting = {}
+        return self._found
+
+
+def _restored(
+    engine: Denoiser, samples: Iterable[Sample], measured: _Measured
+) -> Iterator[tuple[int, Pixels, Pixels, Pixels]]:
+    """(index, clean, noised and clipped, denoised), uint8 [H, W, C] each, as the denoiser's batches fill."""
     waiting: dict[int, Pixels] = {}
+    reading = 0.0  # seconds, which are not the denoiser's
 
     def remembered() -> Iterator[tuple[int, Pixels]]:
+        nonlocal reading
+        begun = time.perf_counter()
         for sample in samples:
             if sample.pixels is not None:
                 waiting[sample.entry.index] = sample.pixels
+                measured.pixels += sample.pixels.shape[0] * sample.pixels.shape[1]
+                reading += time.perf_counter() - begun
                 yield sample.entry.index, sample.pixels
+                begun = time.perf_counter()
+        reading += time.perf_counter() - begun
 
+    measured.evaluations = engine.evaluations_a_sample
+    begun, before = time.perf_counter(), 0.0
     for result in engine.denoise(remembered(), key=KEY):
+        measured.seconds += time.perf_counter() - begun - (reading - before)
         clean = waiting.pop(result.index)
         noised = add_noise(clean[None], engine.level.sigma, key=KEY, run=0, indices=np.array([result.index]))[0]
-        yield clean, noised.clip(0, 255).astype(np.uint8), result.pixels
+        yield result.index, clean, noised.clip(0, 255).astype(np.uint8), result.pixels
+        begun, before = time.perf_counter(), reading
 
 
 def _metrics() -> tuple[Metric, Metric]:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry
+from dpclean.data.dataset import read_images
 from dpclean.data.digest import pixel_sha256
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.denoiser_training.evaluate import KEY, evaluate
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import add_noise
+from dpclean.train.model import read_model
 from tests.networks import make_denoiser, make_transparent
+from tests.train.commands import train
+from tests.train.pictures import make_folder
 
 pytest.importorskip("skimage")
 
@@ -61,6 +68,61 @@ def test_each_method_is_measured_by_itself(tmp_path: Path, images: dict[str, np.
     assert run(["denoiser", "eval", folder, str(tmp_path / "images"), "--method", "ddim:1"]) == UsageError.exit
 
 
+def test_several_methods_are_measured_side_by_side(tmp_path: Path, images: dict[str, np.ndarray]) -> None:
+    folder, names = str(make_denoiser(tmp_path / "d")), ("one-step", "ddim:2", "sde:3")
+    options: dict[str, Any] = {"sigmas": (0.1, 0.25), "dtype": "fp32", "workers": 1}
+    found = evaluate(folder, tmp_path / "images", method=[*names, "ddim:2"], **options).rows
+    assert [(row.sigma, row.method) for row in found] == [(sigma, name) for sigma in (0.1, 0.25) for name in names]
+    assert [row.evaluations for row in found] == [1, 2, 3] * 2
+    for row in found:
+        alone = evaluate(folder, tmp_path / "images", method=row.method, **{**options, "sigmas": (row.sigma,)}).rows[0]
+        assert (alone.psnr_denoised, alone.ssim_noised) == (row.psnr_denoised, row.ssim_noised)
+        assert (alone.cost is None) == (row.method != "one-step")
+        assert row.cost is not None and row.cost > 0 and (row.cost == 1) == (row.method == "one-step")
+        assert row.agreement is None and row.accuracy is None
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("classifier")
+    train(make_folder(root / "tinted"), root / "model")
+    return root / "model"
+
+
+def test_a_classifier_tells_what_it_sees_before_and_after(
+    tmp_path: Path, classifier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Noise so strong that it is often mistaken; of one class it has never heard."""
+    folder = make_folder(tmp_path / "images", 30, seed=3)
+    shutil.copytree(folder / "red", folder / "violet")
+    transparent, sigma = str(make_transparent(tmp_path / "d")), 2.0
+    found = evaluate(transparent, folder, sigmas=(sigma,), dtype="fp32", workers=1, classifier=classifier)
+    clean = read_images(folder, workers=1)
+    noised = add_noise(np.stack(clean.pixels), sigma, key=KEY, run=0, indices=np.arange(40)).clip(0, 255)
+    trainer = read_model(classifier).trainer(torch.device("cpu"))
+    before, after = (
+        trainer.predict(torch.from_numpy(x.astype(np.uint8))).numpy() for x in (np.stack(clean.pixels), noised)
+    )
+    (row,), seeing = found.rows, found.classifier
+    assert row.agreement == (before == after).mean() and 0.2 < row.agreement < 0.9
+    known = clean.labels < 3
+    assert row.accuracy == (after == clean.labels)[known].mean() != row.agreement
+    assert seeing is not None and (seeing.labelled, seeing.size, seeing.seen) == (30, 24, 0)
+    assert seeing.accuracy == (before == clean.labels)[known].mean() > 0.9
+    command = ["denoiser", "eval", transparent, str(folder), "--sigma=2", "--classifier", str(classifier), "--quiet"]
+    assert run([*command, "--method", "one-step,ddim:2", "--method=sde:2", "--workers=1", "--dtype=fp32"]) == 0
+    told = capsys.readouterr().out
+    assert f"{100 * row.agreement:.1f} %" in told and "100.0 % of 30" in told
+    assert [line.split()[1] for line in told.splitlines()[2:5]] == ["one-step", "ddim:2", "sde:2"]
+
+
+def test_images_that_a_classifier_was_trained_on_are_counted(tmp_path: Path, classifier: Path) -> None:
+    transparent = str(make_transparent(tmp_path / "d"))
+    folder = classifier.parent / "tinted"
+    found = evaluate(transparent, folder, sigmas=(0.1,), limit=7, workers=1, classifier=classifier).classifier
+    assert found is not None and found.seen == 7
+
+
 def test_the_command_tells_it_as_a_table_and_as_json(
     tmp_path: Path, images: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +142,13 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, images: dict[str, np
     transparent = str(make_transparent(tmp_path / "d"))
     with pytest.raises(UsageError, match="positive"):
         evaluate(transparent, tmp_path / "images", sigmas=(0.0,))
+    with pytest.raises(UsageError, match="outside the denoiser's schedule"):  # before the first is measured
+        evaluate(transparent, tmp_path / "images", sigmas=(0.25, 1e-4), progress=lambda step: pytest.fail("measured"))
+    for method in ("", "one-step,,ddim:2", "ddim:101", "ode:4", []):
+        with pytest.raises(UsageError, match="method"):
+            evaluate(transparent, tmp_path / "images", method=method)
+    with pytest.raises(InputError, match="holds no model"):
+        evaluate(transparent, tmp_path / "images", classifier=tmp_path / "images")
     with pytest.raises(SetupError, match="neither bundled"):
         evaluate("nothing", tmp_path / "images")
     for name in images:
