@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpclean.cli import values
 from dpclean.cli.common import Config, Device, DryRun, Json, Overwrite, Quiet, Readers, Threads, tell
-from dpclean.cli.panels import INPUT, OUTPUT, TRAINING
+from dpclean.cli.panels import DENOISER, INPUT, OUTPUT, TRAINING
 from dpclean.cli.values import completing
 from dpclean.errors import printable, quoted
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    clean: Annotated[Path, typer.Argument(help="What 'dpclean sanitize' wrote.")],
+    clean: Annotated[
+        Path, typer.Argument(help="What 'dpclean sanitize' wrote; with --sigma-augment also images that you trust.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to make.", rich_help_panel=OUTPUT)],
     test: Annotated[
         Path | None, typer.Option(help="Labelled images to measure accuracy on.", rich_help_panel=INPUT)
@@ -57,6 +60,33 @@ def train(
     warm_epochs: Annotated[
         int, typer.Option(metavar="N", help="Epochs on the raw data.", rich_help_panel=TRAINING)
     ] = 10,
+    sigma_augment: Annotated[
+        float | None,
+        typer.Option(
+            parser=values.sigma,
+            metavar="S",
+            help="Noise and denoise the images anew in every epoch: for a model that is to see such images.",
+            rich_help_panel=DENOISER,
+        ),
+    ] = None,
+    denoiser: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID|DIR",
+            help="Of --sigma-augment; natural.",
+            rich_help_panel=DENOISER,
+            autocompletion=completing("natural", "perceptual"),
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="one-step|ddim:STEPS|sde:STEPS",
+            help="Of --sigma-augment; one-step.",
+            rich_help_panel=DENOISER,
+            autocompletion=completing("one-step", "ddim:4", "sde:8"),
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same weights.", rich_help_panel=TRAINING)] = 0,
     device: Device = "auto",
     workers: Readers = None,
@@ -72,6 +102,7 @@ def train(
     \b
     dpclean train ./clean --test ./test --out ./model
     dpclean train ./clean --holdout 0.1 --recipe torchvision:convnext_tiny --init torchvision --freeze --out ./model
+    dpclean train ./trusted --sigma-augment 0.25 --test ./test --out ./model
     """
     from dpclean.progress import said, shown
     from dpclean.train import job
@@ -84,6 +115,9 @@ def train(
         "freeze": freeze,
         "warm_start": warm_start,
         "warm_epochs": warm_epochs,
+        "sigma_augment": sigma_augment,
+        "denoiser": denoiser,
+        "method": method,
         "seed": seed,
         "device": device,
         "workers": workers,
@@ -114,6 +148,8 @@ def _tell(result: TrainResult) -> None:
         say(f"Accuracy on {result.test_images} test images ({result.test_source}): {100 * result.accuracy:.2f} %.")
         for class_name, share in result.accuracy_per_class.items():
             say(f"  {printable(class_name)}: {'no test images' if share is None else f'{100 * share:.2f} %'}")
+    if result.accuracy_denoised is not None:
+        say(f"The same, noised at sigma {result.sigma_augment:g} and denoised: {100 * result.accuracy_denoised:.2f} %.")
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
     say(f"To look at: {out}/training.svg shows how it went.")

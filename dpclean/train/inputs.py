@@ -45,8 +45,8 @@ class Inputs:
     not_sanitized: list[str]
 
 
-def read_inputs(clean: Path, options: TrainOptions) -> Inputs:
-    """Read CLEAN and the test images into memory.
+def read_inputs(clean: Path, options: TrainOptions, denoiser: Ancestry) -> Inputs:
+    """Read CLEAN and the test images into memory. denoiser: what the one was made of that is used on them, if any is.
 
     Raises InputError where a class has no training image or the test images have classes that CLEAN has not.
     """
@@ -59,7 +59,7 @@ def read_inputs(clean: Path, options: TrainOptions) -> Inputs:
     check_classes(labelled, manifest.classes if manifest is not None else ())
     train_hashes = pixel_hashes(labelled)
     test_hashes = pixel_hashes(test) if test is not None else []
-    inherited = ancestry_of_data(clean)
+    inherited = ancestry_of_data(clean) | denoiser
     known = set(train_hashes)
     train_digest = pixel_digest(labelled, train_hashes)
     return Inputs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import platform
 import threading
@@ -15,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
@@ -30,6 +32,7 @@ from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import choose_threads, computing_with
 from dpclean.train import model as models
 from dpclean.train.images import prepare
+from dpclean.train.noise_augmentation import NoiseAugmentation
 from dpclean.train.options import TrainKeywords, TrainOptions
 from dpclean.train.results import TrainDryRun, TrainResult
 from dpclean.train.save import write_outputs
@@ -37,7 +40,7 @@ from dpclean.train.trainer import Epoch, Trainer
 from dpclean.train.training_set import TrainingSet
 
 CHECKPOINT_SECONDS = 10.0
-STEPS_SAMPLED_BY_PLAN = 4
+STEPS_SAMPLED_BY_PLAN, IMAGES_SAMPLED_BY_PLAN = 4, 64
 CHECKPOINT_NAME, WARM_NAME = "checkpoint.pt", "warm.safetensors"
 
 _BUSY = (
@@ -84,9 +87,11 @@ class TrainJob(Job[TrainResult]):
         self.busy = False
         self.clean = given_path(clean).resolve()
         self.training_set = TrainingSet(self.clean, self.options)
+        self.augmentation: NoiseAugmentation | None = None
 
     def inputs(self) -> list[str | os.PathLike[str] | None]:
-        return [self.clean, self.options.test, self.options.init, self.options.warm_start]
+        o = self.options
+        return [self.clean, o.test, o.init, o.warm_start, o.denoiser]
 
     def parameters(self) -> Json:
         return self.training_set.parameters
@@ -100,6 +105,7 @@ class TrainJob(Job[TrainResult]):
             "torch": torch.__version__,
             "torchvision": metadata.version("torchvision"),
             "dpclean": build(),
+            **({} if self.augmentation is None else {"denoiser": self.augmentation.engine}),
         }
 
     def made_with(self) -> Json:
@@ -116,7 +122,19 @@ class TrainJob(Job[TrainResult]):
         for reason in self.training_set.told_at_once():
             self.say(f"not certifiable: {reason}")
         with self._threads(record):
+            self.augmentation = self._augmentation(record)
             yield
+
+    def _augmentation(self, record: Record | None) -> NoiseAugmentation | None:
+        """On an interrupted job in the batches that it was begun with, on which results in half precision depend."""
+        training_set, sigma = self.training_set, self.options.sigma_augment
+        if training_set.denoiser is None or sigma is None:
+            return None
+        begun = record.environment.get("denoiser", {}) if record is not None else {}
+        return NoiseAugmentation(
+            training_set.denoiser, sigma, training_set.method,
+            seed=self.options.seed, device=self.options.device, batch_pixels=begun.get("batch_pixels"),
+        )  # fmt: skip
 
     def _threads(self, record: Record | None) -> AbstractContextManager[None]:
         if record is not None and self.options.threads is None:
@@ -137,11 +155,13 @@ class TrainJob(Job[TrainResult]):
 
     def save(self, record: Record) -> None:
         host = self._host(record.environment)
-        write_outputs(self.staging.partial, self.out, self.training_set, self.trainer, self.curve, host)
+        write_outputs(
+            self.staging.partial, self.out, self.training_set, self.trainer, self.curve, host, self.augmentation
+        )
 
     def _host(self, environment: Json) -> dict[str, str]:
         versions = {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
-        told = {name: str(value) for name, value in environment.items() if value is not None}
+        told = {name: str(value) for name, value in environment.items() if isinstance(value, bool | int | str)}
         return {**versions, **told, "device_type": self.device.type, "platform": platform.platform()}
 
     # -- fit
@@ -152,7 +172,30 @@ class TrainJob(Job[TrainResult]):
         if self.training_set.warm is not None:
             init = self._warmed(stop, tell)
         trainer = self._trainer(init)
-        return trainer, self._fit(trainer, self.training_set.tensor, self._labels(), "train", stop, tell)
+        return trainer, self._fit(trainer, self._images(stop, tell), self._labels(), "train", stop, tell)
+
+    def _images(self, stop: threading.Event, tell: Tell) -> Tensor | Callable[[int], Tensor]:
+        """The training images, or with --sigma-augment those of an epoch."""
+        augmentation, images = self.augmentation, self.training_set.inputs.train
+        if augmentation is None:
+            return self.training_set.tensor
+        pixels = sum(image.shape[0] * image.shape[1] for image in images.pixels)
+
+        def of_epoch(epoch: int) -> Tensor:
+            done, pace = 0.0, Pace()
+
+            def on_batch(some: float) -> None:
+                nonlocal done
+                done += some
+                finished = round(len(images) * done / pixels)
+                left = pace.seconds_left(done, pixels)
+                tell(Progress(finished, len(images), "images", left, f"noised and denoised for epoch {epoch}"))
+                if stop.is_set():
+                    raise Interrupted(f"stopped while noising for epoch {epoch}", "the same command goes on")
+
+            return augmentation.images(images, self.training_set.recipe.size, epoch=epoch, on_batch=on_batch)
+
+        return of_epoch
 
     def _trainer(self, init: Mapping[str, Tensor] | None) -> Trainer:
         training_set = self.training_set
@@ -177,7 +220,13 @@ class TrainJob(Job[TrainResult]):
         return load(path.read_bytes())
 
     def _fit(
-        self, trainer: Trainer, images: Tensor, labels: Tensor, phase: str, stop: threading.Event, tell: Tell
+        self,
+        trainer: Trainer,
+        images: Tensor | Callable[[int], Tensor],
+        labels: Tensor,
+        phase: str,
+        stop: threading.Event,
+        tell: Tell,
     ) -> list[Epoch]:
         """One fit from its last checkpoint on, with a checkpoint now and then and at the first signal."""
         path = self.staging.work / CHECKPOINT_NAME
@@ -196,7 +245,8 @@ class TrainJob(Job[TrainResult]):
             left = pace.seconds_left(done, steps)
             tell(Progress(done, steps, "steps", left, "on raw data" if phase == "warm" else ""))
             stopped = stop.is_set() and done < steps
-            if stopped or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            ends_epoch = callable(images) and bool(curve) and done == curve[-1].number * steps // curve[-1].epochs
+            if stopped or ends_epoch or time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 state = {**trainer.checkpoint(), "phase": phase, "curve": [asdict(epoch) for epoch in curve]}
                 _write_checkpoint(path, state)
                 saved = time.monotonic()
@@ -226,6 +276,8 @@ class TrainJob(Job[TrainResult]):
             certifiable=told.certifiable,
             already_complete=call.already_complete,
             seconds=round(call.seconds, 3),
+            sigma_augment=told.sigma_augment.sigma if told.sigma_augment else None,
+            accuracy_denoised=_share(told.sigma_augment.correct, accuracy) if told.sigma_augment else None,
             warnings=self.training_set.warnings() + [_BUSY] * self.busy,
         )
 
@@ -252,7 +304,9 @@ class TrainJob(Job[TrainResult]):
         known = training_set.inputs.train
         trainer = self._trainer(training_set.init.weights if training_set.init else None)
         with self._threads(None), contextlib.suppress(Enough):
+            noising = self._seconds_an_epoch()
             trainer.fit(training_set.tensor, self._labels(), seed=self.options.seed, on_step=on_step)
+        epochs = steps // math.ceil(len(known) / training_set.recipe.batch_size)
         return TrainDryRun(
             out=str(self.out),
             recipe=training_set.recipe.as_dict(),
@@ -262,10 +316,25 @@ class TrainJob(Job[TrainResult]):
             test_source=training_set.inputs.test_source or None,
             test_images=len(training_set.inputs.test) if training_set.inputs.test else 0,
             steps=steps,
-            seconds=round((times[-1] - times[0]) / max(1, len(times) - 1) * steps, 1),
+            seconds=round((times[-1] - times[0]) / max(1, len(times) - 1) * steps + noising * epochs, 1),
             bytes=len(save(trainer.state_dict())),
             warnings=training_set.warnings(),
         )
+
+    def _seconds_an_epoch(self) -> float:
+        """Of noising and denoising for it, judged by the first images."""
+        augmentation, images = self._augmentation(None), self.training_set.inputs.train
+        if augmentation is None:
+            return 0.0
+        first = images.take(np.arange(len(images)) < IMAGES_SAMPLED_BY_PLAN)
+        begun = time.monotonic()
+        augmentation.images(first, self.training_set.recipe.size, epoch=1)
+        pixels, all_pixels = (sum(map(np.size, some.pixels)) for some in (first, images))
+        return (time.monotonic() - begun) * float(all_pixels / pixels)
+
+
+def _share(correct: int | None, accuracy: models.Accuracy | None) -> float | None:
+    return None if correct is None or accuracy is None else correct / accuracy.images
 
 
 def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:

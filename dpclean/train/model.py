@@ -57,7 +57,20 @@ class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pixel_digest: str
 
 
-class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the images went through anew in every epoch. correct: right predictions among the test images of
+    `Accuracy`, each noised and denoised once; None without test images.
+    """
+
+    sigma: float
+    denoiser: str
+    denoiser_digests: dict[str, str]
+    method: str
+    dtype: str
+    correct: int | None
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What model.json says."""
 
     format: int
@@ -74,6 +87,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not_certifiable: list[str]  # why, one sentence each
     weights_sha256: str  # of model.safetensors
     host: dict[str, str]
+    sigma_augment: Augmentation | None = None  # left out without
 
 
 @dataclass(frozen=True)

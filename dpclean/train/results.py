@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` did. accuracy: on the test images, None without any; seconds: wall time of this call."""
+    """What `train` did. accuracy: on the test images, None without any; seconds: wall time of this call.
+
+    sigma_augment: the noise of each epoch, None without; accuracy_denoised: on the test images, noised and denoised
+    alike.
+    """
 
     out: str
     recipe: dict[str, Any]
@@ -21,6 +25,8 @@ class TrainResult:
     accuracy: float | None
     accuracy_per_class: dict[str, float | None]
     certifiable: bool
+    sigma_augment: float | None
+    accuracy_denoised: float | None
     already_complete: bool
     seconds: float
     warnings: list[str]

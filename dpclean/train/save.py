@@ -17,6 +17,7 @@ from dpclean.train import model as models
 from dpclean.train.curve import curve_plot, curve_tsv
 from dpclean.train.images import prepare
 from dpclean.train.inputs import images_by_class
+from dpclean.train.noise_augmentation import NoiseAugmentation
 from dpclean.train.trainer import Epoch, Trainer
 from dpclean.train.training_set import TrainingSet
 
@@ -24,7 +25,13 @@ TABLE_NAME, DRAWING_NAME = "training.tsv", "training.svg"
 
 
 def write_outputs(
-    folder: Path, out: Path, training_set: TrainingSet, trainer: Trainer, curve: Sequence[Epoch], host: dict[str, str]
+    folder: Path,
+    out: Path,
+    training_set: TrainingSet,
+    trainer: Trainer,
+    curve: Sequence[Epoch],
+    host: dict[str, str],
+    augmentation: NoiseAugmentation | None = None,
 ) -> models.Description:
     """Write everything that out is to hold into folder; gives back what model.json says."""
     found = training_set.inputs
@@ -49,6 +56,7 @@ def write_outputs(
             raw_pixel_digests=sorted(training_set.ancestry.raw_pixel_digests),
         ),
         accuracy=_accuracy(training_set, trainer),
+        sigma_augment=_augmented(training_set, trainer, augmentation) if augmentation is not None else None,
         certifiable=not reasons,
         not_certifiable=reasons,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -60,6 +68,20 @@ def write_outputs(
     write_durably(folder / DRAWING_NAME, svg(curve_plot(curve)).encode())
     write_durably(folder / models.NAME, models.dump(description))
     return description
+
+
+def _augmented(
+    training_set: TrainingSet, trainer: Trainer, augmentation: NoiseAugmentation
+) -> models.Augmentation | None:
+    files, sigma, test = training_set.denoiser, training_set.options.sigma_augment, training_set.inputs.test
+    assert files is not None and sigma is not None
+    correct = None
+    if test is not None and len(test):
+        images = augmentation.images(test, trainer.size, epoch=0, test=True)
+        correct = int((trainer.predict(images).numpy() == test.labels).sum())
+    return models.Augmentation(
+        sigma, files.id, files.digests(), training_set.method, augmentation.engine["dtype"], correct
+    )
 
 
 def _accuracy(training_set: TrainingSet, trainer: Trainer) -> models.Accuracy | None:

@@ -113,7 +113,7 @@ class Trainer:
 
     def fit(
         self,
-        images: Tensor,
+        images: Tensor | Callable[[int], Tensor],
         labels: Tensor,
         *,
         seed: int,
@@ -123,6 +123,7 @@ class Trainer:
     ) -> None:
         """Train on uint8 [N,S,S,3] with labels int64 [N], all of them from 0 to classes - 1.
 
+        images: or what gives those of an epoch, from 1, in a tensor that is the fit's; it may do what on_epoch may.
         Every random choice comes from seed and the number of the step. on_step gets steps done and steps in all; it
         and on_epoch may read checkpoint(), and may raise, which ends the fit. resume: a checkpoint of a fit with the
         same arguments, which then ends with the same weights. Raises Diverged, by the arguments alone, and SetupError
@@ -130,17 +131,22 @@ class Trainer:
         """
         with (
             refusing("training"),
-            _untrainable(len(images)),
+            _untrainable(len(labels)),
             _deterministic(),
             torch.random.fork_rng(self._generators()),
         ):
-            fit = self._begin(self._step_over(images, labels), seed)
+            of_epoch = images if callable(images) else None
+            first = images if isinstance(images, Tensor) else images(self._epoch(resume, len(labels)))
+            fit = self._begin(self._step_over(first, labels), seed)
+            given = fit.done if resume is None else resume["done"]  # for this step and those that follow in its epoch
             if resume is not None:
                 self._restore(fit, resume)
                 self._draw(fit)
             while fit.done < fit.steps:
                 begun = time.perf_counter()
                 if fit.done % fit.step.steps == 0:
+                    if of_epoch is not None and fit.done != given:
+                        fit.step.images.copy_(of_epoch(fit.done // fit.step.steps + 1))
                     self._draw(fit)
                 torch.manual_seed(number_of(fit.seed, "network", fit.done))  # for networks with dropout
                 fit.step()
@@ -166,12 +172,20 @@ class Trainer:
             return before
         self._step = before = None  # its memory is needed
         images, labels = images.to(self.device, copy=self._replay), labels.to(self.device, copy=self._replay)
-        steps = math.ceil(len(images) / self.recipe.batch_size)
+        steps = self._steps(len(images))
         self._step = Step(
             self.recipe, self.network, self._head, images, labels, steps, self._normalized, self._logits,
             replay=self._replay,
         )  # fmt: skip
         return self._step
+
+    def _steps(self, images: int) -> int:
+        """In an epoch."""
+        return math.ceil(images / self.recipe.batch_size)
+
+    def _epoch(self, resume: State | None, images: int) -> int:
+        """The one, from 1, that a fit begins or goes on in."""
+        return 1 if resume is None else resume["done"] // self._steps(images) + 1
 
     def _begin(self, step: Step, seed: int) -> _Fit:
         """Sets the weights that a fit begins with, in place."""

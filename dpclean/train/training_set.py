@@ -12,6 +12,8 @@ from torch import Tensor
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
 from dpclean.data.dataset import Images, pixel_digest, pixel_hashes, read_images, relabelled, split
+from dpclean.denoise.loading import DenoiserFiles, find_denoiser
+from dpclean.denoise.methods import find_method
 from dpclean.train import inputs as data
 from dpclean.train.images import prepare
 from dpclean.train.init import Init, described_init, find_init
@@ -20,6 +22,11 @@ from dpclean.train.options import TrainOptions
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
 
 RAW_FIRST = "training began on raw data (--warm-start)"
+NOISED_ANEW = (
+    "the images were noised anew in every epoch (--sigma-augment), and a certificate against poisoning is for data"
+    " noised once"
+)
+DENOISER, METHOD = "natural", "one-step"  # of --sigma-augment, unless it is told
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,18 @@ class TrainingSet:
 
     @cached_property
     def inputs(self) -> Inputs:
-        return data.read_inputs(self.clean, self.options)
+        denoiser = self.denoiser.ancestry() if self.denoiser is not None else Ancestry()
+        return data.read_inputs(self.clean, self.options, denoiser)
+
+    @cached_property
+    def denoiser(self) -> DenoiserFiles | None:
+        """The files of what takes the noise of --sigma-augment away; None without."""
+        return None if self.options.sigma_augment is None else find_denoiser(self.options.denoiser or DENOISER)
+
+    @property
+    def method(self) -> str:
+        """How it does that."""
+        return find_method(self.options.method or METHOD).name
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -92,7 +110,15 @@ class TrainingSet:
             "warm_start": self.warm.digest if self.warm else None,
             "warm_epochs": o.warm_epochs if self.warm else None,
             "seed": o.seed,
+            **self._augmentation,
         }
+
+    @cached_property
+    def _augmentation(self) -> dict[str, Any]:
+        if self.denoiser is None:
+            return {}
+        denoiser = {"denoiser": self.denoiser.id, "denoiser_digests": self.denoiser.digests()}
+        return {"sigma_augment": self.options.sigma_augment, **denoiser, "method": self.method}
 
     @cached_property
     def ancestry(self) -> Ancestry:
@@ -103,13 +129,16 @@ class TrainingSet:
     def told_at_once(self) -> list[str]:
         """Why no certificate can rest on weights made of this, as far as it is known before anything is read."""
         reasons = data.without_looking(self.clean, manifests.read(self.clean))
-        return reasons + ([RAW_FIRST] if self.options.warm_start is not None else [])
+        reasons += [RAW_FIRST] * (self.options.warm_start is not None)
+        return reasons + [NOISED_ANEW] * (self.options.sigma_augment is not None)
 
     def not_certifiable(self) -> list[str]:
         """Why no certificate can rest on weights made of this, one sentence each."""
         reasons = list(self.inputs.not_sanitized)
         if self.warm is not None:
             reasons.append(RAW_FIRST)
+        if self.denoiser is not None:
+            reasons.append(NOISED_ANEW)
         if self.init is not None:
             reasons += [f"the weights begun from: {reason}" for reason in self.init.not_certifiable]
         return reasons
@@ -128,6 +157,10 @@ class TrainingSet:
             ),
             (found.test is None, "no test images, so no accuracy: --test or --holdout 0.1 names some"),
             (gaps, f"what the model was made of is not known in full: {gaps}"),
+            (
+                self.denoiser is not None and found.manifest is not None,
+                "the training data are sanitized already, and were noised and denoised on top of that",
+            ),
         ]
         reasons = [f"not certifiable: {reason}" for reason in self.not_certifiable()]
         return reasons + found.remarks + [sentence for applies, sentence in said if applies]
