@@ -188,9 +188,9 @@ class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field=
     from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds. subsample:
     in how many of 2^32 cases an image is in a run, where not all are in every run; with_images: beside how many changed
     images, ascending, a radius is claimed too. dimensions: of rows of features, which stand for images where no image
-    was read; there is no noise, nothing to decode and no size then. extractor: what made such rows of the images, which
-    have the digest rows_digest; there is no noise either. partitions: where a run trains on one part; then
-    bound is the election, and nothing is left to chance.
+    was read; there is no noise, nothing to decode and no size then. extractor: what makes such rows of images: without
+    noise once for all runs, with the digest rows_digest, with noise for each run anew. partitions: where a run trains
+    on one part; then bound is the election, and nothing is left to chance.
     """
 
     values: Positive
@@ -373,11 +373,14 @@ def _check_kind(parameters: JobParameters) -> None:
             raise FormError(f"terms.sigma is {parameters.sigma}, and the training data are features")
         return
     if not isinstance(parameters.extractor, UnsetType):
-        del of_images["denoiser"]
-        if (parameters.denoiser, parameters.init, parameters.trainer) != (None, None, None):
-            raise FormError("terms.extractor is there, and so is a denoiser, an init or a trainer")
-        if parameters.sigma != "0" or UNSET in (dimensions, parameters.rows_digest):
+        if (parameters.init, parameters.trainer) != (None, None):
+            raise FormError("terms.extractor is there, and so is an init or a trainer")
+        noised = parameters.sigma != "0"  # by each run anew; else rows are made once
+        if dimensions is UNSET or (parameters.rows_digest is UNSET) is not noised:
             raise FormError("terms.extractor does not go with terms.sigma, terms.dimensions or terms.rows_digest")
+        if not noised:
+            if of_images.pop("denoiser") is not None:
+                raise FormError("terms.extractor is there without noise, and so is a denoiser")
     elif (dimensions, parameters.rows_digest) != (UNSET, UNSET):
         raise FormError("terms.dimensions or terms.rows_digest is there, and the training data are images")
     if parameters.recipe is None:

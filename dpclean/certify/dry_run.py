@@ -25,6 +25,7 @@ from dpclean.certify.job import CertifyJob
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
 from dpclean.certify.results import CertifyDryRun
 from dpclean.certify.run_settings import THREADS, RunSettings
+from dpclean.certify.worker import runs_on_images
 from dpclean.jobs.checks import options_of
 from dpclean.noise.keys import draw_key
 
@@ -48,7 +49,7 @@ def dry_run(
     elif job.settings is None:
         seconds, values, at_once = _of_extracted(certified, asked, parameters, asked.workers or cores), 0, cores
     else:
-        seconds, device = _of_images(certified, job.settings)
+        seconds, device = _of_images(certified, job.settings, parameters.runs)
         values, at_once = sum(image.size for image in [*certified.train.pixels, *certified.points.pixels]), cores
         if device != "cpu":
             import torch
@@ -85,24 +86,23 @@ def _reach(parameters: JobParameters, images: int) -> tuple[str, dict[str, int] 
     return unanimous(bound, claims), most_images(bound, claims).as_json(), *members_of_run(share, images)
 
 
-def _of_images(certified: CertifiedData, settings: RunSettings) -> tuple[dict[str, float], str]:
-    """Seconds of a run, by what they are spent on, and the kind of device."""
+def _of_images(certified: CertifiedData, settings: RunSettings, total: int) -> tuple[dict[str, float], str]:
+    """Seconds of a run, one of so many, by what they are spent on, and the kind of device."""
     import torch
-
-    from dpclean.certify.training_runs import TrainingRuns
 
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            runs = TrainingRuns(settings, certified.classes, draw_key(), Path(scratch))
+            runs = runs_on_images(settings, certified.classes, draw_key(), Path(scratch))
             runs.prepare(Data.of(certified.train, certified.points, certified.division))
-            runs.cast(1)  # pays for what is set up once
+            some = max(1, min(runs.at_once, total - 1))
+            list(runs.results([1]))  # pays for what is set up once
             runs.seconds.clear()
-            runs.cast(2)
+            list(runs.results(range(2, 2 + some)))
     finally:
         torch.set_num_threads(threads)
-    return runs.seconds, runs.denoiser.device.type
+    return {part: spent / some for part, spent in runs.seconds.items()}, runs.denoiser.device.type
 
 
 def _of_extracted(

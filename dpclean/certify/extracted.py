@@ -1,10 +1,15 @@
-"""Images that a frozen network turns into rows of features, once for all runs: from there on they are like any rows."""
+"""Images that a frozen network turns into rows of features, once for all runs, as long as no run noises its own: from
+there on they are like any rows.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dpclean.certify.feature_runs import FeatureData
 from dpclean.certify.inputs import CertifiedData, check_ancestry
@@ -26,14 +31,23 @@ def extractor_of(options: CertifyOptions, certified: CertifiedData) -> Extractor
     return found
 
 
+def rows_of(extractor: Extractor, pixels: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """float32 [N, D], as Features has them: each of its own image alone, the same bits at every place."""
+    if not pixels:
+        return np.empty((0, extractor.dimensions()), np.float32)
+    values = extractor.features(pixels)
+    values[~np.isfinite(values).all(axis=1)] = 0  # a rule for that image alone: it says nothing
+    return unit_rows(values)
+
+
 def extract(extractor: Extractor, certified: CertifiedData) -> FeatureData:
-    """The rows of D and of the points: each of its own image alone, the same bits at every place."""
+    """The rows of D and of the points."""
     train, points = certified.train, certified.points
     data = FeatureData(
-        unit_rows(extractor.features(train.pixels)),
+        rows_of(extractor, train.pixels),
         train.labels,
         train.indices,
-        unit_rows(extractor.features(points.pixels)),
+        rows_of(extractor, points.pixels),
     )
     if certified.division is None:
         return data

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from dpclean.certificate.parameters import RecordedAncestry
 from dpclean.certificate.threats import find_threat
 from dpclean.certify.division import Division, divide
-from dpclean.certify.options import CertifyOptions
+from dpclean.certify.options import OF_NOISE, CertifyOptions
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import Images, pixel_digest, pixel_hashes, read_images, remarks
@@ -47,13 +48,17 @@ class DataSource:
     clean: Path | None = None  # where the manifest lies
     taken: str = ""  # what the manifest decides, for the user to hear
 
+    @property
+    def noised(self) -> bool:
+        return Fraction(self.sigma) > 0
+
 
 @dataclass(frozen=True)
 class CertifiedData:
     """The training set D and the test points. labels of D are places in classes, of points too (-1 unknown)."""
 
     source: DataSource
-    denoiser: DenoiserFiles | None  # None: an extractor is there instead
+    denoiser: DenoiserFiles | None  # None: an extractor gets the images as they are
     train: Images
     points: Images
     point_source: str  # "test" | "split" | "holdout"
@@ -157,7 +162,9 @@ def _source_of_raw(path: Path, options: CertifyOptions) -> DataSource:
         raise InputError(
             f"{str(path)!r} is not there", "name what 'dpclean sanitize' wrote, or raw data together with --sigma"
         )
-    sigma = options.sigma if options.partitions is None else options.sigma or "0"  # of parts noise proves nothing
+    sigma = options.sigma
+    if sigma is None and (options.partitions is not None or options.extractor is not None):
+        sigma = "0"  # of parts noise proves nothing; frozen features learn from the few images of a share without it
     if sigma is None:
         raise UsageError(
             f"{str(path)!r} has no {manifests.NAME}, so it is taken as raw data, and those need --sigma",
@@ -203,7 +210,12 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
     assert points is not None  # a share is held out where nothing else gives them
     train = train.take(train.labels >= 0)
     check_classes(train, source.manifest.classes if source.manifest is not None else ())
-    files = None if options.extractor else _denoiser(source)
+    files = _denoiser(source) if options.extractor is None or source.noised else None
+    if files is None and (given := options.given(OF_NOISE)):
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} has no meaning where an extractor gets images without noise",
+            "give a --sigma above 0, or leave it out",
+        )
     train_hashes, point_hashes = pixel_hashes(train), pixel_hashes(points)
     train_digest, point_images = pixel_digest(train, train_hashes), Ancestry.of(point_hashes)
     ancestry = Ancestry.of(hashes, digest, train_digest)

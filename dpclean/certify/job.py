@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from dpclean import __version__
 from dpclean.certificate.bounds import BOUNDS, find_bound
@@ -91,8 +91,7 @@ class CertifyJob(Job[CertifyResult]):
 
     @cached_property
     def source(self) -> DataSource:
-        options = self.options if self.options.extractor is None else replace(self.options, sigma="0")
-        return find_source(self.clean, options)
+        return find_source(self.clean, self.options)
 
     @cached_property
     def certified(self) -> CertifiedData | CertifiedFeatures:
@@ -113,7 +112,7 @@ class CertifyJob(Job[CertifyResult]):
         """The parameters, less what is found out when the job begins."""
         asked = make_parameters(self.certified, self.options)
         check_parameters(asked)
-        check_members(asked, 1 if asked.raw.kind == "features" else FEWEST)
+        check_members(asked, FEWEST if asked.dimensions is UNSET else 1)
         return asked
 
     def inputs(self) -> Iterator[str | os.PathLike[str] | None]:
@@ -157,8 +156,8 @@ class CertifyJob(Job[CertifyResult]):
 
     @cached_property
     def settings(self) -> RunSettings | None:
-        """How runs on images are done; of those on features the terms say it."""
-        if isinstance(self.certified, CertifiedFeatures) or self.options.extractor is not None:
+        """How runs on images are done; of those on features, also on such as are made once, the terms say it."""
+        if isinstance(self.certified, CertifiedFeatures) or self.certified.denoiser is None:
             return None
         return make_run_settings(self.certified, self.options, self.asked)
 
@@ -168,8 +167,8 @@ class CertifyJob(Job[CertifyResult]):
             return self._published_parameters().engine
         if self.settings is None:
             return feature_engine()
-        from dpclean.certify.training_runs import engine as engine_of
-        from dpclean.certify.training_runs import load_denoiser
+        from dpclean.certify.runs_on_images import engine as engine_of
+        from dpclean.certify.runs_on_images import load_denoiser
 
         return engine_of(load_denoiser(self.settings), THREADS)
 
@@ -213,9 +212,8 @@ class CertifyJob(Job[CertifyResult]):
         """What models that are kept are made of."""
         if isinstance(self.certified, CertifiedFeatures):
             return self.certified.ancestry
-        if settings is None:
-            return self.certified.ancestry | extractor_of(self.options, self.certified).ancestry
-        return made_of(self.certified, settings)
+        made = self.certified.ancestry if settings is None else made_of(self.certified, settings)
+        return made if self.options.extractor is None else made | extractor_of(self.options, self.certified).ancestry
 
     def _extract(self, certified: CertifiedData) -> str:
         """Write the rows that the extractor makes, and their digest. Raises ConflictError for others than before."""

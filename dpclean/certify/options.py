@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +27,8 @@ OF_IMAGES = (
     "raw", "test", "holdout", "init", "freeze", "trainer", "run_timeout", "denoiser", "method", "dtype", "batch_size",
     "limit", "extractor", "weights",
 )  # fmt: skip
-OF_NETWORKS = ("init", "freeze", "trainer", "run_timeout", "denoiser", "method", "dtype", "batch_size")
+OF_NETWORKS = ("init", "freeze", "trainer", "run_timeout")  # what has no meaning where heads are trained
+OF_NOISE = ("denoiser", "method", "dtype", "batch_size")  # nor where an extractor gets images as they are
 CHOICES = {
     "threat": tuple(THREATS),
     "family": FAMILIES,
@@ -151,6 +153,11 @@ class CertifyOptions:
         self._check_pairs()
         self._check_partitions()
 
+    def given(self, names: Iterable[str]) -> list[str]:
+        """Those of some options that are not as they are by default."""
+        plain = type(self)()
+        return [name for name in names if getattr(self, name) not in (None, getattr(plain, name))]
+
     def _check_features(self) -> None:
         """Refuse what is about images where there are rows of features, and rows that miss their other half."""
         if self.features is None and self.test_features is None:
@@ -163,8 +170,7 @@ class CertifyOptions:
             )
         if self.recipe not in (None, RIDGE):
             raise UsageError(f"recipe {self.recipe!r} trains on images", f"with --features give {RIDGE}, or none")
-        plain = type(self)()
-        given = [name for name in OF_IMAGES if getattr(self, name) not in (None, getattr(plain, name))]
+        given = self.given(OF_IMAGES)
         if self.sigma is not None and exact_decimal("sigma", self.sigma) > 0:
             given.append("sigma")
         if given:
@@ -181,18 +187,13 @@ class CertifyOptions:
             if self.weights is not None:
                 raise UsageError("--weights are those of an --extractor, which is not given", "give both")
             return
-        if self.sigma is not None and exact_decimal("sigma", self.sigma) > 0:
-            raise UsageError("noise before an extractor is not there yet", "leave --sigma out, or give 0")
         if self.recipe not in (None, RIDGE):
             raise UsageError(
                 f"recipe {self.recipe!r} trains a network, and with --extractor a head is trained", f"give {RIDGE}"
             )
-        plain = type(self)()
-        given = [name for name in OF_NETWORKS if getattr(self, name) not in (None, getattr(plain, name))]
-        if given:
+        if given := self.given(OF_NETWORKS):
             raise UsageError(
-                f"--{given[0].replace('_', '-')} has no meaning with --extractor, which is neither noised nor trained",
-                "leave it out",
+                f"--{given[0].replace('_', '-')} has no meaning with --extractor, which is not trained", "leave it out"
             )
 
     def _check_pairs(self) -> None:

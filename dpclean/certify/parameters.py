@@ -56,7 +56,7 @@ def make_parameters(certified: CertifiedData | CertifiedFeatures, options: Certi
     if isinstance(certified, CertifiedFeatures):
         of_data = _of_features(certified)
     else:
-        of_data = _of_extracted(certified, options) if options.extractor else _of_images(certified, options)
+        of_data = _of_images(certified, options)
     return JobParameters(
         format=FORMAT,
         tool=f"dpclean {__version__}",
@@ -104,12 +104,16 @@ def _statement(certified: CertifiedData | CertifiedFeatures, options: CertifyOpt
 def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
     """The parameters that say how images were read and runs train on them."""
     source, denoiser = certified.source, certified.denoiser
-    assert denoiser is not None
     sigma = shortest("sigma", source.sigma)
-    recipe = None if options.trainer else choose_recipe(certified, options)
     values = certified.values
-    if find_threat(options.threat).noises_points:
+    if find_threat(options.threat).noises_points and denoiser is not None:
         values += max(image.size for image in certified.points.pixels)
+    used = denoiser and DenoiserUsed(
+        id=denoiser.id,
+        digests=denoiser.digests(),
+        method=source.method,
+        ancestry=known_of(denoiser.ancestry(), certified),
+    )
     return {
         "sigma": sigma,
         "values": values,
@@ -117,19 +121,39 @@ def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, A
         "point_source": certified.point_source,
         "raw": _raw(certified, certified.train.kind),
         "inputs_digest": inputs_digest(certified.train, certified.points, certified.division),
-        "denoiser": DenoiserUsed(
-            id=denoiser.id,
-            digests=denoiser.digests(),
-            method=source.method,
-            ancestry=known_of(denoiser.ancestry(), certified),
-        ),
+        "denoiser": used,
+        "decode": _decoding(source),
+        **(_of_networks if options.extractor is None else _of_heads)(certified, options),
+    }
+
+
+def _of_networks(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
+    """What runs train where they train a network, or a command does."""
+    recipe = None if options.trainer else choose_recipe(certified, options)
+    return {
         "recipe": None if recipe is None else recipe.as_dict(),
         "size": None if recipe is None else image_size(certified, recipe),
         "init": None if recipe is None else choose_init(certified, options, recipe),
         "trainer": shlex.join(shlex.split(options.trainer)) if options.trainer else None,
         "trainer_files": program_files(options.trainer) if options.trainer else None,
         "run_timeout": options.run_timeout if options.trainer else None,
-        "decode": _decoding(source),
+    }
+
+
+def _of_heads(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
+    """The same where they train heads on what an extractor makes of images."""
+    extractor = extractor_of(options, certified)
+    return {
+        "recipe": Ridge().as_dict(),
+        "size": extractor.size,
+        "dimensions": extractor.dimensions(),
+        "extractor": ExtractorUsed(
+            id=extractor.id,
+            digest=extractor.digest,
+            size=extractor.size,
+            ancestry=known_of(extractor.ancestry, certified),
+        ),
+        **dict.fromkeys(("init", "trainer", "trainer_files", "run_timeout")),
     }
 
 
@@ -142,30 +166,6 @@ def _decoding(source: DataSource) -> Decoding:
         limit=source.limit,
         sample=msgspec.UNSET if source.sample is None else source.sample,
     )
-
-
-def _of_extracted(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
-    """The same where an extractor makes rows of images, and heads are trained on these."""
-    extractor = extractor_of(options, certified)
-    return {
-        "sigma": "0",
-        "values": certified.values,
-        **noise_distances("0", certified.values),
-        "point_source": certified.point_source,
-        "raw": _raw(certified, certified.train.kind),
-        "inputs_digest": inputs_digest(certified.train, certified.points, certified.division),
-        "recipe": Ridge().as_dict(),
-        "size": extractor.size,
-        "dimensions": extractor.dimensions(),
-        "extractor": ExtractorUsed(
-            id=extractor.id,
-            digest=extractor.digest,
-            size=extractor.size,
-            ancestry=known_of(extractor.ancestry, certified),
-        ),
-        "decode": _decoding(certified.source),
-        **dict.fromkeys(("denoiser", "init", "trainer", "trainer_files", "run_timeout")),
-    }
 
 
 def _of_features(certified: CertifiedFeatures) -> dict[str, Any]:

@@ -8,14 +8,16 @@ from typing import TypeAlias
 
 import numpy as np
 from msgspec import UnsetType, structs
+from numpy.typing import NDArray
 
 from dpclean.certificate.certificate import build
 from dpclean.certificate.elections import NO_RANKING
 from dpclean.certificate.files import CERTIFICATE_NAME
-from dpclean.certificate.parameters import JobParameters, has_rankings, kinds_of_images, parts_of
+from dpclean.certificate.parameters import ExtractorUsed, JobParameters, has_rankings, kinds_of_images, parts_of
 from dpclean.certificate.threats import DEFAULT_THREAT, find_threat
 from dpclean.certificate.verify import folder_of, verify
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, first_of, read_votes
+from dpclean.certify.extracted import rows_of
 from dpclean.certify.feature_inputs import read_points
 from dpclean.certify.feature_runs import load_head
 from dpclean.certify.results import VotedImage
@@ -25,19 +27,29 @@ from dpclean.certify.runs import Ballot, ballot_of
 from dpclean.certify.save import holds_certificate
 from dpclean.certify.workdir import MODELS, model_name, read_model
 from dpclean.data.dataset import read_images
-from dpclean.errors import InputError
+from dpclean.data.features import holds_features
+from dpclean.errors import InputError, UsageError
 from dpclean.train.ridge import rankings as rankings_of
 from dpclean.train.ridge import votes as votes_of
 
 Vote: TypeAlias = Callable[[bytes], Ballot]  # what a kept model says of each image
 
 
-def predict(certificate: Path, images: Path, *, device: str = "auto", workers: int | None = None) -> list[VotedImage]:
+def predict(
+    certificate: Path,
+    images: Path,
+    *,
+    extractor: str | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+) -> list[VotedImage]:
     """The vote of the kept models on each image, or row of features, in the order of the listing, after `verify`.
 
     Each claim is one of level alpha, valid for an image that was chosen without looking at these models; of models of
     parts it is true of any image. A run without a model is one that failed or took too little: its votes say so, and it
-    is a vote for nobody here too.
+    is a vote for nobody here too. extractor, weights: where that of the certificate is found, of which the digest is
+    compared; by default under the name that it had.
     Raises InputError where there are no models, or where points were noised: an image's noise may be drawn once only.
     Raises DifferenceError where the certificate does not hold, or a model is not the one that voted.
     """
@@ -54,11 +66,17 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
             "these models vote on noised images, and the noise of a new image could be drawn once only",
             f"certify with --threat {DEFAULT_THREAT} to classify new images",
         )
-    names, vote = (
-        _on_features(parameters, images)
-        if parameters.size is None or not isinstance(parameters.dimensions, UnsetType)
-        else _on_images(parameters, parameters.size, images, device, workers)
-    )
+    used = parameters.extractor
+    if isinstance(used, ExtractorUsed) and not holds_features(images):
+        names, rows = _extracted(used, images, extractor or used.id, weights, device, workers)
+        vote = _on_rows(parameters, rows)
+    elif (extractor, weights) != (None, None):
+        raise UsageError("an extractor makes rows of images, and here it has none to make", "leave --extractor out")
+    elif isinstance(parameters.dimensions, UnsetType):
+        names, vote = _on_images(parameters, images, device, workers)
+    else:
+        names, rows = _given_rows(parameters, images)
+        vote = _on_rows(parameters, rows)
     votes = np.full((parameters.runs, len(names)), ABSTAIN, np.int32)
     rankings = None
     if has_rankings(parameters):
@@ -86,9 +104,7 @@ def predict(certificate: Path, images: Path, *, device: str = "auto", workers: i
     ]
 
 
-def _on_images(
-    parameters: JobParameters, size: int, images: Path, device: str, workers: int | None
-) -> tuple[list[str], Vote]:
+def _on_images(parameters: JobParameters, images: Path, device: str, workers: int | None) -> tuple[list[str], Vote]:
     """The names of images, and how a model votes on them."""
     import torch
     from safetensors.torch import load
@@ -97,6 +113,8 @@ def _on_images(
     from dpclean.train.images import prepare
     from dpclean.train.trainer import Trainer
 
+    size = parameters.size
+    assert size is not None  # as models are kept, no command trained them
     found = read_images(images, workers=workers)
     recipe, classes = recipe_of(parameters.recipe), len(parameters.classes)
     trainer = Trainer(recipe, classes, size=size, device=choose_device(device))
@@ -111,8 +129,32 @@ def _on_images(
     return found.names, vote
 
 
-def _on_features(parameters: JobParameters, path: Path) -> tuple[list[str], Vote]:
-    """The same for rows of features. Raises InputError for rows of another length."""
+def _on_rows(parameters: JobParameters, rows: NDArray[np.float32]) -> Vote:
+    """How a head votes on rows."""
+    cast = rankings_of if has_rankings(parameters) else votes_of
+    return lambda model: cast([load_head(model)], rows)[0]
+
+
+def _extracted(
+    used: ExtractorUsed, images: Path, source: str, weights: Path | None, device: str, workers: int | None
+) -> tuple[list[str], NDArray[np.float32]]:
+    """The names of images, and what the extractor of a certificate makes of them. Raises InputError for another one."""
+    from dpclean.device import choose_device
+    from dpclean.train.extractor import find_extractor
+
+    found = find_extractor(source, weights, device=choose_device(device))
+    if (found.digest, found.size) != (used.digest, used.size):
+        raise InputError(
+            f"the extractor {source!r} is not that of the certificate, which has other weights or gets images of"
+            f" another size ({used.size})",
+            f"name the one that was {used.id!r} with --extractor",
+        )
+    whole = read_images(images, workers=workers)
+    return whole.names, rows_of(found, whole.pixels)
+
+
+def _given_rows(parameters: JobParameters, path: Path) -> tuple[list[str], NDArray[np.float32]]:
+    """The names of rows, and the rows. Raises InputError for rows of another length or extractor."""
     found = read_points(path)
     if found.dimensions != parameters.dimensions:
         raise InputError(
@@ -126,5 +168,4 @@ def _on_features(parameters: JobParameters, path: Path) -> tuple[list[str], Vote
             f"the rows in {str(path)!r} were made by another extractor than {extractor.id!r}",
             "make them with the same extractor",
         )
-    cast = rankings_of if has_rankings(parameters) else votes_of
-    return found.names, lambda model: cast([load_head(model)], found.rows)[0]
+    return found.names, found.rows

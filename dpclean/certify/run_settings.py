@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 
-from dpclean.certificate.parameters import InitialWeights, JobParameters, has_rankings, share_of
+from dpclean.certificate.parameters import ExtractorUsed, InitialWeights, JobParameters, has_rankings, share_of
 from dpclean.certify.inputs import CertifiedData, check_ancestry, known_of
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.trainer_command import check_class_names, fits_one_shard
 from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
 from dpclean.jobs.checks import given_path
+from dpclean.train.extractor import lasting
 from dpclean.train.images import prepare
 from dpclean.train.init import described_init, find_init
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
@@ -45,6 +46,9 @@ class RunSettings:
     keep_models: bool
     share: int | None  # in how many of 2^32 cases an image is in a run; None: all are in every run, or a part
     rankings: bool  # whether a vote is a ranking of all classes
+    extractor: str | None = None  # where heads are trained on what it makes of images
+    weights: str | None = None  # of an extractor that brings none
+    extractor_digest: str | None = None
 
 
 def choose_recipe(certified: CertifiedData, options: CertifyOptions) -> Recipe:
@@ -96,7 +100,7 @@ def image_size(certified: CertifiedData, recipe: Recipe) -> int:
 def make_run_settings(certified: CertifiedData, options: CertifyOptions, parameters: JobParameters) -> RunSettings:
     """Those of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
     train, denoiser = certified.train, parameters.denoiser
-    assert denoiser is not None and certified.denoiser is not None  # as there is no extractor
+    assert denoiser is not None and certified.denoiser is not None  # as rows are not made once for all runs
     if options.trainer is not None:
         check_class_names(certified.classes, folders=not fits_one_shard(train.kind, train.pixels))
     return RunSettings(
@@ -119,6 +123,9 @@ def make_run_settings(certified: CertifiedData, options: CertifyOptions, paramet
         keep_models=options.keep_models,
         share=share_of(parameters),
         rankings=has_rankings(parameters),
+        extractor=None if options.extractor is None else lasting(options.extractor),
+        weights=None if options.weights is None else str(options.weights.resolve()),
+        extractor_digest=parameters.extractor.digest if isinstance(parameters.extractor, ExtractorUsed) else None,
     )
 
 

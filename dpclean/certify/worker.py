@@ -21,8 +21,10 @@ from dpclean.jobs.child_process import die_with
 
 if TYPE_CHECKING:
     from dpclean.certificate.parameters import JobParameters
+    from dpclean.certify.run_settings import RunSettings
     from dpclean.certify.run_tasks import RunTasks
     from dpclean.certify.runs import Runs
+    from dpclean.certify.runs_on_images import RunsOnImages
     from dpclean.certify.workdir import BegunJob, Workdir
 
 
@@ -80,7 +82,7 @@ def _on_images(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs
     import torch
 
     from dpclean.certify.data import read_data
-    from dpclean.certify.training_runs import TrainingRuns, check_run_settings, engine
+    from dpclean.certify.runs_on_images import check_run_settings, engine
 
     parameters = job.parameters
     assert job.settings is not None
@@ -89,10 +91,20 @@ def _on_images(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs
     settings = replace(job.settings, device=device)
     check_run_settings(settings, parameters)
     data = read_data(workdir.data, parameters.inputs_digest)
-    runs = TrainingRuns(settings, parameters.classes, key, workdir.work / "scratch")
+    runs = runs_on_images(settings, parameters.classes, key, workdir.work / "scratch")
     runs.prepare(data)
     _check_engine(parameters, engine(runs.denoiser, torch.get_num_threads()))
     return runs
+
+
+def runs_on_images(settings: RunSettings, classes: Sequence[str], key: bytes, scratch: Path) -> RunsOnImages:
+    """Those of a network, a command or a head, as the settings say. Raises ConflictError where files have changed."""
+    from dpclean.certify.head_runs import HeadRuns
+    from dpclean.certify.training_runs import TrainingRuns
+
+    if settings.extractor is not None:
+        return HeadRuns(settings, classes, key)
+    return TrainingRuns(settings, classes, key, scratch)
 
 
 def _check_engine(parameters: JobParameters, found: dict[str, Any]) -> None:

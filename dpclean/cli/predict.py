@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dpclean.cli.common import Config, Device, Json, Quiet, Readers
-from dpclean.errors import printable
+from dpclean.errors import UsageError, printable
 
 
 def predict(
@@ -17,6 +17,16 @@ def predict(
         typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'."),
     ],
     images: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards; a file of features.")],
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Where the extractor of the certificate is now [where it was]; its digest is compared.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --extractor torchvision:NAME: its weights, safetensors.")
+    ] = None,
     device: Device = "auto",
     workers: Readers = None,
     json: Json = False,
@@ -35,8 +45,10 @@ def predict(
     from dpclean.cli import print_json
 
     if (model / "certificate.json").is_file() or model.name == "certificate.json":
-        _by_vote(model, images, device, workers, json)
+        _by_vote(model, images, extractor, weights, device, workers, json)
         return
+    if (extractor, weights) != (None, None):
+        raise UsageError("--extractor is that of a certificate, and this is one model", "leave it out")
     from dpclean.train.predict import predict as run
 
     found = run(model, images, device=device, workers=workers)
@@ -50,11 +62,19 @@ def predict(
         typer.echo(f"dpclean: {left_out} images cannot be used and have no line", err=True)
 
 
-def _by_vote(certificate: Path, images: Path, device: str, workers: int | None, json: bool) -> None:
+def _by_vote(
+    certificate: Path,
+    images: Path,
+    extractor: str | None,
+    weights: Path | None,
+    device: str,
+    workers: int | None,
+    json: bool,
+) -> None:
     from dpclean.certify.predict import predict as vote
     from dpclean.cli import print_json
 
-    found = vote(certificate, images, device=device, workers=workers)
+    found = vote(certificate, images, extractor=extractor, weights=weights, device=device, workers=workers)
     if json:
         rows = [
             {

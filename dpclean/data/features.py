@@ -117,6 +117,14 @@ def read_features(path: Path) -> Features:
     return found if finite.all() else found.take(finite)
 
 
+def holds_features(path: Path) -> bool:
+    """Whether this is a file of rows, not images. Raises InputError for a file that is no safetensors file."""
+    if path.is_dir():
+        return False
+    with _opened(path) as (_, header):
+        return FEATURES in header.tensors
+
+
 def unit_rows(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Finite values [N, D] as rows of length 1 in multiples of UNIT, float32; a row of zeros stays one."""
     rows = values.astype(np.float64)

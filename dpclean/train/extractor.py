@@ -82,6 +82,12 @@ def find_extractor(source: str, weights: Path | None = None, *, device: torch.de
     return _made(source, recipe, model.weights, model.ancestry(), device, len(model.description.classes))
 
 
+def lasting(source: str) -> str:
+    """The same source by a name that means it wherever a process is started."""
+    named = source.partition("@")[0] == LITE or source.startswith(TORCHVISION)
+    return source if named else str(given_path(source).resolve())
+
+
 def _made(
     source: str,
     recipe: Recipe,

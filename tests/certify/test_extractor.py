@@ -78,7 +78,8 @@ def test_files_of_features_in_between_give_the_same_votes(places: dict[str, Path
     votes = [read_votes(out / "votes.safetensors").votes for out in (certificate, root / "rows")]
     assert np.array_equal(*votes)
     points = json.loads((certificate / "certificate.json").read_text())["points"]
-    assert [image.votes for image in predict(certificate, root / "test.rows")] == [point["k_a"] for point in points]
+    for given in (root / "test.rows", places["test"]):
+        assert [image.votes for image in predict(certificate, given)] == [point["k_a"] for point in points]
 
 
 def test_rows_of_another_extractor_are_refused(places: dict[str, Path], certificate: Path) -> None:
@@ -110,7 +111,6 @@ def test_a_dry_run_tells_how_long_the_extractor_takes(places: dict[str, Path], t
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"sigma": "0.25"}, "noise before an extractor"),
         ({"recipe": "tiny"}, "a head is trained"),
         ({"denoiser": "natural"}, "--denoiser has no meaning"),
         ({"freeze": True}, "--freeze has no meaning"),

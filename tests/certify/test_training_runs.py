@@ -20,8 +20,9 @@ from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_parameters
 from dpclean.certify.run_settings import make_run_settings
 from dpclean.certify.run_tasks import RunTasks
+from dpclean.certify.runs_on_images import engine
 from dpclean.certify.trainer_command import RunFailed
-from dpclean.certify.training_runs import TrainingRuns, engine
+from dpclean.certify.training_runs import TrainingRuns
 from dpclean.certify.worker import work
 from dpclean.data.dataset import read_images
 from dpclean.noise import add_noise
