@@ -45,11 +45,19 @@ def test_a_certificate_is_made_and_made_again_with_the_same_votes(tmp_path: Path
         assert len(predict(tmp_path / "one", raw / "test", device=DEVICE)) == 9
 
 
-def test_a_certificate_of_features(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sigma", ["0", "0.25"])
+def test_a_certificate_of_features(tmp_path: Path, sigma: str) -> None:
     train(write_folder(tmp_path / "others", 6), tmp_path / "model", recipe="tiny", device=DEVICE, seed=1)
     write_folder(tmp_path / "raw", 6, first=20, prefix="train")
     raw = write_folder(tmp_path / "raw", 3, first=100, prefix="test")
-    asked = {**SMALL, "recipe": None, "runs": 8, "subsample": "0.5", "extractor": str(tmp_path / "model")}
+    asked = {
+        **SMALL,
+        "recipe": None,
+        "runs": 8,
+        "subsample": "0.5",
+        "extractor": str(tmp_path / "model"),
+        "sigma": sigma,
+    }
     certify(raw, tmp_path / "out", device=DEVICE, **{name: value for name, value in asked.items() if value is not None})
     assert verify(tmp_path / "out").points == 9
 
