@@ -225,7 +225,8 @@ def _tell_evaluation(result: Evaluation) -> None:
         psnr = f"{row.psnr_noised:.2f} -> {row.psnr_denoised:.2f}"
         ssim = f"{row.ssim_noised:.3f} -> {row.ssim_denoised:.3f}"
         shares = [f"{100 * share:8.1f} %" for share in (row.agreement, row.accuracy) if share is not None]
-        cost = f"{row.evaluations} steps" if row.cost is None else f"{row.cost:.1f} x"
+        steps = "1 step" if row.evaluations == 1 else f"{row.evaluations} steps"
+        cost = steps if row.cost is None else f"{row.cost:.1f} x"
         cells = [f"{row.sigma:6g}", f"{row.method:<9}", f"{psnr:>16}", f"{ssim:>16}", *shares]
         typer.echo("  ".join([*cells, f"{row.megapixels_per_second:8.3f}", f"{cost:>8}"]))
     if seeing is not None:

@@ -50,9 +50,9 @@ class Row:
     """Means over the images at one noise level by one method, of what the network is given (clipped to 0..255) and
     gives back.
 
-    cost: time over that of one-step at this level, None where that was not measured. agreement: share of the images
-    whose class, by the classifier, is that of the clean image; accuracy: share of those with a label whose class is
-    right; None without a classifier or labels.
+    cost: time over that of one-step at this level, None where that was not measured or one batch held all images.
+    agreement: share of the images whose class, by the classifier, is that of the clean image; accuracy: share of those
+    with a label whose class is right; None without a classifier or labels.
     """
 
     sigma: float
@@ -178,7 +178,15 @@ class _Measured:
     def __init__(self, sigma: float, method: Method) -> None:
         self.sigma, self.method = sigma, method
         self.values = list[list[float]]()  # of each image: PSNR and SSIM noised, PSNR and SSIM denoised
-        self.pixels, self.seconds, self.evaluations = 0, 0.0, 1  # seconds: of the denoiser alone
+        self.evaluations = 1
+        self.batches, self.pixels, self.seconds = 0, 0.0, 0.0  # of the denoiser alone
+
+    def on_batch(self, pixels: float, seconds: float) -> None:
+        """The first batch, in which libraries set themselves up, counts only where there is no other."""
+        self.batches += 1
+        if self.batches == 2:
+            self.pixels, self.seconds = 0.0, 0.0
+        self.pixels, self.seconds = self.pixels + pixels, self.seconds + seconds
 
     def row(self, judge: _Judge | None, before: Sequence[Row], data: str | os.PathLike[str]) -> Row:
         """Raises InputError where there was no image."""
@@ -187,8 +195,9 @@ class _Measured:
         psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(self.values, axis=0).tolist()
         agreement, accuracy = judge.verdict() if judge is not None else (None, None)
         rate = self.pixels / 1e6 / max(self.seconds, 1e-9)
-        same = [row.megapixels_per_second for row in before if (row.sigma, row.method) == (self.sigma, ONE_STEP)]
-        one_step = rate if self.method.name == ONE_STEP else same[0] if same else None
+        rates = {(row.sigma, row.method): row.megapixels_per_second for row in before}
+        rates[self.sigma, self.method.name] = rate
+        one_step = rates.get((self.sigma, ONE_STEP)) if self.batches > 1 else None
         return Row(
             self.sigma, self.method.name, self.evaluations, psnr_noised, psnr_denoised, ssim_noised, ssim_denoised,
             agreement, accuracy, rate, None if one_step is None else one_step / rate,
@@ -266,28 +275,48 @@ def _restored(
 ) -> Iterator[tuple[int, Pixels, Pixels, Pixels]]:
     """(index, clean, noised and clipped, denoised), uint8 [H, W, C] each, as the denoiser's batches fill."""
     waiting: dict[int, Pixels] = {}
-    reading = 0.0  # seconds, which are not the denoiser's
+    clock = _Clock()
 
     def remembered() -> Iterator[tuple[int, Pixels]]:
-        nonlocal reading
-        begun = time.perf_counter()
+        clock.halt()  # reading is not the denoiser's
         for sample in samples:
             if sample.pixels is not None:
                 waiting[sample.entry.index] = sample.pixels
-                measured.pixels += sample.pixels.shape[0] * sample.pixels.shape[1]
-                reading += time.perf_counter() - begun
+                clock.go()
                 yield sample.entry.index, sample.pixels
-                begun = time.perf_counter()
-        reading += time.perf_counter() - begun
+                clock.halt()
+        clock.go()
 
     measured.evaluations = engine.evaluations_a_sample
-    begun, before = time.perf_counter(), 0.0
-    for result in engine.denoise(remembered(), key=KEY):
-        measured.seconds += time.perf_counter() - begun - (reading - before)
+    clock.go()
+    for result in engine.denoise(
+        remembered(), key=KEY, on_batch=lambda pixels: measured.on_batch(pixels, clock.taken())
+    ):
+        clock.halt()
         clean = waiting.pop(result.index)
         noised = add_noise(clean[None], engine.level.sigma, key=KEY, run=0, indices=np.array([result.index]))[0]
         yield result.index, clean, noised.clip(0, 255).astype(np.uint8), result.pixels
-        begun, before = time.perf_counter(), reading
+        clock.go()
+
+
+class _Clock:
+    """Seconds in which it went."""
+
+    def __init__(self) -> None:
+        self._seconds, self._since = 0.0, 0.0
+
+    def go(self) -> None:
+        self._since = time.perf_counter()
+
+    def halt(self) -> None:
+        self._seconds += time.perf_counter() - self._since
+
+    def taken(self) -> float:
+        """Those since it was asked last; it goes on."""
+        self.halt()
+        seconds, self._seconds = self._seconds, 0.0
+        self.go()
+        return seconds
 
 
 def _metrics() -> tuple[Metric, Metric]:
