@@ -64,9 +64,9 @@ def by_ffdnet(network: Ffdnet, images: Sequence[np.ndarray], sigma: float, batch
     return found
 
 
-def read_photos(data: Path) -> list[np.ndarray]:
-    """CBSD68, uint8 [H, W, 3] each."""
-    with zipfile.ZipFile(data / "bsds_test_cbsd68.zip") as archive:
+def read_photos(data: Path, name: str = "bsds_test_cbsd68.zip") -> list[np.ndarray]:
+    """CBSD68, or the photos of another archive, uint8 [H, W, 3] each."""
+    with zipfile.ZipFile(data / name) as archive:
         names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".png")))
         return [np.array(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
 

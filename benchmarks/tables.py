@@ -423,7 +423,78 @@ def partitions() -> str:
     )
 
 
+def methods() -> str:
+    """Quality and cost of each method on what decided nothing."""
+    rows = load("methods_table")["rows"]
+    sets, sigmas = (list(dict.fromkeys(row[key] for row in rows)) for key in ("set", "sigma"))
+    said = []
+    for name in sets:
+        by = {(row["method"], row["sigma"]): row for row in rows if row["set"] == name}
+        lines = []
+        for method in dict.fromkeys(method for method, _ in by):
+            mine = [by[method, sigma] for sigma in sigmas]
+            a_sample = [
+                (row["seconds"] / row["images"]) / (one["seconds"] / one["images"])
+                for row, one in zip(mine, (by["one-step", sigma] for sigma in sigmas), strict=True)
+            ]
+            cells = [f"`{method}`", f"{mine[0]['images']}", f"{sorted(a_sample)[len(a_sample) // 2]:.1f}"]
+            for row in mine:
+                seen = [f"{100 * share:.1f}" for share in row.get("agrees", {}).values()]
+                cells.append(f"{row['psnr']:.2f}")
+                cells.append(" / ".join(seen) + " %" if seen else f"{row['ssim']:.3f}")
+            lines.append(tuple(cells))
+        what = "agrees" if "agrees" in by["one-step", sigmas[0]] else "SSIM"
+        head = ("method", "images", "cost", *(f"{kind}, {sigma:g}" for sigma in sigmas for kind in ("PSNR", what)))
+        said.append(f"{name}:\n\n" + table(head, lines))
+    return (
+        f"`natural` by each method at three sigmas (`benchmarks/methods.py`, on {where('methods_table')}): PSNR in dB; "
+        "agreement, the share of images in which ResNet-56 / ResNet-20, trained on clean CIFAR-10, see the class that "
+        "they see in the clean image; of photos, 64 px from the middle of each, SSIM. Cost: time a sample over that of "
+        "`one-step`. The dear method got fewer images, the first of the others'.\n\n" + "\n\n".join(said)
+    )
+
+
+def spacing() -> str:
+    """Steps even in log-SNR less steps even in the timestep."""
+    rows = load("methods_spacing")["compared"]
+
+    def cell(row: dict[str, Any], name: str, scale: float, digits: int) -> str:
+        found = row.get(name)
+        if found is None:
+            return ""
+        return f"{scale * found['difference']:+.{digits}f} ± {scale * found['standard error']:.{digits}f}"
+
+    lines = [
+        (
+            row["set"],
+            f"`{row['method']}`",
+            f"{row['sigma']:g}",
+            f"{row['images']}",
+            cell(row, "psnr", 1, 3),
+            *(cell(row, f"agreement, {name}", 100, 1) for name in ("ResNet-56", "ResNet-20")),
+        )
+        for row in rows
+    ]
+    return (
+        "Steps even in log-SNR less steps even in the timestep, on the same images with the same noise, with standard "
+        f"errors (`benchmarks/methods.py --part spacing`, on {where('methods_spacing')}):\n\n"
+        + table(("images", "method", "sigma", "n", "PSNR, dB", "ResNet-56 agrees, %", "ResNet-20 agrees, %"), lines)
+    )
+
+
+def ddim() -> str:
+    result = load("ddim_speed")
+    return (
+        f"`ddim:{result['steps']}` from uint8 to uint8 against a loop over diffusers' `DDIMScheduler` with the same "
+        f"weights, {result['dtype']}, batch {result['batch']}: {ratio(result['ratio'])}, CPU time on "
+        f"{where('ddim_speed')} (`benchmarks/ddim_speed.py`)."
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "methods": methods,
+    "spacing": spacing,
+    "ddim": ddim,
     "costs": costs,
     "accuracy": accuracy,
     "psnr": psnr,
