@@ -40,20 +40,18 @@ KEPT = REPOSITORY / "benchmarks" / "inputs"  # rows with the values of each imag
 SIGMAS = (0.1, 0.25, 0.5)
 COMPARED = ("ddim:2", "ddim:4", "ddim:8", "sde:8", "sde:20")
 ALL = ("one-step", *COMPARED, "sde:100")
-DEAR = {"spacing": "sde:20", "table": "sde:100"}  # of which fewer images are made
 BATCH_PIXELS = 64 * 32 * 32
 EDGE = 64  # of the middle of a photo
 Pixels = np.ndarray
 
 
 class Set(NamedTuple):
-    """Images of one kind. few: how many of them the dear method gets."""
+    """Images of one kind. few: how many of them the dear methods get."""
 
     name: str
     images: list[Pixels]
     labels: np.ndarray | None
-    few: int
-    dear: str
+    few: dict[str, int]
 
 
 def middles(photos: Sequence[Pixels]) -> list[Pixels]:
@@ -63,12 +61,16 @@ def middles(photos: Sequence[Pixels]) -> list[Pixels]:
 
 def read_sets(data: Path, part: str) -> Iterator[Set]:
     split = {"spacing": "train", "table": "test"}[part]
-    many, few, photos, few_photos = {"spacing": (300, 100, 16, 16), "table": (200, 32, 24, 4)}[part]
+    many, photos = {"spacing": (300, 16), "table": (200, 16)}[part]
+    few, few_photos = {
+        "spacing": ({"sde:20": 100}, dict[str, int]()),
+        "table": ({"sde:20": 100, "sde:100": 32}, {"sde:100": 4}),
+    }[part]
     images, labels = load_unpack(data).load_cifar10(split)
-    yield Set(f"CIFAR-10 {split}", list(images[:many]), labels[:many].astype(np.int64), few, DEAR[part])
+    yield Set(f"CIFAR-10 {split}", list(images[:many]), labels[:many].astype(np.int64), few)
     archive = {"train": "bsds_train.zip", "test": "bsds_test_cbsd68.zip"}[split]
     name, found = {"train": "BSDS train", "test": "CBSD68"}[split], middles(read_photos(data, archive)[:photos])
-    yield Set(name, found, None, few_photos, DEAR[part])
+    yield Set(name, found, None, few_photos)
 
 
 def even_in_log_snr(start: NoiseLevel, alphas_cumprod: np.ndarray, steps: int) -> Sequence[NoiseLevel]:
@@ -104,7 +106,7 @@ def measured(
     some: Set, method: str, spacing: str, sigma: float, networks: dict[str, CifarResnet], device: str
 ) -> dict[str, Any]:
     """One row: values of each image, and what it cost."""
-    count = some.few if method == some.dear else len(some.images)
+    count = some.few.get(method, len(some.images))
     clean = some.images[:count]
     with spaced(spacing):
         denoiser = Denoiser(find_denoiser("natural"), sigma, method=method, device=device, batch_pixels=BATCH_PIXELS)

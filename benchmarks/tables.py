@@ -432,6 +432,8 @@ def methods() -> str:
         by = {(row["method"], row["sigma"]): row for row in rows if row["set"] == name}
         lines = []
         for method in dict.fromkeys(method for method, _ in by):
+            if not all((method, sigma) in by for sigma in sigmas):
+                continue  # not done yet
             mine = [by[method, sigma] for sigma in sigmas]
             a_sample = [
                 (row["seconds"] / row["images"]) / (one["seconds"] / one["images"])
@@ -450,7 +452,7 @@ def methods() -> str:
         f"`natural` by each method at three sigmas (`benchmarks/methods.py`, on {where('methods_table')}): PSNR in dB; "
         "agreement, the share of images in which ResNet-56 / ResNet-20, trained on clean CIFAR-10, see the class that "
         "they see in the clean image; of photos, 64 px from the middle of each, SSIM. Cost: time a sample over that of "
-        "`one-step`. The dear method got fewer images, the first of the others'.\n\n" + "\n\n".join(said)
+        "`one-step`. The dear methods got fewer images, the first of the others'.\n\n" + "\n\n".join(said)
     )
 
 
