@@ -38,6 +38,7 @@ from dpclean.certificate.interval_arithmetic import (
 from dpclean.certificate.parameters import (
     CertificateParameters,
     beside_of,
+    is_at_test_time,
     kinds_of_images,
     may_add_runs,
     parts_of,
@@ -201,6 +202,8 @@ def why_not(parameters: CertificateParameters, labels: NDArray[np.int64] | None)
         return "no test point has a label"
     if may_add_runs(parameters):
         return f"with the bound {parameters.bound!r} the number of runs is not fixed before the first, which it takes"
+    if is_at_test_time(parameters):
+        return "the runs trained no model"
     if find_threat(parameters.threat).noises_points:
         return "test images were noised too, and the statement is about test images as they are"
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
+from dpclean.certificate import assumptions_at_test_time as at_test_time
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.parameters import (
     CertificateParameters,
@@ -12,10 +13,12 @@ from dpclean.certificate.parameters import (
     ExtractorUsed,
     InitialWeights,
     JobParameters,
+    OwnParameters,
     attempt_of,
     beside_of,
     counts_images,
     in_training,
+    is_at_test_time,
     parts_of,
     share_of,
     weights_of,
@@ -47,22 +50,29 @@ def warnings(parameters: CertificateParameters) -> list[str]:
     if shared := in_training(parameters):
         said.append(f"{shared} test points are training images too: the accuracy flatters")
     if seen := _points_seen(parameters):
-        said.append(f"{seen} test points went into the denoiser or the initial weights: the accuracy flatters")
+        what = "the model" if is_at_test_time(parameters) else "the initial weights"
+        said.append(f"{seen} test points went into the denoiser or {what}: the accuracy flatters")
     return said
 
 
 def assumptions(parameters: CertificateParameters) -> list[str]:
     """What must be true for the claims to hold as stated, in full sentences."""
+    if is_at_test_time(parameters):
+        return list(at_test_time.assumptions(parameters, _points_seen(parameters)))
     return [*_statement(parameters), *_noise(parameters), *_origin(parameters), *_points(parameters)]
 
 
 def not_covered(parameters: CertificateParameters) -> list[str]:
     """What nobody may read into the claims, in full sentences."""
+    if is_at_test_time(parameters):
+        return list(at_test_time.not_covered())
     return [*_changes(parameters), *_limits(parameters)]
 
 
 def issuers_word(parameters: CertificateParameters) -> list[str]:
     """What no arithmetic shows of the votes and the terms, and a reader takes from the issuer, in full sentences."""
+    if is_at_test_time(parameters):
+        return list(at_test_time.issuers_word(parameters))
     if (parts := parts_of(parameters)) is not None and isinstance(parameters, JobParameters):
         return [
             "The votes: that each row is the vote of the model of its part, and that none was trained again until it"
@@ -314,7 +324,7 @@ def _points(parameters: CertificateParameters) -> Iterator[str]:
 
 def _points_seen(parameters: CertificateParameters) -> int:
     """How many test points went into weights that the runs begin with, at least."""
-    if not isinstance(parameters, JobParameters):
+    if not isinstance(parameters, OwnParameters):
         return 0
     return max((part.ancestry.points for part in weights_of(parameters)), default=0)
 

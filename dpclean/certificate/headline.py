@@ -1,4 +1,4 @@
-"""What a certificate against whole images says in a sentence or two, the commonest attack first.
+"""What a certificate against whole images, or of test images, says in a sentence or two, the commonest attack first.
 
 And what it says of attacks of the sizes that have been published. All of it follows from certificate.json.
 """
@@ -10,9 +10,16 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from dpclean.certificate.assumptions_at_test_time import NOT_POISON
 from dpclean.certificate.decimals import text
 from dpclean.certificate.files import parameters_in
-from dpclean.certificate.parameters import CertificateParameters, kinds_of_images, parts_of, share_of
+from dpclean.certificate.parameters import (
+    CertificateParameters,
+    is_at_test_time,
+    kinds_of_images,
+    parts_of,
+    share_of,
+)
 from dpclean.certificate.whole_images import members_of_run
 from dpclean.report.percent import share
 
@@ -22,19 +29,25 @@ DONE = {  # to so many images, for a sentence and for the head of a column
     "images_missing": ("had been taken away", "taken away"),
     "images_changed_in_place": ("had been changed or relabelled, and kept their names", "changed in place"),
 }
+DISTANCES = ("0.05", "0.1", "0.25", "0.5", "0.75", "1", "1.5", "2", "3", "5")  # from a test image
 PUBLISHED = ((25, "25 images: 1 % of a data set of 2,500"), (500, "500 images: 1 % of a data set of 50,000"))
 
 Certificate = Mapping[str, Any]
 
 
 def headline(certificate: Certificate) -> str | None:
-    """The first sentence of the page; None where no whole images are counted, nothing holds, or nothing is proved.
+    """The first sentence of the page; None where neither whole images are counted nor test images may be changed,
+    where nothing holds, or nothing is proved.
 
     The number of images is the largest of the table of accuracy that leaves half of what holds without an attack.
     """
     parameters = parameters_in(certificate)
     kinds = kinds_of_images(parameters)
-    if not kinds or certificate["kind"] == "exploratory":
+    if certificate["kind"] == "exploratory":
+        return None
+    if is_at_test_time(parameters):
+        return _of_test_images(certificate, parameters)
+    if not kinds:
         return None
     changed = "images_changed_in_place" if "images_changed_in_place" in kinds else "images_changed"
     first, second = (_most(certificate, kind) for kind in ("images_inserted", changed))
@@ -58,6 +71,30 @@ def headline(certificate: Certificate) -> str | None:
     if second is not None:
         said += f"; and so would {share(second[1])} if any {second[0]:,} {DONE[changed][0]}"
     return f"{said}. {_proof(parameters)}"
+
+
+def _of_test_images(certificate: Certificate, parameters: CertificateParameters) -> str | None:
+    """The largest round distance that leaves half of what is certified at all."""
+    labelled = _labelled(certificate)
+    counted = labelled or certificate["points"]
+    radii = [
+        Fraction(point["certified_radius"])
+        for point in counted
+        if point["class"] >= 0 and (not labelled or point["class"] == point["label"])
+    ]
+    kept = [
+        distance for distance in DISTANCES if 2 * sum(radius >= Fraction(distance) for radius in radii) >= len(radii)
+    ]
+    if not radii or not kept:
+        return None
+    held = Fraction(sum(radius >= Fraction(kept[-1]) for radius in radii), len(counted))
+    whose = "the right class" if labelled else "the class that they get here"
+    points = "labelled test images" if 0 < len(labelled) < len(certificate["points"]) else "test images"
+    return (
+        f"{share(text(held, 6))} of the {points} still get {whose} by the smoothed prediction if each is changed by"
+        f" less than {kept[-1]} (the root of the sum of the squared changes of its pixel values, which go from 0 to 1)."
+        f" {_proof(parameters)} {NOT_POISON}"
+    )
 
 
 def members(certificate: Certificate) -> str | None:

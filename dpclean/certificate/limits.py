@@ -20,6 +20,7 @@ from dpclean.certificate.parameters import (
     Partitions,
     beside_of,
     has_rankings,
+    is_at_test_time,
     parts_of,
     settings_of,
     share_of,
@@ -103,6 +104,8 @@ def check_parameters(parameters: CertificateParameters) -> None:
         raise UsageError(f"alpha {parameters.alpha} is too small to compute with", "0.001 is a common choice")
     if beside := beside_of(parameters):
         _check_with_images(parameters, beside)
+    if is_at_test_time(parameters):
+        _check_at_test_time(parameters)
     if share_of(parameters) is not None:
         _check_each_alone(parameters, "--subsample")
     elif sigma <= 0:
@@ -112,6 +115,19 @@ def check_parameters(parameters: CertificateParameters) -> None:
         )
     _check_tau(parameters.tau)
     _check_runs(parameters, bound)
+
+
+def _check_at_test_time(parameters: CertificateParameters) -> None:
+    if share_of(parameters) is not None:
+        raise UsageError(
+            f"{parameters.threat} is about the test image, and its runs take no share of any training images",
+            "leave the share out, or name another threat",
+        )
+    if Fraction(parameters.sigma) == 0:
+        raise UsageError(
+            f"{parameters.threat} covers changes of the test image by the noise on it, and sigma is 0",
+            "give a sigma above 0",
+        )
 
 
 def _check_partitions(parameters: CertificateParameters, partitions: Partitions) -> None:

@@ -15,7 +15,14 @@ from typing import Any
 from dpclean.certificate.accuracy import confidence_of, population_lower
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.decimals import exact_decimal, shortest, text
-from dpclean.certificate.parameters import CertificateParameters, kinds_of_images, parts_of, settings_of, share_of
+from dpclean.certificate.parameters import (
+    CertificateParameters,
+    is_at_test_time,
+    kinds_of_images,
+    parts_of,
+    settings_of,
+    share_of,
+)
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.votes import ABSTAIN
 from dpclean.certificate.whole_images import MOST, Edits
@@ -121,6 +128,10 @@ def _published(point: Mapping[str, Any], edits: Edits, radius: Fraction) -> bool
 
 def _check(parameters: CertificateParameters, mixture: Mixture) -> None:
     edits, moved = mixture.edits, exact_decimal("radius", mixture.radius) > 0
+    if edits != Edits() and is_at_test_time(parameters):
+        raise UsageError(
+            "these runs trained nothing, so that nothing is proved about training images", "ask for a --radius alone"
+        )
     if edits != Edits() and not kinds_of_images(parameters):
         raise UsageError(
             "all images were in every run, so that nothing is proved about whole images that were put in or changed",
@@ -151,8 +162,11 @@ def _statement(parameters: CertificateParameters, mixture: Mixture, held: int, p
     if exact_decimal("radius", mixture.radius) > 0:
         which = "all others" if done else "all training images"
         also = " and this test image" if find_threat(parameters.threat).noises_points else ""
+        what, together = f"{which}{also}", " together"
+        if is_at_test_time(parameters):
+            what, together = "this test image", ""
         radius = shortest("radius", mixture.radius)
-        done.append(f"moved {which}{also} by less than {radius} together (Euclidean, pixels from 0 to 1)")
+        done.append(f"moved {what} by less than {radius}{together} (Euclidean, pixels from 0 to 1)")
     if parameters.exploratory:
         yield f"Nothing is proved, as these votes are only explored: {held:,} of {points:,} test points would hold."
         return

@@ -19,7 +19,7 @@ from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.bounds.base import NO_IMAGES, ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.partitions import ELECTIONS, RUNOFF, Parts
-from dpclean.certificate.threats import DEFAULT_THREAT, THREATS, find_threat
+from dpclean.certificate.threats import DEFAULT_THREAT, EVASION, THREATS, find_threat
 from dpclean.certificate.whole_images import MOST, MOST_NUMBERS, WORD
 from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
@@ -31,6 +31,8 @@ MOST_ATTEMPTS = 10**6
 FAMILIES = ("point", "all")
 SOURCES = ("test", "split", "holdout", "external")  # of test points; the last of votes from elsewhere
 ORDER = ["digest of the data fixed", "key drawn"]
+ORDER_AT_TEST_TIME = ["model and test images fixed", "key drawn"]
+MOST_DRAWS = 10**4
 TAU_DIGITS = 20
 SHOWN = 80  # characters of a value that a stranger wrote
 
@@ -102,6 +104,21 @@ class ExtractorUsed(_Part, frozen=True, kw_only=True):
     digest: Digest
     size: Positive
     ancestry: RecordedAncestry
+
+
+class ModelUsed(_Part, frozen=True, kw_only=True):
+    """The fixed classifier of all runs; digest: SHA-256 of its file of weights."""
+
+    id: Text
+    digest: Digest
+    ancestry: RecordedAncestry
+
+
+class LocalSmoothing(_Part, frozen=True, kw_only=True):
+    """A prediction is the mean of so many, each with Gaussian noise of size sigma of its own on the denoised image."""
+
+    draws: Annotated[int, Meta(ge=1, le=MOST_DRAWS)]
+    sigma: DecimalText
 
 
 class Decoding(_Part, frozen=True, kw_only=True):
@@ -181,8 +198,45 @@ class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_fi
     partitions: UnsetType = UNSET
 
 
-class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field="origin", tag="dpclean"):
-    """Those of a job of dpclean's own. attempt: of jobs begun in its place, this one included.
+class OwnParameters(CertificateParameters, frozen=True, kw_only=True):
+    """Those of any job of dpclean's own. attempt: of jobs begun in its place, this one included."""
+
+    values: Positive
+    tau1: DecimalText
+    seed: Annotated[int, Meta(ge=0)] | None
+    attempt: Annotated[int, Meta(ge=1, le=MOST_ATTEMPTS)]
+    points_digest: Digest
+    inputs_digest: Digest
+    key_commitment: Digest
+    order: list[str]
+    denoiser: DenoiserUsed | None
+    recipe: Table | None
+    size: Positive | None
+    decode: Decoding | None
+    engine: Table
+
+
+class EvasionParameters(OwnParameters, frozen=True, kw_only=True, tag_field="origin", tag="dpclean at test time"):
+    """Those of a job whose runs noise test images alone, and ask one model. values: pixel values of one test image.
+
+    recipe: how the model takes images, of an edge of size; nothing is trained by it.
+    """
+
+    denoiser: DenoiserUsed
+    recipe: Table
+    size: Positive
+    decode: Decoding
+    model: ModelUsed
+    local_smoothing: LocalSmoothing | None
+    raw: None = None
+    trainer: None = None
+    subsample: UnsetType = UNSET
+    with_images: UnsetType = UNSET
+    partitions: UnsetType = UNSET
+
+
+class JobParameters(OwnParameters, frozen=True, kw_only=True, tag_field="origin", tag="dpclean"):
+    """Those of a job whose runs train.
 
     points_in_training: test points that are training images too. A job trains by recipe, at images of an edge of size,
     from init; or by the command trainer, whose files have the digests trainer_files, in run_timeout seconds. subsample:
@@ -193,25 +247,12 @@ class JobParameters(CertificateParameters, frozen=True, kw_only=True, tag_field=
     on one part; then bound is the election, and nothing is left to chance.
     """
 
-    values: Positive
-    tau1: DecimalText
-    seed: Annotated[int, Meta(ge=0)] | None
-    attempt: Annotated[int, Meta(ge=1, le=MOST_ATTEMPTS)]
-    points_digest: Digest
     points_in_training: Count
     raw: RawData
-    inputs_digest: Digest
-    key_commitment: Digest
-    order: list[str]
-    denoiser: DenoiserUsed | None
-    recipe: Table | None
-    size: Positive | None
     init: InitialWeights | None
     trainer: Text | None
     trainer_files: dict[Text, Digest] | None
     run_timeout: Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)] | None
-    decode: Decoding | None
-    engine: Table
     keep_models: bool
     dimensions: Positive | UnsetType = UNSET
     extractor: ExtractorUsed | UnsetType = UNSET
@@ -236,7 +277,7 @@ def canonical(parameters: CertificateParameters, *, without: Iterable[str] = ())
 def from_json(terms: Any) -> CertificateParameters:
     """Parameters that are whole and of this form. Raises FormError."""
     try:
-        parameters = msgspec.convert(terms, JobParameters | ForeignParameters)
+        parameters = msgspec.convert(terms, JobParameters | EvasionParameters | ForeignParameters)
         canonical(parameters)
     except msgspec.ValidationError as error:
         raise FormError(_placed(str(error))) from error
@@ -250,8 +291,7 @@ def check_consistent(parameters: CertificateParameters) -> None:
 
     What makes them prove nothing, too few runs say, is for `certificate.check_parameters`.
     """
-    own = isinstance(parameters, JobParameters)
-    sources = SOURCES[:-1] if own else SOURCES[-1:]
+    sources = SOURCES[:-1] if isinstance(parameters, OwnParameters) else SOURCES[-1:]
     if Fraction(parameters.sigma) > Fraction(SIGMA_MAX):
         raise FormError(f"terms.sigma is {parameters.sigma}, pixels go from 0 to 1 and noise up to {SIGMA_MAX:g}")
     rules = BOUNDS if parts_of(parameters) is None else ELECTIONS
@@ -267,6 +307,8 @@ def check_consistent(parameters: CertificateParameters) -> None:
             )
     if isinstance(parameters, JobParameters):
         _check_counts(parameters)
+    elif isinstance(parameters, EvasionParameters):
+        _check_counts_at_test_time(parameters)
 
 
 def _placed(message: str) -> str:
@@ -283,14 +325,14 @@ def issuers_terms(parameters: CertificateParameters) -> list[str]:
     known = {
         name
         for name, value in as_json(parameters).items()
-        if isinstance(parameters, JobParameters) or value is not None
+        if isinstance(parameters, OwnParameters) or value is not None
     }
     return sorted(known - {"format", "points", "runs", *_following(parameters)})
 
 
 def attempt_of(parameters: CertificateParameters) -> int:
     """Which attempt of its place a job was; 1 for votes from elsewhere, of which it is not known."""
-    return parameters.attempt if isinstance(parameters, JobParameters) else 1
+    return parameters.attempt if isinstance(parameters, OwnParameters) else 1
 
 
 def in_training(parameters: CertificateParameters) -> int:
@@ -300,12 +342,14 @@ def in_training(parameters: CertificateParameters) -> int:
 
 def _following(parameters: CertificateParameters) -> dict[str, Any]:
     """The fields that follow from the others."""
-    if not isinstance(parameters, JobParameters):
+    if not isinstance(parameters, OwnParameters):
         return {
             "classes": [str(number) for number in range(len(parameters.classes))],
             "point_names": [str(number) for number in range(parameters.points)],
         }
     found: dict[str, Any] = {"order": ORDER}
+    if isinstance(parameters, EvasionParameters):
+        found = {"order": ORDER_AT_TEST_TIME, "threat": EVASION, "point_source": SOURCES[0]}
     if parts := parts_of(parameters):
         found.update(runs=parts.parts, selection_runs=0, alpha="0", family="all", threat=DEFAULT_THREAT)
         found.update(noise_distances(parameters.sigma, parameters.values), exploratory=False)
@@ -315,7 +359,9 @@ def _following(parameters: CertificateParameters) -> dict[str, Any]:
     if parameters.seed is not None:
         if parameters.seed >= 2**64:
             raise FormError(f"terms.seed is {_short(parameters.seed)}, expected less than 2^64")
-        found["key_commitment"] = commitment(key_from_seed(parameters.seed, "certify"))
+        found["key_commitment"] = commitment(key_from_seed(parameters.seed, seeded_as(parameters)))
+    if isinstance(parameters, EvasionParameters):
+        return found
     if parameters.trainer is not None:
         found.update(dict.fromkeys(("recipe", "size", "init"), None), keep_models=False)
     else:
@@ -323,9 +369,26 @@ def _following(parameters: CertificateParameters) -> dict[str, Any]:
     return found
 
 
+def seeded_as(parameters: CertificateParameters) -> str:
+    """What a key that comes from a seed is made for."""
+    return "certify" if find_threat(parameters.threat).trains else f"certify {EVASION}"
+
+
+def _check_counts_at_test_time(parameters: EvasionParameters) -> None:
+    if parameters.recipe.get("size") not in (None, parameters.size):
+        raise FormError(f"terms.size is {parameters.size}, terms.recipe.size is {_short(parameters.recipe['size'])}")
+    local = parameters.local_smoothing
+    if local is not None and not 0 < Fraction(local.sigma) <= Fraction(SIGMA_MAX):
+        raise FormError(f"terms.local_smoothing.sigma is {local.sigma}, expected more than 0 and at most {SIGMA_MAX:g}")
+    if (shared := max(part.ancestry.points for part in weights_of(parameters))) > parameters.points:
+        raise FormError(f"of {parameters.points} test points {shared} are said to have been trained on")
+
+
 def _check_counts(parameters: JobParameters) -> None:
     """What counts of the same things have to do with each other."""
     raw, recipe, size = parameters.raw, parameters.recipe, parameters.size
+    if not find_threat(parameters.threat).trains:
+        raise FormError(f"terms.threat is {parameters.threat}, and the runs train")
     _check_kind(parameters)
     left_out = sum(raw.quarantined.values())
     from_raw = parameters.points if parameters.point_source in ("split", "holdout") else 0
@@ -351,8 +414,14 @@ def _check_counts(parameters: JobParameters) -> None:
         raise FormError(f"of {parameters.points} test points {shared} are said to have been trained on")
 
 
-def weights_of(parameters: JobParameters) -> list[DenoiserUsed | InitialWeights | ExtractorUsed]:
+Weights: TypeAlias = DenoiserUsed | InitialWeights | ExtractorUsed | ModelUsed
+
+
+def weights_of(parameters: OwnParameters) -> list[Weights]:
     """What the runs begin with and were not trained by them."""
+    if isinstance(parameters, EvasionParameters):
+        return [parameters.denoiser, parameters.model]
+    assert isinstance(parameters, JobParameters)
     extractor = None if isinstance(parameters.extractor, UnsetType) else parameters.extractor
     return [part for part in (parameters.denoiser, parameters.init, extractor) if part is not None]
 
@@ -423,6 +492,16 @@ def share_of(parameters: CertificateParameters) -> int | None:
 def beside_of(parameters: CertificateParameters) -> tuple[int, ...]:
     """Beside how many changed images a radius is claimed too."""
     return () if isinstance(parameters.with_images, UnsetType) else tuple(parameters.with_images)
+
+
+def keeps_models(parameters: CertificateParameters) -> bool:
+    """Whether the model of each run is kept."""
+    return isinstance(parameters, JobParameters) and parameters.keep_models
+
+
+def is_at_test_time(parameters: CertificateParameters) -> bool:
+    """Whether its runs ask one fixed model about noised test images."""
+    return not find_threat(parameters.threat).trains
 
 
 def parts_of(parameters: CertificateParameters) -> Partitions | None:

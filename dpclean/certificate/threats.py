@@ -9,13 +9,22 @@ from dpclean.errors import UsageError
 
 @dataclass(frozen=True)
 class Threat:
-    """noises_points: test images are noised and denoised like training images, and a radius covers both together."""
+    """noises_points: test images are noised and denoised, and a radius covers them too.
+
+    trains: each run trains a model on noised images, and a radius covers these; else one fixed model votes, and a
+    radius covers the test image alone.
+    """
 
     name: str
     noises_points: bool
+    trains: bool = True
 
 
-THREATS = {threat.name: threat for threat in (Threat("clean-test", False), Threat("noised-test", True))}
+EVASION = "evasion"
+THREATS = {
+    threat.name: threat
+    for threat in (Threat("clean-test", False), Threat("noised-test", True), Threat(EVASION, True, trains=False))
+}
 DEFAULT_THREAT = next(iter(THREATS))
 
 

@@ -24,11 +24,12 @@ from dpclean.certificate.parameters import (
     FORMAT,
     CertificateParameters,
     FormError,
-    JobParameters,
+    OwnParameters,
     canonical,
     check_consistent,
     from_json,
     has_rankings,
+    keeps_models,
     may_add_runs,
 )
 from dpclean.errors import InputError
@@ -162,11 +163,10 @@ def _check_rows(path: Path, votes: Votes) -> None:
             f"it has votes of {runs} runs on {votes.votes.shape[1]} points, its terms announce {parameters.runs} on"
             f" {parameters.points}",
         )
-    recorded = isinstance(parameters, JobParameters) and not parameters.exploratory
-    keeps_models = isinstance(parameters, JobParameters) and parameters.keep_models
+    recorded = isinstance(parameters, OwnParameters) and not parameters.exploratory
     for name, tensor, wanted in (
         ("records", votes.records, recorded),
-        ("models", votes.models, recorded and keeps_models),
+        ("models", votes.models, recorded and keeps_models(parameters)),
         ("rankings", votes.rankings, has_rankings(parameters)),
     ):
         if (tensor is not None) != wanted:

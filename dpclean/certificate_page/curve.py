@@ -15,13 +15,14 @@ from typing import Any
 from dpclean.certificate.decimals import budget
 from dpclean.certificate.files import parameters_in
 from dpclean.certificate.headline import attack_sizes
-from dpclean.certificate.parameters import counts_images, kinds_of_images
+from dpclean.certificate.parameters import counts_images, is_at_test_time, kinds_of_images
 from dpclean.report.plot import Line, Plot
 
 NOTES = (
     "radius: distance of two training sets, pixels from 0 to 1",
     "budget: the same as squared changes of grey levels, summed",
 )
+NOTES_AT_TEST_TIME = ("radius: distance from the test image, pixels from 0 to 1", NOTES[1])
 
 
 def main_curve(certificate: Mapping[str, Any]) -> Plot:
@@ -43,7 +44,7 @@ def curve(certificate: Mapping[str, Any]) -> Plot:
         reach=max(ceiling * 1.03, float(ticks[-1])),
         rows=("radius", "budget"),
         ticks=[(float(tick), (f"{float(tick):g}", f"{budget(tick):,}")) for tick in ticks],
-        notes=NOTES,
+        notes=NOTES_AT_TEST_TIME if is_at_test_time(parameters_in(certificate)) else NOTES,
         limit=(ceiling, f"ceiling {summary['ceiling']}: the most {terms['runs']:,} runs can show"),
         message=None if summary["certified"] else "every test point abstains",
     )

@@ -2,6 +2,8 @@
 
 from dpclean.certificate.threats import THREATS
 
+_TRAINING_THREATS = [threat.name for threat in THREATS.values() if threat.trains]
+
 NOT_PROVED = (
     "Nothing on this page is proved. The way of counting was chosen, or could have been, after the votes had been seen,"
     " so no probability of error can be stated. The figures are what the votes would have given if everything had been"
@@ -58,6 +60,27 @@ IMAGES_QUESTION = (
     " wrongly on a test image of their choosing. Could they have done so here?"
 )
 
+EVASION_QUESTION = (
+    "Whoever can change a test image a little may be able to make a model answer wrongly on it. Could a changed copy of"
+    " these images get another answer here?"
+)
+EVASION_FROM_ELSEWHERE = (
+    "These votes were not made by dpclean. It counted them and did the arithmetic; that they come from one model in"
+    " independent runs, each with noise of this strength on every test image, is the word of whoever made them."
+)
+EVASION_FROM_SEED = (
+    "The noise comes from a number that somebody chose. Everything here holds only if it was chosen after model and"
+    " test images were fixed, and without trying several."
+)
+PROVED_EVASION = (
+    "Where enough votes agree, no small change of the test image can have made another answer the most frequent one."
+    " Where they do not, the test image abstains: nothing is said about it."
+)
+EVASION_ATTACKS = (
+    "How large a change is that moves each pixel value of one image by so many grey levels, up or down: about what the"
+    " usual attacks on test images do. A small patch or a sticker moves few values, but each by far more."
+)
+
 PARTS_WORDS = (
     ("part", "those of the training images that one model was trained on; an image is in one part"),
     ("run", "training one model on its part and letting it vote"),
@@ -84,12 +107,23 @@ WORDS = (
     ("abstain", "to make no statement, because the votes do not agree enough"),
     ("ceiling", "the largest radius that this number of runs can show, reached when all votes agree"),
     ("alpha", "the risk of error: how probable it is, at most, that a statement is false"),
-    (", ".join(THREATS), "whether test images are used as they are, or noised too; then the radius covers both"),
+    (
+        ", ".join(_TRAINING_THREATS),
+        "whether test images are used as they are, or noised too; then the radius covers both",
+    ),
     ("bound", "the rule that makes a radius of counted votes; fixed, like all settings, before the first run"),
     ("label", "the class a test image is known to belong to; it decides about right and wrong, and about nothing else"),
 )
 
 _SAME = dict(WORDS)
+EVASION_WORDS = (
+    ("run", "one time noising every test image, denoising it and asking the model for its class; nothing is trained"),
+    ("vote", "the class that the model gives a test image in one run"),
+    ("sigma", _SAME["sigma"]),
+    ("smoothed prediction", "the class that most of all such runs give to an image; it is what the claims are about"),
+    ("distance", "how far two images are apart: the root of the sum of all squared pixel differences"),
+    *((word, _SAME[word]) for word in ("radius", "budget", "abstain", "ceiling", "alpha", "bound", "label")),
+)
 SHARE_WORDS = (
     ("run", "one time taking a random share of the training images, training a model on it and letting it vote"),
     ("share", "how probable it is that an image is in a run; each is in or out by itself, whatever the others are"),

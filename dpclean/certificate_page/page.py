@@ -17,6 +17,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from dpclean.certificate.assumptions_at_test_time import NOT_POISON
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.decimals import text
 from dpclean.certificate.files import parameters_in
@@ -24,10 +25,12 @@ from dpclean.certificate.headline import DONE, headline, holding, members
 from dpclean.certificate.headline import attack_sizes as published
 from dpclean.certificate.parameters import (
     CertificateParameters,
+    EvasionParameters,
     ForeignParameters,
     attempt_of,
     counts_images,
     in_training,
+    is_at_test_time,
     kinds_of_images,
     parts_of,
     share_of,
@@ -39,12 +42,18 @@ from dpclean.certificate.whole_images import WORD
 from dpclean.certificate_page.curve import IMAGES, curve, images_curve
 from dpclean.certificate_page.glossary import (
     ATTEMPTS,
+    EVASION_ATTACKS,
+    EVASION_FROM_ELSEWHERE,
+    EVASION_FROM_SEED,
+    EVASION_QUESTION,
+    EVASION_WORDS,
     FROM_ELSEWHERE,
     FROM_SEED,
     IMAGES_QUESTION,
     IN_TRAINING,
     NOT_PROVED,
     PARTS_WORDS,
+    PROVED_EVASION,
     PROVED_IMAGES,
     PROVED_PARTS,
     PROVED_RADII,
@@ -87,7 +96,8 @@ def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
         exploratory=exploratory,
         warnings=list(_warnings(parameters)),
         headline=headline(certificate),
-        question=IMAGES_QUESTION if counts_images(parameters) else QUESTION,
+        question=_question(parameters),
+        trains=not is_at_test_time(parameters),
         how=_how(certificate, parameters),
         radii=_radii(parameters),
         cards_shown=_cards(certificate, parameters),
@@ -110,11 +120,19 @@ def report_html(certificate: Certificate, examples: Sequence[Example]) -> str:
     )
 
 
+def _question(parameters: CertificateParameters) -> str:
+    if is_at_test_time(parameters):
+        return EVASION_QUESTION
+    return IMAGES_QUESTION if counts_images(parameters) else QUESTION
+
+
 def _radii(parameters: CertificateParameters) -> str:
     if parts_of(parameters) is not None:
         return PROVED_PARTS
     if parameters.exploratory:
         return UNPROVED_RADII
+    if is_at_test_time(parameters):
+        return PROVED_EVASION
     return PROVED_RADII if share_of(parameters) is None else PROVED_IMAGES
 
 
@@ -123,7 +141,9 @@ def _words(parameters: CertificateParameters) -> list[tuple[str, str]]:
         return [*PARTS_WORDS, (parameters.bound, f"the election that is used here: {ELECTIONS[parameters.bound]}")]
     bound = find_bound(parameters.bound)
     words: tuple[tuple[str, str], ...] = WORDS
-    if share_of(parameters) is not None:
+    if is_at_test_time(parameters):
+        words = EVASION_WORDS
+    elif share_of(parameters) is not None:
         words = SHARE_WORDS if Decimal(parameters.sigma) == 0 else (*SHARE_WORDS, *SHARE_NOISE_WORDS)
     return [*words, (bound.name, f"the bound that is used here: {bound.sentence}")]
 
@@ -137,6 +157,11 @@ def _votes_are(parameters: CertificateParameters) -> str:
         return (
             f"that so many models were trained, each on a fresh random share of the images{noise}, under a key that was"
             " secret and drawn after the images were fixed"
+        )
+    if is_at_test_time(parameters):
+        return (
+            "that one and the same model gave them, each on fresh noise of this strength, under a key that was secret"
+            " and drawn after model and test images were fixed"
         )
     return (
         "that so many models were trained, each on fresh noise of\nthis strength, under a key that was secret and drawn"
@@ -171,7 +196,8 @@ def _title(certificate: Certificate) -> str:
     count = f"{summary['certified']:,} of {summary['points']:,}"
     if counts_images(parameters_in(certificate)):
         return f"{count} test images certified against whole images that were put in, changed or taken away"
-    return f"{count} test images certified against small changes of the training images"
+    what = "each test image itself" if is_at_test_time(parameters_in(certificate)) else "the training images"
+    return f"{count} test images certified against small changes of {what}"
 
 
 def _warnings(parameters: CertificateParameters) -> Iterator[tuple[str, str]]:
@@ -179,9 +205,11 @@ def _warnings(parameters: CertificateParameters) -> Iterator[tuple[str, str]]:
     if parameters.exploratory:
         yield "Exploratory. ", NOT_PROVED
     if isinstance(parameters, ForeignParameters):
-        yield "Votes from elsewhere. ", FROM_ELSEWHERE if share_of(parameters) is None else SHARES_FROM_ELSEWHERE
+        told = EVASION_FROM_ELSEWHERE if is_at_test_time(parameters) else FROM_ELSEWHERE
+        yield "Votes from elsewhere. ", told if share_of(parameters) is None else SHARES_FROM_ELSEWHERE
     if parameters.seed is not None and parts_of(parameters) is None:
-        yield f"Seed {parameters.seed}. ", FROM_SEED if share_of(parameters) is None else SHARES_FROM_SEED
+        told = EVASION_FROM_SEED if is_at_test_time(parameters) else FROM_SEED
+        yield f"Seed {parameters.seed}. ", told if share_of(parameters) is None else SHARES_FROM_SEED
     if (attempt := attempt_of(parameters)) > 1 and parts_of(parameters) is None:
         yield f"Attempt {attempt}. ", ATTEMPTS if share_of(parameters) is None else SHARES_ATTEMPTS
     if shared := in_training(parameters):
@@ -243,6 +271,8 @@ def _beside(certificate: Certificate) -> dict[str, Any] | None:
 
 
 def _how(certificate: Certificate, parameters: CertificateParameters) -> str:
+    if is_at_test_time(parameters):
+        return _how_at_test_time(parameters)
     failed = certificate["summary"]["failed_runs"]
     noised = (
         " The test images were noised and denoised in the same way."
@@ -272,6 +302,16 @@ def _how(certificate: Certificate, parameters: CertificateParameters) -> str:
         f"A model was trained {parameters.runs:,} times, each time on a new copy of the same training images, to which"
         f" fresh random noise (sigma {parameters.sigma}) had been added and then taken away again.{noised} Each model"
         f" cast one vote for each test image, {parameters.points:,} in all.{without} "
+    )
+
+
+def _how_at_test_time(parameters: CertificateParameters) -> str:
+    local = parameters.local_smoothing if isinstance(parameters, EvasionParameters) else None
+    mean = "" if local is None else f", by the mean of its answers to {local.draws:,} copies with a little noise each"
+    return (
+        f"{NOT_POISON} Each test image was taken {parameters.runs:,} times, each time with fresh random noise (sigma"
+        f" {parameters.sigma}) added and taken away again, and one model, which stayed the same, voted for a"
+        f" class{mean}. "
     )
 
 
@@ -331,6 +371,9 @@ def _certified(certificate: Certificate, parameters: CertificateParameters) -> I
             yield _risk(parameters)
             return
     largest = max(certificate["points"], key=lambda point: int(point["budget"]))
+    if is_at_test_time(parameters):
+        yield from _certified_at_test_time(parameters, largest)
+        return
     noised = find_threat(parameters.threat).noises_points
     what = "the training images and this test image, taken together," if noised else "the training images"
     where = "the whole training set and this test image" if noised else "the whole training set"
@@ -350,7 +393,26 @@ def _certified(certificate: Certificate, parameters: CertificateParameters) -> I
     yield _risk(parameters)
 
 
+def _certified_at_test_time(parameters: CertificateParameters, largest: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "For every certified test image: the class that the model gives most often under such noise stays the same if"
+        " the image is changed by less than its radius, by whatever attack. And the other way round: if the image used"
+        " here is the changed one, the unchanged one would have got the same class."
+    )
+    size = f" An image has {parameters.values:,} pixel values." if parameters.values else ""
+    yield (
+        "A radius is a distance: square the change of every pixel value of the image, add all squares up, and take the"
+        " root; pixels go from 0 to 1. The budget says the same in whole grey levels from 0 to 255, before the root."
+        f" Here the largest radius is {largest['certified_radius']}, a budget of {largest['budget']:,}: for example"
+        f" {largest['budget']:,} pixel values changed by one level each, or {largest['budget'] // 4:,} by two.{size}"
+    )
+    yield _risk(parameters)
+
+
 def _risk(parameters: CertificateParameters) -> str:
+    if is_at_test_time(parameters):
+        together = "that any of these is" if parameters.family == "all" else "of each statement to be"
+        return f"The probability, over the noise, {together} false is at most {parameters.alpha}."
     if parameters.family == "all":
         return f"The probability, over noise and training, that any of these is false is at most {parameters.alpha}."
     expected = (Decimal(parameters.alpha) * parameters.points).normalize()
@@ -389,7 +451,9 @@ def _attacks(certificate: Certificate) -> dict[str, Any]:
     sizes, largest = certificate["attack_sizes"], certificate["summary"]["largest_radius"]
     covered = [size["covered_by_largest"] for size in sizes]
     below = "below" if _exploratory(certificate) else "covered by"
+    own = EVASION_ATTACKS if is_at_test_time(parameters_in(certificate)) else None
     return {
+        "own": own,
         "covered": all(covered),
         "head": ("change", "distance", f"{below} {largest}, the largest radius here"),
         "rows": [

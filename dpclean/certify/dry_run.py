@@ -24,7 +24,8 @@ from dpclean.certify.inputs import CertifiedData
 from dpclean.certify.job import CertifyJob
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
 from dpclean.certify.results import CertifyDryRun
-from dpclean.certify.run_settings import THREADS, RunSettings
+from dpclean.certify.run_settings import THREADS, RunSettings, TestTimeSettings
+from dpclean.certify.test_time_inputs import CertifiedImages, PointData
 from dpclean.certify.worker import runs_on_images
 from dpclean.jobs.checks import options_of
 from dpclean.noise.keys import draw_key
@@ -43,10 +44,13 @@ def dry_run(
     job.staging.check_apart(*job.inputs())
     certified, parameters = job.certified, job.asked
     cores = len(os.sched_getaffinity(0))
+    if isinstance(certified, CertifiedImages):
+        return _at_test_time(job, certified)
+    assert isinstance(parameters, JobParameters)
     if isinstance(certified, CertifiedFeatures):
         data = FeatureData.of(certified.train, certified.points, certified.division)
         seconds, values, at_once = _of_features(data, parameters), parameters.values * 4, cores
-    elif job.settings is None:
+    elif not isinstance(job.settings, RunSettings):
         seconds, values, at_once = _of_extracted(certified, asked, parameters, asked.workers or cores), 0, cores
     else:
         seconds, device = _of_images(certified, job.settings, parameters.runs)
@@ -73,6 +77,42 @@ def dry_run(
         members=members,
         spread=spread,
         most_images=most,
+    )
+
+
+def _at_test_time(job: CertifyJob, certified: CertifiedImages) -> CertifyDryRun:
+    """The same where one model votes: from as many runs as are done together."""
+    import torch
+
+    from dpclean.certify.test_time_runs import TestTimeRuns
+
+    parameters, settings = job.asked, job.settings
+    assert isinstance(settings, TestTimeSettings)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        runs = TestTimeRuns(settings, draw_key(), PointData.of(certified.points))
+        list(runs.results([1]))  # pays for what is set up once
+        some = min(runs.at_once, parameters.runs)
+        begun = time.perf_counter()
+        list(runs.results(range(1, some + 1)))
+        seconds = (time.perf_counter() - begun) / some
+        on_cpu = runs.denoiser.device.type == "cpu"
+        workers = job.options.workers or (len(os.sched_getaffinity(0)) if on_cpu else torch.cuda.device_count())
+    finally:
+        torch.set_num_threads(threads)
+    return CertifyDryRun(
+        out=str(job.out),
+        images=0,
+        points=len(certified.points),
+        classes=len(certified.classes),
+        sigma=parameters.sigma,
+        runs=parameters.runs,
+        workers=workers,
+        seconds_by_part={"noise, denoise and predict": round(seconds, 3)},
+        seconds=round(seconds * parameters.runs / workers, 1),
+        bytes=parameters.runs * (4 * len(certified.points) + 100) + certified.values * len(certified.points),
+        ceiling=unanimous(find_bound(parameters.bound), settings_of(parameters)),
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -290,7 +291,14 @@ def check_ancestry(what: str, theirs: Ancestry, certified: CertifiedData) -> Non
         )
 
 
-def known_of(ancestry: Ancestry, certified: CertifiedData) -> RecordedAncestry:
+class HasPoints(Protocol):
+    """What is certified, with the test points as far as other images can be compared with them."""
+
+    @property
+    def point_images(self) -> Ancestry: ...
+
+
+def known_of(ancestry: Ancestry, certified: HasPoints) -> RecordedAncestry:
     """What is recorded of where weights come from; points: how many of the test points went in."""
     return RecordedAncestry(
         images=len(ancestry.images),

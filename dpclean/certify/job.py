@@ -19,7 +19,15 @@ from dpclean import __version__
 from dpclean.certificate.bounds import BOUNDS, find_bound
 from dpclean.certificate.certificate import claimed_points
 from dpclean.certificate.limits import check_members, check_parameters
-from dpclean.certificate.parameters import JobParameters, attempt_of, counts_images, may_add_runs
+from dpclean.certificate.parameters import (
+    EvasionParameters,
+    JobParameters,
+    OwnParameters,
+    attempt_of,
+    counts_images,
+    may_add_runs,
+    seeded_as,
+)
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
 from dpclean.certify.data import Data, write_data
 from dpclean.certify.extracted import extract, extractor_of
@@ -28,11 +36,21 @@ from dpclean.certify.feature_runs import FeatureData
 from dpclean.certify.feature_runs import engine as feature_engine
 from dpclean.certify.inputs import CertifiedData, DataSource, find_source, read_certified_data
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
-from dpclean.certify.parameters import fixed_before, found_of, make_parameters, whole
+from dpclean.certify.parameters import fixed_before, found_of, make_parameters, make_test_time_parameters, whole
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.run_settings import FEWEST, THREADS, RunSettings, made_of, make_run_settings, settled
+from dpclean.certify.run_settings import (
+    FEWEST,
+    THREADS,
+    RunSettings,
+    TestTimeSettings,
+    made_of,
+    make_run_settings,
+    make_test_time_settings,
+    settled,
+)
 from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.save import MARKS, read_result, write_outputs
+from dpclean.certify.test_time_inputs import CertifiedImages, PointData, model_place, read_certified_images
 from dpclean.certify.workdir import KIND, MODELS, Workdir, model_name, read_model
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.features import Features
@@ -63,6 +81,7 @@ def certify(
 ) -> CertifyResult:
     """Train on many noised and denoised copies and turn their votes into a certificate in OUT.
 
+    Under the threat evasion one fixed model votes on noised and denoised test images instead, and clean is not read.
     clean: what `sanitize` wrote, or raw data together with sigma. options: the fields of `CertifyOptions`.
     say: gets, as sentences without a full stop, what was taken from CLEAN's manifest and, before the first run, the
     job's identity, for an issuer who wants to commit to it.
@@ -94,10 +113,12 @@ class CertifyJob(Job[CertifyResult]):
         return find_source(self.clean, self.options)
 
     @cached_property
-    def certified(self) -> CertifiedData | CertifiedFeatures:
+    def certified(self) -> CertifiedData | CertifiedFeatures | CertifiedImages:
         """The data and the points, read and checked."""
-        certified: CertifiedData | CertifiedFeatures
-        if self.options.features is not None:
+        certified: CertifiedData | CertifiedFeatures | CertifiedImages
+        if self.options.is_at_test_time:
+            certified = read_certified_images(self.options)
+        elif self.options.features is not None:
             certified = read_certified_features(self.options)
         else:
             if self.source.taken:
@@ -108,8 +129,12 @@ class CertifyJob(Job[CertifyResult]):
         return certified
 
     @cached_property
-    def asked(self) -> JobParameters:
+    def asked(self) -> JobParameters | EvasionParameters:
         """The parameters, less what is found out when the job begins."""
+        if isinstance(self.certified, CertifiedImages):
+            at_test_time = make_test_time_parameters(self.certified, self.options)
+            check_parameters(at_test_time)
+            return at_test_time
         asked = make_parameters(self.certified, self.options)
         check_parameters(asked)
         check_members(asked, FEWEST if asked.dimensions is UNSET else 1)
@@ -118,6 +143,9 @@ class CertifyJob(Job[CertifyResult]):
     def inputs(self) -> Iterator[str | os.PathLike[str] | None]:
         if self.options.features is not None:
             yield from (self.options.features, self.options.test_features)
+            return
+        if self.options.is_at_test_time:
+            yield from (self.options.test, model_place(self.options), self.options.denoiser)
             return
         yield self.options.weights
         yield from (self.clean, self.options.raw, self.options.test, self.options.denoiser, self.options.init)
@@ -155,10 +183,14 @@ class CertifyJob(Job[CertifyResult]):
         yield
 
     @cached_property
-    def settings(self) -> RunSettings | None:
+    def settings(self) -> RunSettings | TestTimeSettings | None:
         """How runs on images are done; of those on features, also on such as are made once, the terms say it."""
         if isinstance(self.certified, CertifiedFeatures) or self.certified.denoiser is None:
             return None
+        if isinstance(self.asked, EvasionParameters):
+            assert isinstance(self.certified, CertifiedImages)
+            return make_test_time_settings(self.certified, self.options, self.asked)
+        assert isinstance(self.certified, CertifiedData)
         return make_run_settings(self.certified, self.options, self.asked)
 
     @cached_property
@@ -184,16 +216,19 @@ class CertifyJob(Job[CertifyResult]):
         rows: dict[str, str] = {}
         if isinstance(certified, CertifiedFeatures):
             FeatureData.of(certified.train, certified.points, certified.division).write(self.workdir.data)
+        elif isinstance(certified, CertifiedImages):
+            PointData.of(certified.points).write(self.workdir.data)
         elif settings is None:
             rows["rows_digest"] = self._extract(certified)
         else:
             write_data(self.workdir.data, Data.of(certified.train, certified.points, certified.division))
+        if settings is not None:
             settings = settled(settings, self.environment())
         if self.published is not None:
             found = found_of(self._published_parameters())
         else:
             seed = self.options.seed
-            key = draw_key() if seed is None else key_from_seed(seed, "certify")
+            key = draw_key() if seed is None else key_from_seed(seed, seeded_as(self.asked))
             write_key(self.staging.key, key)
             found = {
                 "tool": f"dpclean {__version__}",
@@ -203,16 +238,21 @@ class CertifyJob(Job[CertifyResult]):
                 **rows,
             }
         parameters = whole(self.parameters(), found, self.environment())
-        self.workdir.begin(parameters, lambda: self._made_of(settings))
+        self.workdir.begin(parameters, self._made_of)
         if self.published is not None:
             self._put_back(self.published, parameters)
         return {"terms": found, "settings": None if settings is None else asdict(settings)}
 
-    def _made_of(self, settings: RunSettings | None) -> Ancestry:
+    def _made_of(self) -> Ancestry:
         """What models that are kept are made of."""
+        assert not isinstance(self.certified, CertifiedImages)  # nothing is trained there
         if isinstance(self.certified, CertifiedFeatures):
             return self.certified.ancestry
-        made = self.certified.ancestry if settings is None else made_of(self.certified, settings)
+        settings = self.settings
+        made = self.certified.ancestry
+        if isinstance(settings, RunSettings):
+            assert isinstance(self.certified, CertifiedData)
+            made = made_of(self.certified, settings)
         return made if self.options.extractor is None else made | extractor_of(self.options, self.certified).ancestry
 
     def _extract(self, certified: CertifiedData) -> str:
@@ -220,7 +260,8 @@ class CertifyJob(Job[CertifyResult]):
         data = extract(extractor_of(self.options, certified), certified)
         data.write(self.workdir.data)
         digest = data.digest()
-        if self.published is not None and self._published_parameters().rows_digest != digest:
+        published = None if self.published is None else self._published_parameters()
+        if isinstance(published, JobParameters) and published.rows_digest != digest:
             raise ConflictError(
                 "the extractor makes other rows here than where the job was begun, and runs must be alike",
                 "add the runs on the same machine with the same versions, or start again with --overwrite",
@@ -237,11 +278,11 @@ class CertifyJob(Job[CertifyResult]):
                 published = 1
         return max(published, self.workdir.attempt())
 
-    def _published_parameters(self) -> JobParameters:
-        assert self.published is not None and isinstance(self.published.parameters, JobParameters)  # else refused
+    def _published_parameters(self) -> OwnParameters:
+        assert self.published is not None and isinstance(self.published.parameters, OwnParameters)  # else refused
         return self.published.parameters
 
-    def _put_back(self, published: Votes, parameters: JobParameters) -> None:
+    def _put_back(self, published: Votes, parameters: OwnParameters) -> None:
         """The runs of a finished job as they were before it was published."""
         tasks = self.workdir.tasks(parameters)
         for place, row in enumerate(published.votes):
@@ -283,12 +324,12 @@ class CertifyJob(Job[CertifyResult]):
         self.runs_done_now = runs - before
         return True
 
-    def _parameters_of(self, record: Record) -> JobParameters:
+    def _parameters_of(self, record: Record) -> OwnParameters:
         """Those that the job was begun with, and as many runs as are asked for now."""
         begun = whole(record.parameters, record.found["terms"], record.environment)
         return structs.replace(begun, runs=self.asked.runs)
 
-    def _announce(self, parameters: JobParameters) -> None:
+    def _announce(self, parameters: OwnParameters) -> None:
         attempt = f", attempt {parameters.attempt} in this place" if parameters.attempt > 1 else ""
         self.say(
             f"job {job_id(parameters)}{attempt}: publish this now, and nobody can say that you chose among jobs later"
@@ -305,7 +346,7 @@ class CertifyJob(Job[CertifyResult]):
         count = min(torch.cuda.device_count(), self.options.workers or torch.cuda.device_count(), missing)
         return [f"{kind}:{number}" for number in range(count)]
 
-    def _proved(self, parameters: JobParameters, runs: int) -> str:
+    def _proved(self, parameters: OwnParameters, runs: int) -> str:
         """What is proved after so many runs, in a word."""
         table = self.workdir.tasks(parameters).table(runs)
         so_far = table.of(structs.replace(parameters, runs=runs), self.certified.points.labels)
@@ -333,7 +374,7 @@ class CertifyJob(Job[CertifyResult]):
         )
 
 
-def check_failed(failed: Mapping[int, str], done: Set[int], parameters: JobParameters) -> None:
+def check_failed(failed: Mapping[int, str], done: Set[int], parameters: OwnParameters) -> None:
     """Refuse to go on where more than one run in twenty has no vote. Raises InputError.
 
     A run on some of the images may fail by what it took, and ending for that would choose among jobs: there a job ends
@@ -359,7 +400,7 @@ def check_failed(failed: Mapping[int, str], done: Set[int], parameters: JobParam
 class _Teller:
     """Turns what is on the disk into progress, now and then. Raises InputError where too many runs failed."""
 
-    def __init__(self, tasks: Any, parameters: JobParameters, progress: Show, live: Any) -> None:
+    def __init__(self, tasks: Any, parameters: OwnParameters, progress: Show, live: Any) -> None:
         self.tasks = tasks
         self.parameters = parameters
         self.progress = progress

@@ -11,10 +11,10 @@ from typing import TypedDict
 
 from dpclean.certificate.bounds import BOUNDS
 from dpclean.certificate.bounds.search import MOST_RUNS
-from dpclean.certificate.decimals import exact_decimal
-from dpclean.certificate.parameters import FAMILIES
+from dpclean.certificate.decimals import exact_decimal, shortest
+from dpclean.certificate.parameters import FAMILIES, MOST_DRAWS
 from dpclean.certificate.partitions import ELECTIONS, RUNOFF, WORDS
-from dpclean.certificate.threats import DEFAULT_THREAT, THREATS, find_threat
+from dpclean.certificate.threats import DEFAULT_THREAT, EVASION, THREATS, find_threat
 from dpclean.certificate.whole_images import numbers_of, word_of
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
@@ -29,6 +29,12 @@ OF_IMAGES = (
 )  # fmt: skip
 OF_NETWORKS = ("init", "freeze", "trainer", "run_timeout")  # what has no meaning where heads are trained
 OF_NOISE = ("denoiser", "method", "dtype", "batch_size")  # nor where an extractor gets images as they are
+# what has no meaning where nothing is trained
+OF_TRAINING = (
+    "raw", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "limit", "subsample", "features",
+    "test_features", "extractor", "with_images", "partitions", "election", "partition_by", "keep_models",
+)  # fmt: skip
+OF_EVASION = ("model", "local_smoothing")
 CHOICES = {
     "threat": tuple(THREATS),
     "family": FAMILIES,
@@ -75,6 +81,8 @@ class CertifyKeywords(TypedDict, total=False):
     partitions: int | None
     election: str | None
     partition_by: str | None
+    model: str | os.PathLike[str] | None
+    local_smoothing: str | None
     keep_models: bool
     overwrite: bool
 
@@ -88,7 +96,8 @@ class CertifyOptions:
     many changed images a radius is claimed too, numbers with commas between them. run_timeout in seconds, for the
     trainer command only. features, test_features: files of rows that stand for images. partitions: into how many parts
     the images are divided, each for one run; then runs, alpha, bound and family are None, which else stands for 1000,
-    0.001, multiclass and point. Raises UsageError where out of range.
+    0.001, multiclass and point. model: what votes under the threat evasion, with local_smoothing, "M:S", by the mean of
+    M predictions, each with noise of size S of its own. Raises UsageError where out of range.
     """
 
     runs: int | None = None
@@ -123,8 +132,15 @@ class CertifyOptions:
     partitions: int | None = None
     election: str | None = None
     partition_by: str | None = None
+    model: str | None = None
+    local_smoothing: str | None = None
     keep_models: bool = False
     overwrite: bool = False
+
+    @property
+    def is_at_test_time(self) -> bool:
+        """Whether one fixed model votes, and none is trained."""
+        return not find_threat(self.threat).trains
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -146,6 +162,7 @@ class CertifyOptions:
         check_ranges(**{name: getattr(self, name) for name in ("batch_size", "workers", "limit", "run_timeout")})
         if self.method is not None:
             find_method(self.method)
+        self._check_evasion()
         if self.subsample is not None:
             word_of(self.subsample)
         if self.with_images is not None:
@@ -157,6 +174,28 @@ class CertifyOptions:
         """Those of some options that are not as they are by default."""
         plain = type(self)()
         return [name for name in names if getattr(self, name) not in (None, getattr(plain, name))]
+
+    def _check_evasion(self) -> None:
+        """Refuse what is about training where one fixed model votes, and what is about that model elsewhere."""
+        if not self.is_at_test_time:
+            if given := [name for name in OF_EVASION if getattr(self, name) is not None]:
+                raise UsageError(
+                    f"--{given[0].replace('_', '-')} has a meaning with --threat {EVASION} only", "leave it out"
+                )
+            return
+        if given := self.given(OF_TRAINING):
+            raise UsageError(
+                f"--{given[0].replace('_', '-')} has no meaning with --threat {EVASION}: one model votes, and none is"
+                " trained",
+                "leave it out",
+            )
+        if missing := [name for name in ("model", "test", "sigma") if getattr(self, name) is None]:
+            raise UsageError(
+                f"--threat {EVASION} noises test images by --sigma and asks --model: --{missing[0]} is missing",
+                "give --model, --test and --sigma",
+            )
+        if self.local_smoothing is not None:
+            local_numbers(self.local_smoothing)
 
     def _check_features(self) -> None:
         """Refuse what is about images where there are rows of features, and rows that miss their other half."""
@@ -184,7 +223,7 @@ class CertifyOptions:
                     f"the recipe {RIDGE} is a head for rows of features, and there are images",
                     "give --extractor, or --features and --test-features",
                 )
-            if self.weights is not None:
+            if self.weights is not None and self.model is None:
                 raise UsageError("--weights are those of an --extractor, which is not given", "give both")
             return
         if self.recipe not in (None, RIDGE):
@@ -246,3 +285,20 @@ class CertifyOptions:
                 "a run-off asks each model for the order of all classes, and a --trainer tells only the first",
                 "give --election plurality, or train by a --recipe",
             )
+
+
+def local_numbers(text: str) -> tuple[int, str]:
+    """(M, S) of M:S, the local smoothing of predictions. Raises UsageError."""
+    draws, colon, sigma = text.partition(":")
+    if not colon or not (draws.isascii() and draws.isdigit()) or not 1 <= int(draws) <= MOST_DRAWS or not sigma:
+        raise UsageError(
+            f"--local-smoothing is M:S, a number of predictions from 1 to {MOST_DRAWS} and the size of the noise on"
+            f" each, got {text!r}",
+            "5:0.1 is an example",
+        )
+    if not 0 < exact_decimal("the size in --local-smoothing", sigma) <= SIGMA_MAX:
+        raise UsageError(
+            f"the size in --local-smoothing must be above 0 and at most {SIGMA_MAX:g}, got {sigma}",
+            "5:0.1 is an example",
+        )
+    return int(draws), shortest("the size in --local-smoothing", sigma)

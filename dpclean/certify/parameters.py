@@ -15,12 +15,17 @@ from dpclean.certificate.parameters import (
     FAMILIES,
     FORMAT,
     ORDER,
+    ORDER_AT_TEST_TIME,
     CertificateParameters,
     Decoding,
     DenoiserUsed,
+    EvasionParameters,
     ExtractorUsed,
     FormError,
     JobParameters,
+    LocalSmoothing,
+    ModelUsed,
+    OwnParameters,
     Partitions,
     RawData,
     as_json,
@@ -37,11 +42,14 @@ from dpclean.certify.division import divided_by
 from dpclean.certify.extracted import extractor_of
 from dpclean.certify.feature_inputs import POINT_SOURCE, CertifiedFeatures
 from dpclean.certify.feature_runs import FeatureData
-from dpclean.certify.inputs import CertifiedData, DataSource, known_of
-from dpclean.certify.options import DEFAULT_ALPHA, DEFAULT_RUNS, CertifyOptions
+from dpclean.certify.inputs import CertifiedData, known_of
+from dpclean.certify.options import DEFAULT_ALPHA, DEFAULT_RUNS, CertifyOptions, local_numbers
 from dpclean.certify.run_settings import choose_init, choose_recipe, image_size
+from dpclean.certify.test_time_inputs import POINT_SOURCE as GIVEN
+from dpclean.certify.test_time_inputs import CertifiedImages, PointData
 from dpclean.certify.trainer_command import program_files
 from dpclean.data.features import KIND
+from dpclean.data.records import DataOptions
 from dpclean.errors import Reason
 from dpclean.jobs.record import Json
 from dpclean.train.ridge import Ridge
@@ -91,6 +99,10 @@ def _statement(certified: CertifiedData | CertifiedFeatures, options: CertifyOpt
             "family": "all",
             "partitions": Partitions(parts=options.partitions, by=divided_by(certified.train, options.partition_by)),
         }
+    return _of_chance(options)
+
+
+def _of_chance(options: CertifyOptions, **more: Any) -> dict[str, Any]:
     runs, bound = options.runs or DEFAULT_RUNS, options.bound or DEFAULT_BOUND
     return {
         "runs": runs,
@@ -98,7 +110,46 @@ def _statement(certified: CertifiedData | CertifiedFeatures, options: CertifyOpt
         "alpha": shortest("alpha", options.alpha or DEFAULT_ALPHA),
         "bound": bound,
         "family": options.family or FAMILIES[0],
+        **more,
     }
+
+
+def make_test_time_parameters(certified: CertifiedImages, options: CertifyOptions) -> EvasionParameters:
+    """The same of a job whose runs ask one model about noised test images."""
+    assert options.sigma is not None
+    sigma, model, files = shortest("sigma", options.sigma), certified.model, certified.denoiser
+    local = None if options.local_smoothing is None else local_numbers(options.local_smoothing)
+    return EvasionParameters(
+        format=FORMAT,
+        tool=f"dpclean {__version__}",
+        points=len(certified.points),
+        classes=list(certified.classes),
+        sigma=sigma,
+        threat=options.threat,
+        seed=options.seed,
+        attempt=1,
+        point_names=certified.points.names,
+        point_source=GIVEN,
+        points_digest=certified.points_digest,
+        inputs_digest=PointData.of(certified.points).digest(),
+        key_commitment="",
+        order=ORDER_AT_TEST_TIME,
+        engine={},
+        exploratory=False,
+        values=certified.values,
+        denoiser=DenoiserUsed(
+            id=files.id,
+            digests=files.digests(),
+            method=certified.method,
+            ancestry=known_of(files.ancestry(), certified),
+        ),
+        model=ModelUsed(id=model.id, digest=model.digest, ancestry=known_of(model.ancestry, certified)),
+        recipe=model.recipe.as_dict(),
+        size=model.size,
+        local_smoothing=None if local is None else LocalSmoothing(draws=local[0], sigma=local[1]),
+        decode=_decoding(certified.data_options, limit=None, sample=None),
+        **_of_chance(options, **noise_distances(sigma, certified.values)),
+    )
 
 
 def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
@@ -122,7 +173,7 @@ def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, A
         "raw": _raw(certified, certified.train.kind),
         "inputs_digest": inputs_digest(certified.train, certified.points, certified.division),
         "denoiser": used,
-        "decode": _decoding(source),
+        "decode": _decoding(source.data_options, source.limit, source.sample),
         **(_of_networks if options.extractor is None else _of_heads)(certified, options),
     }
 
@@ -157,14 +208,14 @@ def _of_heads(certified: CertifiedData, options: CertifyOptions) -> dict[str, An
     }
 
 
-def _decoding(source: DataSource) -> Decoding:
+def _decoding(options: DataOptions, limit: int | None, sample: int | None) -> Decoding:
     return Decoding(
-        alpha_policy=source.data_options.alpha_policy,
-        follow_links=source.data_options.follow_links,
-        max_pixels=source.data_options.max_pixels,
-        layout=source.data_options.layout,
-        limit=source.limit,
-        sample=msgspec.UNSET if source.sample is None else source.sample,
+        alpha_policy=options.alpha_policy,
+        follow_links=options.follow_links,
+        max_pixels=options.max_pixels,
+        layout=options.layout,
+        limit=limit,
+        sample=msgspec.UNSET if sample is None else sample,
     )
 
 
@@ -195,9 +246,9 @@ def _raw(certified: CertifiedData | CertifiedFeatures, kind: Literal["folder", "
     )
 
 
-def found_of(parameters: JobParameters) -> Json:
+def found_of(parameters: OwnParameters) -> Json:
     """What of a job's parameters was found out when it began, but for its engine, which is its environment."""
-    found = {name: getattr(parameters, name) for name in (*FOUND, "runs") if name != "engine"}
+    found = {name: getattr(parameters, name, msgspec.UNSET) for name in (*FOUND, "runs") if name != "engine"}
     return {name: value for name, value in found.items() if value is not msgspec.UNSET}
 
 
@@ -208,10 +259,10 @@ def fixed_before(parameters: CertificateParameters) -> Json:
     return {name: value for name, value in plain.items() if name not in skipped}
 
 
-def whole(fixed: Json, found: Json, engine: Json) -> JobParameters:
+def whole(fixed: Json, found: Json, engine: Json) -> JobParameters | EvasionParameters:
     """The parameters of a job that was begun. Raises FormError where they are not of their form."""
     read = from_json(json.loads(json.dumps({**fixed, **found, "engine": engine})))
     check_consistent(read)
-    if not isinstance(read, JobParameters):
+    if not isinstance(read, JobParameters | EvasionParameters):
         raise FormError("they are of no job")
     return read

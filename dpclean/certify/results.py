@@ -14,6 +14,7 @@ class CertifyResult:
     kind: str
     job: str
     attempt: int | None  # of jobs begun in this place, None for votes from elsewhere
+    threat: str
     runs: int
     runs_done_now: int
     failed: int

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from dpclean.certificate.parameters import ExtractorUsed, InitialWeights, JobParameters, has_rankings, share_of
+from dpclean.certificate.parameters import (
+    EvasionParameters,
+    ExtractorUsed,
+    InitialWeights,
+    JobParameters,
+    has_rankings,
+    share_of,
+)
 from dpclean.certify.inputs import CertifiedData, check_ancestry, known_of
-from dpclean.certify.options import CertifyOptions
+from dpclean.certify.options import CertifyOptions, local_numbers
+from dpclean.certify.test_time_inputs import CertifiedImages
 from dpclean.certify.trainer_command import check_class_names, fits_one_shard
 from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
@@ -19,13 +27,15 @@ from dpclean.train.images import prepare
 from dpclean.train.init import described_init, find_init
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
 
+Settings = TypeVar("Settings", bound="NoiseSettings")
+
 THREADS = 1  # of a worker on a CPU: fixed, so that the number of workers changes no result
 FEWEST = 2  # images that a run trains on; with less it votes for nobody
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """sigma is its exact decimal; batch_pixels 0: to be found; size: edge of the images that the network trains on."""
+class NoiseSettings:
+    """How images are noised and denoised. sigma is its exact decimal; batch_pixels 0: to be found."""
 
     sigma: str
     denoiser: str
@@ -34,6 +44,12 @@ class RunSettings:
     device: str
     dtype: str
     batch_pixels: int
+
+
+@dataclass(frozen=True)
+class RunSettings(NoiseSettings):
+    """size: edge of the images that the network trains on."""
+
     threat: str
     recipe: dict[str, Any] | None
     size: int | None
@@ -49,6 +65,19 @@ class RunSettings:
     extractor: str | None = None  # where heads are trained on what it makes of images
     weights: str | None = None  # of an extractor that brings none
     extractor_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class TestTimeSettings(NoiseSettings):
+    """draws, local_sigma: of local smoothing, 0 and "0" without; weights: of a torchvision model."""
+
+    __test__ = False
+
+    model: str
+    weights: str | None
+    model_digest: str
+    draws: int
+    local_sigma: str
 
 
 def choose_recipe(certified: CertifiedData, options: CertifyOptions) -> Recipe:
@@ -105,7 +134,7 @@ def make_run_settings(certified: CertifiedData, options: CertifyOptions, paramet
         check_class_names(certified.classes, folders=not fits_one_shard(train.kind, train.pixels))
     return RunSettings(
         sigma=parameters.sigma,
-        denoiser=_absolute(certified.denoiser.id),
+        denoiser=absolute(certified.denoiser.id),
         denoiser_digests=denoiser.digests,
         method=certified.source.method,
         device=options.device,
@@ -114,7 +143,7 @@ def make_run_settings(certified: CertifiedData, options: CertifyOptions, paramet
         threat=options.threat,
         recipe=parameters.recipe,
         size=parameters.size,
-        init=None if options.init is None else _absolute(options.init),
+        init=None if options.init is None else absolute(options.init),
         init_digest=parameters.init.digest if parameters.init else None,
         trainer=options.trainer,
         trainer_files=parameters.trainer_files,
@@ -129,12 +158,34 @@ def make_run_settings(certified: CertifiedData, options: CertifyOptions, paramet
     )
 
 
-def settled(settings: RunSettings, engine: dict[str, Any]) -> RunSettings:
+def make_test_time_settings(
+    certified: CertifiedImages, options: CertifyOptions, parameters: EvasionParameters
+) -> TestTimeSettings:
+    """Those of a job that may begin on this machine."""
+    draws, local_sigma = (0, "0") if options.local_smoothing is None else local_numbers(options.local_smoothing)
+    assert options.model is not None
+    return TestTimeSettings(
+        sigma=parameters.sigma,
+        denoiser=absolute(certified.denoiser.id),
+        denoiser_digests=parameters.denoiser.digests,
+        method=certified.method,
+        device=options.device,
+        dtype=options.dtype,
+        batch_pixels=0 if options.batch_size is None else options.batch_size * 32 * 32,
+        model=options.model if options.weights is not None else absolute(options.model),
+        weights=None if options.weights is None else absolute(str(options.weights)),
+        model_digest=certified.model.digest,
+        draws=draws,
+        local_sigma=local_sigma,
+    )
+
+
+def settled(settings: Settings, engine: dict[str, Any]) -> Settings:
     """The settings with what was found out about the engine, so that no worker finds out something else."""
     return replace(settings, device=engine["device"], dtype=engine["dtype"], batch_pixels=engine["batch_pixels"])
 
 
-def _absolute(name: str) -> str:
+def absolute(name: str) -> str:
     """A path, if it is one, that workers find wherever they are started."""
     path = given_path(name)
     return str(path.resolve()) if path.exists() else name

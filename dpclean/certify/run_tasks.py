@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.parameters import JobParameters
+from dpclean.certificate.parameters import OwnParameters
 from dpclean.certificate.votes import DIGEST_BYTES, Votes, first_of, record
 from dpclean.certify.runs import Ballot, for_nobody
 from dpclean.errors import ConflictError, InputError, SetupError
@@ -49,7 +49,7 @@ class Table:
     models: NDArray[np.uint8] | None
     rankings: NDArray[np.uint16] | None
 
-    def of(self, parameters: JobParameters, labels: NDArray[np.int64] | None) -> Votes:
+    def of(self, parameters: OwnParameters, labels: NDArray[np.int64] | None) -> Votes:
         """The record of a job."""
         return Votes(self.votes, labels, self.records, parameters, self.models, self.rankings)
 

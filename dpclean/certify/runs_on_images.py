@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -18,7 +19,7 @@ from dpclean.build import build
 from dpclean.certificate.parameters import ExtractorUsed, JobParameters, has_rankings, share_of
 from dpclean.certificate.threats import find_threat
 from dpclean.certify.data import Data
-from dpclean.certify.run_settings import RunSettings
+from dpclean.certify.run_settings import NoiseSettings, RunSettings
 from dpclean.certify.runs import Ballot, Result, for_nobody
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
@@ -112,7 +113,7 @@ class RunsOnImages(ABC):
         return [torch.from_numpy(image).to(device) for image in images]
 
 
-def load_denoiser(settings: RunSettings) -> Denoiser:
+def load_denoiser(settings: NoiseSettings) -> Denoiser:
     """The denoiser of a job at its noise level. Raises ConflictError where its files have changed."""
     files = find_denoiser(settings.denoiser)
     if files.digests() != settings.denoiser_digests:
@@ -152,11 +153,17 @@ def check_run_settings(settings: RunSettings, parameters: JobParameters) -> None
         "rankings": has_rankings(parameters),
         "extractor_digest": extractor.digest if isinstance(extractor, ExtractorUsed) else None,
     }
+    if settings.trainer is not None:
+        settings = replace(settings, trainer=shlex.join(shlex.split(settings.trainer)))
+    if said["run_timeout"] is None:
+        del said["run_timeout"]
+    check_said(settings, said)
+
+
+def check_said(settings: NoiseSettings, said: Mapping[str, Any]) -> None:
+    """Raises ConflictError where a setting is not what is said of it."""
     for name, wanted in said.items():
-        found = getattr(settings, name)
-        if name == "trainer" and found is not None:
-            found = shlex.join(shlex.split(found))
-        if found != wanted and not (name == "run_timeout" and wanted is None):
+        if (found := getattr(settings, name)) != wanted:
             raise ConflictError(
                 f"runs would be done with {name.replace('_', '-')} {found}, the job was begun with {wanted}",
                 "start again with --overwrite",

@@ -14,7 +14,7 @@ from dpclean.certificate.assumptions import warnings
 from dpclean.certificate.certificate import build
 from dpclean.certificate.files import CERTIFICATE_NAME, TSV_NAME, dump, parameters_in, read, tsv
 from dpclean.certificate.headline import headline, members
-from dpclean.certificate.parameters import JobParameters, counts_images, parts_of
+from dpclean.certificate.parameters import OwnParameters, counts_images, parts_of
 from dpclean.certificate.votes import VOTES_NAME, Votes, votes_bytes
 from dpclean.certificate_page.curve import main_curve
 from dpclean.certificate_page.page import Example, report_html
@@ -75,7 +75,8 @@ def read_result(
         out=str(out),
         kind=certificate["kind"],
         job=certificate["job"],
-        attempt=parameters.attempt if isinstance(parameters, JobParameters) else None,
+        attempt=parameters.attempt if isinstance(parameters, OwnParameters) else None,
+        threat=parameters.threat,
         runs=parameters.runs,
         runs_done_now=runs_done_now,
         failed=summary["failed_runs"],

@@ -14,10 +14,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.certificate.parameters import FormError, JobParameters, counts_images, has_rankings
+from dpclean.certificate.parameters import (
+    EvasionParameters,
+    FormError,
+    JobParameters,
+    OwnParameters,
+    counts_images,
+    has_rankings,
+    keeps_models,
+)
 from dpclean.certificate.votes import job_id
 from dpclean.certify.parameters import whole
-from dpclean.certify.run_settings import RunSettings
+from dpclean.certify.run_settings import RunSettings, TestTimeSettings
 from dpclean.certify.run_tasks import NO_MODEL, RunTasks
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.manifest import ANCESTRY_NAME
@@ -56,8 +64,8 @@ def read_model(path: Path, digest: bytes) -> bytes:
 class BegunJob:
     """The parameters of a job that was begun, and how its runs are done."""
 
-    parameters: JobParameters
-    settings: RunSettings | None  # None: the terms say all of it
+    parameters: JobParameters | EvasionParameters
+    settings: RunSettings | TestTimeSettings | None  # None: the terms say all of it
 
 
 @dataclass(frozen=True)
@@ -87,24 +95,25 @@ class Workdir:
         try:
             parameters = whole(record.parameters, record.found["terms"], record.environment)
             settings = record.found["settings"]
-            return BegunJob(parameters, None if settings is None else RunSettings(**settings))
+            kind = TestTimeSettings if isinstance(parameters, EvasionParameters) else RunSettings
+            return BegunJob(parameters, None if settings is None else kind(**settings))
         except (FormError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{str(self.staging.record)!r} is damaged: {error}", _DAMAGED) from error
 
-    def begin(self, parameters: JobParameters, ancestry: Callable[[], Ancestry]) -> None:
+    def begin(self, parameters: OwnParameters, ancestry: Callable[[], Ancestry]) -> None:
         """Make the folders, and say what models that are kept will be made of."""
         self.tasks(parameters).make_folders()
-        if parameters.keep_models:
+        if keeps_models(parameters):
             self.models.mkdir(exist_ok=True)
             write_durably(self.models / ANCESTRY_NAME, ancestry().dump())
 
-    def tasks(self, parameters: JobParameters, worker: str = "") -> RunTasks:
+    def tasks(self, parameters: OwnParameters, worker: str = "") -> RunTasks:
         """The runs of the job; worker: the name under which this process claims them."""
         return RunTasks(
             self.work,
             job_id(parameters),
             parameters.points,
-            keep_models=parameters.keep_models,
+            keep_models=keeps_models(parameters),
             ranked=len(parameters.classes) if has_rankings(parameters) else 0,
             of_shares=counts_images(parameters),
             worker=worker,
@@ -118,7 +127,7 @@ class Workdir:
             return 1
         return 0 if job is None else job.parameters.attempt
 
-    def keep_models(self, parameters: JobParameters, models: NDArray[np.uint8]) -> None:
+    def keep_models(self, parameters: OwnParameters, models: NDArray[np.uint8]) -> None:
         """Put the models of the votes that count where they are handed over: models/0000001.safetensors and so on."""
         self.models.mkdir(exist_ok=True)
         tasks = self.tasks(parameters)

@@ -20,7 +20,7 @@ from dpclean.errors import ConflictError, Diverged, DpcleanError, SetupError
 from dpclean.jobs.child_process import die_with
 
 if TYPE_CHECKING:
-    from dpclean.certificate.parameters import JobParameters
+    from dpclean.certificate.parameters import EvasionParameters, JobParameters, OwnParameters
     from dpclean.certify.run_settings import RunSettings
     from dpclean.certify.run_tasks import RunTasks
     from dpclean.certify.runs import Runs
@@ -66,13 +66,41 @@ def open_runs(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs:
 
     if commitment(key) != job.parameters.key_commitment:
         raise ConflictError("the key file is of another job", "put the right key back, or start with --overwrite")
-    return _on_features(workdir, job, key) if job.settings is None else _on_images(workdir, job, key, device)
-
-
-def _on_features(workdir: Workdir, job: BegunJob, key: bytes) -> Runs:
-    from dpclean.certify.feature_runs import FeatureRuns, engine, read_data
+    from dpclean.certificate.parameters import EvasionParameters
 
     parameters = job.parameters
+    if isinstance(parameters, EvasionParameters):
+        return _at_test_time(workdir, job, parameters, key, device)
+    return _on_features(workdir, parameters, key) if job.settings is None else _on_images(workdir, job, key, device)
+
+
+def _at_test_time(workdir: Workdir, job: BegunJob, parameters: EvasionParameters, key: bytes, device: str) -> Runs:
+    import torch
+
+    from dpclean.certify.run_settings import TestTimeSettings
+    from dpclean.certify.runs_on_images import engine
+    from dpclean.certify.test_time_inputs import read_points
+    from dpclean.certify.test_time_runs import TestTimeRuns, check_settings
+
+    _set_threads(parameters)
+    assert isinstance(job.settings, TestTimeSettings)
+    settings = replace(job.settings, device=device)
+    check_settings(settings, parameters)
+    runs = TestTimeRuns(settings, key, read_points(workdir.data, parameters.inputs_digest))
+    _check_engine(parameters, engine(runs.denoiser, torch.get_num_threads()))
+    return runs
+
+
+def _set_threads(parameters: OwnParameters) -> None:
+    import torch
+
+    if parameters.engine["threads"] is not None:
+        torch.set_num_threads(parameters.engine["threads"])
+
+
+def _on_features(workdir: Workdir, parameters: JobParameters, key: bytes) -> Runs:
+    from dpclean.certify.feature_runs import FeatureRuns, engine, read_data
+
     _check_engine(parameters, engine())
     digest = parameters.rows_digest if isinstance(parameters.rows_digest, str) else parameters.inputs_digest
     return FeatureRuns(parameters, key, read_data(workdir.data, digest))
@@ -81,13 +109,14 @@ def _on_features(workdir: Workdir, job: BegunJob, key: bytes) -> Runs:
 def _on_images(workdir: Workdir, job: BegunJob, key: bytes, device: str) -> Runs:
     import torch
 
+    from dpclean.certificate.parameters import JobParameters
     from dpclean.certify.data import read_data
+    from dpclean.certify.run_settings import RunSettings
     from dpclean.certify.runs_on_images import check_run_settings, engine
 
     parameters = job.parameters
-    assert job.settings is not None
-    if parameters.engine["threads"] is not None:
-        torch.set_num_threads(parameters.engine["threads"])
+    assert isinstance(job.settings, RunSettings) and isinstance(parameters, JobParameters)
+    _set_threads(parameters)
     settings = replace(job.settings, device=device)
     check_run_settings(settings, parameters)
     data = read_data(workdir.data, parameters.inputs_digest)
@@ -107,7 +136,7 @@ def runs_on_images(settings: RunSettings, classes: Sequence[str], key: bytes, sc
     return TrainingRuns(settings, classes, key, scratch)
 
 
-def _check_engine(parameters: JobParameters, found: dict[str, Any]) -> None:
+def _check_engine(parameters: OwnParameters, found: dict[str, Any]) -> None:
     from dpclean.jobs.record import differences
 
     if differing := differences(parameters.engine, found):

@@ -9,7 +9,7 @@ import typer
 
 from dpclean.certificate.bounds import BOUNDS, DEFAULT_BOUND
 from dpclean.certificate.partitions import ELECTIONS, RUNOFF, WORDS
-from dpclean.certificate.threats import DEFAULT_THREAT, THREATS
+from dpclean.certificate.threats import DEFAULT_THREAT, EVASION, THREATS
 from dpclean.cli.common import BatchSize, Config, Device, Dtype, Json, Overwrite, Quiet, tell
 from dpclean.cli.panels import COMMON, INPUT, MACHINE, NOISE, OUTPUT, STATEMENT, TRAINING, VOTES
 from dpclean.cli.values import completing
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
     "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
     "method", "limit", "seed", "seed_chosen_after_data", "subsample", "with_images", "features", "test_features",
-    "extractor", "weights", "partitions", "election", "partition_by", "dry_run",
+    "extractor", "weights", "partitions", "election", "partition_by", "model", "local_smoothing", "dry_run",
     "device", "dtype", "batch_size", "workers",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ def certify(
         str,
         typer.Option(
             metavar="|".join(THREATS),
-            help="Whether only training images may be changed, or the test image too.",
+            help="What may be changed: training images, the test image with them, or under evasion it alone.",
             rich_help_panel=STATEMENT,
             autocompletion=completing(*THREATS),
         ),
@@ -256,8 +256,24 @@ def certify(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="With --extractor torchvision:NAME: its weights, safetensors.",
+            help="With --extractor or --model torchvision:NAME: its weights, safetensors.",
             rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|torchvision:NAME",
+            help="With --threat evasion: the model that votes, as 'dpclean train' wrote it; nothing is trained.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    local_smoothing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M:S",
+            help="With --model: a vote is the mean of M predictions, each with noise of size S on the denoised image.",
+            rich_help_panel=STATEMENT,
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -270,6 +286,8 @@ def certify(
 ) -> None:
     """Train many models on freshly noised and denoised copies, and prove from their votes what no poisoner can change.
 
+    With --threat evasion one model votes on freshly noised and denoised test images: about attacks on these instead.
+
     The same command again goes on where it stopped; given twice at once, both share the runs.
 
     \b
@@ -277,6 +295,7 @@ def certify(
     dpclean certify ./clean --test ./test --runs 1000 --bound anytime
     dpclean certify ./raw --sigma 0.25 --test ./test --trainer "python train.py {data} {test} {out}"
     dpclean certify ./raw --partitions 50 --test ./test
+    dpclean certify --threat evasion --model ./model --test ./test --sigma 0.25 --runs 10000
     dpclean certify --votes votes.safetensors --classes 10 --sigma 0.5 --out certificate
     """
     from dpclean.progress import said, shown
@@ -305,6 +324,8 @@ def certify(
         return
     if features is not None and _given(context, "clean"):
         raise UsageError("CLEAN is about images, and --features are none", "leave it out")
+    if threat == EVASION and _given(context, "clean"):
+        raise UsageError("CLEAN is what is trained on, and under --threat evasion nothing is trained", "leave it out")
     _refuse_what_needs_votes(
         classes=classes,
         tau=tau,
@@ -346,6 +367,8 @@ def certify(
         "partitions": partitions,
         "election": election,
         "partition_by": partition_by,
+        "model": model,
+        "local_smoothing": local_smoothing,
         "overwrite": overwrite,
     }
     if dry_run:
@@ -407,16 +430,19 @@ def _tell(result: CertifyResult) -> None:
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
     if not exploratory and float(result.ceiling) > 0:
-        say("A radius is a distance over all training images together; report.html says what it covers and what not.")
+        what = "from one test image" if result.threat == EVASION else "over all training images together"
+        say(f"A radius is a distance {what}; report.html says what it covers and what not.")
     say(f"To look at: {out}/report.html")
     say(f"Next, to recompute all of it from the votes: dpclean verify {quoted(result.out)}")
 
 
 def _tell_dry_run(told: CertifyDryRun) -> None:
     parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in told.seconds_by_part.items())
+    what = f"train {told.runs} models on {told.images} images in {told.classes} classes at sigma {told.sigma} and vote"
+    if not told.images:
+        what = f"let one model vote {told.runs} times in {told.classes} classes at sigma {told.sigma}"
     typer.echo(
-        f"Would train {told.runs} models on {told.images} images in {told.classes} classes at sigma {told.sigma}"
-        f" and vote on {told.points} points into {printable(told.out)}: about {told.seconds:.0f} s with"
+        f"Would {what} on {told.points} points into {printable(told.out)}: about {told.seconds:.0f} s with"
         f" {told.workers} at once, at most {told.bytes / 1e6:.0f} MB. One run: {parts}."
     )
     if told.members is not None and told.most_images is not None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpclean.cli.common import Config, Device, Json, Quiet, Readers
+from dpclean.cli.panels import VOTES
 from dpclean.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from dpclean.certify.results import VotedImage
+    from dpclean.certify.smooth import SmoothKeywords
 
 
 def predict(
     model: Annotated[
         Path,
-        typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'."),
+        typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'; with --smooth as --model."),
     ],
     images: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards; a file of features.")],
     extractor: Annotated[
@@ -24,8 +29,41 @@ def predict(
             help="Where the extractor of the certificate is now [where it was]; its digest is compared.",
         ),
     ] = None,
+    smooth: Annotated[
+        bool,
+        typer.Option(
+            "--smooth",
+            help="The vote of a 'train' model on many noised and denoised copies of each image, with its radius.",
+            rich_help_panel=VOTES,
+        ),
+    ] = False,
+    sigma: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="With --smooth: noise on the [0, 1] pixel scale.", rich_help_panel=VOTES),
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(metavar="N", help="With --smooth: votes an image [1000].", rich_help_panel=VOTES)
+    ] = None,
+    alpha: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A", help="With --smooth: probability that a claim may be false [0.001].", rich_help_panel=VOTES
+        ),
+    ] = None,
+    local_smoothing: Annotated[
+        str | None,
+        typer.Option(metavar="M:S", help="With --smooth: as in 'dpclean certify'.", rich_help_panel=VOTES),
+    ] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --extractor torchvision:NAME: its weights, safetensors.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights, safetensors: of --extractor torchvision:NAME, or with --smooth of such a model.",
+        ),
+    ] = None,
+    denoiser: Annotated[
+        str | None,
+        typer.Option(metavar="ID|DIR", help="With --smooth: the denoiser [natural].", rich_help_panel=VOTES),
     ] = None,
     device: Device = "auto",
     workers: Readers = None,
@@ -38,12 +76,33 @@ def predict(
     With the models of a certificate each line is name, class, certified radius, votes for the class and runs; an image
     for which the models claim nothing has no class. Valid for images that were chosen without looking at these models.
 
+    With --smooth the lines are the same, and a radius is how far the image itself may be changed. Nothing is said about
+    poisoned training data then.
+
     \b
     dpclean predict ./model ./photos > predictions.tsv
     dpclean predict ./certificate ./photos > votes.tsv
+    dpclean predict ./model ./photos --smooth --sigma 0.25 --runs 1000
     """
     from dpclean.cli import print_json
 
+    of_smoothing: SmoothKeywords = {
+        "sigma": sigma,
+        "runs": runs,
+        "alpha": alpha,
+        "local_smoothing": local_smoothing,
+        "denoiser": denoiser,
+    }
+    if smooth:
+        from dpclean.certify.smooth import smooth as smoothed
+
+        if extractor is not None:
+            raise UsageError("--extractor is that of a certificate, and --smooth asks one model", "leave it out")
+        found = smoothed(model, images, weights=weights, device=device, workers=workers, **of_smoothing)
+        _tell_votes(found, "model", model, json)
+        return
+    if given := [name for name, value in of_smoothing.items() if value is not None]:
+        raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --smooth only", "leave it out")
     if (model / "certificate.json").is_file() or model.name == "certificate.json":
         _by_vote(model, images, extractor, weights, device, workers, json)
         return
@@ -51,14 +110,14 @@ def predict(
         raise UsageError("--extractor is that of a certificate, and this is one model", "leave it out")
     from dpclean.train.predict import predict as run
 
-    found = run(model, images, device=device, workers=workers)
+    predicted = run(model, images, device=device, workers=workers)
     if json:
-        print_json(found.as_dict())
+        print_json(predicted.as_dict())
         return
     typer.echo("name\tclass\tprobability")
-    for row in found.predictions:
+    for row in predicted.predictions:
         typer.echo(f"{printable(row.name)}\t{printable(row.class_name)}\t{row.probability:.6f}")
-    if (left_out := sum(found.quarantined.values())) and not quiet:
+    if (left_out := sum(predicted.quarantined.values())) and not quiet:
         typer.echo(f"dpclean: {left_out} images cannot be used and have no line", err=True)
 
 
@@ -72,9 +131,14 @@ def _by_vote(
     json: bool,
 ) -> None:
     from dpclean.certify.predict import predict as vote
-    from dpclean.cli import print_json
 
     found = vote(certificate, images, extractor=extractor, weights=weights, device=device, workers=workers)
+    _tell_votes(found, "certificate", certificate, json)
+
+
+def _tell_votes(found: list[VotedImage], what: str, path: Path, json: bool) -> None:
+    from dpclean.cli import print_json
+
     if json:
         rows = [
             {
@@ -87,7 +151,7 @@ def _by_vote(
             }
             for image in found
         ]
-        print_json({"format": 1, "command": "predict", "certificate": str(certificate), "predictions": rows})
+        print_json({"format": 1, "command": "predict", what: str(path), "predictions": rows})
         return
     typer.echo("\t".join(("name", "class", "certified_radius", "votes", "runs", *(found[0].whole if found else ()))))
     for image in found:

@@ -54,6 +54,24 @@ class Denoised:
     pixels: np.ndarray
     retried: bool
     finite: bool
+    run: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Which noise an image gets: the address of noise.md without the image's index."""
+
+    key: bytes
+    run: int
+    test: bool
+
+
+class _Image(NamedTuple):
+    """An image that waits for its batch; number: its index."""
+
+    number: int
+    pixels: Tensor  # uint8 [H, W, C]
+    draw: _Draw
 
 
 @dataclass(slots=True)
@@ -61,6 +79,7 @@ class _Pending:
     """An image whose tiles are under way: its model input whole, its tiles' predictions coming in."""
 
     index: int
+    draw: _Draw
     pixels: Tensor  # uint8 [1, H, W, C]
     noised: Tensor  # [1, C, H, W]
     blend: Blend
@@ -76,7 +95,7 @@ class _Tile:
 class _Queues:
     """What waits for a full batch: whole images and tiles of larger ones, by the shape that they take."""
 
-    whole: dict[Edges, list[tuple[int, Tensor]]] = field(default_factory=dict)
+    whole: dict[Edges, list[_Image]] = field(default_factory=dict)
     tiles: dict[Edges, list[_Tile]] = field(default_factory=dict)
 
     @property
@@ -110,20 +129,12 @@ class _Leaving:
         return self._there[0].numpy(), self._there[1].tolist()
 
 
-@dataclass(frozen=True, slots=True)
-class _Draw:
-    """Which noise an image gets: the address of noise.md without the image's index."""
-
-    key: bytes
-    run: int
-    test: bool
-
-
 class _Part(NamedTuple):
-    """Images of one shape in a batch, or a tile of one: whose noise a method may draw."""
+    """Images of one shape and draw in a batch, or a tile of one: whose noise a method may draw."""
 
     place: slice  # in the batch
     indices: list[int]
+    draw: _Draw
     shape: tuple[int, int, int]  # [H, W, C], whole
     corner: tuple[int, int] = (0, 0)  # top and left of a tile
 
@@ -131,6 +142,15 @@ class _Part(NamedTuple):
 def _shape(images: Tensor) -> tuple[int, int, int]:
     """(H, W, C) of [N, H, W, C]."""
     return images.shape[1], images.shape[2], images.shape[3]
+
+
+def _drawn_together(images: Sequence[_Image]) -> Iterator[tuple[slice, list[int], _Draw]]:
+    """(where they are, their indices, their draw) of neighbours with one draw."""
+    start = 0
+    for draw, together in itertools.groupby(images, lambda image: image.draw):
+        indices = [image.number for image in together]
+        yield slice(start, start + len(indices)), indices, draw
+        start += len(indices)
 
 
 def choose_dtype(name: str, device: torch.device) -> str:
@@ -270,13 +290,13 @@ class Denoiser:
         noise = noise or (lambda _: torch.randn_like(noised, dtype=torch.float32))
         return self._method.denoise(noised, evaluations or self._launched, self.schedule, noise)
 
-    def _noise(self, batch: Tensor, parts: Iterable[_Part], draw: _Draw) -> Noise:
+    def _noise(self, batch: Tensor, parts: Iterable[_Part]) -> Noise:
         """What a random method draws for a batch: of whole images, cut and padded as these are."""
         height, width = batch.shape[2:]
 
         def drawn(step: int) -> Tensor:
-            out = torch.empty_like(batch, dtype=torch.float32)
-            for place, indices, shape, (top, left) in parts:
+            out = torch.zeros_like(batch, dtype=torch.float32)
+            for place, indices, draw, shape, (top, left) in parts:
                 window = standard_normal(
                     shape, (top, left), (min(height, shape[0] - top), min(width, shape[1] - left)),
                     device=self.device, key=draw.key, purpose=f"sde/{step}",
@@ -312,8 +332,29 @@ class Denoiser:
         it has done (of a tile its share of the image). What it raises ends the work there: to stop, raise.
         Raises InputError for a colour image where the denoiser takes grey ones only.
         """
-        batches = self._batches(images, _Draw(key, run, test))
+        draw = _Draw(key, run, test)
+        waiting = (_Image(index, self._tensor(pixels), draw) for index, pixels in images)
+        batches = self._batches(waiting, full=False)
         return self._taken(deque(itertools.islice(batches, self.ahead)), batches, on_batch)
+
+    def denoise_runs(
+        self, images: Iterable[tuple[int, int, np.ndarray | Tensor]], *, key: bytes, test: bool = False
+    ) -> Iterator[Denoised]:
+        """The same of (run, index, uint8 [H, W, C]), each with the noise of its run, in batches that are always full.
+
+        Blank images fill the last ones, so that no batch has another shape where fewer images or runs come together.
+        """
+        draws: dict[int, _Draw] = {}
+        waiting = (
+            _Image(index, self._tensor(pixels), draws.setdefault(run, _Draw(key, run, test)))
+            for run, index, pixels in images
+        )
+        batches = self._batches(waiting, full=True)
+        return self._taken(deque(itertools.islice(batches, self.ahead)), batches, lambda _: None)
+
+    @staticmethod
+    def _tensor(pixels: np.ndarray | Tensor) -> Tensor:
+        return torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
 
     def _taken(
         self,
@@ -341,33 +382,31 @@ class Denoiser:
                 "give --denoiser one that takes 3 channels",
             )
 
-    def _batches(
-        self, images: Iterable[tuple[int, np.ndarray | Tensor]], draw: _Draw
-    ) -> Iterator[tuple[float, Iterator[Denoised]]]:
+    def _batches(self, images: Iterable[_Image], *, full: bool) -> Iterator[tuple[float, Iterator[Denoised]]]:
         """(pixels of images that a batch has done, what it completes), as they fill; a GPU is not waited for."""
         queues = _Queues()
-        for index, pixels in images:
-            image = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
-            height, width, channels = image.shape
-            self.check_channels(index, channels)
+        for image in images:
+            height, width, channels = image.pixels.shape
+            self.check_channels(image.number, channels)
             if self.level.sigma == 0:  # no noise to take away: the image as it is, whatever a network says
-                untouched = Denoised(index, image.cpu().numpy().copy(), retried=False, finite=True)
+                pixels = image.pixels.cpu().numpy().copy()
+                untouched = Denoised(image.number, pixels, retried=False, finite=True, run=image.draw.run)
                 yield float(height * width), iter([untouched])
             elif max(height, width) <= self.shapes.tile:
                 shape = self.shapes.lengths(height)[0], self.shapes.lengths(width)[0]
-                queues.whole.setdefault(shape, []).append((index, image))
+                queues.whole.setdefault(shape, []).append(image)
                 for whole in self._full(queues.whole, shape):
-                    yield self._run_whole(whole, shape, draw)
+                    yield self._run_whole(whole, shape)
             else:
-                tiles = self._tiles(index, image, draw)
+                tiles = self._tiles(image)
                 for tile in tiles:
                     queues.tiles.setdefault(tile.place[2:], []).append(tile)
                 for shape in dict.fromkeys(tile.place[2:] for tile in tiles):
                     for some in self._full(queues.tiles, shape):
-                        yield self._run_tiles(some, shape, draw)
+                        yield self._run_tiles(some, shape)
             if queues.pixels > MOST_WAITING * self.shapes.batch_pixels:
-                yield from self._rest(queues, draw)
-        yield from self._rest(queues, draw)
+                yield from self._rest(queues, full=full)
+        yield from self._rest(queues, full=full)
 
     def _full(self, queue: dict[Edges, list[T]], shape: Edges) -> Iterator[list[T]]:
         """The full batches of a shape that wait, taken out."""
@@ -376,15 +415,15 @@ class Denoiser:
             batch, waiting[:size] = waiting[:size], []
             yield batch
 
-    def _rest(self, queues: _Queues, draw: _Draw) -> Iterator[tuple[float, Iterator[Denoised]]]:
-        """All that waits, in as few batches as it takes."""
-        cost = BATCH_COST_PIXELS[self.device.type]
+    def _rest(self, queues: _Queues, *, full: bool) -> Iterator[tuple[float, Iterator[Denoised]]]:
+        """All that waits, in as few batches as it takes; full: each shape by itself, the last batch filled up."""
+        cost = -1 if full else BATCH_COST_PIXELS[self.device.type]
         for shape, whole in merged(queues.whole, cost):
             for start in range(0, len(whole), size := self.shapes.batch(*shape)):
-                yield self._run_whole(whole[start : start + size], shape, draw)
+                yield self._run_whole(whole[start : start + size], shape, size if full else None)
         for shape, tiles in merged(queues.tiles, cost):
             for start in range(0, len(tiles), size := self.shapes.batch(*shape)):
-                yield self._run_tiles(tiles[start : start + size], shape, draw)
+                yield self._run_tiles(tiles[start : start + size], shape, size if full else None)
         queues.clear()
 
     def _noised(self, images: Tensor, indices: list[int], draw: _Draw, dtype: str, out: Tensor | None = None) -> Tensor:
@@ -415,36 +454,51 @@ class Denoiser:
             pixels[some], finite[some] = to_uint8(noised[some], taken_back, level.alphas_cumprod, prediction_type=kind)
         return pixels, finite
 
+    def _noised_each(self, images: Tensor, members: Sequence[_Image], out: Tensor | None) -> Tensor:
+        """_noised of images that may have several draws."""
+        parts = [
+            self._noised(images[place], indices, draw, self.dtype, out=None if out is None else out[place])
+            for place, indices, draw in _drawn_together(members)
+        ]
+        if out is not None:
+            return out
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
     @refusing("the denoiser")
     @torch.inference_mode()
     def _run_whole(
-        self, queue: list[tuple[int, Tensor]], shape: tuple[int, int], draw: _Draw
+        self, queue: list[_Image], shape: tuple[int, int], size: int | None = None
     ) -> tuple[float, Iterator[Denoised]]:
-        """One batch of images that fit into a tile, grouped by their exact shape."""
-        batch = self._blank(len(queue), *shape)
-        groups: list[tuple[slice, list[int], Tensor, Tensor]] = []
+        """One batch of images that fit into a tile, grouped by their exact shape; size: of the batch, if it has more
+        places than there are images.
+        """
+        batch = self._blank(size or len(queue), *shape)
+        groups: list[tuple[slice, list[_Image], Tensor, Tensor]] = []
+        parts: list[_Part] = []
         start = 0
-        for image_shape in dict.fromkeys(tuple(image.shape) for _, image in queue):
-            members = [(index, image) for index, image in queue if tuple(image.shape) == image_shape]
-            images = self._on_device(torch.stack([image for _, image in members]))
-            indices = [index for index, _ in members]
+        for image_shape in dict.fromkeys(tuple(image.pixels.shape) for image in queue):
+            members = [image for image in queue if tuple(image.pixels.shape) == image_shape]
+            images = self._on_device(torch.stack([image.pixels for image in members]))
             place = slice(start, start + len(members))
             height, width, channels = image_shape
             if (height, width, channels) == (*shape, batch.shape[1]):
-                noised = self._noised(images, indices, draw, self.dtype, out=batch[place])
+                noised = self._noised_each(images, members, batch[place])
             else:  # padding and the replication of grey act on the noised image
-                noised = self._noised(images, indices, draw, self.dtype)
+                noised = self._noised_each(images, members, None)
                 batch[place] = mirror_pad(noised, *shape)
-            groups.append((place, indices, images, noised))
+            groups.append((place, members, images, noised))
+            parts += [
+                _Part(slice(start + part.start, start + part.stop), indices, draw, (height, width, channels))
+                for part, indices, draw in _drawn_together(members)
+            ]
             start = place.stop
-        parts = [_Part(place, indices, _shape(images)) for place, indices, images, _ in groups]
-        prediction = self._predict(batch, self._for(batch), self._noise(batch, parts, draw))
+        prediction = self._predict(batch, self._for(batch), self._noise(batch, parts))
         results: list[Iterator[Denoised]] = []
-        for place, indices, images, noised in groups:
+        for place, members, images, noised in groups:
             height, width = noised.shape[2:]
             leaving = _Leaving(*self._finish(noised, prediction[place, :, :height, :width]))
-            results.append(self._results(indices, images, leaving, draw))
-        pixels = float(sum(image.shape[0] * image.shape[1] for _, image in queue))
+            results.append(self._results([(image.number, image.draw) for image in members], images, leaving))
+        pixels = float(sum(image.pixels.shape[0] * image.pixels.shape[1] for image in queue))
         return pixels, itertools.chain.from_iterable(results)
 
     def _on_device(self, images: Tensor) -> Tensor:
@@ -452,23 +506,23 @@ class Denoiser:
             return images.pin_memory().to(self.device, non_blocking=True)
         return images.to(self.device)
 
-    def _results(self, indices: list[int], images: Tensor, leaving: _Leaving, draw: _Draw) -> Iterator[Denoised]:
+    def _results(self, drawn: Sequence[tuple[int, _Draw]], images: Tensor, leaving: _Leaving) -> Iterator[Denoised]:
         results, finite = leaving.arrived()
-        for position, (index, good) in enumerate(zip(indices, finite, strict=True)):
+        for position, ((index, draw), good) in enumerate(zip(drawn, finite, strict=True)):
             if good:
-                yield Denoised(index, results[position], retried=False, finite=True)
+                yield Denoised(index, results[position], retried=False, finite=True, run=draw.run)
             else:
-                yield self._retry(index, images[position : position + 1], draw)
+                yield self._retry(_Image(index, images[position], draw))
 
     @refusing("the denoiser")
     @torch.inference_mode()
-    def _tiles(self, index: int, image: Tensor, draw: _Draw, dtype: str | None = None) -> list[_Tile]:
+    def _tiles(self, image: _Image, dtype: str | None = None) -> list[_Tile]:
         """The tiles of one image, noised as a whole."""
-        pixels = self._on_device(image[None])
-        noised = self._noised(pixels, [index], draw, dtype or self.dtype)
-        height, width, _ = image.shape
+        pixels = self._on_device(image.pixels[None])
+        noised = self._noised(pixels, [image.number], image.draw, dtype or self.dtype)
+        height, width, _ = image.pixels.shape
         blend = Blend(self.shapes, height, width, self.device)
-        pending = _Pending(index, pixels, noised, blend)
+        pending = _Pending(image.number, image.draw, pixels, noised, blend)
         return [_Tile(pending, place) for place in blend.places()]
 
     def _fill(self, batch: Tensor, tiles: list[_Tile]) -> Tensor:
@@ -479,40 +533,43 @@ class Denoiser:
             batch[position] = mirror_pad(window, height, width)
         return batch
 
-    def _noise_of_tiles(self, batch: Tensor, tiles: list[_Tile], draw: _Draw) -> Noise:
+    def _noise_of_tiles(self, batch: Tensor, tiles: list[_Tile]) -> Noise:
         parts = [
-            _Part(slice(i, i + 1), [tile.image.index], _shape(tile.image.pixels), tile.place[:2])
+            _Part(slice(i, i + 1), [tile.image.index], tile.image.draw, _shape(tile.image.pixels), tile.place[:2])
             for i, tile in enumerate(tiles)
         ]
-        return self._noise(batch, parts, draw)
+        return self._noise(batch, parts)
 
     @refusing("the denoiser")
     @torch.inference_mode()
-    def _run_tiles(self, tiles: list[_Tile], shape: tuple[int, int], draw: _Draw) -> tuple[float, Iterator[Denoised]]:
-        """One batch of tiles; gives the images that it completes."""
+    def _run_tiles(
+        self, tiles: list[_Tile], shape: tuple[int, int], size: int | None = None
+    ) -> tuple[float, Iterator[Denoised]]:
+        """One batch of tiles; gives the images that it completes. size: as for _run_whole."""
         results: list[Iterator[Denoised]] = []
-        batch = self._fill(self._blank(len(tiles), *shape), tiles)
-        prediction = self._predict(batch, self._for(batch), self._noise_of_tiles(batch, tiles, draw))
-        for tile, predicted in zip(tiles, prediction, strict=True):
+        batch = self._fill(self._blank(size or len(tiles), *shape), tiles)
+        prediction = self._predict(batch, self._for(batch), self._noise_of_tiles(batch, tiles))
+        for tile, predicted in zip(tiles, prediction[: len(tiles)], strict=True):
             whole = tile.image.blend.add(predicted, tile.place)
             if whole is not None:
                 image = tile.image
                 leaving = _Leaving(*self._finish(image.noised, whole[None]))
-                results.append(self._results([image.index], image.pixels, leaving, draw))
+                results.append(self._results([(image.index, image.draw)], image.pixels, leaving))
         return sum(tile.image.blend.share for tile in tiles), itertools.chain.from_iterable(results)
 
     @refusing("the denoiser")
     @torch.inference_mode()
-    def _retry(self, index: int, images: Tensor, draw: _Draw) -> Denoised:
+    def _retry(self, image: _Image) -> Denoised:
         """One image again in float32, tile by tile, with the same noise."""
+        index, run = image.number, image.draw.run
         if self.dtype == "fp32":
-            return Denoised(index, np.zeros(images.shape[1:], np.uint8), retried=False, finite=False)
-        tiles = self._tiles(index, images[0], draw, "fp32")
+            return Denoised(index, np.zeros(image.pixels.shape, np.uint8), retried=False, finite=False, run=run)
+        tiles = self._tiles(image, "fp32")
         whole: Tensor | None = None
         for tile in tiles:
             batch = self._fill(self._blank(1, *tile.place[2:], dtype=torch.float32), [tile])
-            prediction = self._predict(batch, self._exact, self._noise_of_tiles(batch, [tile], draw))
+            prediction = self._predict(batch, self._exact, self._noise_of_tiles(batch, [tile]))
             whole = tile.image.blend.add(prediction[0], tile.place)
         assert whole is not None
         pixels, finite = self._finish(tiles[0].image.noised, whole[None])
-        return Denoised(index, pixels[0].cpu().numpy(), retried=True, finite=bool(finite[0]))
+        return Denoised(index, pixels[0].cpu().numpy(), retried=True, finite=bool(finite[0]), run=run)

@@ -1,0 +1,75 @@
+"""New images classified by the vote of one model on noised and denoised copies of each, with abstention and radius."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import numpy as np
+from msgspec import structs
+
+from dpclean.certificate.certificate import build
+from dpclean.certificate.limits import check_parameters
+from dpclean.certificate.threats import EVASION
+from dpclean.certificate.votes import Votes
+from dpclean.certify.options import CertifyOptions
+from dpclean.certify.parameters import make_test_time_parameters
+from dpclean.certify.results import VotedImage
+from dpclean.certify.run_settings import make_test_time_settings
+from dpclean.certify.test_time_inputs import PointData, read_certified_images
+from dpclean.certify.test_time_runs import TestTimeRuns
+from dpclean.noise.keys import commitment, draw_key
+
+
+class SmoothKeywords(TypedDict, total=False):
+    """Those of CertifyOptions that decide about smoothed predictions."""
+
+    sigma: str | None
+    runs: int | None
+    alpha: str | None
+    local_smoothing: str | None
+    denoiser: str | None
+
+
+def smooth(
+    model: str | os.PathLike[str],
+    images: Path,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    **options: Unpack[SmoothKeywords],
+) -> list[VotedImage]:
+    """The smoothed prediction of each image, in the order of the listing, under a key that is drawn now and forgotten.
+
+    Each claim is one of level alpha by itself; nothing is written that could be verified. Raises what `certify` does
+    under the threat evasion.
+    """
+    asked = CertifyOptions(
+        threat=EVASION,
+        model=os.fspath(model),
+        weights=weights,
+        test=images,
+        device=device,
+        workers=workers,
+        **options,
+    )
+    certified = read_certified_images(asked, labelled=False)
+    parameters = make_test_time_parameters(certified, asked)
+    check_parameters(parameters)
+    key = draw_key()
+    runs = TestTimeRuns(make_test_time_settings(certified, asked, parameters), key, PointData.of(certified.points))
+    votes = np.stack([ballot for ballot, _ in runs.results(range(1, parameters.runs + 1))]).astype(np.int32)
+    found = build(Votes(votes, None, None, structs.replace(parameters, key_commitment=commitment(key))), "")
+    return [
+        VotedImage(
+            name=point["name"],
+            predicted=None if point["class"] < 0 else parameters.classes[point["class"]],
+            certified_radius=point["certified_radius"],
+            votes=point["k_a"],
+            runs=parameters.runs,
+            whole={},
+        )
+        for point in found["points"]
+    ]
