@@ -1,0 +1,208 @@
+"""Certified accuracy of CIFAR-10 test images under changes of the image itself, and what a draw costs.
+
+    python benchmarks/evasion_curve.py curve DATA --model MODEL --out WORK [--images 500] [--runs 1000] [--device cuda]
+    python benchmarks/evasion_curve.py speed DATA --model MODEL [--rounds 7] [--device cuda]
+
+DATA: a folder of CIFAR-10 test images by class. MODEL: what `dpclean train` wrote. curve: one `dpclean certify --threat
+evasion` for each sigma, bundled denoiser and local smoothing, of every K-th test image; WORK keeps the certificates and
+whatever was begun, and started again it goes on there. speed: from image to vote, against a loop of diffusers' network
+eager in one step, torch's noise and the same model, in the dtype that dpclean chooses, pair by pair; on a CPU the time
+is the process's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine_facts import spread, write_results
+
+from dpclean.certify.options import CertifyOptions
+from dpclean.certify.parameters import make_test_time_parameters
+from dpclean.certify.run_settings import make_test_time_settings
+from dpclean.certify.test_time_inputs import PointData, read_certified_images
+from dpclean.certify.test_time_runs import TestTimeRuns
+from dpclean.denoise.denoiser import DTYPES
+from dpclean.denoise.loading import find_denoiser, load_through_diffusers
+from dpclean.noise.keys import draw_key
+
+DISTANCES = ("0", "0.25", "0.5", "1")
+SPEED_SIGMA, SPEED_BATCH = "0.25", 128
+
+
+def chosen(data: Path, count: int) -> list[Path]:
+    """Every K-th image in the order of the test set, as the numbers in the names have it; every class in its share."""
+    images = sorted(data.rglob("*.png"), key=lambda path: path.stem)
+    return images[:: max(1, len(images) // count)][:count]
+
+
+def curve(a: argparse.Namespace) -> None:
+    test = a.out / "test"
+    if not test.exists():
+        for path in chosen(a.data, a.images):
+            target = a.out / "test.part" / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        (a.out / "test.part").rename(test)
+    rows = []
+    for sigma in a.sigma:
+        for denoiser in a.denoiser:
+            for local in a.local_smoothing:
+                out = a.out / f"{denoiser}-{sigma}-{local.replace(':', 'x')}"
+                seconds = certify(a, test, out, sigma, denoiser, local)
+                rows.append({"sigma": sigma, "denoiser": denoiser, "local_smoothing": local, **found(out), **seconds})
+                print(json.dumps(rows[-1]), flush=True)
+    write_results(a.name, {"runs": a.runs, "alpha": "0.001", "device": a.device, "model": str(a.model), "rows": rows})
+
+
+def certify(
+    a: argparse.Namespace, test: Path, out: Path, sigma: str, denoiser: str, local: str
+) -> dict[str, float | None]:
+    command = [
+        sys.executable, "-m", "dpclean", "certify", "--threat", "evasion", "--model", str(a.model), "--test", str(test),
+        "--sigma", sigma, "--denoiser", denoiser, "--runs", str(a.runs), "--device", a.device, "--out", str(out),
+        "--quiet", "--json", *([] if local == "none" else ["--local-smoothing", local]),
+        *([] if a.workers is None else ["--workers", str(a.workers)]),
+    ]  # fmt: skip
+    told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    whole = told["runs_done_now"] == told["runs"]
+    return {"seconds": told["seconds"] if whole else None}
+
+
+def found(out: Path) -> dict[str, object]:
+    """Of all images, the share with the right class and a radius of at least each distance; at 0 any claim counts."""
+    certificate = json.loads((out / "certificate.json").read_text())
+    points = certificate["points"]
+    right = [float(point["certified_radius"]) for point in points if point["class"] == point["label"]]
+    return {
+        "images": len(points),
+        "abstained": certificate["summary"]["abstained"],
+        "ceiling": certificate["summary"]["ceiling"],
+        "certified_accuracy": {
+            distance: round(sum(radius >= float(distance) for radius in right) / len(points), 4)
+            for distance in DISTANCES
+        },
+    }
+
+
+def speed(a: argparse.Namespace) -> None:
+    a.out.mkdir(parents=True, exist_ok=True)
+    folder = a.out / "speed"
+    for path in chosen(a.data, SPEED_BATCH):
+        target = folder / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    rows = []
+    for denoiser in a.denoiser:
+        asked = CertifyOptions(
+            threat="evasion", model=str(a.model), test=folder, sigma=SPEED_SIGMA, denoiser=denoiser, device=a.device
+        )
+        certified = read_certified_images(asked)
+        settings = make_test_time_settings(certified, asked, make_test_time_parameters(certified, asked))
+        runs = TestTimeRuns(settings, draw_key(), PointData.of(certified.points))
+        together = runs.at_once if runs.denoiser.device.type == "cuda" else 1
+        loop = eager_loop(runs, certified.points.pixels, together)
+        seconds = timed({"dpclean": own_draws(runs, together), "diffusers": loop}, a.rounds, runs.denoiser.device)
+        draws = together * len(certified.points)
+        per_draw = {name: spread([1e3 * each / draws for each in times]) for name, times in seconds.items()}
+        ratios = [slow / fast for slow, fast in zip(seconds["diffusers"], seconds["dpclean"], strict=True)]
+        rows.append({"denoiser": denoiser, "dtype": runs.denoiser.dtype, "ms": per_draw, "ratio": spread(ratios)})
+        print(json.dumps(rows[-1]), flush=True)
+    threads = torch.get_num_threads()
+    write_results(f"{a.name}_speed", {"device": a.device, "batch": SPEED_BATCH, "threads": threads, "rows": rows})
+
+
+def own_draws(runs: TestTimeRuns, together: int) -> Callable[[], None]:
+    numbers = itertools.count(1)
+
+    def draw() -> None:
+        for _ in runs.results(list(itertools.islice(numbers, together))):
+            pass
+
+    return draw
+
+
+def eager_loop(runs: TestTimeRuns, pixels: list[np.ndarray], together: int) -> Callable[[], None]:
+    """Noise, one step of diffusers' network, and the model, as one would write it down."""
+    device, level, trainer = runs.denoiser.device, runs.denoiser.level, runs.trainer
+    dtype = DTYPES[runs.denoiser.dtype]
+    network = load_through_diffusers(find_denoiser(runs.denoiser.id))
+    network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()
+    patch = int(network.config.get("patch_size", 1) or 1)
+    timestep, abar = torch.tensor(level.timestep, device=device), level.alphas_cumprod
+    images = torch.from_numpy(np.stack(pixels)).to(device)
+
+    @torch.inference_mode()
+    def once() -> None:
+        x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+        noised = abar**0.5 * (x + 2 * level.sigma * torch.randn_like(x))
+        inputs = noised.to(dtype, memory_format=torch.channels_last)
+        if patch > 1:
+            inputs = torch.nn.functional.pixel_unshuffle(inputs, patch)
+        predicted = network(inputs, timestep).sample
+        if patch > 1:
+            predicted = torch.nn.functional.pixel_shuffle(predicted, patch)
+        kind = runs.denoiser.schedule.prediction_type
+        if kind == "v_prediction":
+            clean = abar**0.5 * noised - (1 - abar) ** 0.5 * predicted.float()
+        else:
+            clean = (noised - (1 - abar) ** 0.5 * predicted.float()) / abar**0.5
+        levels = ((clean + 1) * 127.5).clamp(0, 255).round()
+        trainer.network.eval()
+        normalized = (levels - trainer.mean) / trainer.std
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logits = trainer.network(normalized) + trainer.network(normalized.flip(3))
+        logits.argmax(1).cpu()
+
+    def loop() -> None:
+        for _ in range(together):
+            once()
+
+    return loop
+
+
+def timed(what: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each in turn; the first round is thrown away."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in what}
+    for number in range(rounds + 1):
+        for name, do in what.items():
+            begun = clock()
+            do()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number:
+                seconds[name].append(clock() - begun)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("curve", "speed"))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("evasion-work"))
+    parser.add_argument("--name", default="evasion_curve")
+    parser.add_argument("--sigma", nargs="+", default=["0.25", "0.5"])
+    parser.add_argument("--denoiser", nargs="+", default=["natural", "perceptual"])
+    parser.add_argument("--local-smoothing", nargs="+", default=["none", "5:0.1"])
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int)
+    a = parser.parse_args()
+    (curve if a.part == "curve" else speed)(a)
+
+
+if __name__ == "__main__":
+    main()
