@@ -153,7 +153,14 @@ def _tell(result: TrainResult) -> None:
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
     say(f"To look at: {out}/training.svg shows how it went.")
-    say(f"Next, to classify images: dpclean predict {quoted(result.out)} IMAGES")
+    if result.sigma_augment is None:
+        say(f"Next, to classify images: dpclean predict {quoted(result.out)} IMAGES")
+    else:
+        say(
+            "Next, to classify images, which it is to see noised and denoised alike:\n"
+            f"  dpclean sanitize IMAGES --sigma {result.sigma_augment:g} --out DENOISED\n"
+            f"  dpclean predict {quoted(result.out)} DENOISED"
+        )
 
 
 def _recipe(recipe: dict[str, Any]) -> str:

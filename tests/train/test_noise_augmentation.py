@@ -119,7 +119,9 @@ def test_a_fit_asks_for_the_images_of_each_epoch_once(stop: int | None) -> None:
         assert all(torch.equal(whole[name], tensor) for name, tensor in trainer.state_dict().items())
 
 
-def test_the_model_says_what_its_images_went_through(tmp_path: Path, trusted: Path, denoiser: str) -> None:
+def test_the_model_says_what_its_images_went_through(
+    tmp_path: Path, trusted: Path, denoiser: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Plain images serve, and no certificate against poisoning may rest on it; other models say nothing of it."""
     test = make_folder(tmp_path / "test", 30, seed=9)
     fitted_on = Ancestry.of([pixel_sha256(np.zeros((9, 9, 3), np.uint8)), pixel_hashes(read_images(test))[4]])
@@ -142,6 +144,9 @@ def test_the_model_says_what_its_images_went_through(tmp_path: Path, trusted: Pa
     assert "sigma_augment" not in json.loads((tmp_path / "plain" / "model.json").read_text())
     assert not same_weights(tmp_path / "model", tmp_path / "plain")
     assert train(trusted, tmp_path / "model", **options).already_complete
+    command = ["train", str(trusted), "--out", str(tmp_path / "model"), "--recipe", SHORT, "--sigma-augment", "0.1"]
+    assert run([*command, "--denoiser", str(fitted), "--method", "ddim:2", "--test", str(test), "--workers=1"]) == 0
+    assert "dpclean sanitize IMAGES --sigma 0.1" in capsys.readouterr().out
     for other in ({"sigma_augment": 0.2}, {"method": None}, {"sigma_augment": None, "denoiser": None, "method": None}):
         with pytest.raises(ConflictError, match="was made with"):
             train(trusted, tmp_path / "model", **{**options, **other})
