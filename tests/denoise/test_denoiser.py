@@ -217,3 +217,28 @@ def test_sigma_zero_gives_the_image_back_whatever_the_network_says(tmp_path: Pat
         assert not any(result.retried for result in results.values())
         for index, clean in images.items():
             np.testing.assert_array_equal(results[index].pixels, clean)
+
+
+def test_images_of_several_runs_share_batches_of_one_shape(tmp_path: Path) -> None:
+    """Each has the noise of its run, and the same bits alone as among others: whole images, padded ones and tiles."""
+    denoiser = load(make_denoiser(tmp_path / "d"), dtype="fp32", batch_pixels=4 * 32 * 32)
+    images = [image((32, 32, 3)), image((30, 31, 1), 1), image((140, 32, 3), 2)]
+
+    def results(runs: list[int], places: list[int]) -> dict[tuple[int, int], bytes]:
+        stream = ((run, place, images[place]) for run in runs for place in places)
+        return {(r.run, r.index): r.pixels.tobytes() for r in denoiser.denoise_runs(stream, key=KEY)}
+
+    shapes: dict[tuple[int, ...], set[int]] = {}
+    seen = denoiser._network.register_forward_pre_hook(
+        lambda _, given: shapes.setdefault(tuple(given[0].shape[1:]), set()).add(len(given[0]))
+    )
+    together = results([1, 2, 3], [0, 1, 2])
+    assert len(set(together.values())) == 9
+    assert results([2], [2, 0, 1]).items() <= together.items()
+    assert all(results([3], [place]).items() <= together.items() for place in (0, 1, 2))
+    seen.remove()
+    assert all(len(batches) == 1 for batches in shapes.values()) and len(shapes) > 1
+    single = {index: r.pixels for index, r in run(denoiser, dict(enumerate(images)), run=2).items()}
+    for place, pixels in single.items():
+        found = np.frombuffer(together[2, place], np.uint8).reshape(pixels.shape)
+        assert np.abs(found.astype(int) - pixels).max() <= 1
