@@ -8,6 +8,7 @@ called a certificate.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -399,20 +400,29 @@ def _certified_at_test_time(parameters: CertificateParameters, largest: Mapping[
         " the image is changed by less than its radius, by whatever attack. And the other way round: if the image used"
         " here is the changed one, the unchanged one would have got the same class."
     )
-    size = f" An image has {parameters.values:,} pixel values." if parameters.values else ""
     yield (
         "A radius is a distance: square the change of every pixel value of the image, add all squares up, and take the"
         " root; pixels go from 0 to 1. The budget says the same in whole grey levels from 0 to 255, before the root."
-        f" Here the largest radius is {largest['certified_radius']}, a budget of {largest['budget']:,}: for example"
-        f" {largest['budget']:,} pixel values changed by one level each, or {largest['budget'] // 4:,} by two.{size}"
+        f" Here the largest radius is {largest['certified_radius']}, a budget of"
+        f" {largest['budget']:,}{_example_in(parameters.values, int(largest['budget']))}"
     )
     yield _risk(parameters)
 
 
+def _example_in(values: int | None, budget: int) -> str:
+    """What a budget covers in one image of so many values, with the end of its sentence."""
+    if not values:
+        return "."
+    size, levels = f" An image has {values:,} pixel values.", math.isqrt(budget // values)
+    if levels:
+        return f": for example every pixel value changed by {levels:,} level{'s' * (levels > 1)}.{size}"
+    return f": for example {budget:,} pixel values changed by one level each.{size}"
+
+
 def _risk(parameters: CertificateParameters) -> str:
     if is_at_test_time(parameters):
-        together = "that any of these is" if parameters.family == "all" else "of each statement to be"
-        return f"The probability, over the noise, {together} false is at most {parameters.alpha}."
+        which = "any of these" if parameters.family == "all" else "a statement"
+        return f"The probability, over the noise, that {which} is false is at most {parameters.alpha}."
     if parameters.family == "all":
         return f"The probability, over noise and training, that any of these is false is at most {parameters.alpha}."
     expected = (Decimal(parameters.alpha) * parameters.points).normalize()

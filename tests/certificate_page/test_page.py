@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpclean.certificate_page.page import CLASS_MULTIPLES, MULTIPLES, Example, report_html
+from dpclean.certificate_page.page import CLASS_MULTIPLES, MULTIPLES, Example, _example_in, report_html
 from dpclean.errors import printable
 from dpclean.report.percent import share
 from tests.certificate.certificates import certificate, draw, drawn
@@ -384,3 +384,15 @@ def test_ten_thousand_points_in_a_thousand_classes_make_a_page_one_can_open() ->
     html = report_html(made, [])
     assert len(html) < 2_000_000
     assert "and 980 more" in html
+
+
+@pytest.mark.parametrize(
+    ("values", "budget", "said"),
+    [
+        (3072, 24367, "every pixel value changed by 2 levels"),
+        (3072, 162, "162 pixel values changed by one"),
+        (None, 9, "."),
+    ],
+)
+def test_an_example_of_a_budget_fits_into_one_image(values: int | None, budget: int, said: str) -> None:
+    assert said in _example_in(values, budget)
