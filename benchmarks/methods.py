@@ -132,11 +132,20 @@ def measured(
     return row
 
 
-def summary(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with means in place of the images' values."""
+def summary(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A row with means in place of the images' values, and how far they are from those of one-step on these images."""
+    key = (row["set"], row["sigma"], "one-step")
+    apart = {}
+    for one in (other for other in rows if (other["set"], other["sigma"], other["method"]) == key):
+        pairs = {what: (row[what], one[what]) for what in ("psnr", "ssim")}
+        pairs |= {what: (values, one["agrees"][what]) for what, values in row.get("agrees", {}).items()}
+        count = row["images"]
+        apart = {what: difference(ours, theirs[:count]) for what, (ours, theirs) in pairs.items()}
+        apart = {what: [round(value, 4) for value in found] for what, found in apart.items()}
     means = {key: round(float(np.mean(row[key])), 4) for key in ("psnr", "ssim")}
     agrees = {network: round(float(np.mean(values)), 4) for network, values in row.get("agrees", {}).items()}
-    return {**row, **means, **({"agrees": agrees} if agrees else {}), "seconds": round(row["seconds"], 2)}
+    more = {**({"agrees": agrees} if agrees else {}), **({"to_one_step": apart} if apart else {})}
+    return {**row, **means, **more, "seconds": round(row["seconds"], 2)}
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
@@ -197,8 +206,8 @@ def main() -> None:
             agrees = {network: round(float(np.mean(values)), 3) for network, values in row.get("agrees", {}).items()}
             print(some.name, method, sigma, spacing, f"{np.mean(row['psnr']):.2f} dB", agrees, flush=True)
             path.write_text(json.dumps({"rows": rows}))
-            write_results(name, {"rows": [summary(row) for row in rows], "compared": compared(rows)})
-    print(write_results(name, {"rows": [summary(row) for row in rows], "compared": compared(rows)}))
+            write_results(name, {"rows": [summary(row, rows) for row in rows], "compared": compared(rows)})
+    print(write_results(name, {"rows": [summary(row, rows) for row in rows], "compared": compared(rows)}))
 
 
 if __name__ == "__main__":

@@ -441,18 +441,25 @@ def methods() -> str:
             ]
             cells = [f"`{method}`", f"{mine[0]['images']}", f"{sorted(a_sample)[len(a_sample) // 2]:.1f}"]
             for row in mine:
-                seen = [f"{100 * share:.1f}" for share in row.get("agrees", {}).values()]
-                cells.append(f"{row['psnr']:.2f}")
-                cells.append(" / ".join(seen) + " %" if seen else f"{row['ssim']:.3f}")
+                apart, seen = row["to_one_step"], row.get("agrees", {})
+                if method == "one-step":
+                    cells.append(f"{row['psnr']:.2f} dB")
+                    shares = " / ".join(f"{100 * share:.1f} %" for share in seen.values())
+                    cells.append(shares or f"{row['ssim']:.3f}")
+                    continue
+                cells.append(f"{apart['psnr'][0]:+.2f}")
+                differences = [f"{100 * apart[name][0]:+.1f} ± {100 * apart[name][1]:.1f}" for name in seen]
+                cells.append(" / ".join(differences) or f"{apart['ssim'][0]:+.3f} ± {apart['ssim'][1]:.3f}")
             lines.append(tuple(cells))
         what = "agrees" if "agrees" in by["one-step", sigmas[0]] else "SSIM"
-        head = ("method", "images", "cost", *(f"{kind}, {sigma:g}" for sigma in sigmas for kind in ("PSNR", what)))
+        head = ("method", "images", "cost", *(f"{kind} at {sigma:g}" for sigma in sigmas for kind in ("PSNR", what)))
         said.append(f"{name}:\n\n" + table(head, lines))
     return (
-        f"`natural` by each method at three sigmas (`benchmarks/methods.py`, on {where('methods_table')}): PSNR in dB; "
-        "agreement, the share of images in which ResNet-56 / ResNet-20, trained on clean CIFAR-10, see the class that "
-        "they see in the clean image; of photos, 64 px from the middle of each, SSIM. Cost: time a sample over that of "
-        "`one-step`. The dear methods got fewer images, the first of the others'.\n\n" + "\n\n".join(said)
+        f"`natural` at three sigmas (`benchmarks/methods.py`, on {where('methods_table')}): PSNR; agreement, the share "
+        "of images in which ResNet-56 / ResNet-20, trained on clean CIFAR-10, see the class that they see in the clean "
+        "image; of photos, 64 px from the middle of each, SSIM. Below `one-step` each method's difference from it on "
+        "the same images with the same noise, the first of them where there are fewer, with standard errors. Cost: "
+        "processor time an image over that of `one-step`.\n\n" + "\n\n".join(said)
     )
 
 
