@@ -135,13 +135,13 @@ def measured(
 def summary(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A row with means in place of the images' values, and how far they are from those of one-step on these images."""
     key = (row["set"], row["sigma"], "one-step")
-    apart = {}
+    apart: dict[str, list[float]] = {}
     for one in (other for other in rows if (other["set"], other["sigma"], other["method"]) == key):
         pairs = {what: (row[what], one[what]) for what in ("psnr", "ssim")}
         pairs |= {what: (values, one["agrees"][what]) for what, values in row.get("agrees", {}).items()}
         count = row["images"]
-        apart = {what: difference(ours, theirs[:count]) for what, (ours, theirs) in pairs.items()}
-        apart = {what: [round(value, 4) for value in found] for what, found in apart.items()}
+        for what, (ours, theirs) in pairs.items():
+            apart[what] = [round(value, 4) for value in difference(ours, theirs[:count])]
     means = {key: round(float(np.mean(row[key])), 4) for key in ("psnr", "ssim")}
     agrees = {network: round(float(np.mean(values)), 4) for network, values in row.get("agrees", {}).items()}
     more = {**({"agrees": agrees} if agrees else {}), **({"to_one_step": apart} if apart else {})}
