@@ -107,8 +107,9 @@ def speed(a: argparse.Namespace) -> None:
             threat="evasion", model=str(a.model), test=folder, sigma=SPEED_SIGMA, denoiser=denoiser, device=a.device
         )
         certified = read_certified_images(asked)
-        settings = make_test_time_settings(certified, asked, make_test_time_parameters(certified, asked))
-        runs = TestTimeRuns(settings, draw_key(), PointData.of(certified.points))
+        parameters = make_test_time_parameters(certified, asked)
+        settings = make_test_time_settings(certified, asked, parameters)
+        runs = TestTimeRuns(settings, draw_key(), PointData.of(certified.points), parameters.runs)
         together = runs.at_once if runs.denoiser.device.type == "cuda" else 1
         loop = eager_loop(runs, certified.points.pixels, together)
         seconds = timed({"dpclean": own_draws(runs, together), "diffusers": loop}, a.rounds, runs.denoiser.device)

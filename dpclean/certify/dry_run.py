@@ -91,7 +91,7 @@ def _at_test_time(job: CertifyJob, certified: CertifiedImages) -> CertifyDryRun:
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        runs = TestTimeRuns(settings, draw_key(), PointData.of(certified.points))
+        runs = TestTimeRuns(settings, draw_key(), PointData.of(certified.points), parameters.runs)
         list(runs.results([1]))  # pays for what is set up once
         some = min(runs.at_once, parameters.runs)
         begun = time.perf_counter()

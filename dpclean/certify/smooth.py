@@ -59,7 +59,9 @@ def smooth(
     parameters = make_test_time_parameters(certified, asked)
     check_parameters(parameters)
     key = draw_key()
-    runs = TestTimeRuns(make_test_time_settings(certified, asked, parameters), key, PointData.of(certified.points))
+    runs = TestTimeRuns(
+        make_test_time_settings(certified, asked, parameters), key, PointData.of(certified.points), parameters.runs
+    )
     votes = np.stack([ballot for ballot, _ in runs.results(range(1, parameters.runs + 1))]).astype(np.int32)
     found = build(Votes(votes, None, None, structs.replace(parameters, key_commitment=commitment(key))), "")
     return [

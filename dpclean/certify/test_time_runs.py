@@ -7,7 +7,6 @@ image depends on the image, its address of noise and constants, and on nothing e
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,8 +28,8 @@ from dpclean.train.fixed_model import find_model
 from dpclean.train.images import prepare
 from dpclean.train.trainer import Trainer
 
-SPARE = 16  # batches that are filled before some places of one stay empty
-MOST_AT_ONCE = 1024
+MOST_BATCHES = 16  # that are filled before some places of the last stay empty
+PORTIONS = 32  # of a job, at least, for several processes to share; but none smaller than a batch
 
 
 def check_settings(settings: TestTimeSettings, parameters: EvasionParameters) -> None:
@@ -52,11 +51,14 @@ def check_settings(settings: TestTimeSettings, parameters: EvasionParameters) ->
 
 
 class TestTimeRuns:
-    """The runs of a job at test time in one process; raises ConflictError where model or denoiser are others."""
+    """The runs of a job at test time in one process; total: how many there are for all that share them.
+
+    Raises ConflictError where model or denoiser are not those that the job was begun with.
+    """
 
     __test__ = False
 
-    def __init__(self, settings: TestTimeSettings, key: bytes, data: PointData) -> None:
+    def __init__(self, settings: TestTimeSettings, key: bytes, data: PointData, total: int) -> None:
         self.settings = settings
         self.key = key
         self.denoiser = load_denoiser(settings)
@@ -67,9 +69,8 @@ class TestTimeRuns:
         self._places = {index: place for place, index in enumerate(data.indices.tolist())}
         for index, image in zip(data.indices.tolist(), self._images, strict=True):
             self.denoiser.check_channels(index, image.shape[2])
-        height, width = data.pixels.shape[1:3]
-        batch = max(1, self.denoiser.shapes.batch_pixels // (height * width))
-        self.at_once = min(MOST_AT_ONCE, max(1, math.ceil(SPARE * batch / len(data.pixels))))
+        points, height, width = data.pixels.shape[:3]
+        self.at_once = together(points, total, self.denoiser.shapes.batch(height, width))
 
     def results(self, numbers: Sequence[int]) -> Iterator[Result]:
         """Those of runs 1, 2, ..., in the order asked for."""
@@ -111,6 +112,12 @@ class TestTimeRuns:
             )  # fmt: skip
             parts.append(noise.permute(0, 2, 3, 1))
         return torch.cat(parts)
+
+
+def together(points: int, total: int, batch: int) -> int:
+    """How many of so many runs are best done together, to fill batches of so many images."""
+    batches = min(MOST_BATCHES, max(1, points * total // (PORTIONS * batch)))
+    return max(1, batches * batch // points)
 
 
 def _trainer(settings: TestTimeSettings, device: torch.device) -> Trainer:

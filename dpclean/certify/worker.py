@@ -86,7 +86,8 @@ def _at_test_time(workdir: Workdir, job: BegunJob, parameters: EvasionParameters
     assert isinstance(job.settings, TestTimeSettings)
     settings = replace(job.settings, device=device)
     check_settings(settings, parameters)
-    runs = TestTimeRuns(settings, key, read_points(workdir.data, parameters.inputs_digest))
+    data = read_points(workdir.data, parameters.inputs_digest)
+    runs = TestTimeRuns(settings, key, data, parameters.runs)
     _check_engine(parameters, engine(runs.denoiser, torch.get_num_threads()))
     return runs
 
