@@ -120,7 +120,7 @@ def test_a_fit_asks_for_the_images_of_each_epoch_once(stop: int | None) -> None:
 
 
 def test_the_model_says_what_its_images_went_through(
-    tmp_path: Path, trusted: Path, denoiser: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, trusted: Path, model: Path, denoiser: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Plain images serve, and no certificate against poisoning may rest on it; other models say nothing of it."""
     test = make_folder(tmp_path / "test", 30, seed=9)
@@ -140,9 +140,7 @@ def test_the_model_says_what_its_images_went_through(
     assert any("--sigma-augment" in text for text in result.warnings)
     assert read_ancestry(tmp_path / "model" / "dpclean.ancestry").shared_images(fitted_on) == 2
     assert description.accuracy is not None and description.accuracy.shared == 1
-    train(trusted, tmp_path / "plain", test=test)
-    assert "sigma_augment" not in json.loads((tmp_path / "plain" / "model.json").read_text())
-    assert not same_weights(tmp_path / "model", tmp_path / "plain")
+    assert "sigma_augment" not in json.loads((model / "model.json").read_text())
     assert train(trusted, tmp_path / "model", **options).already_complete
     command = ["train", str(trusted), "--out", str(tmp_path / "model"), "--recipe", SHORT, "--sigma-augment", "0.1"]
     assert run([*command, "--denoiser", str(fitted), "--method", "ddim:2", "--test", str(test), "--workers=1"]) == 0
@@ -173,8 +171,6 @@ def test_it_goes_on_to_the_same_weights(tmp_path: Path, trusted: Path, denoiser:
     train(trusted, tmp_path / "broken", progress=stop_at("never", "", 0), **options)
     assert [row for row in seen if row[0] == "steps"][0][2] == 13 and seen[0][1].endswith("epoch 5")
     assert same_weights(tmp_path / "whole", tmp_path / "broken")
-    train(trusted, tmp_path / "other", **{**options, "seed": 5})
-    assert not same_weights(tmp_path / "whole", tmp_path / "other")
 
 
 def test_a_certificate_never_rests_on_it(tmp_path: Path, material: Path, denoiser: str) -> None:
