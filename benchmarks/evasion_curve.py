@@ -61,7 +61,19 @@ def curve(a: argparse.Namespace) -> None:
                 seconds = certify(a, test, out, sigma, denoiser, local)
                 rows.append({"sigma": sigma, "denoiser": denoiser, "local_smoothing": local, **found(out), **seconds})
                 print(json.dumps(rows[-1]), flush=True)
-    write_results(a.name, {"runs": a.runs, "alpha": "0.001", "device": a.device, "model": str(a.model), "rows": rows})
+    write_results(a.name, {"runs": a.runs, "alpha": "0.001", "device": a.device, "model": told(a.model), "rows": rows})
+
+
+def told(model: Path) -> dict[str, object]:
+    """What decides about a model: its weights, its recipe, and how its training images had been noised."""
+    fields = json.loads((model / "model.json").read_text())
+    data = fields["data"]
+    return {
+        "weights_sha256": fields["weights_sha256"],
+        "recipe": fields["recipe"]["name"],
+        "images": data["images"],
+        "sigma": data["sigma"],
+    }
 
 
 def certify(

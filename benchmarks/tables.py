@@ -500,6 +500,30 @@ def ddim() -> str:
     )
 
 
+def evasion() -> str:
+    result = load("evasion_curve")
+    model, count = result["model"], result["rows"][0]["images"]
+    distances = tuple(result["rows"][0]["certified_accuracy"])
+    lines = [
+        (
+            row["sigma"],
+            f"`{row['denoiser']}`",
+            row["local_smoothing"],
+            *(f"{100 * row['certified_accuracy'][distance]:.1f} %" for distance in distances),
+            f"{row['ceiling'][:5]}",
+        )
+        for row in result["rows"]
+    ]
+    return (
+        f"Certified accuracy of {count} CIFAR-10 test images under changes of the image itself,"
+        f" {result['runs']} runs, alpha {result['alpha']} for each image, a model of recipe `{model['recipe']}` trained"
+        f" on {model['images']:,} images sanitized at sigma {model['sigma']:g} (`benchmarks/evasion_curve.py`, on"
+        f" {where('evasion_curve')}). So few images leave each share uncertain by up to {50 / count**0.5:.0f} points"
+        " (standard error), and so few runs show no radius above the ceiling in the last column:\n\n"
+        + table(("sigma", "denoiser", "local smoothing", *(f"l2 {d}" for d in distances), "ceiling"), lines)
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "methods": methods,
     "spacing": spacing,
@@ -514,6 +538,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kernels": kernels,
     "gpu": gpu,
     "certified_curve": certified_curve,
+    "evasion": evasion,
     "partitions": partitions,
     "training": training,
     "sanitized": sanitized,
