@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import UnsetType
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
@@ -23,10 +25,11 @@ from dpclean.data.features import Features
 from dpclean.errors import InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.noise.membership import members
-from dpclean.train.ridge import Head, Ridge, fit, rankings, votes
+from dpclean.train.ridge import Dual, Head, Ridge, fit_both, rankings, votes, votes_by_products
 
 AT_ONCE = 32  # runs: a matrix product is fast with so many heads, and gains nothing from more
 MOST_SCORES = 1 << 26  # of all points and classes, that are in memory together
+MOST_PRODUCTS = 1 << 27  # of all rows of D and points, in each worker's memory: 512 MB
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,14 @@ def read_data(path: Path, digest: str) -> FeatureData:
     return data
 
 
+class _Fitted(NamedTuple):
+    """What a run that took something has trained."""
+
+    taken: NDArray[np.int64]
+    head: Head
+    dual: Dual | None
+
+
 class FeatureRuns:
     """Runs that fit a head each. What a run gives depends on its own members, in their order, and on nothing else."""
 
@@ -96,6 +107,7 @@ class FeatureRuns:
         self.keep_models = parameters.keep_models
         scores = self.classes * len(data.points)
         self.at_once = max(1, min(AT_ONCE, MOST_SCORES // scores))
+        self.by_products = products_pay(parameters) and products_fit(parameters)
         self.key = key
         self.data = data
         self._places = np.full(int(data.indices.max()) + 1, -1)
@@ -103,18 +115,37 @@ class FeatureRuns:
 
     def results(self, numbers: Sequence[int]) -> Iterator[Result]:
         """Those of some runs, in their order. A run that takes nothing votes for nobody."""
-        heads = {number: fit_head for number in numbers if (fit_head := self._head(number)) is not None}
-        cast = rankings if self.ranked else votes
-        rows: Iterator[Ballot] = iter(cast(list(heads.values()), self.data.points)) if heads else iter(())
+        heads = {number: fitted for number in numbers if (fitted := self._fitted(number)) is not None}
+        rows = iter(self._ballots(list(heads.values()))) if heads else iter(())
         for number in numbers:
             if number in heads:
-                yield next(rows), dump(heads[number]) if self.keep_models else None
+                yield next(rows), dump(heads[number].head) if self.keep_models else None
             else:
                 yield for_nobody(len(self.data.points), self.ranked), None
 
-    def _head(self, number: int) -> Head | None:
+    def _ballots(self, fitted: Sequence[_Fitted]) -> Iterable[Ballot]:
+        """What the heads of some runs say, in their order."""
+        if self.by_products:
+            return (self._by_products(each) for each in fitted)
+        cast = rankings if self.ranked else votes
+        return cast([each.head for each in fitted], self.data.points)
+
+    def _by_products(self, fitted: _Fitted) -> NDArray[np.int32]:
+        if fitted.dual is None:
+            by_weights: NDArray[np.int32] = votes([fitted.head], self.data.points)[0]
+            return by_weights
+        return votes_by_products(fitted.head, fitted.dual, self._products[fitted.taken], self.data.points)
+
+    @cached_property
+    def _products(self) -> NDArray[np.float32]:
+        """Of each row of D with each point. A head reads those of its members, to find the votes of its weights."""
+        return self.data.train @ self.data.points.T
+
+    def _fitted(self, number: int) -> _Fitted | None:
         taken = self._taken(number)
-        return fit(self.recipe, self.data.train[taken], self.data.labels[taken], self.classes) if len(taken) else None
+        if not len(taken):
+            return None
+        return _Fitted(taken, *fit_both(self.recipe, self.data.train[taken], self.data.labels[taken], self.classes))
 
     def _taken(self, number: int) -> NDArray[np.int64]:
         """The places in D of the rows that a run takes: a random share by index, a part in its order, or all."""
@@ -124,6 +155,25 @@ class FeatureRuns:
             return np.arange(len(self.data.indices))
         places = self._places[members(self.key, number, self.share, len(self._places))]
         return places[places >= 0]
+
+
+def products_pay(parameters: JobParameters) -> bool:
+    """Whether runs are done sooner by products of the rows of D with the points, found once in each worker.
+
+    That costs about as much as multiplying the points with as many heads' classes as there are rows; a run then costs
+    as if rows had as many numbers as it has members, and what is done for each point beside that.
+    """
+    share, dimensions = share_of(parameters), parameters.dimensions
+    if share is None or isinstance(dimensions, UnsetType) or parameters.sigma != "0":  # noise makes rows of its own
+        return False
+    rows = parameters.raw.images
+    fewer = dimensions - 2 * rows * share / 2**32
+    return parameters.runs * len(parameters.classes) * fewer > 4 * rows * dimensions
+
+
+def products_fit(parameters: JobParameters) -> bool:
+    """Whether these products are few enough for the memory of a worker."""
+    return parameters.raw.images * parameters.points <= MOST_PRODUCTS
 
 
 def recipe_of(parameters: JobParameters) -> Ridge:

@@ -32,7 +32,7 @@ from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, j
 from dpclean.certify.data import Data, write_data
 from dpclean.certify.extracted import extract, extractor_of
 from dpclean.certify.feature_inputs import CertifiedFeatures, read_certified_features
-from dpclean.certify.feature_runs import FeatureData
+from dpclean.certify.feature_runs import FeatureData, products_fit, products_pay
 from dpclean.certify.feature_runs import engine as feature_engine
 from dpclean.certify.inputs import CertifiedData, DataSource, find_source, read_certified_data
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
@@ -300,6 +300,11 @@ class CertifyJob(Job[CertifyResult]):
         """Do the missing runs, or wait for those that do them. Raises Interrupted after a signal."""
         parameters = self._parameters_of(record)
         self._announce(parameters)
+        if isinstance(parameters, JobParameters) and products_pay(parameters) and not products_fit(parameters):
+            self.say(
+                "the training rows and the test rows are too many to keep the product of every two in memory: runs take"
+                " longer, with the same votes; fewer test rows go faster"
+            )
         tasks, runs = self.workdir.tasks(parameters), parameters.runs
         before = len(tasks.done())
         told = _Teller(tasks, parameters, tell, self._proved)

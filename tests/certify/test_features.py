@@ -41,7 +41,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def runs_of(files: dict[str, Path], **options: Any) -> FeatureRuns:
-    asked = CertifyOptions(**ASKED, **files, **options)
+    asked = CertifyOptions(**{**ASKED, **files, **options})
     certified = read_certified_features(asked)
     return FeatureRuns(make_parameters(certified, asked), bytes(32), FeatureData.of(certified.train, certified.points))
 
@@ -85,6 +85,39 @@ def test_with_many_points_and_classes_fewer_runs_are_done_at_once(
     assert runs_of(files).at_once == 5
     monkeypatch.setattr("dpclean.certify.feature_runs.MOST_SCORES", 1)
     assert runs_of(files).at_once == 1
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> dict[str, Path]:
+    """Rows of more numbers than a run has members, near enough to each other for heads to disagree."""
+    draw = np.random.default_rng(8)
+    centres = 0.3 * draw.standard_normal((3, 64))
+
+    def some(name: str, count: int) -> Path:
+        values = (centres[np.arange(count) % 3] + draw.standard_normal((count, 64))).astype(np.float32)
+        return write(tmp_path / name, values, np.arange(count) % 3, class_names=["a", "b", "c"])
+
+    return {"features": some("wide-train", 100), "test_features": some("wide-test", 80)}
+
+
+def test_many_runs_find_the_same_votes_by_products(
+    wide: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {**ASKED, "runs": 300, "seed": 1, "seed_chosen_after_data": True, "workers": 1}
+    runs, said = runs_of(wide, runs=300), list[str]()
+    assert runs.by_products
+    together = list(runs.results(range(1, 101)))
+    ((alone, _),) = runs_of(wide, runs=300).results([7])
+    assert (alone == together[6][0]).all()
+    certify(out=tmp_path / "products", **wide, **asked, say=said.append)
+    assert not any("memory" in sentence for sentence in said)
+    monkeypatch.setattr("dpclean.certify.feature_runs.MOST_PRODUCTS", 1)
+    without = runs_of(wide, runs=300)
+    assert not without.by_products
+    for (row, _), (by_products, _) in zip(without.results(range(1, 101)), together, strict=True):
+        assert (row == by_products).all()
+    certify(out=tmp_path / "few", **wide, **{**asked, "runs": 200}, say=said.append)
+    assert sum("too many to keep" in sentence for sentence in said) == 1
 
 
 def test_what_a_run_did_not_take_does_not_change_one_bit_of_it(files: dict[str, Path]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpclean.data.features import UNIT, unit_rows
-from dpclean.train.ridge import Head, Ridge, fit, votes
+from dpclean.train.ridge import Dual, Head, Ridge, fit, fit_both, votes, votes_by_products
 
 DRAW = np.random.default_rng(5)
 CLASSES = 4
@@ -67,3 +67,40 @@ def test_one_class_and_rows_of_zeros_give_a_head() -> None:
     assert set(votes([fit(Ridge(), rows, np.full(5, 2), CLASSES)], rows)[0]) == {2}
     nothing = fit(Ridge(), np.zeros((3, 24), np.float32), np.array([1, 1, 1]), CLASSES)
     assert not nothing.weights.any() and votes([nothing], rows)[0].tolist() == [1] * 5
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(1, 24), (7, 24), (24, 24), (40, 1280), (300, 400)])
+def test_products_with_the_members_give_the_votes_of_the_weights(count: int, dimensions: int) -> None:
+    """On points between classes and among the members too; by the products alone some would be others."""
+    alone = 0
+    for _ in range(20):
+        rows, labels = members(count, dimensions)
+        head, dual = fit_both(Ridge(), rows, labels, CLASSES)
+        assert dual is not None
+        between = [rows[DRAW.integers(0, count, (400, 2))].sum(axis=1), rows, np.zeros((1, dimensions))]
+        points = unit_rows(np.concatenate([*between, DRAW.standard_normal((400, dimensions))]))
+        products = rows @ points.T
+        exact = points.astype(np.float64) @ head.weights + head.bias
+        scores = products.astype(np.float64).T @ dual.factors + head.bias
+        differences = (scores - exact)[:, :, None] - (scores - exact)[:, None]
+        assert np.abs(differences).max() < dual.apart
+        wanted = votes([head], points)[0]
+        assert (votes_by_products(head, dual, products, points) == wanted).all()
+        alone += int((scores.argmax(axis=1) != wanted).sum())
+    assert alone or count == 1
+
+
+def test_members_that_are_more_than_the_dimensions_have_no_products() -> None:
+    assert fit_both(Ridge(), *members(25), CLASSES)[1] is None
+
+
+def test_where_products_tell_nothing_the_weights_decide() -> None:
+    """Rows of zeros, and numbers beyond what float32 holds."""
+    rows = np.zeros((3, 24), np.float32)
+    head, dual = fit_both(Ridge(), rows, np.array([1, 1, 1]), CLASSES)
+    points, _ = members(5)
+    assert dual is not None and votes_by_products(head, dual, rows @ points.T, points).tolist() == [1] * 5
+    rows, labels = members(6)
+    head, _ = fit_both(Ridge(), rows, labels, CLASSES)
+    beyond = Dual(np.full((6, CLASSES), np.inf, np.float32), float("inf"))
+    assert (votes_by_products(head, beyond, rows @ points.T, points) == votes([head], points)[0]).all()
