@@ -13,7 +13,7 @@ from dpclean.certificate.bounds import BOUNDS
 from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.decimals import exact_decimal, shortest
 from dpclean.certificate.parameters import FAMILIES, MOST_DRAWS
-from dpclean.certificate.partitions import ELECTIONS, RUNOFF, WORDS
+from dpclean.certificate.partitions import ELECTIONS, WORDS
 from dpclean.certificate.threats import DEFAULT_THREAT, EVASION, THREATS, find_threat
 from dpclean.certificate.whole_images import numbers_of, word_of
 from dpclean.denoise.methods import find_method
@@ -280,11 +280,6 @@ class CertifyOptions:
             )
         if find_threat(self.threat).noises_points:
             raise UsageError(f"{self.threat} has no meaning with --partitions, which claim no distance", "leave it out")
-        if self.trainer is not None and (self.election or RUNOFF) == RUNOFF:
-            raise UsageError(
-                "a run-off asks each model for the order of all classes, and a --trainer tells only the first",
-                "give --election plurality, or train by a --recipe",
-            )
 
 
 def local_numbers(text: str) -> tuple[int, str]:

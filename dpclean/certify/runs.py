@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class Runs(Protocol):
         """Those of runs 1, 2, ..., in the order asked for. Raises Diverged or RunFailed where there are none."""
 
 
-def ballot_of(scores: NDArray[np.float32], *, ranked: bool) -> Ballot:
+def ballot_of(scores: NDArray[np.floating[Any]], *, ranked: bool) -> Ballot:
     """A ballot by scores [points, classes]: the classes of each point from best to worst, of equal ones the lowest
     first. A point with a score that is not finite has none.
     """

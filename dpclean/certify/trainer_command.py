@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dpclean.certify.runs import Ballot, ballot_of
 from dpclean.data.decoding.encode import encode
 from dpclean.errors import ConflictError, DpcleanError, InputError, printable
 from dpclean.jobs.child_process import mortal_group
-from dpclean.small_files import read_small_file
+from dpclean.small_files import check_regular_file, read_small_file
 
-PREDICTIONS = "predictions.tsv"
+PREDICTIONS, SCORES = "predictions.tsv", "scores.safetensors"
 LONGEST_NAME = 255  # bytes, of a folder
 SHELL, LAST_SIGNAL = 128, 64  # a shell leaves with 128 + N for a program that was ended by signal N
 
@@ -41,7 +43,7 @@ class CommandTrainer:
     """Runs a command once a run; {data}, {test} and {out} in it become paths. The contract: docs/training.md.
 
     files: program_files of the command when the job began, compared before each run. kind: of the copy, "folder" or
-    "shards".
+    "shards". ranked: a run gives rankings, so the command must write scores.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class CommandTrainer:
         classes: Sequence[str],
         scratch: Path,
         kind: str,
+        *,
+        ranked: bool = False,
     ) -> None:
         self.command = command
         self.files = files
@@ -60,6 +64,7 @@ class CommandTrainer:
         self.classes = list(classes)
         self.scratch = scratch
         self.kind = kind
+        self.ranked = ranked
 
     def run(
         self,
@@ -67,8 +72,8 @@ class CommandTrainer:
         train: Sequence[NDArray[np.uint8]],
         labels: NDArray[np.int64],
         points: Sequence[NDArray[np.uint8]],
-    ) -> NDArray[np.int32]:
-        """The votes, int32 [points]. Raises RunFailed or RunCutOff; the copy is gone afterwards either way.
+    ) -> Ballot:
+        """The ballot of a run. Raises RunFailed or RunCutOff; the copy is gone afterwards either way.
 
         Raises ConflictError where the program is not the one that the job was begun with.
         """
@@ -82,7 +87,7 @@ class CommandTrainer:
             self._write_data(places["data"], train, labels)
             _write_images(places["test"], points)
             self._call(number, places)
-            return self._votes(places["out"] / PREDICTIONS, len(points))
+            return self._ballot(places["out"], len(points))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -132,6 +137,46 @@ class CommandTrainer:
         if code != 0:
             last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise RunFailed(f"run {number}: the trainer left with exit code {code}: {last[0]}", "mend it")
+
+    def _ballot(self, out: Path, count: int) -> Ballot:
+        """What the command wrote: scores, which count where they are there, or predictions."""
+        scores = out / SCORES
+        if self.ranked or scores.exists():
+            return ballot_of(self._scores(scores, count), ranked=self.ranked)
+        return self._votes(out / PREDICTIONS, count)
+
+    def _scores(self, path: Path, count: int) -> NDArray[np.floating[Any]]:
+        """Of all points for each class of the job, float [points, classes]."""
+        try:
+            check_regular_file(path)
+            with safe_open(path, framework="numpy") as file:
+                metadata, names = file.metadata() or {}, set(file.keys())
+                found = file.get_slice("scores") if "scores" in names else None
+                wanted = f"float32 [{count}, {len(self.classes)}], a row a point and a column a class"
+                if found is None or found.get_dtype() not in ("F16", "F32", "F64"):
+                    raise RunFailed(f"{SCORES} has no tensor 'scores' of {wanted}", "mend the trainer")
+                if found.get_shape() != [count, len(self.classes)]:
+                    raise RunFailed(f"{SCORES} has scores of {found.get_shape()}, not {wanted}", "mend the trainer")
+                scores: NDArray[np.floating[Any]] = file.get_tensor("scores")
+        except OSError as error:
+            raise RunFailed(f"the trainer wrote no {SCORES}: {error.strerror or error}", "mend it") from error
+        except SafetensorError as error:
+            raise RunFailed(f"{SCORES} is no safetensors file: {error}", "mend the trainer") from error
+        return scores[:, self._columns(metadata)]
+
+    def _columns(self, metadata: Mapping[str, str]) -> list[int]:
+        """The column of each class of the job."""
+        try:
+            names = json.loads(metadata.get("class_names", "null"))
+        except (ValueError, RecursionError):
+            names = None
+        told = names if isinstance(names, list) else []
+        if len(told) != len(self.classes) or any(name not in told for name in self.classes):
+            raise RunFailed(
+                f"{SCORES} does not name the {len(self.classes)} classes, each once, as 'class_names' in its metadata",
+                "mend the trainer: a JSON list in the order of the columns",
+            )
+        return [told.index(name) for name in self.classes]
 
     def _votes(self, path: Path, count: int) -> NDArray[np.int32]:
         numbers = {name: number for number, name in enumerate(self.classes)}

@@ -37,8 +37,9 @@ class TrainingRuns(RunsOnImages):
         self._command: CommandTrainer | None = None
         if settings.trainer is not None:
             self._command = CommandTrainer(
-                settings.trainer, settings.trainer_files or {}, settings.run_timeout, classes, scratch, settings.kind
-            )
+                settings.trainer, settings.trainer_files or {}, settings.run_timeout, classes, scratch, settings.kind,
+                ranked=settings.rankings,
+            )  # fmt: skip
         else:
             self._trainer = make_trainer(settings, len(classes), self.denoiser.device)
 
@@ -96,7 +97,7 @@ class TrainingRuns(RunsOnImages):
         train: Sequence[NDArray[np.uint8]],
         labels: NDArray[np.int64],
         points: Sequence[NDArray[np.uint8]],
-    ) -> NDArray[np.int32]:
+    ) -> Ballot:
         """What the command votes. Raises SetupError for what may be no vote where a run takes some of the images."""
         try:
             return command.run(number, train, labels, points)

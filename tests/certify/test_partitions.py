@@ -294,14 +294,47 @@ def test_a_certificate_of_parts_from_end_to_end(easy: Path, tmp_path: Path, tran
 def test_plurality_by_a_command_that_tells_only_the_first(raw: Path, tmp_path: Path, transparent: str) -> None:
     """A part may have no image of a class: its copy has all folders, and the command is told of all classes."""
     asked: dict[str, Any] = PARTS | {"recipe": None, "trainer": trainer_command(tmp_path, ALWAYS_RED)}
-    with pytest.raises(UsageError, match="run-off"):
-        certify(raw, tmp_path / "out", denoiser=transparent, **asked)
     told = certify(raw, tmp_path / "out", denoiser=transparent, election="plurality", **asked)
     votes = read_votes(tmp_path / "out" / "votes.safetensors")
     assert votes.rankings is None and told.certified == told.points
     points = json.loads((tmp_path / "out" / "certificate.json").read_text())["points"]
     assert {point["images_inserted"] for point in points} == {1}, "four votes, and of equal ones red goes last"
     verify(tmp_path / "out")
+
+
+# the mean colour again, and scores by it for classes in an order of its own; none of one point
+SCORED = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+data, test, out = map(Path, sys.argv[1:4])
+def colour_of(path): return np.asarray(Image.open(path).convert("RGB"), float).mean((0, 1))
+names = sorted((folder.name for folder in data.iterdir()), reverse=True)
+nothing = np.full((1, 3), 1e3)
+means = [np.mean([colour_of(p) for p in (data / name).iterdir()] or nothing, 0) for name in names]
+scores = np.array([[-np.square(mean - colour_of(path)).sum() for mean in means] for path in sorted(test.iterdir())])
+scores[2, 1] = np.nan
+save_file({"scores": scores}, out / "scores.safetensors", {"class_names": json.dumps(names)})
+"""
+
+
+def test_a_run_off_by_the_scores_of_a_command(raw: Path, tmp_path: Path, transparent: str) -> None:
+    asked: dict[str, Any] = PARTS | {"recipe": None, "trainer": trainer_command(tmp_path, SCORED)}
+    told = certify(raw, tmp_path / "out", denoiser=transparent, **asked)
+    votes = read_votes(tmp_path / "out" / "votes.safetensors")
+    assert votes.rankings is not None and votes.rankings.shape == (4, 9, 3) and told.points == 9
+    assert (votes.rankings[:, 2] == 0xFFFF).all() and (votes.votes[:, 2] == -1).all()  # a score that is none
+    there = (votes.votes >= 0).any(axis=1)  # of six names in each class none falls into one part
+    rest = np.delete(votes.rankings[there], 2, axis=1)
+    assert told.failed == 1 == 4 - len(rest) and (np.sort(rest, axis=2) == np.arange(3)).all()
+    assert votes.labels is not None and (votes.votes[there] == votes.labels).mean() > 0.5  # by the names of columns
+    verify(tmp_path / "out")
+    certify(raw, tmp_path / "first", denoiser=transparent, election="plurality", **asked)
+    first = read_votes(tmp_path / "first" / "votes.safetensors")
+    assert first.rankings is None and (first.votes[:, 2] == -1).all()
+    assert (np.delete(first.votes[there], 2, axis=1) >= 0).all()
 
 
 @pytest.mark.parametrize(

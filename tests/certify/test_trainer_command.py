@@ -78,6 +78,53 @@ def test_a_point_that_is_told_twice_is_refused(tmp_path: Path) -> None:
         votes(make(tmp_path, trainer_command(tmp_path, program)))
 
 
+# -- scores
+
+WRITES_SCORES = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import save_file
+scores = np.array([[1, 2], [3, 0], [2, 2]], np.float64)
+names = ["red", "blue"]
+{change}
+save_file({"scores": scores}, Path(sys.argv[3]) / "scores.safetensors", {"class_names": json.dumps(names)})
+"""
+
+
+def scored(tmp_path: Path, change: str = "") -> str:
+    return trainer_command(tmp_path, WRITES_SCORES.replace("{change}", change))
+
+
+def test_scores_are_rankings_or_votes_by_the_names_of_their_columns(tmp_path: Path) -> None:
+    command = scored(tmp_path, "(Path(sys.argv[3]) / 'predictions.tsv').write_text('not read')")
+    assert votes(make(tmp_path, command, ranked=True)) == [[0, 1], [1, 0], [0, 1]]  # of equal ones the lowest
+    assert votes(make(tmp_path, command)) == [0, 1, 0]
+    endless = scored(tmp_path, "scores[1, 0] = np.inf")
+    assert votes(make(tmp_path, endless, ranked=True)) == [[0, 1], [65535, 65535], [0, 1]]
+    assert votes(make(tmp_path, endless)) == [0, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("scores = scores.T.copy()", r"scores of \[2, 3\], not float32 \[3, 2\]"),
+        ("scores = scores[:2]", r"scores of \[2, 2\]"),
+        ("scores = scores.astype(int)", "no tensor 'scores'"),
+        ("names = ['red']", "does not name the 2 classes"),
+        ("names = ['red', 'red']", "does not name the 2 classes"),
+        ("names = {'red': 0, 'blue': 1}", "does not name the 2 classes"),
+        ("names = ['red', 'green']", "does not name the 2 classes"),
+        ("(Path(sys.argv[3]) / 'scores.safetensors').write_bytes(b'x'); sys.exit()", "no safetensors file"),
+        ("(Path(sys.argv[3]) / 'scores.safetensors').mkdir(); sys.exit()", "it is a folder"),
+        ("sys.exit()", "wrote no scores.safetensors"),
+    ],
+)
+def test_scores_that_are_none_are_refused(tmp_path: Path, change: str, said: str) -> None:
+    with pytest.raises(RunFailed, match=said):
+        votes(make(tmp_path, scored(tmp_path, change), ranked=True))
+
+
 # -- the program is one and the same
 
 
