@@ -194,7 +194,6 @@ class ForeignParameters(CertificateParameters, frozen=True, kw_only=True, tag_fi
     trainer: None = None
     decode: None = None
     engine: None = None
-    with_images: UnsetType = UNSET
     partitions: UnsetType = UNSET
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
+from msgspec import UnsetType, structs
 
 from dpclean import __version__
 from dpclean.certificate.bounds import DEFAULT_BOUND, find_bound
@@ -24,7 +24,7 @@ from dpclean.certificate.parameters import (
 )
 from dpclean.certificate.threats import DEFAULT_THREAT
 from dpclean.certificate.votes import Votes, has_parameters, read_plain_votes, read_votes
-from dpclean.certificate.whole_images import WORD
+from dpclean.certificate.whole_images import WORD, numbers_of
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.save import holds_certificate, read_result, write_outputs
 from dpclean.errors import ConflictError, InputError, UsageError
@@ -55,6 +55,7 @@ def certify_votes(
     tau: str | None = None,
     selection_runs: int | None = None,
     subsample_word: int | None = None,
+    with_images: str | int | None = None,
     exploratory: bool = False,
     overwrite: bool = False,
 ) -> CertifyResult:
@@ -62,7 +63,8 @@ def certify_votes(
 
     votes: safetensors with `votes` int32 [runs, points] (-1 none) and perhaps `labels` int64 [points]. runs: how many
     were announced, where that is to be checked. subsample_word: in how many of 2^32 cases an image was in a run, where
-    not all were in every run. threat: what the votes were cast for; it is not checked.
+    not all were in every run; with_images: beside how many changed images a radius is claimed too, such as "1,5,10".
+    threat: what the votes were cast for; it is not checked.
     exploratory: read dpclean's own votes with another bound, alpha or family; the result proves nothing.
     Raises UsageError, InputError, ConflictError.
     """
@@ -79,6 +81,7 @@ def certify_votes(
         "runs": runs,
         "selection_runs": selection_runs,
         "subsample": None if subsample_word is None else _word(subsample_word),
+        "with_images": None if with_images is None else numbers_of(str(with_images)),
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if has_parameters(path):
@@ -119,7 +122,7 @@ def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
             f"leave --{fixed[0]} out",
         )
     if changed and not exploratory:
-        told = ", ".join(f"{name} {getattr(read.parameters, name)}" for name in changed)
+        told = ", ".join(f"{name} {_said(getattr(read.parameters, name))}" for name in changed)
         raise ConflictError(
             f"these votes were cast under {told}, and what they prove may not be chosen after a look at them",
             "leave the options out, or add --exploratory for a report that proves nothing",
@@ -136,6 +139,12 @@ def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:
         selection = find_bound(parameters.bound).selection_runs(parameters.runs)
         parameters = structs.replace(parameters, selection_runs=selection)
     return Votes(read.votes, read.labels, None, parameters)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, UnsetType):
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _word(word: int) -> int:

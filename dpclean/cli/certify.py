@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WITHOUT_MEANING = (  # beside --votes, which brings all runs along; the last four only say where and how fast
     "clean", "raw", "test", "holdout", "recipe", "init", "freeze", "trainer", "run_timeout", "keep_models", "denoiser",
-    "method", "limit", "seed", "seed_chosen_after_data", "subsample", "with_images", "features", "test_features",
+    "method", "limit", "seed", "seed_chosen_after_data", "subsample", "features", "test_features",
     "extractor", "weights", "partitions", "election", "partition_by", "model", "local_smoothing", "dry_run",
     "device", "dtype", "batch_size", "workers",
 )  # fmt: skip
@@ -317,6 +317,7 @@ def certify(
             tau=tau,
             selection_runs=selection_runs,
             subsample_word=subsample_word,
+            with_images=with_images,
             exploratory=exploratory,
             overwrite=overwrite,
         )

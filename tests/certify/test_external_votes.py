@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from dpclean.certificate.mixtures import Mixture
 from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import votes_bytes
 from dpclean.certificate.whole_images import WORD
@@ -205,6 +206,31 @@ def test_votes_on_shares_from_elsewhere_become_claims_on_whole_images(tmp_path: 
     assert "never drawn again" in said and "Gaussian" not in said
     page = (tmp_path / "out/report.html").read_text()
     assert "a fresh random share of the training images and on nothing else" in page
+
+
+def test_radii_beside_changed_images_of_votes_from_elsewhere_are_those_of_dpcleans_own(tmp_path: Path) -> None:
+    """The share, the noise and tau are all that they need; without a share or without noise there are none."""
+    asked: dict[str, Any] = {"classes": 3, "bound": "multiclass", "tau": "0.00001"}
+    path, out = foreign(tmp_path, runs=1000, labels=np.array([2, 0, 1, -1, 0], np.int64)), tmp_path / "out"
+    certify_votes(path, out, sigma="0.5", subsample_word=U, with_images="5,1,20", **asked)
+    made = json.loads((out / "certificate.json").read_text())
+    assert made["terms"]["with_images"] == [1, 5, 20] and made["terms"]["origin"] == "external"
+    first = made["points"][0]
+    radii = [float(first["certified_radius"]), *(float(at["certified_radius"]) for at in first["with_images"])]
+    assert radii == sorted(radii, reverse=True) and radii[0] > radii[1] > radii[3] > 0
+    assert verify(out).certified == 1 and verify(out, Mixture(changed=5, radius="0.5")).withstood is not None
+    table = np.full((1000, 1), 2)
+    own = ballot(table, sigma="0.5", subsample=U, with_images=[1, 5, 20], bound="multiclass")
+    (tmp_path / "own.safetensors").write_bytes(votes_bytes(own))
+    certify_votes(tmp_path / "own.safetensors", tmp_path / "own", with_images="1,5,20")
+    dpcleans = json.loads((tmp_path / "own/certificate.json").read_text())["points"][0]
+    wanted = [float(dpcleans["certified_radius"]), *(float(at["certified_radius"]) for at in dpcleans["with_images"])]
+    assert radii == pytest.approx(wanted, rel=2e-3)  # of another tau
+    with pytest.raises(ConflictError, match="with_images 1,5,20"):
+        certify_votes(tmp_path / "own.safetensors", tmp_path / "other", with_images=7)
+    for wrong in ({"sigma": "0.5"}, {"sigma": "0", "subsample_word": U}):
+        with pytest.raises(UsageError, match="beside changed images"):
+            certify_votes(path, tmp_path / "other", with_images="1", **asked, **wrong)
 
 
 @pytest.mark.parametrize("word", [0, -1, WORD, 2**70])
