@@ -74,12 +74,13 @@ struct Words {
     static constexpr size_t LANES = 8;
     static __m256i all(uint32_t x) { return dpclean::all(x); }
     static __m256i load(const void* p) { return dpclean::load(p); }
+    static void quarter(__m256i& a, __m256i& b, __m256i& c, __m256i& d) { dpclean::quarter(a, b, c, d); }
     static void double_round(__m256i v[16]) { dpclean::double_round(v); }
-    // The lanes whose sum is below share, which is not 0.
-    static uint32_t below(__m256i x, __m256i y, uint32_t share) {
+    // With bit set in the lanes whose sum is below share, which is not 0.
+    static __m256i marked(__m256i marks, __m256i x, __m256i y, uint32_t share, uint32_t bit) {
         const __m256i sum = _mm256_add_epi32(x, y), most = dpclean::all(share - 1);
         const __m256i holds = _mm256_cmpeq_epi32(_mm256_max_epu32(sum, most), most);
-        return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(holds)));
+        return _mm256_or_si256(marks, _mm256_and_si256(holds, dpclean::all(bit)));
     }
 };
 

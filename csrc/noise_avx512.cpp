@@ -42,10 +42,12 @@ struct Words {
     static constexpr size_t LANES = 16;
     static __m512i all(uint32_t x) { return dpclean::all(x); }
     static __m512i load(const void* p) { return dpclean::load(p); }
+    static void quarter(__m512i& a, __m512i& b, __m512i& c, __m512i& d) { dpclean::quarter(a, b, c, d); }
     static void double_round(__m512i v[16]) { dpclean::double_round(v); }
-    // The lanes whose sum is below share.
-    static uint32_t below(__m512i x, __m512i y, uint32_t share) {
-        return _mm512_cmplt_epu32_mask(_mm512_add_epi32(x, y), dpclean::all(share));
+    // With bit set in the lanes whose sum is below share.
+    static __m512i marked(__m512i marks, __m512i x, __m512i y, uint32_t share, uint32_t bit) {
+        const __mmask16 holds = _mm512_cmplt_epu32_mask(_mm512_add_epi32(x, y), dpclean::all(share));
+        return _mm512_mask_or_epi32(marks, holds, marks, dpclean::all(bit));
     }
 };
 

@@ -46,13 +46,14 @@ struct Words {
     static constexpr size_t LANES = 4;
     static Lanes all(uint32_t x) { return dpclean::all(x); }
     static Lanes load(const uint32_t* p) { return dpclean::load(p); }
+    static void quarter(Lanes& a, Lanes& b, Lanes& c, Lanes& d) { dpclean::quarter(a, b, c, d); }
     static void double_round(Lanes v[16]) { dpclean::double_round(v); }
-    // The lanes whose sum is below share.
-    static uint32_t below(Lanes x, Lanes y, uint32_t share) {
-        const Lanes sum = x + y;
-        uint32_t lanes = 0;
-        for (size_t b = 0; b < LANES; b++) lanes |= static_cast<uint32_t>(sum[b] < share) << b;
-        return lanes;
+    // With bit set in the lanes whose sum is below share. Vectors compare as signed numbers nearly everywhere.
+    static Lanes marked(Lanes marks, Lanes x, Lanes y, uint32_t share, uint32_t bit) {
+        typedef int32_t Signed __attribute__((vector_size(16)));
+        const Lanes turned = (x + y) ^ dpclean::all(1u << 31), most = dpclean::all(share ^ 1u << 31);
+        const auto holds = reinterpret_cast<Signed>(turned) < reinterpret_cast<Signed>(most);
+        return marks | (reinterpret_cast<Lanes>(holds) & dpclean::all(bit));
     }
 };
 

@@ -22,19 +22,23 @@ size_t members(const MembersJob& job) {
     const Stream& s = job.stream;
     const uint32_t state[16] = {EXPA,     ND_3,     TWO_BY,   TE_K,     s.key[0], s.key[1], s.key[2], s.key[3],
                                 s.key[4], s.key[5], s.key[6], s.key[7], 0,        s.run,    0,        s.test};
+    Vector start[16], begun[16], v[16];
+    for (int i = 0; i < 16; i++) begun[i] = start[i] = Isa::all(state[i]);
+    // The first quarter rounds of three columns do not see the counter: they are the same in all blocks.
+    for (int i = 1; i < 4; i++) Isa::quarter(begun[i], begun[4 + i], begun[8 + i], begun[12 + i]);
     size_t found = 0;
     for (size_t block = 0; 16 * block < job.count; block += LANES) {
-        Vector start[16], v[16];
-        for (int i = 0; i < 16; i++) start[i] = Isa::all(state[i]);
         uint32_t counter[LANES];
         for (size_t b = 0; b < LANES; b++) counter[b] = static_cast<uint32_t>(block + b);
-        start[12] = Isa::load(counter);
-        for (int i = 0; i < 16; i++) v[i] = start[i];
-        for (int round = 0; round < 10; round++) Isa::double_round(v);
-        uint16_t taken[LANES] = {};  // a bit a word
-        for (int i = 0; i < 16; i++)
-            for (uint32_t lanes = Isa::below(v[i], start[i], job.share); lanes; lanes &= lanes - 1)
-                taken[__builtin_ctz(lanes)] |= static_cast<uint16_t>(1u << i);
+        begun[12] = start[12] = Isa::load(counter);
+        for (int i = 0; i < 16; i++) v[i] = begun[i];
+        Isa::quarter(v[0], v[4], v[8], v[12]);
+        for (int i = 0; i < 4; i++) Isa::quarter(v[i], v[4 + (i + 1) % 4], v[8 + (i + 2) % 4], v[12 + (i + 3) % 4]);
+        for (int round = 1; round < 10; round++) Isa::double_round(v);
+        Vector marks = Isa::all(0);  // a bit a word
+        for (int i = 0; i < 16; i++) marks = Isa::marked(marks, v[i], start[i], job.share, 1u << i);
+        uint32_t taken[LANES];
+        memcpy(taken, &marks, sizeof taken);
         for (size_t b = 0; b < LANES; b++)
             for (uint32_t words = taken[b]; words; words &= words - 1) {
                 const size_t place = 16 * (block + b) + static_cast<size_t>(__builtin_ctz(words));
