@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from statistics import NormalDist
 from typing import Any, ClassVar
 
@@ -462,6 +462,7 @@ def share_lower(error_up: Callable[[int], int], level: int, k: int, runs: int, f
     error_up: how likely so many of the runs, or more, are of that share, in units of 2^-256 as the level is.
     """
 
+    @cache  # the search begins where the guess was tried last
     def error(units: int) -> int:
         return error_up(up(Fraction(units, SHARE_UNIT)))
 
