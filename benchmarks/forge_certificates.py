@@ -2,6 +2,8 @@
 
     python benchmarks/forge_certificates.py   prints a table, writes benchmarks/results/forge_certificates.json
     python benchmarks/forge_certificates.py --mutations 50   fewer random ones
+    python benchmarks/forge_certificates.py --mutations 100 --seeds 1 2 3 4 5 --keep FOLDER   as many, in pieces:
+                                              what a seed gave is kept, and started again only the others are done
 
 - Bytes and JSON of each of the three files changed at random, or spelled in another way: all must be refused.
 - Self-consistent forgeries: a term is changed to another value of the same form or to one of none, and the job's
@@ -92,6 +94,11 @@ def share_terms() -> Json:
     return {**own_terms(), "subsample": 2**32 // 20, "with_images": [1, 3]}
 
 
+def quiet_terms() -> Json:
+    """Terms of runs on a share without noise, which prove something about whole images alone."""
+    return {**own_terms(), "sigma": "0", **noise_distances("0", 307200), "subsample": 2**32 // 20}
+
+
 def elsewhere_terms() -> Json:
     """Terms of votes from elsewhere."""
     kept = {name: value for name, value in own_terms().items() if name in (
@@ -103,6 +110,11 @@ def elsewhere_terms() -> Json:
         **dict.fromkeys(unknown), **kept, "origin": "external", "tau": "0", "classes": ["0", "1", "2"],
         "point_names": [str(number) for number in range(POINTS)], "point_source": "external",
     }  # fmt: skip
+
+
+def elsewhere_on_shares() -> Json:
+    """Terms of votes from elsewhere whose runs took a share."""
+    return {**elsewhere_terms(), "subsample": 2**32 // 20, "with_images": [1, 3]}
 
 
 def parts_terms() -> Json:
@@ -454,6 +466,15 @@ class Tally:
     crashed: list[str] = field(default_factory=list)
     slowest: float = 0.0
 
+    def add(self, other: Tally) -> None:
+        """What became of more of them."""
+        self.refused += other.refused
+        self.issuers_word += other.issuers_word
+        self.same_numbers += other.same_numbers
+        self.accepted += other.accepted
+        self.crashed += other.crashed
+        self.slowest = max(self.slowest, other.slowest)
+
 
 def judge(forgery: Forgery, folder: Path, tally: Tally, honest: Json) -> None:
     """Let verify look at a forged folder, in the place of an honest certificate."""
@@ -489,7 +510,8 @@ def _without_witnesses(value: Any) -> Any:
 def forge(place: Path, mutations: int, seed: int = 1) -> dict[str, Tally]:
     """All kinds of forgeries, made and judged in a folder; mutations: random ones of each kind."""
     rng, tallies = random.Random(seed), dict[str, Tally]()
-    for number, terms in enumerate((own_terms(), elsewhere_terms(), parts_terms(), share_terms())):
+    kinds = (own_terms(), elsewhere_terms(), parts_terms(), share_terms(), quiet_terms(), elsewhere_on_shares())
+    for number, terms in enumerate(kinds):
         votes, clean = honest(terms), place / f"honest-{number}"
         clean.mkdir()
         hand_over(clean, votes)
@@ -516,15 +538,32 @@ def forge(place: Path, mutations: int, seed: int = 1) -> dict[str, Tally]:
     return tallies
 
 
+def _kept(keep: Path | None, mutations: int, seed: int) -> dict[str, Tally]:
+    """The tallies of a seed, from the folder where they are kept if they are there."""
+    path = None if keep is None else keep / f"{mutations}-{seed}.json"
+    if path is not None and path.exists():
+        found = json.loads(path.read_text())
+        return {kind: Tally(Counter(tally.pop("refused")), **tally) for kind, tally in found.items()}
+    with tempfile.TemporaryDirectory() as place:
+        tallies = forge(Path(place), mutations, seed)
+    if path is not None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({kind: vars(tally) for kind, tally in tallies.items()}))
+    return tallies
+
+
 def main() -> None:
     from machine_facts import write_results
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=500, metavar="N", help="random ones of each kind")
-    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        tallies = forge(Path(place), asked.mutations, asked.seed)
+    tallies = dict[str, Tally]()
+    for seed in asked.seeds:
+        for kind, tally in _kept(asked.keep, asked.mutations, seed).items():
+            tallies.setdefault(kind, Tally()).add(tally)
     print(f"{'kind':<34} {'refused':>8} {'issuer':>7} {'ACCEPTED':>9} {'CRASHED':>8} {'slowest':>8}")
     for kind, tally in tallies.items():
         print(
@@ -545,7 +584,7 @@ def main() -> None:
         }
         for kind, tally in tallies.items()
     }
-    shape = {"mutations": asked.mutations, "seed": asked.seed}
+    shape = {"mutations": asked.mutations, "seeds": asked.seeds}
     print(f"results in {write_results('forge_certificates', {**shape, 'kinds': results})}")
     sys.exit(1 if bad else 0)
 

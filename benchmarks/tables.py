@@ -413,12 +413,13 @@ def partitions() -> str:
     rows = [(what, *(f"{value:.1f} %" for value in reach)) for what, reach in found]
     seconds = ", ".join(f"{what} {value:g} s" for what, value in result["seconds"].items())
     return (
-        f"Share of {result['points']:,} CIFAR-10 test images whose class is right and stays so, where of"
+        f"Share of CIFAR-10 test images ({result['points']:,} from scratch) whose class is right and stays so, where of"
         f" {result['partitions']} parts so many are touched: an image that was put in, taken away or changed in its"
         f" place touches one, an image changed at will two. From scratch the recipe is `{result['recipe']}`, chosen for"
         " its cost; features are those of frozen networks, which are trusted with the images that they were made from,"
-        " and the head on them is `ridge`. Runs on shares claim so many images, not parts"
-        f" (`benchmarks/partitions.py`, on {where('partitions')}, a busy machine: {seconds}):\n\n"
+        " and the head on them is `ridge`."
+        + (" Runs on shares claim so many images, not parts." if "by shares" in result else "")
+        + f" (`benchmarks/partitions.py`, on {where('partitions')}, a busy machine: {seconds}):\n\n"
         + table(("certified accuracy", *(f"{reach} touched" for reach in result["reaches"])), rows)
     )
 

@@ -213,7 +213,7 @@ def certify(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="With --subsample and noise: also the radius beside so many changed images, such as 1,5,10.",
+            help="With a share and noise: also the radius beside so many changed images, such as 1,5,10.",
             rich_help_panel=STATEMENT,
         ),
     ] = None,
