@@ -25,9 +25,11 @@ from torch import nn
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import ClaimSettings
 from dpclean.certificate.files import read
+from dpclean.certificate.mixtures import Mixture
 from dpclean.certificate.parameters import EvasionParameters, FormError, check_consistent
 from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import read_votes
+from dpclean.certify.dry_run import dry_run
 from dpclean.certify.external_votes import certify_votes
 from dpclean.certify.job import certify
 from dpclean.certify.options import CertifyOptions
@@ -422,3 +424,21 @@ def test_two_commands_share_the_runs(model: str, test: Path, tmp_path: Path, tra
     run(model, test, tmp_path / "one", transparent, batch_size=1)
     files = [(tmp_path / name / "votes.safetensors").read_bytes() for name in ("out", "one")]
     assert files[0] == files[1]
+
+
+def test_a_dry_run(model: str, test: Path, tmp_path: Path, transparent: str) -> None:
+    asked: dict[str, Any] = {"sigma": "0.1", "denoiser": transparent, "device": "cpu", "workers": 1}
+    told = dry_run(out=tmp_path / "out", threat="evasion", model=model, test=test, **asked)
+    assert (told.images, told.points, told.runs, told.ceiling[:6]) == (0, 9, 1000, "0.2448")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_asked_of_a_certificate(tmp_path: Path) -> None:
+    """How far an image may be moved, and nothing about training images."""
+    save_file({"votes": np.zeros((50, 4), np.int32)}, tmp_path / "votes.safetensors")
+    certify_votes(tmp_path / "votes.safetensors", tmp_path / "out", classes=2, sigma="0.5", threat="evasion")
+    found = verify(tmp_path / "out", Mixture(radius="0.3")).withstood
+    assert found is not None and found.held == 4
+    assert found.statement[0].startswith("If an attacker moved this test image by less than 0.3 (Euclidean")
+    with pytest.raises(UsageError, match="trained nothing"):
+        verify(tmp_path / "out", Mixture(inserted=1))
