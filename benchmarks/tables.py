@@ -522,6 +522,21 @@ def evasion() -> str:
         f" {where('evasion_curve')}). So few images leave each share uncertain by up to {50 / count**0.5:.0f} points"
         " (standard error), and so few runs show no radius above the ceiling in the last column:\n\n"
         + table(("sigma", "denoiser", "local smoothing", *(f"l2 {d}" for d in distances), "ceiling"), lines)
+        + evasion_speed()
+    )
+
+
+def evasion_speed() -> str:
+    result = load("evasion_curve_speed")
+    found = "; ".join(
+        f"`{row['denoiser']}` {row['ms']['dpclean']['median']:.1f} ms against"
+        f" {row['ms']['diffusers']['median']:.1f} ms, {ratio(row['ratio'])}"
+        for row in result["rows"]
+    )
+    return (
+        "\n\nOne draw of one image, from noise to vote, against a loop of diffusers' network in one step and the same"
+        f" model, {result['rows'][0]['dtype']}, batch {result['batch']}, CPU time of {result['threads']} thread(s) on"
+        f" {where('evasion_curve_speed')}: {found}."
     )
 
 
