@@ -64,7 +64,7 @@ def read_sets(data: Path, part: str) -> Iterator[Set]:
     many, photos = {"spacing": (300, 16), "table": (200, 16)}[part]
     few, few_photos = {
         "spacing": ({"sde:20": 100}, dict[str, int]()),
-        "table": ({"sde:20": 100, "sde:100": 32}, {"sde:100": 4}),
+        "table": ({"sde:20": 100, "sde:100": 32}, {"sde:20": 8, "sde:100": 4}),
     }[part]
     images, labels = load_unpack(data).load_cifar10(split)
     yield Set(f"CIFAR-10 {split}", list(images[:many]), labels[:many].astype(np.int64), few)
