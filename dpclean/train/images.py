@@ -49,13 +49,17 @@ def _common_size(pixels: Sequence[NDArray[np.uint8]]) -> int:
 
 def _resized(images: Tensor, size: int) -> Tensor:
     """uint8 [N,S,S,3] from uint8 [N,H,W,C]."""
-    height, width = images.shape[1:3]
-    if (height, width) != (size, size):
-        short = min(height, width)
-        shape = (max(size, round(height * size / short)), max(size, round(width * size / short)))
-        planes = images.permute(0, 3, 1, 2).float()
-        planes = functional.interpolate(planes, shape, mode="bilinear", antialias=True)
-        top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
-        planes = planes[:, :, top : top + size, left : left + size]
+    if images.shape[1:3] != (size, size):
+        planes = resized(images.permute(0, 3, 1, 2).float(), size)
         images = planes.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     return images.expand(-1, -1, -1, 3)
+
+
+def resized(planes: Tensor, size: int) -> Tensor:
+    """float [N,C,S,S] from [N,C,H,W]: the shorter side brought to S, the centre cropped; gradients pass."""
+    height, width = planes.shape[2:]
+    short = min(height, width)
+    shape = (max(size, round(height * size / short)), max(size, round(width * size / short)))
+    planes = functional.interpolate(planes, shape, mode="bilinear", antialias=True)
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    return planes[:, :, top : top + size, left : left + size]

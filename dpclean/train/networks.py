@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpclean.train.cifar_resnet import CifarResNet
 from dpclean.train.efficientnet_lite import EfficientNetLite0
-from dpclean.train.recipes import LITE, TORCHVISION, Recipe
+from dpclean.train.recipes import CIFAR_RESNETS, LITE, TORCHVISION, Recipe
 
 WHITENING_PATCHES = 1 << 19  # at most, from which the first layer's filters are found
 
@@ -64,6 +65,8 @@ def build(recipe: Recipe, classes: int, seed: int) -> nn.Module:
             return Residual(recipe.widths, classes)
         if recipe.network == LITE:
             return EfficientNetLite0(classes)
+        if recipe.network in CIFAR_RESNETS:
+            return CifarResNet(CIFAR_RESNETS[recipe.network], classes)
         return _from_torchvision(recipe.network, classes)
 
 

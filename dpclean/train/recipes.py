@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # naming recipes needs no numpy
 
 TORCHVISION = "torchvision:"
 LITE = "efficientnet-lite0"  # a network that is there as an extractor only
+CIFAR_RESNETS = {"cifar-resnet20": 3, "cifar-resnet56": 9}  # extractors too; blocks a stage
 MANY_IMAGES, LARGEST_EDGE = 2000, 64  # from which, and up to which, the default recipe is another one
 
 

@@ -285,22 +285,31 @@ class Trainer:
         All batches have one shape, the last one padded; no statistics are taken of them.
         """
         size = self.recipe.predict_batch
-        rows, seen = list[Tensor](), list[Tensor]()
+        rows = list[Tensor]()
+        with torch.inference_mode(), _deterministic():
+            for start in range(0, len(images), size):
+                batch = images[start : start + size]
+                padded = batch.new_zeros(size, *batch.shape[1:])
+                padded[: len(batch)] = batch
+                rows.append(self._last_inputs(self._normalized(padded.to(self.device)))[: len(batch)].cpu())
+        return torch.cat(rows)
+
+    @refusing("an extractor")
+    def differentiable_features(self, grey_levels: Tensor) -> Tensor:
+        """The same of float32 [B,3,S,S] from 0 to 255, as one batch on its device, for gradients to the images."""
+        return self._last_inputs((grey_levels - self.mean) / self.std)
+
+    def _last_inputs(self, inputs: Tensor) -> Tensor:
+        """What the last layer reads, float32 [B,D], in evaluation mode."""
+        seen = list[Tensor]()
         hook = self._head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         self.network.eval()
         try:
-            with torch.inference_mode(), _deterministic():
-                for start in range(0, len(images), size):
-                    batch = images[start : start + size]
-                    padded = batch.new_zeros(size, *batch.shape[1:])
-                    padded[: len(batch)] = batch
-                    self._logits(self._normalized(padded.to(self.device)).contiguous(memory_format=torch.channels_last))
-                    found = seen.pop().float()
-                    found = found.mean((2, 3)) if found.dim() == 4 else found  # where a convolution is last
-                    rows.append(found[: len(batch)].cpu())
+            self._logits(inputs.contiguous(memory_format=torch.channels_last))
         finally:
             hook.remove()
-        return torch.cat(rows)
+        found = seen.pop().float()
+        return found.mean((2, 3)) if found.dim() == 4 else found  # where a convolution is last
 
     @refusing("a model's prediction")
     def scores(self, images: Tensor) -> Tensor:
@@ -348,8 +357,12 @@ def _fitting(init: Mapping[str, Tensor], network: nn.Module, head: nn.Module) ->
 
 
 def _check(state: Mapping[str, Tensor], network: nn.Module, skipped: tuple[str, ...]) -> None:
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if name not in skipped}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in skipped}
+    def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Of all but the counters of batch norm, which older files lack and nothing here reads."""
+        named = {name: tuple(tensor.shape) for name, tensor in weights.items() if name not in skipped}
+        return {name: shape for name, shape in named.items() if not name.endswith(".num_batches_tracked")}
+
+    own, given = shapes(network.state_dict()), shapes(state)
     for name in sorted(own.keys() | given.keys()):
         if own.get(name) != given.get(name):
             message = f"weights that do not fit the network: {name!r} is {given.get(name)}, {own.get(name)} is wanted"

@@ -17,6 +17,7 @@ from torchvision import models
 from dpclean.cli import run
 from dpclean.data.features import read_features
 from dpclean.errors import ConflictError, InputError, SetupError, UsageError
+from dpclean.train.cifar_resnet import CifarResNet
 from dpclean.train.efficientnet_lite import CHANNELS, EfficientNetLite0
 from dpclean.train.extractor import LITE_DIGEST, PACKAGE, Extractor, find_extractor
 from dpclean.train.features import features
@@ -154,3 +155,33 @@ def test_images_that_made_the_extractor_and_splits_are_refused(model: Path, tmp_
     with pytest.raises(InputError, match="has splits"):
         features(tmp_path / "raw", out, extractor=str(model))
     assert not out.exists()
+
+
+def test_the_resnets_of_cifar_take_weights_with_and_without_counters(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = CifarResNet(3, 10)
+    assert sum(weights.numel() for weights in network.parameters()) == 269_722  # as published: 0.27 million
+    weights = network.state_dict()
+    older = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
+    assert len(older) < len(weights)
+    picture = DRAW.integers(0, 256, (32, 32, 3), np.uint8)
+    rows = []
+    for number, kept in enumerate((weights, older)):
+        save_file(kept, tmp_path / f"{number}.safetensors")
+        found = find_extractor("cifar-resnet20", tmp_path / f"{number}.safetensors", device=CPU)
+        assert found.size == 32 and found.dimensions() == 64
+        rows.append(found.features([picture]))
+    assert np.array_equal(*rows)
+    with pytest.raises(UsageError, match="needs --weights"):
+        find_extractor("cifar-resnet56", device=CPU)
+
+
+def test_gradients_reach_the_images(extractor: Extractor) -> None:
+    pixels = DRAW.integers(0, 256, (3, 16, 16, 3), np.uint8)
+    levels = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().requires_grad_()
+    rows = extractor.differentiable_features(levels)
+    assert torch.allclose(rows, torch.from_numpy(extractor.features(list(pixels))), atol=1e-5)
+    (slope,) = torch.autograd.grad(rows[1].sum(), levels)
+    assert slope[1].abs().sum() > 0 and slope[[0, 2]].abs().sum() == 0
+    larger = torch.rand(2, 1, 24, 20) * 255
+    assert extractor.differentiable_features(larger).shape == (2, 64)
