@@ -356,7 +356,7 @@ def test_a_value_of_another_kind_is_refused(
 
 
 ALL_COMMANDS = [
-    *("sanitize", "train", "predict", "features", "certify", "verify", "plan", "quarantine", "doctor"),
+    *("sanitize", "train", "predict", "features", "certify", "verify", "plan", "audit", "quarantine", "doctor"),
     *("denoiser list", "denoiser fit", "denoiser eval"),
 ]
 

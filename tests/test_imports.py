@@ -26,6 +26,7 @@ FLOORS = (
     {"doctor"},
     {"denoiser_training", "pipeline", "sanitizer"},
     {"certify"},
+    {"audit"},
     {"cli"},
     {"__main__"},
 )

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from dpclean.audit.job import audit
+from dpclean.audit.job import dry_run as dry_audit
 from dpclean.certify.dry_run import dry_run as dry_certify
 from dpclean.certify.external_votes import certify_votes
 from dpclean.certify.job import certify
@@ -36,6 +38,10 @@ COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "denoiser fit": lambda given, out: fit([given.parent / "raw", given], out),
     "denoiser fit --dry-run": lambda given, out: fitting.dry_run([given.parent / "raw", given], out),
     "denoiser fit --init": lambda given, out: fit([given.parent / "raw"], out, init=str(given)),
+    "audit": lambda given, out: audit(given, out, extractor="efficientnet-lite0"),
+    "audit --test": lambda given, out: audit(given.parent / "raw", out, extractor="efficientnet-lite0", test=given),
+    "audit --extractor": lambda given, out: audit(given.parent / "raw", out, extractor=str(given)),
+    "audit --dry-run": lambda given, out: dry_audit(given, out, extractor="efficientnet-lite0"),
     "train --dry-run": lambda given, out: job.dry_run(given, out),
 }
 

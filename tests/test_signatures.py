@@ -12,6 +12,8 @@ from typing import Any, Unpack, get_args, get_origin, get_type_hints, is_typeddi
 
 import pytest
 
+import dpclean.audit.job
+import dpclean.audit.options
 import dpclean.certificate.plan
 import dpclean.certify.dry_run
 import dpclean.certify.external_votes
@@ -36,6 +38,8 @@ COMMANDS: dict[Callable[..., Any], type | None] = {
     dpclean.certify.dry_run.dry_run: dpclean.certify.options.CertifyOptions,
     dpclean.certify.external_votes.certify_votes: None,
     dpclean.certificate.plan.plan: None,
+    dpclean.audit.job.audit: dpclean.audit.options.AuditOptions,
+    dpclean.audit.job.dry_run: dpclean.audit.options.AuditOptions,
     dpclean.denoiser_training.fit.fit: dpclean.denoiser_training.options.FitOptions,
     dpclean.denoiser_training.fit.dry_run: dpclean.denoiser_training.options.FitOptions,
     dpclean.denoiser_training.evaluate.evaluate: None,
@@ -70,7 +74,9 @@ def test_the_functions_that_the_documentation_names_are_there() -> None:
             assert inspect.isfunction(getattr(importlib.import_module(module), name)), f"{module}.{name}"
 
 
-@pytest.mark.parametrize("name", ["sanitize.sanitize", "train.train", "certify.certify", "denoiser.fit_denoiser"])
+@pytest.mark.parametrize(
+    "name", ["sanitize.sanitize", "train.train", "certify.certify", "audit.audit", "denoiser.fit_denoiser"]
+)
 def test_every_long_command_looks_ahead_and_takes_a_file(name: str) -> None:
     module, function = name.split(".")
     parameters = inspect.signature(getattr(importlib.import_module(f"dpclean.cli.{module}"), function)).parameters

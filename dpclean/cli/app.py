@@ -11,7 +11,10 @@ from dpclean import __version__
 from dpclean.cli.command import Command
 
 # in the order of the help; each is a module of this package with a function, or an app of its own, to go with it
-COMMANDS = ("sanitize", "train", "predict", "features", "certify", "verify", "plan", "quarantine", "denoiser", "doctor")
+COMMANDS = (
+    *("sanitize", "train", "predict", "features", "certify", "verify", "plan", "audit"),
+    *("quarantine", "denoiser", "doctor"),
+)
 
 HELP = """Sanitize training images that others made: noise of a known size, taken away by a diffusion model.
 

@@ -1,0 +1,1 @@
+"""Real attacks planted in a copy of a data set, and what is left of them behind each defence."""

@@ -1,0 +1,23 @@
+"""What an attack is: images of one class, changed so that a model learns to take one other image for that class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+
+class Attack(ABC):
+    """An attack on the rows of features that a victim learns from; a loss says what its poisons are to become.
+
+    name, paper: as lists have them. about: what it does, in a sentence without a full stop.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    about: ClassVar[str]
+
+    @abstractmethod
+    def loss(self, poisons: Tensor, target: Tensor) -> Tensor:
+        """What the attacker makes small: of the poisons' rows float [P,D] and the target's row [D]; 0 at best."""

@@ -1,0 +1,19 @@
+"""The attacks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from dpclean.audit.attacks.attack import Attack
+from dpclean.audit.attacks.bullseye_polytope import BullseyePolytope
+from dpclean.errors import UsageError
+
+ATTACKS: Mapping[str, Attack] = MappingProxyType({attack.name: attack for attack in (BullseyePolytope(),)})
+
+
+def find_attack(name: str) -> Attack:
+    """Raises UsageError, which lists what there is."""
+    if name not in ATTACKS:
+        raise UsageError(f"attack {name!r} is not known", f"give one of: {', '.join(ATTACKS)}")
+    return ATTACKS[name]

@@ -1,0 +1,3 @@
+"""Defences by name: what each does to the images that a victim learns from, and the registry of all."""
+
+from dpclean.audit.defences.registry import DEFENCES as DEFENCES

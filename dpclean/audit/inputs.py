@@ -1,0 +1,89 @@
+"""What an audit works on: RAW, the test images, the extractor and the trials, each read once and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from dpclean.audit.options import AuditOptions
+from dpclean.audit.trials import Trial, draw_trials, find_trials, read_setups
+from dpclean.data import manifest as manifests
+from dpclean.data.ancestry import Ancestry
+from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images
+from dpclean.errors import InputError
+from dpclean.jobs.checks import given_path
+from dpclean.train.extractor import Extractor, find_extractor
+from dpclean.train.inputs import check_classes
+
+HOLDOUT = 0.1  # of RAW, where nothing else gives test images
+
+
+@dataclass(frozen=True)
+class AuditInputs:
+    """raw: with labels only. test: labels are places in the classes of raw. remarks: one sentence each."""
+
+    raw: Images
+    test: Images
+    raw_digest: str
+    test_digest: str
+    extractor: Extractor
+    trials: list[Trial]
+    remarks: list[str]
+
+    @property
+    def trials_digest(self) -> str:
+        return hashlib.sha256(msgspec.json.encode(self.trials)).hexdigest()
+
+
+def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> AuditInputs:
+    """Raises InputError for data, an extractor or targets that an audit would mean nothing with."""
+    manifest = manifests.read(raw)
+    if manifest is not None and manifest.noise.sigma > 0:
+        raise InputError(
+            f"{str(raw)!r} is sanitized already, at sigma {manifest.noise.sigma:g}", "give the raw images instead"
+        )
+    weights = None if options.weights is None else given_path(options.weights)
+    extractor = find_extractor(str(options.extractor), weights, device=device)
+    whole = read_images(raw, workers=options.workers)
+    train, test, source = divide(
+        whole, test=options.test, share=options.holdout, default_share=HOLDOUT, workers=options.workers
+    )
+    train = train.take(train.labels >= 0)
+    check_classes(train)
+    hashes = pixel_hashes(train)
+    shared = extractor.ancestry.shared_images(Ancestry.of(hashes))
+    if shared:
+        raise InputError(
+            f"{shared} of the images of RAW went into the extractor {extractor.id!r}, which poisons would have changed",
+            "give one that never saw them",
+        )
+    if test is None or not len(test):
+        raise InputError("there are no test images to be targets", "give some with --test")
+    known, test_hashes = set(hashes), pixel_hashes(test)
+    in_raw = np.array([one in known for one in test_hashes])
+    eligible = ~in_raw & (test.labels >= 0)
+    if options.setups is None:
+        trials = draw_trials(train, test, eligible, count=options.targets, poisons=options.poisons, seed=options.seed)
+    else:
+        trials = find_trials(read_setups(given_path(options.setups)), train, test, eligible, count=options.targets)
+    gaps = extractor.ancestry.because()
+    said = [
+        (gaps, f"that the extractor never saw RAW is an assumption: {gaps}"),
+        (in_raw.sum(), f"test images that are in RAW, none of them a target: {in_raw.sum()}"),
+        (source == "holdout", "the test images are held out from RAW, so whoever made RAW chose them"),
+        (sum(whole.quarantined.values()), f"images that cannot be used: {sum(whole.quarantined.values())}"),
+    ]
+    return AuditInputs(
+        raw=train,
+        test=test,
+        raw_digest=pixel_digest(train, hashes),
+        test_digest=pixel_digest(test, test_hashes),
+        extractor=extractor,
+        trials=trials,
+        remarks=whole.remarks + [sentence for applies, sentence in said if applies],
+    )

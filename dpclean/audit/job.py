@@ -1,0 +1,291 @@
+"""The story of one `audit` command: find what is there, begin or resume, try each target, finish."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Unpack
+
+import msgspec
+import torch
+
+from dpclean import __version__
+from dpclean.audit.attacks import find_attack
+from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.audit.defences.defence import Defence
+from dpclean.audit.defences.nothing import Nothing
+from dpclean.audit.defences.sanitized import Sanitized
+from dpclean.audit.estimate import seconds_of
+from dpclean.audit.experiment import Experiment, Foe, Outcome
+from dpclean.audit.inputs import AuditInputs, read_inputs
+from dpclean.audit.options import AuditKeywords, AuditOptions
+from dpclean.audit.page import PICTURED, SHOWN, Shown, write_page
+from dpclean.audit.poisons import FORMAT, Poison, Poisons, folder_name, read_pixels, write_poisons
+from dpclean.audit.results import AuditDryRun, AuditResult, Report, headline, rows_of
+from dpclean.build import build
+from dpclean.denoise.loading import find_denoiser
+from dpclean.device import choose_device
+from dpclean.errors import Diverged, InputError, Interrupted
+from dpclean.jobs.checks import given_path, options_of
+from dpclean.jobs.durable import write_durably
+from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
+from dpclean.jobs.record import Json, Record
+from dpclean.jobs.tasks import Tasks
+from dpclean.noise.keys import key_from_seed
+from dpclean.progress import Pace, Progress, Show
+from dpclean.threads import choose_threads, computing_with
+from dpclean.versioned import read_versioned
+
+NAME, PAGE_NAME, POISONS_NAME = "audit.json", "report.html", "poisons"
+
+
+def audit(
+    raw: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "audit",
+    *,
+    progress: Show | bool | None = None,
+    **options: Unpack[AuditKeywords],
+) -> AuditResult:
+    """Plant attacks in a copy of RAW and see what stops them; the same call again goes on, or finds OUT complete.
+
+    RAW is read only, and poisons are put in a copy in memory. options: the fields of `AuditOptions`. Raises UsageError,
+    InputError, SetupError, ConflictError, Diverged, or Interrupted after a signal, each with a remedy.
+    """
+    asked = options_of(AuditOptions, "audit", options)
+    return run(AuditJob(Path(raw), Path(out), asked), overwrite=asked.overwrite, progress=progress)
+
+
+def dry_run(
+    raw: str | os.PathLike[str], out: str | os.PathLike[str] = "audit", **options: Unpack[AuditKeywords]
+) -> AuditDryRun:
+    """What `audit` with the same arguments would do, from a few images and steps; writes nothing."""
+    return AuditJob(Path(raw), Path(out), options_of(AuditOptions, "audit", options)).look_ahead()
+
+
+class AuditJob(Job[AuditResult]):
+    kind = "audit"
+    marks = (NAME,)
+
+    def __init__(self, raw: Path, out: Path, options: AuditOptions) -> None:
+        super().__init__(out)
+        self.raw = given_path(raw).resolve()
+        self.options = options
+        self.device = choose_device(options.device)
+        self.attack = find_attack(options.attack)
+
+    @cached_property
+    def found(self) -> AuditInputs:
+        return read_inputs(self.raw, self.options, self.device)
+
+    @cached_property
+    def defences(self) -> list[Defence]:
+        o, key = self.options, key_from_seed(self.options.seed, self.kind)
+        return [
+            Nothing(),
+            *(Sanitized(sigma, o.denoiser, method=o.method, device=o.device, key=key) for sigma in o.sigmas),
+        ]
+
+    @cached_property
+    def foes(self) -> list[Foe]:
+        return [Foe(None, Surrogate(self.found.extractor), self.defences)]
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        found = self.found
+        return Experiment(found.raw, found.test, found.extractor, found.trials, self.attack, self.options.eps)
+
+    # -- what a job is asked for
+
+    def inputs(self) -> list[str | os.PathLike[str] | None]:
+        o = self.options
+        return [self.raw, o.test, o.extractor, o.weights, o.setups, o.denoiser]
+
+    def parameters(self) -> Json:
+        o, found = self.options, self.found
+        return {
+            "raw": found.raw_digest,
+            "test": found.test_digest,
+            "extractor": found.extractor.digest,
+            "extractor_size": found.extractor.size,
+            "attack": o.attack,
+            "eps": o.eps,
+            "trials": found.trials_digest,
+            "sigma": list(o.sigmas),
+            "denoiser": find_denoiser(o.denoiser).digests(),
+            "method": o.method,
+            "seed": o.seed,
+        }
+
+    def environment(self) -> Json:
+        cpu = self.device.type == "cpu"
+        return {
+            "device": torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(self.device),
+            "threads": torch.get_num_threads() if cpu else None,
+            "torch": str(torch.__version__),
+            "dpclean": build(),
+        }
+
+    def made_with(self) -> Json:
+        return self._report().parameters
+
+    def _report(self) -> Report:
+        def parsed(fields: Any) -> Report:
+            return msgspec.convert(fields, Report)
+
+        remedy = "restore the file, or start again with --overwrite"
+        report = read_versioned(self.out / NAME, FORMAT, parsed, "describes no audit", remedy)
+        if report is None:
+            raise InputError(f"{str(self.out / NAME)!r} is gone", remedy)
+        return report
+
+    @contextmanager
+    def ready(self, record: Record | None) -> Iterator[None]:
+        """So many threads as an interrupted job was begun with, as sums depend on their number."""
+        asked = self.options.threads
+        threads = record.environment.get("threads") if record and asked is None else choose_threads(asked)
+        with computing_with(threads):
+            yield
+
+    def begin(self) -> Json:
+        return {}
+
+    def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
+        tasks = Tasks(self.staging.work)
+        tasks.make_folders()
+        total = len(self.found.trials)
+        missing = tasks.missing(total)
+        done = total - len(missing)
+        tell(Progress(done, total, "targets", None, "each image is read behind each defence"))
+        check = _stopping(stop, lambda: f"stopped after {done} of {total} targets, saved")
+        try:
+            if missing:
+                self.experiment.prepare(self.defences, check)
+            pace = Pace(done)
+            for number in missing:
+                outcome = self._tried(number, check)
+                tasks.finish(number, msgspec.json.encode(outcome))
+                done += 1
+                tell(Progress(done, total, "targets", pace.seconds_left(done, total)))
+        except Diverged as error:
+            raise Hopeless(error) from error
+        self.outcomes = [
+            msgspec.json.decode(tasks.path(number).read_bytes(), type=Outcome) for number in range(1, total + 1)
+        ]
+        return True
+
+    def _tried(self, number: int, check: Callable[[], None]) -> Outcome:
+        """One trial, its poisons saved."""
+        trial, found = self.found.trials[number - 1], self.found
+        craftings, verdicts = [], []
+        for foe in self.foes:
+            crafted, crafting = self.experiment.crafted(trial, foe, check)
+            verdicts += self.experiment.verdicts(number, trial, foe, crafted.pixels, check)
+            craftings.append(crafting)
+            told = Poisons(
+                format=FORMAT,
+                target=found.test.names[trial.target],
+                target_class=found.raw.classes[int(found.test.labels[trial.target])],
+                poison_class=found.raw.classes[trial.poison_class],
+                poisons=[
+                    Poison(f"{place:03d}.png", found.raw.names[base], int(found.raw.indices[base]))
+                    for place, base in enumerate(trial.bases)
+                ],
+                settings={
+                    "attack": self.attack.name,
+                    "eps": self.options.eps,
+                    "crafted_for_sigma": foe.crafted_for,
+                    "extractor": found.extractor.id,
+                    "extractor_digest": found.extractor.digest,
+                    "seed": self.options.seed,
+                },
+            )
+            folder = self.staging.partial / POISONS_NAME / folder_name(number, foe.crafted_for)
+            write_poisons(folder, told, crafted.pixels, found.test.pixels[trial.target])
+        return Outcome(trial, craftings, verdicts)
+
+    def save(self, record: Record) -> None:
+        found = self.found
+        rows = rows_of(self.outcomes, found.test.labels)
+        report = Report(
+            tool=f"dpclean {__version__}",
+            headline=headline(rows),
+            attack=self.attack.name,
+            paper=self.attack.paper,
+            rows=rows,
+            trials=self.outcomes,
+            classes=list(found.raw.classes),
+            images=len(found.raw),
+            test_images=len(found.test),
+            extractor=found.extractor.id,
+            remarks=found.remarks,
+            parameters=record.parameters,
+            environment=record.environment,
+        )
+        partial = self.staging.partial
+        shown = [self._shown(number) for number in range(1, min(PICTURED, len(found.trials)) + 1)]
+        write_page(partial / PAGE_NAME, report, self.defences[1:], shown)
+        write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+    def _shown(self, number: int) -> Shown:
+        """What the page shows of a trial, from the poisons as they were saved."""
+        trial, found = self.found.trials[number - 1], self.found
+        folder = self.staging.partial / POISONS_NAME / folder_name(number, self.foes[0].crafted_for)
+        poisons, places = read_pixels(folder, SHOWN), trial.bases[:SHOWN]
+        return Shown(
+            caption=f"{found.test.names[trial.target]} as {found.raw.classes[trial.poison_class]}",
+            target=found.test.pixels[trial.target],
+            bases=[found.raw.pixels[place] for place in places],
+            poisons=poisons,
+            behind=[self.experiment.defended(defence, poisons, places, number) for defence in self.defences[1:]],
+        )
+
+    # -- tell
+
+    def result(self, call: Call) -> AuditResult:
+        report = self._report()
+        return AuditResult(
+            out=str(self.out),
+            headline=report.headline,
+            attack=report.attack,
+            targets=len(report.trials),
+            rows=[msgspec.to_builtins(row) for row in report.rows],
+            already_complete=call.already_complete,
+            seconds=round(call.seconds, 3),
+            warnings=report.remarks,
+        )
+
+    # -- the look ahead
+
+    def look_ahead(self) -> AuditDryRun:
+        """A few images go through each defence, and a few steps of crafting are done and timed."""
+        for given in self.inputs():
+            self.staging.check_apart(given)
+        found, o = self.found, self.options
+        with self.ready(None):
+            seconds = seconds_of(self.experiment, self.foes)
+        return AuditDryRun(
+            out=str(self.out),
+            attack=o.attack,
+            images=len(found.raw),
+            classes=list(found.raw.classes),
+            test_images=len(found.test),
+            targets=len(found.trials),
+            poisons=len(found.trials[0].bases),
+            defences=[defence.label for defence in self.defences],
+            seconds=round(seconds, 1),
+            warnings=found.remarks,
+        )
+
+
+def _stopping(stop: threading.Event, told: Callable[[], str]) -> Callable[[], None]:
+    """What ends the work soon after a signal. Raises Interrupted."""
+
+    def check() -> None:
+        if stop.is_set():
+            raise Interrupted(told(), "the same command goes on")
+
+    return check

@@ -1,0 +1,149 @@
+"""The page of an audit: its sentence, its table, a few trials in pictures, and what an audit cannot show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dpclean.audit.defences import DEFENCES
+from dpclean.audit.defences.defence import Defence
+from dpclean.audit.heads import HEADS
+from dpclean.audit.results import Report, Row
+from dpclean.jobs.durable import write_durably
+from dpclean.report.html import Picture, picture, render
+from dpclean.report.percent import share
+
+PICTURED = 3  # trials
+SHOWN = 4  # poisons of each
+GAIN = 10  # a change of one grey level is drawn as this many
+EDGE, GAP, GREY = 80, 4, 128  # pixels: about the edge of an image as it is shown, between two; no change
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A trial in pictures [H,W,C]: behind has, for each defence, the poisons as the victim gets them."""
+
+    caption: str
+    target: Pixels
+    bases: list[Pixels]
+    poisons: list[Pixels]
+    behind: list[list[Pixels]]
+
+
+LIMITS = (
+    "It tries the attacks that are listed, with the budget that is stated. Another attack, or the same one with more"
+    " images, a larger change or more patience, may succeed where these did not; no count of failures is a proof.",
+    "An attacker who does not know the defence says little about it: one who does may succeed where he fails. A"
+    " certificate (dpclean certify) holds against both up to its radius.",
+    "The victim is a linear head on the features of a frozen network. A victim that learns all its weights, or another"
+    " network, is another matter.",
+    "The trials share one draw of noise for the images that are not poisoned, so the intervals are somewhat too narrow"
+    " for the rows with noise.",
+    "Whether the data hold poisons already is not looked for: an audit plants its own.",
+)
+
+
+def write_page(path: Path, report: Report, defences: Sequence[Defence], shown: Sequence[Shown]) -> None:
+    """defences: those that change images. Raises SetupError."""
+    columns = [
+        ("Target", "what the attack is about"),
+        ("Before", "images that the attacker changes"),
+        ("Poisons", "what he makes of them"),
+        (f"Difference x{GAIN}", "mid-grey is no change"),
+        *((defence.label, "the poisons as the victim gets them") for defence in defences),
+    ]
+    page = render(
+        "audit.html",
+        title="Audit: what real attacks do to these data",
+        headline=report.headline,
+        head=HEAD,
+        table_rows=[_cells(row) for row in report.rows],
+        heads=[f"{head.name}: {head.about}" for head in HEADS.values()],
+        defences=[f"{kind.name}: {kind.about}" for kind in DEFENCES.values()],
+        remarks=report.remarks,
+        limits=LIMITS,
+        columns=columns,
+        rows=[{"name": trial.caption, "caption": "", "tiles": _tiles(trial), "crops": []} for trial in shown],
+        run_facts=_facts(report),
+    )
+    write_durably(path, page.encode())
+
+
+HEAD = (
+    "attacker knows",
+    "defence",
+    "head",
+    "succeeded",
+    "95 % interval",
+    "without poison",
+    "skipped",
+    "accuracy",
+    "without poison",
+    "distance to the target",
+    "crafting, s",
+)
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        "no defence" if row.crafted_for is None else f"sigma {row.crafted_for:g}",
+        row.defence,
+        row.head,
+        f"{row.succeeded} of {row.attacked}",
+        f"{share(row.low)} to {share(row.high, up=True)}",
+        f"{row.control} of {row.trials}",
+        str(row.skipped),
+        share(row.accuracy),
+        share(row.control_accuracy),
+        f"{row.distance_before:.2f} to {row.distance_after:.2f}",
+        f"{row.crafting_seconds:.1f}",
+    ]
+
+
+def _facts(report: Report) -> dict[str, str]:
+    asked = report.parameters
+    return {
+        "Attack": f"{report.attack} ({report.paper})",
+        "Largest change": f"{asked['eps']} of 255 grey levels",
+        "Poisons": f"{len(report.trials[0].trial.bases)} of {report.images} images, labels as they were",
+        "Targets": str(len(report.trials)),
+        "Victim": f"a linear head on the frozen features of {report.extractor}",
+        "Test images": str(report.test_images),
+        "Seed": str(asked["seed"]),
+        "RAW's pixel digest": asked["raw"],
+        "Made by": report.tool,
+    }
+
+
+def _tiles(trial: Shown) -> list[Picture]:
+    differences = [
+        (GREY + GAIN * (poison.astype(np.int16) - base)).clip(0, 255).astype(np.uint8)
+        for poison, base in zip(trial.poisons, trial.bases, strict=True)
+    ]
+    rows = ([trial.target], trial.bases, trial.poisons, differences, *trial.behind)
+    return [_montage(images) for images in rows]
+
+
+def _montage(images: Sequence[Pixels]) -> Picture:
+    """Images in two columns, each enlarged or thinned out by a whole factor to about EDGE; no pixel is mixed."""
+    small = [_near_edge(image) for image in images]
+    cell = max(max(image.shape[:2]) for image in small) + GAP
+    width = min(2, len(small))
+    sheet = Image.new("RGB", (width * cell - GAP, -(-len(small) // width) * cell - GAP), (GREY,) * 3)
+    for place, image in enumerate(small):
+        sheet.paste(Image.fromarray(image), (place % width * cell, place // width * cell))
+    return picture(sheet)
+
+
+def _near_edge(image: Pixels) -> Pixels:
+    longest = max(image.shape[:2])
+    step, factor = -(-longest // (2 * EDGE)), max(1, EDGE // longest)
+    thinned = image[::step, ::step].repeat(factor, axis=0).repeat(factor, axis=1)
+    return np.repeat(thinned, 3 // thinned.shape[2], axis=2)

@@ -1,0 +1,67 @@
+"""Poisons as a folder that others can load: PNG files, and a JSON file that says what they are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dpclean.jobs.durable import write_durably
+
+NAME, TARGET_NAME = "poisons.json", "target.png"
+FORMAT = 1
+
+
+class Poison(msgspec.Struct, frozen=True):
+    """One of them. name, index: of the image of RAW in whose place it was put."""
+
+    file: str
+    name: str
+    index: int
+
+
+class Poisons(msgspec.Struct, frozen=True):
+    """What poisons.json says. settings: of the attack."""
+
+    format: int
+    target: str
+    target_class: str
+    poison_class: str
+    poisons: list[Poison]
+    settings: dict[str, str | int | float | None]
+
+
+def folder_name(number: int, crafted_for: float | None) -> str:
+    """Of the poisons of a trial, below `poisons/`."""
+    return f"{number:04d}" + ("" if crafted_for is None else f"-adaptive-{crafted_for:g}")
+
+
+def write_poisons(folder: Path, told: Poisons, images: Sequence[NDArray[np.uint8]], target: NDArray[np.uint8]) -> None:
+    """Raises SetupError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for poison, pixels in zip(told.poisons, images, strict=True):
+        write_durably(folder / poison.file, _png(pixels))
+    write_durably(folder / TARGET_NAME, _png(target))
+    write_durably(folder / NAME, msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
+
+
+def read_pixels(folder: Path, count: int) -> list[NDArray[np.uint8]]:
+    """The images of the first so many poisons, as they were written, [H,W,C]."""
+    told = msgspec.json.decode((folder / NAME).read_bytes(), type=Poisons)
+    found = []
+    for poison in told.poisons[:count]:
+        with Image.open(folder / poison.file) as image:
+            pixels = np.array(image)
+        found.append(pixels if pixels.ndim == 3 else pixels[:, :, None])
+    return found
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,110 @@
+"""Who is attacked with what: targets, poison classes and base images, drawn from a seed or brought in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from dpclean.data.dataset import Images
+from dpclean.errors import InputError
+from dpclean.small_files import read_small_file
+
+MOST_BYTES = 64 << 20  # of a file of setups
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """A trial by names, as files have it: the target among the test images, the bases among those of RAW."""
+
+    target: str
+    poison_class: str
+    bases: list[str]
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A trial by places: of the target in the test images, of the class in the classes, of the bases in RAW."""
+
+    target: int
+    poison_class: int
+    bases: list[int]
+
+
+def draw_trials(
+    raw: Images, test: Images, eligible: NDArray[np.bool_], *, count: int, poisons: int, seed: int
+) -> list[Trial]:
+    """Targets among the eligible test images, none twice; for each another class that has enough images, and bases.
+
+    Raises InputError where there is not enough of something.
+    """
+    sizes = np.bincount(raw.labels, minlength=len(raw.classes))
+    places = np.flatnonzero(eligible)
+    enough = np.flatnonzero(sizes >= poisons)
+    if len(enough) < 2:
+        raise InputError(
+            f"fewer than two classes have the {poisons} images that an attack changes: the largest has {sizes.max()}",
+            "give fewer --poisons, or more images",
+        )
+    if len(places) < count:
+        raise InputError(
+            f"{count} targets are wanted, and {len(places)} test images have a label and are not in RAW",
+            "give fewer --targets, or more test images",
+        )
+    random = np.random.default_rng([seed, 1])
+    trials = []
+    for target in random.choice(places, count, replace=False).tolist():
+        poison_class = int(random.choice(enough[enough != test.labels[target]]))
+        members = np.flatnonzero(raw.labels == poison_class)
+        trials.append(Trial(target, poison_class, sorted(random.choice(members, poisons, replace=False).tolist())))
+    return trials
+
+
+def read_setups(path: Path) -> list[Setup]:
+    """A JSON list of setups. Raises InputError."""
+    try:
+        return msgspec.json.decode(read_small_file(path, MOST_BYTES), type=list[Setup])
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"the setups {str(path)!r} cannot be read: {error}",
+            'give a JSON list of {"target": NAME, "poison_class": CLASS, "bases": [NAME, ...]}',
+        ) from error
+
+
+def find_trials(
+    setups: Sequence[Setup], raw: Images, test: Images, eligible: NDArray[np.bool_], *, count: int
+) -> list[Trial]:
+    """The first so many setups, by places. Raises InputError where a name is not there or a setup makes no sense."""
+    if len(setups) < count:
+        raise InputError(f"{count} targets are wanted, and there are {len(setups)} setups", "give fewer --targets")
+    in_raw = {name: place for place, name in enumerate(raw.names)}
+    in_test = {name: place for place, name in enumerate(test.names)}
+    classes = {name: place for place, name in enumerate(raw.classes)}
+    trials = []
+    for number, setup in enumerate(setups[:count], 1):
+        for kind, names, known in (
+            ("a test image", [setup.target], in_test),
+            ("a class", [setup.poison_class], classes),
+            ("an image of RAW", setup.bases, in_raw),
+        ):
+            missing = [name for name in names if name not in known]
+            if missing:
+                raise InputError(f"setup {number} names {missing[0]!r}, which is not {kind}", "correct the setups")
+        trial = Trial(in_test[setup.target], classes[setup.poison_class], [in_raw[name] for name in setup.bases])
+        if problem := _problem(trial, raw, test, eligible):
+            raise InputError(f"setup {number} has {problem}", "correct the setups")
+        trials.append(trial)
+    return trials
+
+
+def _problem(trial: Trial, raw: Images, test: Images, eligible: NDArray[np.bool_]) -> str:
+    if not eligible[trial.target]:
+        return "a target that is in RAW or has no label"
+    if test.labels[trial.target] == trial.poison_class:
+        return "a target that is of the poison class already"
+    if not trial.bases or len(set(trial.bases)) < len(trial.bases):
+        return "no bases, or one of them twice"
+    if any(raw.labels[base] != trial.poison_class for base in trial.bases):
+        return "a base that is not of the poison class"
+    return ""

@@ -1,0 +1,85 @@
+"""What a trial shows: planted images mislead a victim, the same images unchanged do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dpclean.audit.attacks import find_attack
+from dpclean.audit.attacks.craft import craft
+from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.audit.defences.nothing import Nothing
+from dpclean.audit.experiment import Crafting, Experiment, Foe, Outcome, Verdict
+from dpclean.audit.heads import HEADS
+from dpclean.audit.results import headline, rows_of, wilson
+from dpclean.audit.trials import Trial
+from dpclean.data.dataset import read_images
+from dpclean.errors import Diverged
+from dpclean.train.extractor import Extractor, find_extractor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def extractor(model: Path) -> Extractor:
+    return find_extractor(str(model), device=CPU)
+
+
+def test_copies_of_the_target_mislead_every_head(raw: Path, test_images: Path, extractor: Extractor) -> None:
+    data, test = read_images(raw, workers=1), read_images(test_images, workers=1)
+    target = test.names.index("red/002.png")
+    trial = Trial(target, 0, np.flatnonzero(data.labels == 0).tolist())
+    attack = find_attack("bullseye-polytope")
+    experiment = Experiment(data, test, extractor, [trial], attack, 16)
+    foe = Foe(None, Surrogate(extractor), [Nothing()])
+    experiment.prepare(foe.defences, lambda: None)
+    copies = [test.pixels[target]] * len(trial.bases)
+    verdicts = experiment.verdicts(1, trial, foe, copies, lambda: None)
+    assert [(one.head, one.poisoned, one.control) for one in verdicts] == [("logistic", 0, 2), ("sgd", 0, 2)]
+    assert all(one.control_accuracy > one.poisoned_accuracy for one in verdicts)
+
+
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (16, 20, 16)])
+def test_poisons_are_near_the_target_and_near_their_bases(sizes: tuple[int, ...], extractor: Extractor) -> None:
+    random = np.random.default_rng(1)
+    bases = [random.integers(60, 160, (size, size, 3), np.uint8) for size in sizes]
+    target = random.integers(60, 160, (16, 16, 3), np.uint8)
+    attack = find_attack("bullseye-polytope")
+    made = craft(attack, Surrogate(extractor), bases, target, 0, eps=24, most_steps=60)
+    assert made.distance_after < 0.7 * made.distance_before
+    for base, poison in zip(bases, made.pixels, strict=True):
+        assert poison.dtype == np.uint8 and 0 < np.abs(poison.astype(int) - base).max() <= 24
+    rows, wanted = extractor.features(made.pixels), extractor.features([target])[0]
+    found = np.linalg.norm(rows.mean(0) - wanted) / np.linalg.norm(wanted)
+    if len(set(sizes)) == 1:  # else the way to the network's size rounds
+        assert found == pytest.approx(made.distance_after, rel=1e-3)
+
+
+def test_rows_count_what_their_control_gets_right() -> None:
+    def verdict(poisoned: int, control: int) -> Verdict:
+        return Verdict(None, "none", "logistic", poisoned, control, 0.5, 0.75)
+
+    labels = np.array([0, 0, 0, 0])
+    said = [(1, 0), (0, 0), (1, 1), (1, 2)]  # success, failure, and two that are wrong without any poison
+    made = [Crafting(None, 1.0, 60, 1.2, 0.1)]
+    outcomes = [Outcome(Trial(n, 1, [0]), made, [verdict(*both)]) for n, both in enumerate(said)]
+    (row,) = rows_of(outcomes, labels)
+    assert (row.trials, row.skipped, row.attacked, row.succeeded, row.control) == (4, 2, 2, 1, 1)
+    assert (row.accuracy, row.control_accuracy) == (0.5, 0.75)
+    assert headline([row]) == "Without a defence 1 of 2 attacks succeed."
+
+
+def test_wilson_is_as_published() -> None:
+    assert wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_a_head_that_cannot_converge_is_refused() -> None:
+    rows = np.full((4, 2), np.inf, np.float32)
+    for head in HEADS.values():
+        with pytest.raises(Diverged, match=head.name), np.errstate(invalid="ignore"):
+            head.predict(rows, np.array([0, 1, 0, 1]), 2, rows)

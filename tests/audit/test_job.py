@@ -1,0 +1,156 @@
+"""`audit` from end to end: what it writes, that it goes on after a signal, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpclean.audit.job import audit, dry_run
+from dpclean.cli import run
+from dpclean.errors import InputError, Interrupted, UsageError
+from dpclean.pipeline import sanitize
+from dpclean.progress import Progress
+
+Keywords = dict[str, Any]
+EPS, POISONS, TARGETS = 24, 6, 2
+
+
+@pytest.fixture(scope="module")
+def keywords(model: Path, test_images: Path, denoiser: Path) -> Keywords:
+    given = {"extractor": model, "test": test_images, "denoiser": denoiser, "sigma": "0.1,0.5"}
+    return {**given, "eps": EPS, "poisons": POISONS, "targets": TARGETS, "threads": 1, "workers": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def out(raw: Path, keywords: Keywords, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audited") / "audit"
+    before = {path: path.read_bytes() for path in raw.rglob("*.png")}
+    audit(raw, folder, **keywords)
+    assert {path: path.read_bytes() for path in raw.rglob("*") if path.is_file()} == before
+    return folder
+
+
+def report(folder: Path) -> Any:
+    return json.loads((folder / "audit.json").read_bytes())
+
+
+def without_times(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: without_times(one) for name, one in told.items() if not name.endswith("seconds")}
+    return [without_times(one) for one in told] if isinstance(told, list) else told
+
+
+def test_every_row_has_its_control_and_interval(out: Path) -> None:
+    told = report(out)
+    defences = ["none", "sanitized at 0.1", "sanitized at 0.5"]
+    kinds = [(row["defence"], row["head"]) for row in told["rows"]]
+    assert kinds == [(defence, head) for defence in defences for head in ("logistic", "sgd")]
+    for row in told["rows"]:
+        assert row["trials"] == TARGETS and 0 <= row["control"] <= TARGETS
+        assert row["low"] <= row["succeeded"] / max(1, row["trials"] - row["skipped"]) <= row["high"]
+        assert row["distance_after"] < 0.8 * row["distance_before"] and row["crafting_seconds"] > 0
+        assert row["control_accuracy"] > 0.5
+    assert told["headline"].startswith("Without a defence ") and "sanitized at 0.5, " in told["headline"]
+
+
+def test_poisons_are_saved_so_that_others_can_load_them(out: Path, raw: Path, test_images: Path) -> None:
+    folders = sorted((out / "poisons").iterdir())
+    assert [folder.name for folder in folders] == ["0001", "0002"]
+    for folder in folders:
+        told = json.loads((folder / "poisons.json").read_bytes())
+        assert told["target_class"] == told["target"].split("/")[0] != told["poison_class"]
+        assert (np.array(Image.open(folder / "target.png")) == np.array(Image.open(test_images / told["target"]))).all()
+        assert len({poison["name"] for poison in told["poisons"]}) == POISONS
+        names = sorted(str(path.relative_to(raw)) for path in raw.rglob("*.png"))
+        changes = []
+        for poison in told["poisons"]:
+            assert poison["name"].startswith(told["poison_class"] + "/") and names[poison["index"]] == poison["name"]
+            before = np.array(Image.open(raw / poison["name"])).astype(int)
+            changes.append(np.abs(np.array(Image.open(folder / poison["file"])) - before).max())
+        assert max(changes) == EPS
+        assert told["settings"]["attack"] == "bullseye-polytope" and told["settings"]["eps"] == EPS
+
+
+def test_the_page_says_it_first_and_what_it_cannot_show(out: Path) -> None:
+    page = (out / "report.html").read_text("utf-8")
+    assert page.index(report(out)["headline"]) < page.index("<table")
+    assert "What an audit cannot show" in page and page.count("<img") == TARGETS * 6  # before, after, behind two
+
+
+def test_a_finished_audit_is_not_done_again(out: Path, raw: Path, keywords: Keywords) -> None:
+    assert audit(raw, out, **keywords).already_complete
+
+
+def test_it_goes_on_after_a_signal(out: Path, raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+    def stop(step: Progress) -> None:
+        if step.finished == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="after 1 of 2"):
+        audit(raw, tmp_path / "audit", progress=stop, **keywords)
+    steps: list[Progress] = []
+    audit(raw, tmp_path / "audit", progress=steps.append, **keywords)
+    assert steps[0].finished == 1
+    assert without_times(report(tmp_path / "audit")) == without_times(report(out))
+
+
+def test_setups_name_targets_and_bases(raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+    setup = {"target": "red/002.png", "poison_class": "blue", "bases": ["blue/003.png", "blue/000.png"]}
+    file = tmp_path / "setups.json"
+    asked = {**keywords, "sigma": "0.5", "targets": 1, "setups": file}
+    file.write_text(json.dumps([setup]))
+    audit(raw, tmp_path / "audit", **asked)
+    told = json.loads((tmp_path / "audit" / "poisons" / "0001" / "poisons.json").read_bytes())
+    assert told["target"] == "red/002.png" and [one["name"] for one in told["poisons"]] == setup["bases"]
+    for wrong, words in (
+        ({"target": "red/999.png"}, "'red/999.png', which is not a test image"),
+        ({"bases": ["red/002.png"]}, "a base that is not of the poison class"),
+        ({"poison_class": "red", "bases": ["red/002.png"]}, "of the poison class already"),
+        ({"bases": []}, "no bases"),
+    ):
+        file.write_text(json.dumps([{**setup, **wrong}]))
+        with pytest.raises(InputError, match=words):
+            audit(raw, tmp_path / "no", **asked)
+    file.write_text("[{}]")
+    with pytest.raises(InputError, match="cannot be read"):
+        audit(raw, tmp_path / "no", **asked)
+
+
+def test_what_it_refuses(raw: Path, model: Path, keywords: Keywords, tmp_path: Path) -> None:
+    def refused(kind: type[Exception], words: str, given: Path = raw, **changed: Any) -> None:
+        with pytest.raises(kind, match=words):
+            audit(given, tmp_path / "no", **{**keywords, **changed})
+
+    refused(UsageError, "eps must be", eps=0)
+    refused(UsageError, "sigma must be above 0", sigma="0.1,0")
+    refused(UsageError, "attack 'x' is not known", attack="x")
+    refused(UsageError, "missing option '--extractor'", extractor=None)
+    refused(InputError, "fewer than two classes have the 16 images", poisons=16)
+    refused(InputError, "16 targets are wanted, and 15", targets=16)
+    refused(InputError, "1 targets are wanted, and 0", test=raw, targets=1)  # all of them are in RAW
+    data = model.parent / "data"
+    refused(InputError, "60 of the images of RAW went into the extractor", given=data)
+    sanitize(raw, tmp_path / "clean", sigma=0.25, denoiser=str(keywords["denoiser"]), workers=1)
+    refused(InputError, "is sanitized already, at sigma 0.25", given=tmp_path / "clean")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_dry_run_writes_nothing(raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+    told = dry_run(raw, tmp_path / "audit", **keywords)
+    assert told.seconds > 0 and told.poisons == POISONS and told.defences[0] == "none"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_names_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["audit", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert "Aghakhani" in listed["attacks"][0]["paper"] and listed["defences"][0]["name"] == "none"
+    assert run(["audit"]) == 2
+    assert "missing argument 'RAW'" in capsys.readouterr().err
