@@ -28,7 +28,7 @@ def seconds_of(experiment: Experiment, foes: Sequence[Foe]) -> float:
         whole += an_image * (len(raw) + 2 * sum(len(trial.bases) for trial in trials))
     many = np.resize(rows, (len(raw), rows.shape[1]))
     for head in HEADS.values():
-        a_head = _timed(partial(head.predict, many, raw.labels, len(raw.classes), rows))
+        a_head = _timed(partial(head.fit, many, raw.labels, len(raw.classes)))
         whole += 2 * a_head * len(trials) * sum(len(foe.defences) for foe in foes)
     for foe in foes:
         experiment.crafted(trials[0], foe, lambda: None, 1)

@@ -144,7 +144,7 @@ class Experiment:
         return rows
 
     def _said(self, head: Head, rows: NDArray[np.float32]) -> NDArray[np.int64]:
-        return head.predict(rows, self.raw.labels, len(self.raw.classes), self._points)
+        return head.fit(rows, self.raw.labels, len(self.raw.classes)).predict(self._points)
 
     def rows(self, images: Sequence[NDArray[np.uint8]], check: Check = lambda: None) -> NDArray[np.float32]:
         """float32 [N,D] of images [H,W,C]."""

@@ -6,6 +6,7 @@ How a head is trained moves the success of an attack as much as a defence does, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -22,19 +23,33 @@ EPOCHS, BATCH, RATE, MOMENTUM = 40, 128, 0.05, 0.9  # of `sgd`
 LENGTH = 8.0  # that rows have on average for `sgd`, whatever the extractor: its rate fits this
 
 
+@dataclass(frozen=True)
+class Linear:
+    """A head that has learned: ((row - centre) / scale, 1) times weights float64 [D+1,classes] are its scores."""
+
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def predict(self, points: Rows) -> Classes:
+        """The class int64 [P] of each point [P,D]."""
+        found: Classes = (_with_one((points - self.centre) / self.scale) @ self.weights).argmax(1)
+        return found
+
+
 class Head(Protocol):
     name: str
     about: str  # in a sentence without a full stop
 
-    def predict(self, rows: Rows, labels: Classes, classes: int, points: Rows) -> Classes:
-        """The class int64 [P] of each point [P,D], from training rows [N,D] and labels [N]. Raises Diverged."""
+    def fit(self, rows: Rows, labels: Classes, classes: int) -> Linear:
+        """From training rows [N,D] and labels [N]. Raises Diverged."""
 
 
 class Logistic:
     name = "logistic"
     about = "logistic regression on standardised features, L2 penalty with C = 1, until it has converged"
 
-    def predict(self, rows: Rows, labels: Classes, classes: int, points: Rows) -> Classes:
+    def fit(self, rows: Rows, labels: Classes, classes: int) -> Linear:
         from scipy.optimize import minimize
 
         centre, scale = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
@@ -53,16 +68,17 @@ class Logistic:
         slope = np.abs(found.jac).max() / len(rows)
         if not np.isfinite(found.fun) or slope > GRADIENT:
             raise _diverged(self.name, f"its slope is {slope:.2g} after {found.nit} steps")
-        return _best(_with_one((points - centre) / scale) @ found.x.reshape(-1, classes))
+        return Linear(centre, scale, found.x.reshape(-1, classes))
 
 
 class Sgd:
     name = "sgd"
     about = f"the features as they are, all divided by one number, and {EPOCHS} epochs of stochastic gradient descent"
 
-    def predict(self, rows: Rows, labels: Classes, classes: int, points: Rows) -> Classes:
-        size = np.sqrt(np.square(rows, dtype=np.float64).sum(1).mean()) / LENGTH or 1.0
-        x, wanted = _with_one(rows / size), np.eye(classes)[labels]
+    def fit(self, rows: Rows, labels: Classes, classes: int) -> Linear:
+        length = np.sqrt(np.square(rows, dtype=np.float64).sum(1).mean())
+        centre, scale = np.zeros(rows.shape[1]), np.full(rows.shape[1], length / LENGTH or 1.0)
+        x, wanted = _with_one(rows / scale), np.eye(classes)[labels]
         weights = np.zeros((x.shape[1], classes))
         speed, random = np.zeros_like(weights), np.random.default_rng(0)
         for epoch in range(EPOCHS):
@@ -74,7 +90,7 @@ class Sgd:
                 weights += speed
         if not np.isfinite(weights).all():
             raise _diverged(self.name, "its weights are not finite")
-        return _best(_with_one(points / size) @ weights)
+        return Linear(centre, scale, weights)
 
 
 HEADS: Mapping[str, Head] = MappingProxyType({head.name: head for head in (Logistic(), Sgd())})
@@ -82,11 +98,6 @@ HEADS: Mapping[str, Head] = MappingProxyType({head.name: head for head in (Logis
 
 def _with_one(rows: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate([rows.astype(np.float64), np.ones((len(rows), 1))], axis=1)
-
-
-def _best(scores: NDArray[np.float64]) -> Classes:
-    found: Classes = scores.argmax(1)
-    return found
 
 
 def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ import torch
 
 from dpclean import __version__
 from dpclean.audit.attacks import find_attack
+from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences.defence import Defence
 from dpclean.audit.defences.nothing import Nothing
@@ -76,6 +77,7 @@ class AuditJob(Job[AuditResult]):
         self.options = options
         self.device = choose_device(options.device)
         self.attack = find_attack(options.attack)
+        self.check: Callable[[], None] = lambda: None  # called now and then; raises to stop
 
     @cached_property
     def found(self) -> AuditInputs:
@@ -91,7 +93,18 @@ class AuditJob(Job[AuditResult]):
 
     @cached_property
     def foes(self) -> list[Foe]:
-        return [Foe(None, Surrogate(self.found.extractor), self.defences)]
+        found, key = self.found, key_from_seed(self.options.seed, "audit attacker")
+        informed = [
+            Foe(one.sigma, Informed(found.extractor, one.denoiser, found.raw, key, self.check), [one])
+            for one in self.defences
+            if isinstance(one, Sanitized) and self.options.adaptive
+        ]
+        return [Foe(None, Surrogate(found.extractor), self.defences), *informed]
+
+    @property
+    def attackers(self) -> list[float | None]:
+        """What each of them knows: the sigma of a defence, or None."""
+        return [None, *(self.options.sigmas if self.options.adaptive else ())]
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -112,6 +125,7 @@ class AuditJob(Job[AuditResult]):
             "extractor": found.extractor.digest,
             "extractor_size": found.extractor.size,
             "attack": o.attack,
+            "adaptive": o.adaptive,
             "eps": o.eps,
             "trials": found.trials_digest,
             "sigma": list(o.sigmas),
@@ -160,13 +174,13 @@ class AuditJob(Job[AuditResult]):
         missing = tasks.missing(total)
         done = total - len(missing)
         tell(Progress(done, total, "targets", None, "each image is read behind each defence"))
-        check = _stopping(stop, lambda: f"stopped after {done} of {total} targets, saved")
+        self.check = _stopping(stop, lambda: f"stopped after {done} of {total} targets, saved")
         try:
             if missing:
-                self.experiment.prepare(self.defences, check)
+                self.experiment.prepare(self.defences, self.check)
             pace = Pace(done)
             for number in missing:
-                outcome = self._tried(number, check)
+                outcome = self._tried(number)
                 tasks.finish(number, msgspec.json.encode(outcome))
                 done += 1
                 tell(Progress(done, total, "targets", pace.seconds_left(done, total)))
@@ -177,13 +191,13 @@ class AuditJob(Job[AuditResult]):
         ]
         return True
 
-    def _tried(self, number: int, check: Callable[[], None]) -> Outcome:
+    def _tried(self, number: int) -> Outcome:
         """One trial, its poisons saved."""
         trial, found = self.found.trials[number - 1], self.found
         craftings, verdicts = [], []
         for foe in self.foes:
-            crafted, crafting = self.experiment.crafted(trial, foe, check)
-            verdicts += self.experiment.verdicts(number, trial, foe, crafted.pixels, check)
+            crafted, crafting = self.experiment.crafted(trial, foe, self.check)
+            verdicts += self.experiment.verdicts(number, trial, foe, crafted.pixels, self.check)
             craftings.append(crafting)
             told = Poisons(
                 format=FORMAT,
@@ -226,17 +240,19 @@ class AuditJob(Job[AuditResult]):
             environment=record.environment,
         )
         partial = self.staging.partial
-        shown = [self._shown(number) for number in range(1, min(PICTURED, len(found.trials)) + 1)]
+        numbers = range(1, min(PICTURED, len(found.trials)) + 1)
+        shown = [self._shown(number, foe) for number in numbers for foe in self.attackers]
         write_page(partial / PAGE_NAME, report, self.defences[1:], shown)
         write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
-    def _shown(self, number: int) -> Shown:
+    def _shown(self, number: int, crafted_for: float | None) -> Shown:
         """What the page shows of a trial, from the poisons as they were saved."""
         trial, found = self.found.trials[number - 1], self.found
-        folder = self.staging.partial / POISONS_NAME / folder_name(number, self.foes[0].crafted_for)
+        folder = self.staging.partial / POISONS_NAME / folder_name(number, crafted_for)
         poisons, places = read_pixels(folder, SHOWN), trial.bases[:SHOWN]
         return Shown(
-            caption=f"{found.test.names[trial.target]} as {found.raw.classes[trial.poison_class]}",
+            caption=f"{found.test.names[trial.target]} as {found.raw.classes[trial.poison_class]}"
+            + ("" if crafted_for is None else f", by an attacker who knows sigma {crafted_for:g}"),
             target=found.test.pixels[trial.target],
             bases=[found.raw.pixels[place] for place in places],
             poisons=poisons,

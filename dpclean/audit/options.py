@@ -23,6 +23,7 @@ class AuditKeywords(TypedDict, total=False):
     test: str | os.PathLike[str] | None
     holdout: float | None
     attack: str
+    adaptive: bool
     eps: int
     poisons: int
     targets: int
@@ -49,6 +50,7 @@ class AuditOptions:
     test: Path | None = None
     holdout: float | None = None
     attack: str = "bullseye-polytope"
+    adaptive: bool = False
     eps: int = 16
     poisons: int = 25
     targets: int = 20

@@ -40,8 +40,8 @@ class Shown:
 LIMITS = (
     "It tries the attacks that are listed, with the budget that is stated. Another attack, or the same one with more"
     " images, a larger change or more patience, may succeed where these did not; no count of failures is a proof.",
-    "An attacker who does not know the defence says little about it: one who does may succeed where he fails. A"
-    " certificate (dpclean certify) holds against both up to its radius.",
+    "An attacker who does not know the defence says little about it. What counts is the one who does (--adaptive), and"
+    " a certificate (dpclean certify), which holds against both up to its radius.",
     "The victim is a linear head on the features of a frozen network. A victim that learns all its weights, or another"
     " network, is another matter.",
     "The trials share one draw of noise for the images that are not poisoned, so the intervals are somewhat too narrow"

@@ -44,6 +44,14 @@ def audit(
     attack: Annotated[
         str, typer.Option(metavar="NAME", help="--list names them all.", rich_help_panel=ATTACK)
     ] = "bullseye-polytope",
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="Try also attackers who know the noise level and the denoiser, but not the key.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = False,
     eps: Annotated[
         int, typer.Option(metavar="N", help="Largest change of a pixel value, of 255.", rich_help_panel=ATTACK)
     ] = 16,
@@ -113,6 +121,7 @@ def audit(
         "test": test,
         "holdout": holdout,
         "attack": attack,
+        "adaptive": adaptive,
         "eps": eps,
         "poisons": poisons,
         "targets": targets,

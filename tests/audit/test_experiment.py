@@ -10,14 +10,17 @@ import torch
 
 from dpclean.audit.attacks import find_attack
 from dpclean.audit.attacks.craft import craft
+from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences.nothing import Nothing
+from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.experiment import Crafting, Experiment, Foe, Outcome, Verdict
 from dpclean.audit.heads import HEADS
 from dpclean.audit.results import headline, rows_of, wilson
 from dpclean.audit.trials import Trial
 from dpclean.data.dataset import read_images
 from dpclean.errors import Diverged
+from dpclean.noise.keys import key_from_seed
 from dpclean.train.extractor import Extractor, find_extractor
 
 CPU = torch.device("cpu")
@@ -82,4 +85,25 @@ def test_a_head_that_cannot_converge_is_refused() -> None:
     rows = np.full((4, 2), np.inf, np.float32)
     for head in HEADS.values():
         with pytest.raises(Diverged, match=head.name), np.errstate(invalid="ignore"):
-            head.predict(rows, np.array([0, 1, 0, 1]), 2, rows)
+            head.fit(rows, np.array([0, 1, 0, 1]), 2)
+
+
+def test_who_knows_the_defence_sees_through_it(
+    raw: Path, test_images: Path, denoiser: Path, extractor: Extractor
+) -> None:
+    """By what the victim gets, under another key: his poisons come nearer to the target than those of one who does not.
+
+    The denoiser leaves the noise where it is, so that it is the strongest that there is to see through.
+    """
+    data, test = read_images(raw, workers=1), read_images(test_images, workers=1)
+    target = test.pixels[test.names.index("red/002.png")]
+    bases = [data.pixels[place] for place in np.flatnonzero(data.labels == 0)[:8]]
+    defence = Sanitized(0.2, str(denoiser), method="one-step", device="cpu", key=key_from_seed(1, "audit"))
+    attackers = (Surrogate(extractor), Informed(extractor, defence.denoiser, data, bytes(32), lambda: None))
+    distances = []
+    for attacker in attackers:
+        made = craft(find_attack("bullseye-polytope"), attacker, bases, target, 2, eps=48, most_steps=60)
+        got = [defence.apply(made.pixels, indices=range(len(bases)), run=run) for run in range(1, 9)]
+        rows = np.mean([extractor.features(images).mean(0) for images in got], axis=0)
+        distances.append(float(np.linalg.norm(rows - extractor.features([target])[0])))
+    assert distances[1] < 0.9 * distances[0]
