@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from dpclean.audit.attacks.attack import Attack
 from dpclean.audit.attacks.craft import Crafted, craft
 from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.audit.defences.defence import Defence
+from dpclean.audit.defences.defence import Check, Defence
 from dpclean.audit.heads import HEADS, Head
 from dpclean.audit.trials import Trial
 from dpclean.data.dataset import Images
 from dpclean.train.extractor import Extractor
 
 BLOCK = 512  # images whose rows are made between two looks for a signal
-Check = Callable[[], None]  # called now and then; raises to stop
 
 
 class Crafting(msgspec.Struct, frozen=True):
@@ -120,7 +119,7 @@ class Experiment:
             )
             for head in HEADS.values():
                 check()
-                said = [self._said(head, rows) for rows in (poisoned, control)]
+                said = [self._said(defence, head, rows) for rows in (poisoned, control)]
                 places = [int(answers[trial.target]) for answers in said]
                 shares = [round(float((answers == self.test.labels).mean()), 6) for answers in said]
                 found.append(Verdict(foe.crafted_for, defence.label, head.name, *places, *shares))
@@ -136,15 +135,16 @@ class Experiment:
     ) -> list[NDArray[np.uint8]]:
         """Images behind a defence. places: in RAW. number: of the trial whose noise they get."""
         indices = self.raw.indices[np.asarray(places, np.int64)].tolist()
-        return defence.apply(images, indices=indices, run=number, on_batch=check)
+        return defence.apply(images, indices=indices, run=number, check=check)
 
     def _planted(self, defence: Defence, trial: Trial, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         rows = self._pools[defence.label].copy()
         rows[trial.bases] = self.extractor.features(list(images))
         return rows
 
-    def _said(self, head: Head, rows: NDArray[np.float32]) -> NDArray[np.int64]:
-        return head.fit(rows, self.raw.labels, len(self.raw.classes)).predict(self._points)
+    def _said(self, defence: Defence, head: Head, rows: NDArray[np.float32]) -> NDArray[np.int64]:
+        kept, labels = defence.kept(rows, self.raw.labels), self.raw.labels
+        return head.fit(rows[kept], labels[kept], len(self.raw.classes)).predict(self._points)
 
     def rows(self, images: Sequence[NDArray[np.uint8]], check: Check = lambda: None) -> NDArray[np.float32]:
         """float32 [N,D] of images [H,W,C]."""

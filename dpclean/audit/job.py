@@ -15,11 +15,9 @@ import torch
 
 from dpclean import __version__
 from dpclean.audit.attacks import find_attack
-from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.audit.defences.defence import Defence
-from dpclean.audit.defences.nothing import Nothing
-from dpclean.audit.defences.sanitized import Sanitized
+from dpclean.audit.defences import find_defences
+from dpclean.audit.defences.defence import Defence, Setting
 from dpclean.audit.estimate import seconds_of
 from dpclean.audit.experiment import Experiment, Foe, Outcome
 from dpclean.audit.inputs import AuditInputs, read_inputs
@@ -85,26 +83,19 @@ class AuditJob(Job[AuditResult]):
 
     @cached_property
     def defences(self) -> list[Defence]:
-        o, key = self.options, key_from_seed(self.options.seed, self.kind)
-        return [
-            Nothing(),
-            *(Sanitized(sigma, o.denoiser, method=o.method, device=o.device, key=key) for sigma in o.sigmas),
-        ]
+        o = self.options
+        setting = Setting(o.sigmas, o.denoiser, o.method, o.device, key_from_seed(o.seed, self.kind))
+        return [one for kind in find_defences(o.defence) for one in kind.made(setting)]
 
     @cached_property
     def foes(self) -> list[Foe]:
         found, key = self.found, key_from_seed(self.options.seed, "audit attacker")
-        informed = [
-            Foe(one.sigma, Informed(found.extractor, one.denoiser, found.raw, key, self.check), [one])
-            for one in self.defences
-            if isinstance(one, Sanitized) and self.options.adaptive
-        ]
-        return [Foe(None, Surrogate(found.extractor), self.defences), *informed]
-
-    @property
-    def attackers(self) -> list[float | None]:
-        """What each of them knows: the sigma of a defence, or None."""
-        return [None, *(self.options.sigmas if self.options.adaptive else ())]
+        foes = [Foe(None, Surrogate(found.extractor), self.defences)]
+        for defence in self.defences if self.options.adaptive else ():
+            informed = defence.informed(found.extractor, found.raw, key, self.check)
+            if informed is not None:
+                foes.append(Foe(defence.sigma, informed, [defence]))
+        return foes
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -128,7 +119,7 @@ class AuditJob(Job[AuditResult]):
             "adaptive": o.adaptive,
             "eps": o.eps,
             "trials": found.trials_digest,
-            "sigma": list(o.sigmas),
+            "defences": [defence.label for defence in self.defences],
             "denoiser": find_denoiser(o.denoiser).digests(),
             "method": o.method,
             "seed": o.seed,
@@ -241,7 +232,8 @@ class AuditJob(Job[AuditResult]):
         )
         partial = self.staging.partial
         numbers = range(1, min(PICTURED, len(found.trials)) + 1)
-        shown = [self._shown(number, foe) for number in numbers for foe in self.attackers]
+        attackers = [crafting.crafted_for for crafting in self.outcomes[0].craftings]
+        shown = [self._shown(number, crafted_for) for number in numbers for crafted_for in attackers]
         write_page(partial / PAGE_NAME, report, self.defences[1:], shown)
         write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from dpclean.audit.attacks import find_attack
+from dpclean.audit.defences import find_defences
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
@@ -28,6 +29,7 @@ class AuditKeywords(TypedDict, total=False):
     poisons: int
     targets: int
     setups: str | os.PathLike[str] | None
+    defence: str
     sigma: str
     denoiser: str | os.PathLike[str]
     method: str
@@ -42,7 +44,8 @@ class AuditKeywords(TypedDict, total=False):
 class AuditOptions:
     """The options of `audit`; names and defaults are those of the command line. Raises UsageError.
 
-    eps: in grey levels. sigma: noise levels on the [0, 1] pixel scale with commas between them.
+    eps: in grey levels. defence: names, with commas between them. sigma: noise levels on the [0, 1] pixel scale, with
+    commas between them.
     """
 
     extractor: str | None = None
@@ -55,6 +58,7 @@ class AuditOptions:
     poisons: int = 25
     targets: int = 20
     setups: Path | None = None
+    defence: str = "sanitized"
     sigma: str = "0.1,0.25"
     denoiser: str = "natural"
     method: str = "one-step"
@@ -72,6 +76,7 @@ class AuditOptions:
                 " or efficientnet-lite0",
             )
         find_attack(self.attack)
+        find_defences(self.defence)
         find_method(self.method)
         check_holdout(self.holdout, self.test)
         check_ranges(eps=self.eps, poisons=self.poisons, targets=self.targets, workers=self.workers)

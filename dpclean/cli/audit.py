@@ -65,6 +65,10 @@ def audit(
             metavar="FILE.json", help="Targets and base images by name, in place of chance.", rich_help_panel=ATTACK
         ),
     ] = None,
+    defence: Annotated[
+        str,
+        typer.Option(metavar="NAME,NAME,...", help="Shown beside none; --list names them all.", rich_help_panel=ATTACK),
+    ] = "sanitized",
     sigma: Annotated[
         str, typer.Option(metavar="S,S,...", help="Noise levels to defend with.", rich_help_panel=NOISE)
     ] = "0.1,0.25",
@@ -126,6 +130,7 @@ def audit(
         "poisons": poisons,
         "targets": targets,
         "setups": setups,
+        "defence": defence,
         "sigma": sigma,
         "denoiser": denoiser,
         "method": method,

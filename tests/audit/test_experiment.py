@@ -12,6 +12,7 @@ from dpclean.audit.attacks import find_attack
 from dpclean.audit.attacks.craft import craft
 from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.audit.defences.defence import Setting
 from dpclean.audit.defences.nothing import Nothing
 from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.experiment import Crafting, Experiment, Foe, Outcome, Verdict
@@ -98,7 +99,7 @@ def test_who_knows_the_defence_sees_through_it(
     data, test = read_images(raw, workers=1), read_images(test_images, workers=1)
     target = test.pixels[test.names.index("red/002.png")]
     bases = [data.pixels[place] for place in np.flatnonzero(data.labels == 0)[:8]]
-    defence = Sanitized(0.2, str(denoiser), method="one-step", device="cpu", key=key_from_seed(1, "audit"))
+    defence = Sanitized(0.2, Setting([0.2], str(denoiser), "one-step", "cpu", key_from_seed(1, "audit")))
     attackers = (Surrogate(extractor), Informed(extractor, defence.denoiser, data, bytes(32), lambda: None))
     distances = []
     for attacker in attackers:

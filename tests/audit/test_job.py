@@ -131,6 +131,7 @@ def test_what_it_refuses(raw: Path, model: Path, keywords: Keywords, tmp_path: P
     refused(UsageError, "eps must be", eps=0)
     refused(UsageError, "sigma must be above 0", sigma="0.1,0")
     refused(UsageError, "attack 'x' is not known", attack="x")
+    refused(UsageError, "defence 'x' is not known", defence="sanitized,x")
     refused(UsageError, "missing option '--extractor'", extractor=None)
     refused(InputError, "fewer than two classes have the 16 images", poisons=16)
     refused(InputError, "16 targets are wanted, and 15", targets=16)

@@ -1,3 +1,4 @@
 """Defences by name: what each does to the images that a victim learns from, and the registry of all."""
 
 from dpclean.audit.defences.registry import DEFENCES as DEFENCES
+from dpclean.audit.defences.registry import find_defences as find_defences

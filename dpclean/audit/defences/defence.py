@@ -1,15 +1,32 @@
-"""What a defence is: something done to training images, each by itself, before a victim learns from them."""
+"""What a defence is: something done to training images, or to the choice of them, before a victim learns from them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Images = Sequence[NDArray[np.uint8]]
+from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.data.dataset import Images
+from dpclean.train.extractor import Extractor
+
+Pixels = Sequence[NDArray[np.uint8]]
+Check = Callable[[], None]  # called now and then; raises to stop
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What defences are made with. key: of their noise, which no attacker is given."""
+
+    sigmas: Sequence[float]
+    denoiser: str
+    method: str
+    device: str
+    key: bytes
 
 
 class Defence(ABC):
@@ -27,11 +44,21 @@ class Defence(ABC):
     def label(self) -> str:
         return self.name if self.sigma is None else f"{self.name} at {self.sigma:g}"
 
+    @classmethod
     @abstractmethod
-    def apply(
-        self, images: Images, *, indices: Sequence[int], run: int, on_batch: Callable[[], None] = lambda: None
-    ) -> list[NDArray[np.uint8]]:
-        """The images [H,W,C] as the victim gets them, each a function of itself, its index and the run.
+    def made(cls, setting: Setting) -> Sequence[Defence]:
+        """One, or one for each noise level."""
 
-        on_batch: is called now and then, and may raise to end the work.
-        """
+    def apply(
+        self, images: Pixels, *, indices: Sequence[int], run: int, check: Check = lambda: None
+    ) -> list[NDArray[np.uint8]]:
+        """The images [H,W,C] as the victim gets them, each a function of itself, its index and the run."""
+        return list(images)
+
+    def kept(self, rows: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the images, rows of features [N,D], the victim learns from."""
+        return np.ones(len(rows), np.bool_)
+
+    def informed(self, extractor: Extractor, images: Images, key: bytes, check: Check) -> Surrogate | None:
+        """An attacker who knows this defence, with a key of his own; None where nobody has made one."""
+        return None

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dpclean.audit.defences.defence import Defence, Images
+from dpclean.audit.defences.defence import Defence, Setting
 
 
 class Nothing(Defence):
@@ -15,7 +12,6 @@ class Nothing(Defence):
     paper = ""
     about = "the images as they are"
 
-    def apply(
-        self, images: Images, *, indices: Sequence[int], run: int, on_batch: Callable[[], None] = lambda: None
-    ) -> list[NDArray[np.uint8]]:
-        return list(images)
+    @classmethod
+    def made(cls, setting: Setting) -> Sequence[Defence]:
+        return [cls()]

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.audit.defences.defence import Defence, Images
+from dpclean.audit.attacks.informed import Informed
+from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.audit.defences.defence import Check, Defence, Pixels, Setting
+from dpclean.data.dataset import Images
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
+from dpclean.train.extractor import Extractor
 
 
 class Sanitized(Defence):
-    """What `dpclean sanitize` does. key: of the noise, which no attacker is given."""
+    """What `dpclean sanitize` does."""
 
     name = "sanitized"
     paper = "Diffusion Denoising as a Certified Defense against Clean-label Poisoning, 2024, arXiv 2403.11981"
     about = "noise of this size, taken away by a diffusion model, as 'dpclean sanitize' does"
 
-    def __init__(self, sigma: float, denoiser: str, *, method: str, device: str, key: bytes) -> None:
-        self.sigma = sigma
-        self._source, self._method, self._device, self._key = denoiser, method, device, key
+    def __init__(self, sigma: float, setting: Setting) -> None:
+        self.sigma: float = sigma
+        self._setting = setting
+
+    @classmethod
+    def made(cls, setting: Setting) -> Sequence[Defence]:
+        return [cls(sigma, setting) for sigma in setting.sigmas]
 
     @cached_property
     def denoiser(self) -> Denoiser:
-        return Denoiser(find_denoiser(self._source), self.sigma or 0.0, method=self._method, device=self._device)
+        made_with = self._setting
+        files = find_denoiser(made_with.denoiser)
+        return Denoiser(files, self.sigma, method=made_with.method, device=made_with.device)
 
     def apply(
-        self, images: Images, *, indices: Sequence[int], run: int, on_batch: Callable[[], None] = lambda: None
+        self, images: Pixels, *, indices: Sequence[int], run: int, check: Check = lambda: None
     ) -> list[NDArray[np.uint8]]:
         pairs = list(zip(indices, images, strict=True))
-        found = self.denoiser.denoise(pairs, key=self._key, run=run, on_batch=lambda _: on_batch())
+        found = self.denoiser.denoise(pairs, key=self._setting.key, run=run, on_batch=lambda _: check())
         by_index = {result.index: result.pixels for result in found}
         return [by_index[index] for index in indices]
+
+    def informed(self, extractor: Extractor, images: Images, key: bytes, check: Check) -> Surrogate:
+        return Informed(extractor, self.denoiser, images, key, check)
