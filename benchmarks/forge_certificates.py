@@ -26,7 +26,6 @@ import copy
 import hashlib
 import json
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -529,12 +528,14 @@ def forge(place: Path, mutations: int, seed: int = 1) -> dict[str, Tally]:
                 *of_bytes(rng, mutations), *of_json(rng, mutations, certificate), *of_terms(votes, values, rng),
                 *of_votes(votes),
             )  # fmt: skip
+        files = {name: (clean / name).read_bytes() for name in FILES}
+        folder = place / "forged"
+        folder.mkdir(exist_ok=True)
         for forgery in forgeries:
-            folder = place / "forged"
-            shutil.copytree(clean, folder)
+            for name, data in files.items():
+                (folder / name).write_bytes(data)
             if forgery.make(folder):
                 judge(forgery, folder, tallies.setdefault(forgery.kind, Tally()), certificate)
-            shutil.rmtree(folder)
     return tallies
 
 

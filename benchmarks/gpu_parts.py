@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
+    from dpclean.denoise.denoiser import Denoiser
+
 SIGMA, KEY = 0.25, bytes(range(32))
 QUEUED = 8  # calls of a kernel between two waits for the card
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -46,6 +48,19 @@ class Check:
 
     def size(self, whole: int, tiny: int) -> int:
         return tiny if self.rehearse else whole
+
+    @property
+    def batch_size(self) -> int | None:
+        """Of the denoiser, in images of 32 x 32."""
+        return 8 if self.rehearse else None
+
+    def natural(self) -> Denoiser:
+        """The bundled denoiser."""
+        from dpclean.denoise.denoiser import Denoiser
+        from dpclean.denoise.loading import find_denoiser
+
+        batch_pixels = self.batch_size and self.batch_size * 32 * 32
+        return Denoiser(find_denoiser("natural"), SIGMA, device=self.device, batch_pixels=batch_pixels)
 
     def wait(self) -> None:
         import torch
@@ -346,10 +361,10 @@ def contenders(check: Check, sizes: tuple[tuple[int, int], ...], compiled: str |
     """
     import torch
 
-    from dpclean.denoise.denoiser import DTYPES, Denoiser
+    from dpclean.denoise.denoiser import DTYPES
     from dpclean.denoise.loading import find_denoiser, load_through_diffusers
 
-    denoiser = Denoiser(find_denoiser("natural"), SIGMA, device=check.device)
+    denoiser = check.natural()
     dtype, level = DTYPES[denoiser.dtype], denoiser.level
     eager = load_through_diffusers(find_denoiser("natural")).to(check.device, dtype, memory_format=torch.channels_last)
     timestep = torch.tensor(level.timestep, device=check.device)
@@ -394,10 +409,7 @@ def where_time_goes(check: Check) -> Result:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from dpclean.denoise.denoiser import Denoiser
-    from dpclean.denoise.loading import find_denoiser
-
-    denoiser = Denoiser(find_denoiser("natural"), SIGMA, device=check.device)
+    denoiser = check.natural()
     images, _ = check.pictures("test", check.size(8192, 8))
     there = [torch.from_numpy(image).to(check.device) for image in images]
     list(denoiser.denoise(enumerate(there), key=KEY))
@@ -507,7 +519,9 @@ def certify(check: Check) -> Result:
     count = check.size(50_000, 40)
     raw, test = check.shard("train", count), check.shard("test", check.size(10_000, 20))
     recipe = "tiny" if check.rehearse else "fast"
-    asked = CertifyOptions(sigma=str(SIGMA), test=test, device=check.device, runs=100, recipe=recipe)
+    asked = CertifyOptions(
+        sigma=str(SIGMA), test=test, device=check.device, runs=100, recipe=recipe, batch_size=check.batch_size
+    )
     subject = read_certified_data(find_source(raw, asked), asked)
     method = make_run_settings(subject, asked, make_parameters(subject, asked))
     train, points = subject.train, subject.points

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,7 @@ def _radii(ceiling: Fraction) -> Iterator[Fraction]:
     return (radius for radius in radii if radius == 0 or budget(radius) > 0)
 
 
+@lru_cache(maxsize=1 << 14)  # many radii have equal counts
 def _share_lower(count: int, of: int) -> Fraction:
     """Clopper-Pearson lower bound of a share, at level ERROR."""
     if count <= 0:
@@ -280,15 +282,7 @@ class _Mean:
         self.sigma = parameters.sigma
         self.settings = settings_of(parameters)
         self.mean = Fraction(total, parameters.runs * points)
-        level, unit = Fraction(parameters.alpha), 10**PLACES
-
-        def passes(units: int) -> bool:
-            return mean_holds(total, parameters.runs, points, level, Fraction(units, unit))
-
-        spread = math.sqrt(math.log(1 / level) / (2 * parameters.runs))  # Pinsker: the bound is not below mean - spread
-        units = largest(passes, int((float(self.mean) - spread) * unit), floor=0)
-        assert units is not None  # zero always passes
-        self.mean_lower = Fraction(units, unit)
+        self.mean_lower = _mean_lower(total, parameters.runs, points, Fraction(parameters.alpha))
 
     def as_dict(self, said: _Said, steps: Steps, published: Published | None) -> Json:
         made: Json = {
@@ -390,6 +384,20 @@ class _Mean:
         missing = largest(lambda images: left("missing", images) >= least, 0, floor=0) or 0
         for images in _numbers(max(inserted, min(missing, self.settings.images))):
             yield images, {kind: left(kind, images) for kind in kinds}
+
+
+@lru_cache(maxsize=1 << 10)
+def _mean_lower(total: int, runs: int, points: int, level: Fraction) -> Fraction:
+    """The largest number of PLACES decimals for which mean_holds."""
+    unit = 10**PLACES
+    spread = math.sqrt(math.log(1 / level) / (2 * runs))  # Pinsker: the bound is not below mean - spread
+    units = largest(
+        lambda units: mean_holds(total, runs, points, level, Fraction(units, unit)),
+        int((total / (runs * points) - spread) * unit),
+        floor=0,
+    )
+    assert units is not None  # zero always passes
+    return Fraction(units, unit)
 
 
 def mean_holds(total: int, runs: int, points: int, level: Fraction, mean_lower: Fraction) -> bool:

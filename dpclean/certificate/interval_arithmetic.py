@@ -87,6 +87,7 @@ def _inverse_density(x: int, up: bool) -> int:
     return _shift(_SQRT_TWO_PI[up] * exp(_shift(x * x, BITS + 1, up), up), BITS, up)
 
 
+@lru_cache(maxsize=1 << 14)  # curves of equal means, and points of equal counts, ask again
 def _cdf(x: int, up: bool) -> int:
     """Phi(x) = 1/2 + (x + x^3/3 + x^5/(3 5) + ...) exp(-x^2/2) / sqrt(2 pi), rounded up or down."""
     if x < 0:

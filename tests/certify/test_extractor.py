@@ -21,7 +21,9 @@ from dpclean.errors import InputError, UsageError
 from dpclean.train.features import features
 from dpclean.train.job import train
 
-ASKED: dict[str, Any] = {"runs": 30, "subsample": "0.3", "alpha": "0.3", "bound": "union", "device": "cpu"}
+ASKED: dict[str, Any] = {
+    "runs": 30, "subsample": "0.3", "alpha": "0.3", "bound": "union", "device": "cpu", "workers": 1,
+}  # fmt: skip
 
 
 def shard(root: Path, count: int, seed: int) -> Path:

@@ -37,7 +37,7 @@ from dpclean.errors import Interrupted, UsageError
 from tests.certify.conftest import ALWAYS_RED, colour_image, trainer_command, write_folder
 from tests.certify.test_training_runs import make_runs
 
-PARTS: dict[str, Any] = {"partitions": 4, "recipe": "tiny", "device": "cpu"}
+PARTS: dict[str, Any] = {"partitions": 4, "recipe": "tiny", "device": "cpu", "workers": 1}
 
 
 # ------------------------------------------------------------------------------------------------- what a part is
@@ -172,7 +172,8 @@ def test_a_look_ahead_tells_of_parts_and_writes_nothing(tmp_path: Path, raw: Pat
 
 def test_votes_of_parts_are_read_under_their_own_election_only(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    told = certify(out=out, features=rows(tmp_path / "train"), test_features=rows(tmp_path / "test"), partitions=6)
+    given = {"features": rows(tmp_path / "train"), "test_features": rows(tmp_path / "test")}
+    told = certify(out=out, partitions=6, workers=1, **given)
     again = certify_votes(out / "votes.safetensors", tmp_path / "again")
     assert again.certified == told.certified == verify(tmp_path / "again").certified
     with pytest.raises(UsageError, match="one model a part"):

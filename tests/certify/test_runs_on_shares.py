@@ -26,6 +26,10 @@ from tests.certify.conftest import ALWAYS_RED, NEAREST_COLOUR, trainer_command, 
 from tests.certify.test_training_runs import KEY, SPY, make_runs, noised
 
 SHARE = "0.3"
+# a job of few runs, with a claim that needs no more
+FEW: dict[str, Any] = {
+    "sigma": "0", "subsample": "0.5", "runs": 8, "alpha": "0.3", "bound": "union", "device": "cpu", "workers": 1,
+}  # fmt: skip
 RUN = 2  # in which some are in and some are not
 
 
@@ -89,9 +93,8 @@ def test_any_program_certifies_whole_images(tmp_path: Path, transparent: str) ->
     """From end to end, with the example that comes with dpclean, which goes on without a class."""
     raw = write_folder(write_folder(tmp_path / "raw", 6, prefix="train"), 2, first=100, prefix="test")
     example = trainer_command(tmp_path, (Path(__file__).parents[2] / "examples" / "trainer.py").read_text())
-    asked: dict[str, Any] = {"sigma": "0", "subsample": "0.2", "runs": 8, "alpha": "0.3", "bound": "union"}
     out = tmp_path / "out"
-    told = certify(raw, out, trainer=example, denoiser=transparent, device="cpu", **asked)
+    told = certify(raw, out, trainer=example, denoiser=transparent, **FEW | {"subsample": "0.2"})
     assert told.failed < 8 and verify(out).points == 6
     assert "Whether it fails depends on what it is given" in (out / "certificate.json").read_text()
 
@@ -104,9 +107,8 @@ def test_failing_by_what_was_taken_does_not_end_a_job(tmp_path: Path, transparen
     raw = write_folder(write_folder(tmp_path / "raw", 6, prefix="train"), 2, first=100, prefix="test")
     fussy = NEAREST_COLOUR.replace("lines = []", "lines = []; assert len(list(data.rglob('*.png'))) % 2")
     out = tmp_path / "out"
-    asked: dict[str, Any] = {"sigma": "0", "subsample": "0.5", "runs": 8, "alpha": "0.3", "bound": "union"}
-    told = certify(raw, out, trainer=trainer_command(tmp_path, fussy), denoiser=transparent, device="cpu", seed=3,
-                   seed_chosen_after_data=True, workers=1, **asked)  # fmt: skip
+    told = certify(raw, out, trainer=trainer_command(tmp_path, fussy), denoiser=transparent, seed=3,
+                   seed_chosen_after_data=True, **FEW)  # fmt: skip
     votes = read_votes(out / "votes.safetensors").votes
     silent = (votes == ABSTAIN).all(axis=1)
     assert told.failed == silent.sum() and 1 <= told.failed < 8
@@ -217,8 +219,7 @@ def test_images_of_any_shape_are_trained_on(raw: Path, tmp_path: Path, transpare
 
 def test_what_was_chosen_is_in_the_terms_before_run_1(raw: Path, tmp_path: Path, transparent: str) -> None:
     """Share, classes, size, recipe: no run looks for them in the data that it took or did not take."""
-    asked: dict[str, Any] = {"sigma": "0", "subsample": "0.5", "runs": 8, "alpha": "0.3", "bound": "union"}
-    certify(raw, tmp_path / "out", denoiser=transparent, device="cpu", **asked)
+    certify(raw, tmp_path / "out", denoiser=transparent, **FEW)
     terms = json.loads((tmp_path / "out" / "certificate.json").read_text())["terms"]
     assert terms["subsample"] == WORD // 2 and terms["classes"] == ["blue", "green", "red"]
     assert terms["size"] == 16 and terms["recipe"]["name"] and terms["decode"]["limit"] is None
@@ -246,8 +247,7 @@ def test_which_images_a_run_takes_has_words_of_its_own(raw: Path, tmp_path: Path
 
 
 def test_without_noise_no_word_is_said_about_gaussians(raw: Path, tmp_path: Path, transparent: str) -> None:
-    asked: dict[str, Any] = {"sigma": "0", "subsample": "0.5", "runs": 8, "alpha": "0.3", "bound": "union"}
-    certify(raw, tmp_path / "out", denoiser=transparent, trainer=trainer_command(tmp_path, ALWAYS_RED), **asked)
+    certify(raw, tmp_path / "out", denoiser=transparent, trainer=trainer_command(tmp_path, ALWAYS_RED), **FEW)
     made = json.loads((tmp_path / "out" / "certificate.json").read_text())
     said = " ".join(made["assumptions"])
     assert "Gaussian" not in said and "Which images a run takes" in said and "ChaCha20" in said
