@@ -8,38 +8,21 @@ x0 is clamped to [-1, 1] and eps is not, as diffusers' DDIMScheduler does with c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from dpclean.denoise.group_norm import at_least_float32
 from dpclean.denoise.methods.method import Evaluation, Noise
-from dpclean.denoise.methods.several_steps import clean_and_noise, evenly_spaced, number_of_steps
-from dpclean.denoise.schedule import NoiseLevel, Schedule
+from dpclean.denoise.methods.several_steps import SeveralSteps, clean_and_noise
+from dpclean.denoise.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Ddim:
+class Ddim(SeveralSteps):
     """Deterministic: it needs no randomness beside the noise in the images."""
 
-    steps: int
     form: ClassVar[str] = "ddim:STEPS"
-
-    @classmethod
-    def of(cls, argument: str | None) -> Self:
-        return cls(number_of_steps("ddim", argument))
-
-    @property
-    def name(self) -> str:
-        return f"ddim:{self.steps}"
-
-    def levels(self, start: NoiseLevel, schedule: Schedule) -> Sequence[NoiseLevel]:
-        return evenly_spaced(start, schedule.alphas_cumprod, self.steps)
-
-    def result_type(self, prediction_type: str) -> str:
-        return "sample"
 
     def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], schedule: Schedule, noise: Noise) -> Tensor:
         x = at_least_float32(noised)

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from dpclean.denoise.group_norm import at_least_float32
 from dpclean.denoise.methods.method import Evaluation, Noise
-from dpclean.denoise.methods.several_steps import clean_and_noise, evenly_spaced, number_of_steps
+from dpclean.denoise.methods.several_steps import SeveralSteps, clean_and_noise
 from dpclean.denoise.schedule import NoiseLevel, Schedule
 from dpclean.errors import SetupError
 
@@ -31,20 +30,10 @@ if TYPE_CHECKING:
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned_range")
 
 
-@dataclass(frozen=True)
-class Sde:
+class Sde(SeveralSteps):
     """Random: each step adds noise that is drawn, as the images' own, by the key."""
 
-    steps: int
     form: ClassVar[str] = "sde:STEPS"
-
-    @classmethod
-    def of(cls, argument: str | None) -> Self:
-        return cls(number_of_steps("sde", argument))
-
-    @property
-    def name(self) -> str:
-        return f"sde:{self.steps}"
 
     def levels(self, start: NoiseLevel, schedule: Schedule) -> Sequence[NoiseLevel]:
         if schedule.variance_type not in VARIANCE_TYPES:
@@ -53,10 +42,7 @@ class Sde:
                 + ", ".join(VARIANCE_TYPES),
                 "give --method ddim:STEPS, which adds no noise",
             )
-        return evenly_spaced(start, schedule.alphas_cumprod, self.steps)
-
-    def result_type(self, prediction_type: str) -> str:
-        return "sample"
+        return super().levels(start, schedule)
 
     def denoise(self, noised: Tensor, evaluations: Sequence[Evaluation], schedule: Schedule, noise: Noise) -> Tensor:
         x = at_least_float32(noised)
