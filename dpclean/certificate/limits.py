@@ -29,6 +29,7 @@ from dpclean.certificate.partitions import ELECTIONS
 from dpclean.certificate.threats import find_threat
 from dpclean.certificate.whole_images import WORD, Images, members_of_run
 from dpclean.errors import Reason, UsageError
+from dpclean.jobs.checks import check_ranges
 
 LEAST_LEVEL = Fraction(1, 10**30)  # of a point: far below what anybody asks, far above where the arithmetic ends
 
@@ -92,14 +93,7 @@ def check_parameters(parameters: CertificateParameters) -> None:
         raise UsageError(
             f"{bound.name} makes no claims under {threat.name}", f"give one of: {', '.join(bound.threats)}"
         )
-    if parameters.family not in FAMILIES:
-        raise UsageError(f"family {parameters.family!r} is not known", f"give one of: {', '.join(FAMILIES)}")
-    alpha, sigma = exact_decimal("alpha", parameters.alpha), exact_decimal("sigma", parameters.sigma)
-    if not 0 < alpha <= Fraction(1, 2):
-        raise UsageError(
-            f"alpha is the probability of a false claim, above 0 and at most 0.5, got {parameters.alpha}",
-            "it is not the confidence, which is 1 - alpha; 0.001 is a common choice",
-        )
+    alpha, sigma = level_of(parameters.family, parameters.alpha), exact_decimal("sigma", parameters.sigma)
     if alpha < LEAST_LEVEL * (parameters.points if parameters.family == "all" else 1):
         raise UsageError(f"alpha {parameters.alpha} is too small to compute with", "0.001 is a common choice")
     if beside := beside_of(parameters):
@@ -178,6 +172,19 @@ def _check_each_alone(parameters: CertificateParameters, option: str) -> None:
         )
 
 
+def level_of(family: str, alpha: str) -> Fraction:
+    """alpha, of a family that is known. Raises UsageError."""
+    level = exact_decimal("alpha", alpha)
+    if family not in FAMILIES:
+        raise UsageError(f"family {family!r} is not known", f"give one of: {', '.join(FAMILIES)}")
+    if not 0 < level <= Fraction(1, 2):
+        raise UsageError(
+            f"alpha is the probability of a false claim, above 0 and at most 0.5, got {alpha}",
+            "it is not the confidence, which is 1 - alpha; 0.001 is a common choice",
+        )
+    return level
+
+
 def _check_with_images(parameters: CertificateParameters, beside: tuple[int, ...]) -> None:
     if share_of(parameters) is None or Fraction(parameters.sigma) == 0:
         raise UsageError(
@@ -203,8 +210,7 @@ def _check_tau(tau: str | None) -> None:
 
 def _check_runs(parameters: CertificateParameters, bound: Bound) -> None:
     runs, selection = parameters.runs, parameters.selection_runs
-    if not 1 <= runs <= MOST_RUNS:
-        raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {runs}", "1000 is a common choice")
+    check_ranges(runs=runs)
     bound.check_selection(runs, selection)
     settings = settings_of(parameters)
     if can_claim(bound, settings):

@@ -14,8 +14,7 @@ from dpclean.certificate.bounds import DEFAULT_BOUND, find_bound
 from dpclean.certificate.bounds.base import NO_RADIUS, Bound, ClaimSettings
 from dpclean.certificate.bounds.search import MOST_RUNS, least
 from dpclean.certificate.decimals import budget, exact_decimal
-from dpclean.certificate.limits import unanimous
-from dpclean.certificate.parameters import FAMILIES
+from dpclean.certificate.limits import level_of, unanimous
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_ranges
 
@@ -143,18 +142,6 @@ def share_of_votes(name: str, text: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f"{name} is a probability between 0 and 1, got {text}", "give a number such as 0.9")
     return float(value)
-
-
-def level_of(family: str, alpha: str) -> Fraction:
-    """alpha, of a family that is known. Raises UsageError."""
-    level = exact_decimal("alpha", alpha)
-    if family not in FAMILIES:
-        raise UsageError(f"family {family!r} is not known", f"give one of: {', '.join(FAMILIES)}")
-    if not 0 < level <= Fraction(1, 2):
-        raise UsageError(
-            "alpha is the probability of a false claim, above 0 and at most 0.5", "0.001 is a common choice"
-        )
-    return level
 
 
 def shares_of_votes(pa: str | None, pb: str | None, bound: Bound) -> tuple[float, float] | None:

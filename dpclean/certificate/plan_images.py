@@ -15,8 +15,8 @@ from typing import Any
 from dpclean.certificate.bounds import DEFAULT_BOUND, find_bound
 from dpclean.certificate.bounds.base import ClaimSettings, ShareBound
 from dpclean.certificate.bounds.search import MOST_RUNS, largest, least
-from dpclean.certificate.limits import most_images
-from dpclean.certificate.plan import level_of, share_of_votes, shares_of_votes
+from dpclean.certificate.limits import level_of, most_images
+from dpclean.certificate.plan import share_of_votes, shares_of_votes
 from dpclean.certificate.whole_images import WORD, Edits, members_of_run, word_of
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_ranges
@@ -217,13 +217,11 @@ def _row(question: _Question, word: int, runs: int, share: str | None = None) ->
 
 
 def _check(images: int, of: int, attack: str, runs: int) -> None:
-    check_ranges(images=images, of=of)
+    check_ranges(images=images, of=of, runs=runs)
     if attack not in ATTACKS:
         raise UsageError(f"attack {attack!r} is not known", f"give one of: {', '.join(ATTACKS)}")
     if images > of and attack != "missing":
         raise UsageError(f"{images} of {of} images cannot have been {ATTACKS[attack]}", "give no more than there are")
-    if not 1 <= runs <= MOST_RUNS:
-        raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {runs}", "1000 is a common choice")
 
 
 def _check_runs(question: _Question, runs: int) -> None:

@@ -61,7 +61,7 @@ from dpclean.jobs.job import Call, Job, Tell, run
 from dpclean.jobs.key_file import write_key
 from dpclean.jobs.record import Json, Record
 from dpclean.jobs.worker_group import WorkerGroup
-from dpclean.noise.keys import commitment, draw_key, key_from_seed
+from dpclean.noise.keys import commitment, job_key
 from dpclean.progress import Pace, Progress, Show
 
 OTHERS_SECONDS = 1.0
@@ -227,8 +227,7 @@ class CertifyJob(Job[CertifyResult]):
         if self.published is not None:
             found = found_of(self._published_parameters())
         else:
-            seed = self.options.seed
-            key = draw_key() if seed is None else key_from_seed(seed, seeded_as(self.asked))
+            key = job_key(self.options.seed, seeded_as(self.asked))
             write_key(self.staging.key, key)
             found = {
                 "tool": f"dpclean {__version__}",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TypedDict
 
 from dpclean.certificate.bounds import BOUNDS
 from dpclean.certificate.bounds.search import MOST_RUNS
 from dpclean.certificate.decimals import exact_decimal, shortest
+from dpclean.certificate.limits import level_of
 from dpclean.certificate.parameters import FAMILIES, MOST_DRAWS
 from dpclean.certificate.partitions import ELECTIONS, WORDS
 from dpclean.certificate.threats import DEFAULT_THREAT, EVASION, THREATS, find_threat
@@ -147,19 +147,15 @@ class CertifyOptions:
             if getattr(self, name) not in (None, *known):
                 said = name.replace("_", "-")
                 raise UsageError(f"{said} {getattr(self, name)!r} is not known", f"give one of: {', '.join(known)}")
-        if self.alpha is not None and not 0 < exact_decimal("alpha", self.alpha) <= Fraction(1, 2):
-            raise UsageError(
-                f"alpha is the allowed probability of a false claim, above 0 and at most 0.5, got {self.alpha}",
-                "0.001 is a common choice",
-            )
-        if self.runs is not None and not 1 <= self.runs <= MOST_RUNS:
-            raise UsageError(f"runs must be from 1 to {MOST_RUNS}, got {self.runs}", "1000 is a common choice")
+        if self.alpha is not None:
+            level_of(self.family or "point", self.alpha)
         if self.sigma is not None and not 0 <= exact_decimal("sigma", self.sigma) <= SIGMA_MAX:
             raise UsageError(
                 f"sigma must be from 0 to {SIGMA_MAX:g} on the [0, 1] pixel scale, got {self.sigma}",
                 "0.25 is a common choice",
             )
-        check_ranges(**{name: getattr(self, name) for name in ("batch_size", "workers", "limit", "run_timeout")})
+        ranged = ("runs", "batch_size", "workers", "limit", "run_timeout")
+        check_ranges(**{name: getattr(self, name) for name in ranged})
         if self.method is not None:
             find_method(self.method)
         self._check_evasion()

@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "points": (1, 10**12),
     "poisons": (1, 1_000_000),
     "run_timeout": (0.001, 100_000_000),
+    "runs": (1, 1_000_000),
     "sample": (1, 10**15),
     "seconds_per_run": (1e-6, 1_000_000_000),
     "selection_runs": (1, 1_000_000),

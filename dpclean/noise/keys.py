@@ -25,6 +25,11 @@ def draw_key() -> bytes:
     return os.urandom(KEY_BYTES)
 
 
+def job_key(seed: int | None, job_kind: str) -> bytes:
+    """The key of a new job: drawn, or from the seed that was given."""
+    return draw_key() if seed is None else key_from_seed(seed, job_kind)
+
+
 def key_from_seed(seed: int, job_kind: str) -> bytes:
     """SHA-256("dpclean-seed-1", job kind, seed as 8 little-endian bytes): repeatable, hence not secret."""
     if not 0 <= seed < 2**64:

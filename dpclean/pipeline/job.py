@@ -25,7 +25,7 @@ from dpclean.jobs.durable import remove_unfinished, writing
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.record import Json, Record
-from dpclean.noise.keys import commitment, draw_key, key_from_seed
+from dpclean.noise.keys import commitment, draw_key, job_key
 from dpclean.pipeline import example_images
 from dpclean.pipeline.again import FINAL, begin_again
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, Ledger, Listed
@@ -241,8 +241,7 @@ class SanitizeJob(Job[SanitizeResult]):
             ledger.freeze(self.listing.rows())
             ledger.set("environment", self.environment())
             ledger.set("retried", 0)
-        seed = self.options.seed
-        key = draw_key() if seed is None else key_from_seed(seed, "sanitize")
+        key = job_key(self.options.seed, "sanitize")
         write_key(self.staging.key, key)
         return {"key_commitment": commitment(key)}
 

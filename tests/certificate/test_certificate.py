@@ -336,7 +336,7 @@ REFUSED: list[tuple[Json, str]] = [
     ({"sigma": "0"}, "without noise"), ({"sigma": "-1"}, "without noise"), ({"sigma": "inf"}, "decimal"),
     ({"tau": None}, "tau"), ({"tau": "0.25"}, "tau"), ({"tau": "-0.01"}, "tau"), ({"classes": ["cat"]}, "two classes"),
     ({"bound": "magic"}, "bound"), ({"family": "each"}, "family"), ({"threat": "any"}, "threat"),
-    ({"runs": 10**6 + 1}, "1000000"), ({"runs": 0}, "runs"), ({"points": 0}, "points"),
+    ({"runs": 10**6 + 1}, "1,000,000"), ({"runs": 0}, "runs"), ({"points": 0}, "points"),
     ({"bound": "cohen", "selection_runs": 0}, "cohen"), ({"bound": "cohen", "selection_runs": 100}, "cohen"),
     ({"bound": "union", "selection_runs": 10}, "union"),
 ]  # fmt: skip
