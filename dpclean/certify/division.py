@@ -49,7 +49,8 @@ def divided_by(train: Images | Features, by: str | None) -> str:
 def _are_numbered(train: Images | Features) -> bool:
     """Whether names, be it a single one, are numbers of rows, and so say where an image is among others."""
     if isinstance(train, Features):  # rows made of shards have the names that these have there
-        return not train.named or any(name.rpartition("#")[2].isdecimal() and "#" in name for name in train.names)
+        of_shards = any(name.rpartition("#")[2].isdecimal() and "#" in name for name in train.names)
+        return not train.named or of_shards or train.names == [str(row) for row in train.indices.tolist()]
     return train.kind == "shards"
 
 

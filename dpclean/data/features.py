@@ -100,7 +100,7 @@ def read_features(path: Path) -> Features:
             hashes += [content_sha256(row) for row in values]
     if not finite.any():
         raise InputError(f"no row of {str(path)!r} has finite values only", "look at how it was made")
-    labels, classes = numbered(source_labels, classes)
+    labels, classes = numbered(np.where(finite, source_labels, -1), classes)  # what is left out names no class
     found = Features(
         names=names or [str(row) for row in range(count)],
         rows=rows,

@@ -145,6 +145,11 @@ def test_rows_of_features_are_divided_by_content_or_by_names_of_their_own(tmp_pa
     numbers = ["another", *(f"a.safetensors#{row}" for row in range(59))]  # one with a name does not help the others
     with pytest.raises(UsageError, match="numbers of rows"):
         divided_by(read_features(rows(tmp_path / "most", names=numbers)), "name")
+    plain = read_features(rows(tmp_path / "plain", names=[str(row) for row in range(60)]))
+    with pytest.raises(UsageError, match="numbers of rows"):
+        divided_by(plain, "name")
+    with pytest.raises(UsageError, match="numbers of rows"):
+        divided_by(plain.take(plain.labels == 0), "name")
     named = read_features(rows(tmp_path / "named", names=[f"n{row % 7}" for row in range(60)]))
     assert (divided_by(named, "name"), divided_by(named, None)) == ("name", "content")
     part = divide(named, 4, "name").part(part_of(b"n3", 4))

@@ -53,6 +53,13 @@ def test_a_row_that_is_not_finite_is_left_out_and_moves_nobody(tmp_path: Path) -
     assert (found.rows == whole.rows[[0, 2, 3]]).all() and found.hashes == [whole.hashes[i] for i in (0, 2, 3)]
 
 
+def test_a_row_that_is_left_out_names_no_class(tmp_path: Path) -> None:
+    values = DRAW.standard_normal((4, 3)).astype(np.float32)
+    values[1] = np.inf
+    found = read_features(write(tmp_path / "f", values, [7, 3, 9, 7]))
+    assert (found.classes, found.labels.tolist(), found.source_labels.tolist()) == (("7", "9"), [0, 1, 0], [7, 9, 7])
+
+
 def test_the_digest_names_values_type_labels_names_and_places(tmp_path: Path) -> None:
     values = DRAW.standard_normal((3, 2)).astype(np.float32)
     digests = {
