@@ -38,6 +38,10 @@ def main() -> None:
         _refuse(error)
     except OSError as error:
         _refuse(SetupError(f"a worker cannot go on: {error}", "free some space or mend it; the same command goes on"))
+    except MemoryError as error:  # no vote: whether memory suffices may depend on what the run took
+        said = "a worker ran out of memory, and no vote was cast for the run that it was at"
+        told = f"{said}: {error}" if str(error) else said
+        _refuse(SetupError(told, "free some, or give fewer --workers; the same command goes on"))
 
 
 def _refuse(error: DpcleanError) -> None:

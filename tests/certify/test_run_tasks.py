@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from dpclean.certify.run_tasks import RunTasks
-from dpclean.errors import ConflictError, InputError
+from dpclean.errors import ConflictError, InputError, SetupError
 
 JOB = "ab" * 32
 
@@ -26,6 +27,20 @@ def tasks(folder: Path, job: str = JOB) -> RunTasks:
 
 def row(*votes: int) -> np.ndarray:
     return np.array(votes, np.int32)
+
+
+def test_a_worker_without_memory_says_so_and_casts_no_vote() -> None:
+    """Rows of features are counted in its own arrays, where torch refuses nothing."""
+    starved = (
+        "from dpclean.certify import worker\n"
+        "def serve(*_): raise MemoryError('Unable to allocate 9 GiB')\n"
+        "worker.serve = serve; worker.main()"
+    )
+    line = [sys.executable, "-c", starved, str(os.getpid()), "out", "cpu", "1", "name"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    assert done.returncode == told["exit"] == SetupError.exit and done.stderr == ""
+    assert "out of memory, and no vote" in told["message"] and "9 GiB" in told["message"]
 
 
 def test_what_was_written_is_read_in_the_order_of_runs(tmp_path: Path) -> None:
