@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import time
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,21 @@ from dpclean.certificate.parameters import (
     FORMAT,
     MOST_CLASSES,
     ForeignParameters,
+    as_json,
     check_consistent,
     parts_of,
     share_of,
 )
 from dpclean.certificate.threats import DEFAULT_THREAT
-from dpclean.certificate.votes import Votes, has_parameters, read_plain_votes, read_votes
+from dpclean.certificate.votes import VOTES_NAME, Votes, has_parameters, read_plain_votes, read_votes
 from dpclean.certificate.whole_images import WORD, numbers_of
 from dpclean.certify.results import CertifyResult
-from dpclean.certify.save import holds_certificate, read_result, write_outputs
+from dpclean.certify.save import MARKS, read_result, write_outputs
 from dpclean.errors import ConflictError, InputError, UsageError
 from dpclean.jobs.checks import check_ranges, given_path
+from dpclean.jobs.job import Call, Job, Tell
+from dpclean.jobs.job import run as run_job
+from dpclean.jobs.record import Json, Record
 from dpclean.jobs.staging import Staging
 from dpclean.noise import SIGMA_MAX
 
@@ -68,10 +73,9 @@ def certify_votes(
     exploratory: read dpclean's own votes with another bound, alpha or family; the result proves nothing.
     Raises UsageError, InputError, ConflictError.
     """
-    begun = time.monotonic()
-    path, staging = given_path(votes), Staging(Path(out))
+    path = given_path(votes)
     check_ranges(classes=classes, selection_runs=selection_runs)
-    staging.check_apart(path)
+    Staging(Path(out)).check_apart(path)
     decimals = {"sigma": sigma, "alpha": alpha, "tau": tau}
     asked = {
         **{name: None if text is None else shortest(name, text) for name, text in decimals.items()},
@@ -90,19 +94,51 @@ def certify_votes(
         read = _foreign(path, given, classes, exploratory)
     check_parameters(read.parameters)
     check_consistent(read.parameters)
-    with staging:
-        if holds_certificate(staging.out) and not overwrite:
-            raise ConflictError(f"{str(staging.out)!r} is there already", "choose another --out, or --overwrite it")
-        if not overwrite and (unfinished := staging.begun()) is not None:
-            raise ConflictError(
-                f"{str(staging.out)!r} was begun by 'dpclean {unfinished.kind}'",
-                "choose another --out, or --overwrite to start again",
-            )
-        staging.check_idle()
-        staging.start()
-        write_outputs(staging.partial, read, [])
-        staging.commit()
-    return read_result(staging.out, seconds=time.monotonic() - begun)
+    return run_job(VotesJob(path, read, Path(out)), overwrite=overwrite)
+
+
+class VotesJob(Job[CertifyResult]):
+    """From votes that are read to their certificate."""
+
+    kind = "certify --votes"
+    marks = MARKS
+
+    def __init__(self, path: Path, votes: Votes, out: Path) -> None:
+        super().__init__(out)
+        self.path, self.votes = path, votes
+
+    def inputs(self) -> list[str | os.PathLike[str] | None]:
+        return [self.path]
+
+    def parameters(self) -> Json:
+        return _decisive(self.votes)
+
+    def environment(self) -> Json:
+        return {}
+
+    def made_with(self) -> Json:
+        return _decisive(read_votes(self.out / VOTES_NAME))
+
+    def begin(self) -> Json:
+        return {}
+
+    def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
+        return True
+
+    def save(self, record: Record) -> None:
+        write_outputs(self.staging.partial, self.votes, [])
+
+    def result(self, call: Call) -> CertifyResult:
+        return read_result(self.out, already_complete=call.already_complete, seconds=call.seconds)
+
+
+def _decisive(votes: Votes) -> Json:
+    """What decides the certificate: all terms but who wrote them, and the digests of the tables."""
+    terms = {name: value for name, value in as_json(votes.parameters).items() if name not in ("format", "tool")}
+    for name in ("votes", "labels", "models", "rankings"):
+        table = getattr(votes, name)
+        terms[f"{name} digest"] = None if table is None else hashlib.sha256(table.tobytes()).hexdigest()
+    return terms
 
 
 def _own(path: Path, given: dict[str, Any], exploratory: bool) -> Votes:

@@ -14,6 +14,7 @@ from dpclean.cli import values
 from dpclean.cli.panels import COMMON
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import given_path
+from dpclean.jobs.staging import mend
 
 # what every command takes alike may be set for all of them together: DPCLEAN_DEVICE beside DPCLEAN_SANITIZE_DEVICE
 FOR_ALL = ("json", "quiet", "config", "device", "dtype", "threads")
@@ -43,7 +44,16 @@ class Command(TyperCommand):
                 context.params[name] = given_path(value)
             elif isinstance(value, list | tuple) and value and isinstance(value[0], Path):
                 context.params[name] = [given_path(path) for path in value]
+        if not context.resilient_parsing:
+            self._mend(context)
         return rest
+
+    def _mend(self, context: Any) -> None:
+        """Whatever the command is to read or to make: what a kill left half replaced is whole before it looks."""
+        for value in context.params.values():
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(each, str | Path):
+                    mend(each)
 
     def _check(self, context: Any, arguments: list[str]) -> None:
         """Raises UsageError. The values are as the command line, the environment, the file or the defaults give them.

@@ -24,7 +24,21 @@ from dpclean.jobs.signals import first_signal
 
 IGNORED = b"*\n"  # for git and all who read its files: the key and unfinished work are not to be shared
 AT_WORK = "at-work"
+REPLACED = "replaced"  # what was OUT, until the new one is
 LONGEST_NAME = 220  # bytes: names beside OUT have OUT's own in them, and none is longer than 255
+
+
+def mend(path: str | os.PathLike[str]) -> None:
+    """Put back an OUT that a kill left away between the two renames of its replacement; path: it, or a file in it.
+
+    Raises ConflictError where another process is at it, and SetupError.
+    """
+    named = os.path.abspath(path)
+    for out in (named, os.path.dirname(named)):
+        folder, name = os.path.split(out)
+        if not os.path.lexists(out) and os.path.exists(os.path.join(folder, f".{name}.dpclean", REPLACED)):
+            with Staging(Path(out)):
+                pass  # to begin with it mends
 
 
 class Staging:
@@ -52,7 +66,7 @@ class Staging:
         self.record = self.home / "job.json"
         self.key = self.home / "key"
         self._lock_path = self.home / "lock"
-        self._replaced = self.home / "replaced"
+        self._replaced = self.home / REPLACED
         self._done_with = self.home / "done-with"
         self._ignore = self.home / ".gitignore"
         self._lock: BinaryIO | None = None

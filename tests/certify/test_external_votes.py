@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,59 @@ def test_own_votes_are_not_counted_another_way_after_a_look(tmp_path: Path) -> N
     page = (tmp_path / "again/report.html").read_text()
     assert read.kind == "exploratory" and "certificate" not in page.lower()
     assert load_file(tmp_path / "again/votes.safetensors")["votes"].shape == (40, 5)
+
+
+def test_the_same_votes_again_are_already_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign(tmp_path, labels=np.array([2, 0, 1, -1, 0], np.int64))
+    assert command(tmp_path) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    capsys.readouterr()
+    assert command(tmp_path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["already_complete"]
+    assert command(tmp_path, "--bound", "union") == 5
+    assert "was made with bound multiclass" in (said := capsys.readouterr().err) and "asks for bound union" in said
+    for other in ({"labels": np.array([2, 0, 1, -1, 1], np.int64)}, {"points": 5, "runs": 41}):
+        foreign(tmp_path, **other)
+        assert command(tmp_path) == 5
+        assert "digest" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert certify_votes(tmp_path / "out/votes.safetensors", tmp_path / "own").already_complete is False
+    assert certify_votes(tmp_path / "out/votes.safetensors", tmp_path / "own").already_complete
+
+
+# ends between the renames that put the new OUT in the place of the old one
+KILLED = """
+import os, signal
+from pathlib import Path
+real = Path.rename
+def rename(self, target):
+    if self.name == "partial":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, target)
+Path.rename = rename
+from dpclean import cli
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("looks", ["verify", "certify"])
+def test_a_kill_between_the_renames_of_a_replacement_is_mended_by_whatever_looks_next(
+    tmp_path: Path, looks: str
+) -> None:
+    foreign(tmp_path)
+    assert command(tmp_path) == 0
+    out = tmp_path / "out"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    line = ["certify", "--votes", str(tmp_path / "foreign.safetensors"), "--classes", "3", "--sigma", "1"]
+    again = [*line, "--out", str(out), "--overwrite"]
+    assert subprocess.run([sys.executable, "-c", KILLED, *again]).returncode == -signal.SIGKILL
+    assert not out.exists()
+    words = {"verify": [str(out)], "certify": ["--votes", str(out / "votes.safetensors"), "--out", f"{out}-own"]}
+    assert run([looks, *words[looks]]) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert run(again) == 0
+    assert json.loads((out / "certificate.json").read_text())["terms"]["sigma"] == "1"
+    assert not (tmp_path / ".out.dpclean").exists()
 
 
 def test_another_folder_is_never_replaced(tmp_path: Path) -> None:
