@@ -22,6 +22,7 @@ from dpclean.cli import run
 from dpclean.errors import InputError, UsageError
 from dpclean.noise.keys import key_from_seed
 from tests.data.test_features import write
+from tests.kills import killed_again_and_again
 
 CENTRES = np.random.default_rng(0).standard_normal((3, 20))
 ASKED: dict[str, Any] = {"runs": 100, "subsample": "0.1", "alpha": "0.01"}
@@ -77,6 +78,19 @@ def test_runs_are_the_same_one_by_one_and_together_and_by_whoever_does_them(
     key = key_from_seed(3, "certify")
     alone = runs_of(files, key, seed=3, seed_chosen_after_data=True).results(range(1, 41))
     assert (by_two[:40] == [row for row, _ in alone]).all()
+
+
+def test_killed_at_every_stage_the_same_command_makes_the_same_certificate(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    given = {name: str(path) for name, path in files.items()} | ASKED | {"seed": 3, "seed_chosen_after_data": True}
+    killed_again_and_again(
+        tmp_path,
+        "from dpclean.certify import job, save\nfrom dpclean.jobs import job as jobs, staging\n"
+        "import matplotlib.backends.backend_agg, matplotlib.backends.backend_svg",
+        f"job.certify(out=out, workers=1, **{given!r})",
+        ["job, write_key, 1", "job.WorkerGroup, _reap, 2", "save, write_durably, 3", "staging, sync_folder, 1"],
+    )
 
 
 def test_with_many_points_and_classes_fewer_runs_are_done_at_once(

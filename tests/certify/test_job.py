@@ -81,7 +81,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, transparent: str) -> list[li
 def test_a_job_from_end_to_end(raw: Path, tmp_path: Path, transparent: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The built-in trainer, several runs at once, a certificate that verifies; the second call finds it complete."""
     out = tmp_path / "certificate"
-    first = printed(capsys, command(raw, out, transparent))
+    line = command(raw, out, transparent, "--recipe", "tiny@12")
+    first = printed(capsys, line)
     assert (first["runs"], first["points"], first["failed"]) == (6, 9, 0)
     assert {path.name for path in out.iterdir()} == {
         "votes.safetensors",
@@ -92,7 +93,7 @@ def test_a_job_from_end_to_end(raw: Path, tmp_path: Path, transparent: str, caps
         "report.html",
     }
     assert verify(out).runs == 6
-    assert printed(capsys, command(raw, out, transparent))["already_complete"]
+    assert printed(capsys, line)["already_complete"]
 
 
 @pytest.fixture
@@ -499,7 +500,7 @@ def with_models(tmp_path_factory: pytest.TempPathFactory, transparent: str) -> t
     root = tmp_path_factory.mktemp("models")
     write_folder(root / "raw", 6, prefix="train")
     write_folder(root / "raw", 3, first=100, prefix="test")
-    run(root / "raw", root / "out", transparent, keep_models=True)
+    run(root / "raw", root / "out", transparent, keep_models=True, recipe="tiny@12")
     return root / "raw", root / "out"
 
 

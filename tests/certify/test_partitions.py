@@ -37,7 +37,7 @@ from dpclean.errors import Interrupted, UsageError
 from tests.certify.conftest import ALWAYS_RED, colour_image, trainer_command, write_folder
 from tests.certify.test_training_runs import make_runs
 
-PARTS: dict[str, Any] = {"partitions": 4, "recipe": "tiny", "device": "cpu", "workers": 1}
+PARTS: dict[str, Any] = {"partitions": 4, "recipe": "tiny@12", "device": "cpu", "workers": 1}
 
 
 # ------------------------------------------------------------------------------------------------- what a part is

@@ -79,8 +79,8 @@ def test_a_run_may_take_no_image_of_a_class(runs: TrainingRuns) -> None:
 
 
 ASKED: dict[str, Any] = {
-    "runs": 8, "alpha": "0.3", "sigma": "0", "subsample": "0.5", "recipe": "tiny", "bound": "union", "device": "cpu",
-    "workers": 1,
+    "runs": 8, "alpha": "0.3", "sigma": "0", "subsample": "0.5", "recipe": "tiny@12", "bound": "union", "device": "cpu",
+    "workers": 1, "batch_size": 8,
 }  # fmt: skip
 
 

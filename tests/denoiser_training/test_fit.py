@@ -25,6 +25,7 @@ from dpclean.denoiser_training.fit import dry_run, fit
 from dpclean.denoiser_training.training import USUAL_GAIN, Training, as_velocity
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
 from dpclean.progress import Progress
+from tests.kills import killed_again_and_again
 from tests.networks import PATCHES, SMALL, make_denoiser
 
 KEY = bytes(range(32))
@@ -79,6 +80,16 @@ def test_a_fit_that_was_stopped_ends_with_the_same_weights(images: Path, tmp_pat
     for file in (WEIGHTS, "README.md", "samples.png"):
         assert (parts / file).read_bytes() == (whole / file).read_bytes(), file
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "whole"]
+
+
+def test_killed_at_every_stage_the_same_command_makes_the_same_denoiser(images: Path, tmp_path: Path) -> None:
+    killed_again_and_again(
+        tmp_path,
+        "from dpclean.denoiser_training import fit, initial_network\nfrom dpclean.jobs import job as jobs, staging\n"
+        f"initial_network.NETWORK = { ({**SMALL, **PATCHES})!r}\nfit.CHECKPOINT_SECONDS = 0",
+        f"fit.fit([{str(images)!r}], out, steps=6, batch_size=4, workers=1, device='cpu')",
+        ["jobs, write_record, 1", "fit, write_durably, 4", "fit, samples_png, 1", "staging, sync_folder, 1"],
+    )
 
 
 def edit_environment(path: Path, **changed: Any) -> None:

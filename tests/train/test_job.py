@@ -21,6 +21,7 @@ from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.train import job
 from dpclean.train.images import prepare
 from dpclean.train.model import read_model
+from tests.kills import killed_again_and_again
 from tests.train.commands import SHORT, same_weights, told, train
 from tests.train.pictures import CLASSES
 
@@ -102,6 +103,16 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert steps[0] == 21
     assert same_weights(model, out) and len((out / "training.tsv").read_text().splitlines()) == 61
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+def test_killed_at_every_stage_the_same_command_makes_the_same_model(material: Path, tmp_path: Path) -> None:
+    killed_again_and_again(
+        tmp_path,
+        "from dpclean.jobs import job as jobs, staging\nfrom dpclean.train import job\njob.CHECKPOINT_SECONDS = 0",
+        f"job.train({str(material / 'clean')!r}, out, recipe='tiny@16', device='cpu', workers=1, seed=1)",
+        ["jobs, write_record, 1", "job, _write_checkpoint, 20", "job, write_outputs, 1", "staging, sync_folder, 1"],
+        clocked="training.tsv",
+    )
 
 
 def test_the_first_interrupt_saves_and_the_same_command_goes_on(material: Path, model: Path, tmp_path: Path) -> None:
