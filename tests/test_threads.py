@@ -88,7 +88,7 @@ def test_every_command_takes_the_number_that_it_is_given(tmp_path: Path, monkeyp
 
     raw, denoiser = make_folder(tmp_path / "raw", 12), str(make_transparent(tmp_path / "denoiser"))
     sanitize(raw, tmp_path / "clean", sigma=0.1, denoiser=denoiser, workers=1, threads=threads, progress=look)
-    train(tmp_path / "clean", tmp_path / "model", threads=threads, progress=look)
+    train(tmp_path / "clean", tmp_path / "model", recipe="tiny@12", threads=threads, progress=look)
     fit([raw], tmp_path / "fitted", init=denoiser, steps=1, batch_size=2, workers=1, threads=threads, progress=look)
     assert set(seen) == {threads} and len(seen) > 3
     assert json.loads((tmp_path / "model" / "model.json").read_text())["host"]["threads"] == str(threads)
@@ -108,7 +108,7 @@ def test_a_training_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Pa
     raw, denoiser = make_folder(tmp_path / "raw", 12), str(make_transparent(tmp_path / "denoiser"))
     sanitize(raw, tmp_path / "clean", sigma=0.1, denoiser=denoiser, workers=1)
     for command in (
-        lambda **options: train(tmp_path / "clean", tmp_path / "model", **options),
+        lambda **options: train(tmp_path / "clean", tmp_path / "model", recipe="tiny@12", **options),
         lambda **options: fit([raw], tmp_path / "fit", init=denoiser, steps=2, batch_size=2, workers=1, **options),
     ):
         seen: list[int] = []

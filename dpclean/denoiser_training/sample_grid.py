@@ -32,7 +32,8 @@ def samples_png(files: DenoiserFiles, images: NDArray[np.uint8], *, device: str 
     put(images, 0, False)
     for column, sigma in enumerate(SIGMAS, 1):
         noised = add_noise(images, sigma, key=KEY, run=0, indices=np.arange(count))
-        results = Denoiser(files, sigma, device=device).denoise(enumerate(images), key=KEY)
+        engine = Denoiser(files, sigma, device=device, batch_pixels=count * height * width)  # no larger one is tried
+        results = engine.denoise(enumerate(images), key=KEY)
         put(noised.clip(0, 255).astype(np.uint8), column, False)
         put(np.stack([r.pixels for r in sorted(results, key=lambda r: r.index)]), column, True)
     out = io.BytesIO()
