@@ -1,4 +1,7 @@
-"""How the runs of a job are done: everything a worker needs beside the data and the key."""
+"""How the runs of a job are done: everything a worker needs beside the data and the key.
+
+Workers on rows of features read it too, so torch is imported where there are images.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,6 @@ from dpclean.certify.trainer_command import check_class_names, fits_one_shard
 from dpclean.data.ancestry import Ancestry, united
 from dpclean.errors import InputError
 from dpclean.jobs.checks import given_path
-from dpclean.train.extractor import lasting
-from dpclean.train.images import prepare
-from dpclean.train.init import described_init, find_init
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
 
 Settings = TypeVar("Settings", bound="NoiseSettings")
@@ -82,6 +82,8 @@ class TestTimeSettings(NoiseSettings):
 
 def choose_recipe(certified: CertifiedData, options: CertifyOptions) -> Recipe:
     """The recipe asked for, that of the model begun from, or the one that fits the number and size of the images."""
+    from dpclean.train.init import described_init
+
     known = None if options.init is None else described_init(options.init)
     if options.recipe is not None:
         recipe = find_recipe(options.recipe)
@@ -97,6 +99,8 @@ def choose_init(certified: CertifiedData, options: CertifyOptions, recipe: Recip
     """
     if options.init is None:
         return None
+    from dpclean.train.init import find_init
+
     init = find_init(options.init, recipe)
     if init.not_certifiable:
         raise InputError(
@@ -109,6 +113,8 @@ def choose_init(certified: CertifiedData, options: CertifyOptions, recipe: Recip
 
 def made_of(certified: CertifiedData, settings: RunSettings) -> Ancestry:
     """What the models of the runs are made of, as far as it is known."""
+    from dpclean.train.init import find_init
+
     assert certified.denoiser is not None
     parts = [certified.ancestry, certified.denoiser.ancestry()]
     if settings.init is not None:
@@ -123,11 +129,15 @@ def recipe_of(fields: dict[str, Any] | None) -> Recipe:
 
 def image_size(certified: CertifiedData, recipe: Recipe) -> int:
     """The edge of the images that the network trains on. Raises InputError where they are not of one size."""
+    from dpclean.train.images import prepare
+
     return recipe.size or int(prepare(certified.train.pixels[:1] + certified.points.pixels[:1], None).shape[1])
 
 
 def make_run_settings(certified: CertifiedData, options: CertifyOptions, parameters: JobParameters) -> RunSettings:
     """Those of a job that may begin on this machine. Raises InputError for classes that --trainer cannot have."""
+    from dpclean.train.extractor import lasting
+
     train, denoiser = certified.train, parameters.denoiser
     assert denoiser is not None and certified.denoiser is not None  # as rows are not made once for all runs
     if options.trainer is not None:

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from dpclean import _kernels
+from dpclean.denoise.precision import at_least_float32
 from dpclean.kernels import cuda_built, cuda_errors, default_threads, kernel_name
 
 TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -43,11 +44,6 @@ def group_norm_silu(
         out: torch.Tensor = _Differentiable.apply(x, weight, bias, groups, eps, silu)
         return out
     return _forward(x, weight, bias, groups, eps, silu)
-
-
-def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """What is computed in float32 whatever it was given in; float64 stays, as gradients are checked in it."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def takes_on_cuda(dtype: torch.dtype, channels_in_a_group: int) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean import _kernels
-from dpclean.denoise.group_norm import at_least_float32
+from dpclean.denoise.precision import at_least_float32
 from dpclean.denoise.schedule import NoiseLevel
 from dpclean.kernels import default_threads
 from dpclean.noise.fused import TYPES

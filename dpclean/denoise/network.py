@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpclean.denoise.fused_convolution import convolved_onto, fuses_bias, without_bias
-from dpclean.denoise.group_norm import at_least_float32, group_norm_silu
+from dpclean.denoise.group_norm import group_norm_silu
+from dpclean.denoise.precision import at_least_float32
 
 if TYPE_CHECKING:
     import diffusers

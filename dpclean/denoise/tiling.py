@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from dpclean.denoise.group_norm import at_least_float32
+from dpclean.denoise.precision import at_least_float32
 
 LEAST_EDGE = 24  # what is smaller is padded to it: normalisation needs some pixels
 LEAST_TILE, LARGEST_TILE = 128, 512

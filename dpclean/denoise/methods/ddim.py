@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from dpclean.denoise.group_norm import at_least_float32
 from dpclean.denoise.methods.method import Evaluation, Noise
 from dpclean.denoise.methods.several_steps import SeveralSteps, clean_and_noise
+from dpclean.denoise.precision import at_least_float32
 from dpclean.denoise.schedule import Schedule
 
 if TYPE_CHECKING:

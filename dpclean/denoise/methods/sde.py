@@ -18,9 +18,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from dpclean.denoise.group_norm import at_least_float32
 from dpclean.denoise.methods.method import Evaluation, Noise
 from dpclean.denoise.methods.several_steps import SeveralSteps, clean_and_noise
+from dpclean.denoise.precision import at_least_float32
 from dpclean.denoise.schedule import NoiseLevel, Schedule
 from dpclean.errors import SetupError
 

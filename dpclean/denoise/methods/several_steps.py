@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from dpclean.denoise import schedule as schedules
-from dpclean.denoise.group_norm import at_least_float32
+from dpclean.denoise.precision import at_least_float32
 from dpclean.denoise.schedule import NoiseLevel, Schedule
 from dpclean.errors import UsageError
 
