@@ -233,7 +233,7 @@ def test_terms_that_do_not_apply_are_refused_in_plain_words(name: str, value: An
             from_json(terms(100, 2, origin=origin, **{name: value}))
         assert "msgspec" not in str(refused.value) and name in str(refused.value)
     with pytest.raises(FormError, match="votes from elsewhere have no such term"):
-        from_json(terms(100, 2, origin="external", with_images=value))
+        from_json(terms(100, 2, origin="external", partitions=value))
 
 
 def test_numbers_of_images() -> None:
