@@ -18,8 +18,8 @@ from machine_facts import write_results
 from make_inputs import load_unpack
 from safetensors.numpy import save_file
 
+from dpclean.classifier_training.job import train
 from dpclean.denoiser_training.evaluate import evaluate
-from dpclean.train.job import train
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import dpclean
 from dpclean.certificate.verify import verify
 from dpclean.certify.job import certify
 from dpclean.certify.predict import predict
-from dpclean.train.job import train
+from dpclean.classifier_training.job import train
 from tests.certify.conftest import write_folder
 
 DEVICE = "cuda"

@@ -13,12 +13,12 @@ from dpclean.audit.job import dry_run as dry_audit
 from dpclean.certify.dry_run import dry_run as dry_certify
 from dpclean.certify.external_votes import certify_votes
 from dpclean.certify.job import certify
+from dpclean.classifier_training import job
+from dpclean.classifier_training.job import train
 from dpclean.denoiser_training import fit as fitting
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import ConflictError
 from dpclean.pipeline import dry_run, sanitize
-from dpclean.train import job
-from dpclean.train.job import train
 
 COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "sanitize": lambda given, out: sanitize(given, out, sigma=0.25),

@@ -19,21 +19,21 @@ import dpclean.certify.dry_run
 import dpclean.certify.external_votes
 import dpclean.certify.job
 import dpclean.certify.options
+import dpclean.classifier_training.job
+import dpclean.classifier_training.options
 import dpclean.denoiser_training.evaluate
 import dpclean.denoiser_training.fit
 import dpclean.denoiser_training.options
 import dpclean.pipeline
 import dpclean.pipeline.options
-import dpclean.train.job
-import dpclean.train.options
 
 # by function: the class that checks its options, None where all are written out
 COMMANDS: dict[Callable[..., Any], type | None] = {
     dpclean.pipeline.sanitize: dpclean.pipeline.options.SanitizeOptions,
     dpclean.pipeline.dry_run: dpclean.pipeline.options.SanitizeOptions,
     dpclean.pipeline.sigma_sheet: dpclean.pipeline.options.SanitizeOptions,
-    dpclean.train.job.train: dpclean.train.options.TrainOptions,
-    dpclean.train.job.dry_run: dpclean.train.options.TrainOptions,
+    dpclean.classifier_training.job.train: dpclean.classifier_training.options.TrainOptions,
+    dpclean.classifier_training.job.dry_run: dpclean.classifier_training.options.TrainOptions,
     dpclean.certify.job.certify: dpclean.certify.options.CertifyOptions,
     dpclean.certify.dry_run.dry_run: dpclean.certify.options.CertifyOptions,
     dpclean.certify.external_votes.certify_votes: None,

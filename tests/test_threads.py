@@ -18,8 +18,8 @@ from dpclean.cli import run
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import Interrupted
 from dpclean.threads import _idle_seconds, _quota, choose_threads, computing_with, cores, idle_cores
+from tests.classifier_training.commands import train
 from tests.networks import make_transparent
-from tests.train.commands import train
 from tests.train.pictures import make_folder
 
 MINE = sorted(os.sched_getaffinity(0))
@@ -108,7 +108,7 @@ def test_a_training_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Pa
     raw, denoiser = make_folder(tmp_path / "raw", 12), str(make_transparent(tmp_path / "denoiser"))
     sanitize(raw, tmp_path / "clean", sigma=0.1, denoiser=denoiser, workers=1)
     for command in (
-        lambda **options: train(tmp_path / "clean", tmp_path / "model", recipe="tiny@12", **options),
+        lambda **options: train(tmp_path / "clean", tmp_path / "model", recipe="tiny@12", **{"threads": None, **options}),
         lambda **options: fit([raw], tmp_path / "fit", init=denoiser, steps=2, batch_size=2, workers=1, **options),
     ):
         seen: list[int] = []

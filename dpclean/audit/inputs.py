@@ -12,13 +12,13 @@ import torch
 
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.trials import Trial, draw_trials, find_trials, read_setups
+from dpclean.classifier_training.inputs import check_classes
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images
 from dpclean.errors import InputError
 from dpclean.jobs.checks import given_path
 from dpclean.train.extractor import Extractor, find_extractor
-from dpclean.train.inputs import check_classes
 
 HOLDOUT = 0.1  # of RAW, where nothing else gives test images
 

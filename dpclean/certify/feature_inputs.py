@@ -9,11 +9,11 @@ import numpy as np
 
 from dpclean.certify.division import Division, divide
 from dpclean.certify.options import CertifyOptions
+from dpclean.classifier_training.inputs import check_classes
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import match_labels
 from dpclean.data.features import Features, read_features
 from dpclean.errors import InputError, UsageError
-from dpclean.train.inputs import check_classes
 
 POINT_SOURCE = "test"
 

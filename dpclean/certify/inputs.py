@@ -17,6 +17,7 @@ from dpclean.certificate.parameters import RecordedAncestry
 from dpclean.certificate.threats import find_threat
 from dpclean.certify.division import Division, divide
 from dpclean.certify.options import OF_NOISE, CertifyOptions
+from dpclean.classifier_training.inputs import check_classes, data_options, is_what_was_written
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import Images, pixel_digest, pixel_hashes, read_images, remarks
@@ -27,7 +28,6 @@ from dpclean.data.records import DataOptions
 from dpclean.denoise.loading import BUNDLED, DenoiserFiles, find_denoiser
 from dpclean.errors import InputError, Reason, UsageError, printable
 from dpclean.pipeline.ledger import Ledger
-from dpclean.train.inputs import check_classes, data_options, is_what_was_written
 
 DEFAULT_HOLDOUT = 0.1
 BY_HAND = f"name them with --raw; in raw data {manifests.NAME} is not of your making: remove it there"

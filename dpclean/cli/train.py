@@ -14,8 +14,8 @@ from dpclean.cli.values import completing
 from dpclean.errors import printable, quoted
 
 if TYPE_CHECKING:
-    from dpclean.train.options import TrainKeywords
-    from dpclean.train.results import TrainDryRun, TrainResult
+    from dpclean.classifier_training.options import TrainKeywords
+    from dpclean.classifier_training.results import TrainDryRun, TrainResult
 
 
 def train(
@@ -104,8 +104,8 @@ def train(
     dpclean train ./clean --holdout 0.1 --recipe torchvision:convnext_tiny --init torchvision --freeze --out ./model
     dpclean train ./trusted --sigma-augment 0.25 --test ./test --out ./model
     """
+    from dpclean.classifier_training import job
     from dpclean.progress import said, shown
-    from dpclean.train import job
 
     options: TrainKeywords = {
         "test": test,

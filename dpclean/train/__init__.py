@@ -1,4 +1,4 @@
-"""Train a classifier on sanitized images.
+"""Classifiers: networks, how they are fitted, and what they say.
 
 images.py   one tensor of one size              recipes.py   everything that changes a result, by name
 augment.py  flips and translations              networks.py  the networks that recipes name

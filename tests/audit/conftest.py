@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpclean.train.job import train
+from dpclean.classifier_training.job import train
 from tests.networks import make_transparent
 
 CLASSES = ("blue", "green", "red")

@@ -17,9 +17,9 @@ from dpclean.certify.dry_run import dry_run
 from dpclean.certify.job import certify
 from dpclean.certify.parameters import whole
 from dpclean.certify.predict import predict
+from dpclean.classifier_training.job import train
 from dpclean.errors import InputError, UsageError
 from dpclean.train.features import features
-from dpclean.train.job import train
 
 ASKED: dict[str, Any] = {
     "runs": 30, "subsample": "0.3", "alpha": "0.3", "bound": "union", "device": "cpu", "workers": 1,

@@ -13,8 +13,8 @@ from safetensors.torch import load
 
 from dpclean.certificate.verify import verify
 from dpclean.certify.job import certify
+from dpclean.classifier_training.job import train
 from dpclean.train.init import find_init
-from dpclean.train.job import train
 from dpclean.train.model import WEIGHTS_NAME
 from dpclean.train.recipes import find_recipe
 from tests.certify.conftest import write_folder

@@ -361,7 +361,7 @@ def test_a_process_that_would_do_other_runs_is_refused(
 
 @pytest.mark.parametrize("how", ["trained on RAW's copy", "warm start"])
 def test_weights_that_saw_the_data_are_refused(raw: Path, tmp_path: Path, transparent: str, how: str) -> None:
-    from dpclean.train.job import train
+    from dpclean.classifier_training.job import train
 
     clean = tmp_path / "clean"
     dpclean.sanitize(raw, clean, sigma=0.25, denoiser=transparent, device="cpu")

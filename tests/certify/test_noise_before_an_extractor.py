@@ -31,13 +31,13 @@ from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_parameters, whole
 from dpclean.certify.predict import predict
 from dpclean.certify.run_settings import make_run_settings
+from dpclean.classifier_training.job import train
 from dpclean.cli import run
 from dpclean.errors import ConflictError, InputError, Interrupted, UsageError
 from dpclean.noise.membership import members
 from dpclean.pipeline.job import sanitize
 from dpclean.train.extractor import find_extractor
 from dpclean.train.features import features
-from dpclean.train.job import train
 from dpclean.train.ridge import Ridge, fit, votes
 from tests.certify.test_extractor import shard
 from tests.certify.test_training_runs import KEY, noised

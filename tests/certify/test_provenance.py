@@ -18,12 +18,12 @@ from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.job import certify
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_parameters
+from dpclean.classifier_training.job import train
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.digest import pixel_sha256
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import InputError, UsageError
-from dpclean.train.job import train
 from tests.certify.conftest import colour_image, write_folder
 
 FEW: dict[str, Any] = {"runs": 6, "bound": "union", "alpha": "0.1", "workers": 1, "device": "cpu"}

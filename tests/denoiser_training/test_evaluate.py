@@ -24,8 +24,8 @@ from dpclean.denoiser_training.evaluate import KEY, evaluate
 from dpclean.errors import InputError, SetupError, UsageError
 from dpclean.noise import add_noise
 from dpclean.train.model import read_model
+from tests.classifier_training.commands import train
 from tests.networks import make_denoiser, make_transparent
-from tests.train.commands import train
 from tests.train.pictures import make_folder
 
 pytest.importorskip("skimage")

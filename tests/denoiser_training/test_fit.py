@@ -47,7 +47,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(images: Path, out: Path, **options: Any) -> Path:
-    fit([images], out, **{"steps": 12, "batch_size": 8, "workers": 1, **options})
+    fit([images], out, **{"steps": 12, "batch_size": 8, "workers": 1, "threads": 1, **options})
     return out
 
 
@@ -87,7 +87,7 @@ def test_killed_at_every_stage_the_same_command_makes_the_same_denoiser(images: 
         tmp_path,
         "from dpclean.denoiser_training import fit, initial_network\nfrom dpclean.jobs import job as jobs, staging\n"
         f"initial_network.NETWORK = { ({**SMALL, **PATCHES})!r}\nfit.CHECKPOINT_SECONDS = 0",
-        f"fit.fit([{str(images)!r}], out, steps=6, batch_size=4, workers=1, device='cpu')",
+        f"fit.fit([{str(images)!r}], out, steps=6, batch_size=4, workers=1, threads=1, device='cpu')",
         ["jobs, write_record, 1", "fit, write_durably, 4", "fit, samples_png, 1", "staging, sync_folder, 1"],
     )
 

@@ -14,12 +14,12 @@ import dpclean
 from dpclean.certify import job as certify_job
 from dpclean.certify.external_votes import certify_votes
 from dpclean.certify.options import CertifyOptions
+from dpclean.classifier_training import job as train_job
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import DpcleanError, SetupError, UsageError
 from dpclean.jobs.checks import check_ranges, given_path, options_of
 from dpclean.pipeline.options import SanitizeOptions
 from dpclean.progress import Progress, shown_as_asked
-from dpclean.train import job as train_job
 
 FUNCTIONS: list[tuple[Any, Any]] = [
     (dpclean.sanitize, {"sigma": 0.25}),

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from torchvision import models
 
+from dpclean.classifier_training.job import train
 from dpclean.cli import run
 from dpclean.data.features import read_features
 from dpclean.errors import ConflictError, InputError, SetupError, UsageError
@@ -21,7 +22,6 @@ from dpclean.train.cifar_resnet import CifarResNet
 from dpclean.train.efficientnet_lite import CHANNELS, EfficientNetLite0
 from dpclean.train.extractor import LITE_DIGEST, PACKAGE, Extractor, find_extractor
 from dpclean.train.features import features
-from dpclean.train.job import train
 from dpclean.train.recipes import LITE
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import dpclean
+from tests.classifier_training.commands import train
 from tests.networks import make_transparent
-from tests.train.commands import train
 from tests.train.pictures import make_folder
 
 

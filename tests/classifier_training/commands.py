@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from dpclean.train import job
+from dpclean.classifier_training import job
+from dpclean.classifier_training.results import TrainResult
 from dpclean.train.model import Description, read_description
-from dpclean.train.results import TrainResult
 
 SHORT = "tiny@24"  # 60 steps on the images of the tests
 
 
 def train(clean: Path, out: Path, **options: Any) -> TrainResult:
-    return job.train(clean, out, **{"recipe": SHORT, "workers": 1, "device": "cpu", **options})
+    """With one thread, as weights depend on the number, and by default that is how many cores are idle."""
+    return job.train(clean, out, **{"recipe": SHORT, "workers": 1, "threads": 1, "device": "cpu", **options})
 
 
 def told(folder: Path) -> Description:

@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
+from dpclean.classifier_training import inputs as data
+from dpclean.classifier_training.inputs import Inputs
+from dpclean.classifier_training.options import TrainOptions
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
 from dpclean.data.dataset import Images, pixel_digest, pixel_hashes, read_images, relabelled, split
 from dpclean.denoise.loading import DenoiserFiles, find_denoiser
 from dpclean.denoise.methods import find_method
-from dpclean.train import inputs as data
 from dpclean.train.images import prepare
 from dpclean.train.init import Init, described_init, find_init
-from dpclean.train.inputs import Inputs
-from dpclean.train.options import TrainOptions
 from dpclean.train.recipes import Recipe, default_recipe, find_recipe
 
 RAW_FIRST = "training began on raw data (--warm-start)"

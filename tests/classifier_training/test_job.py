@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import torch
 
+from dpclean.classifier_training import job
 from dpclean.cli import run
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.dataset import pixel_hashes, read_images
 from dpclean.errors import ConflictError, InputError, Interrupted
-from dpclean.train import job
 from dpclean.train.images import prepare
 from dpclean.train.model import read_model
+from tests.classifier_training.commands import SHORT, same_weights, told, train
 from tests.kills import killed_again_and_again
-from tests.train.commands import SHORT, same_weights, told, train
 from tests.train.pictures import CLASSES
 
 
@@ -74,7 +74,7 @@ def test_the_same_seed_gives_the_same_weights_and_overwrite_replaces(material: P
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dpclean.train import job
+from dpclean.classifier_training import job
 write, count = job._write_checkpoint, 0
 def write_and_die(path, state):
     global count
@@ -83,7 +83,7 @@ def write_and_die(path, state):
     if count == 20:
         os.kill(os.getpid(), signal.{signal})
 job._write_checkpoint, job.CHECKPOINT_SECONDS = write_and_die, 0.0
-job.train(Path(sys.argv[1]), Path(sys.argv[2]), recipe="{recipe}", device="cpu", workers=1)
+job.train(Path(sys.argv[1]), Path(sys.argv[2]), recipe="{recipe}", device="cpu", workers=1, threads=1)
 """
 
 
@@ -108,8 +108,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 def test_killed_at_every_stage_the_same_command_makes_the_same_model(material: Path, tmp_path: Path) -> None:
     killed_again_and_again(
         tmp_path,
-        "from dpclean.jobs import job as jobs, staging\nfrom dpclean.train import job\njob.CHECKPOINT_SECONDS = 0",
-        f"job.train({str(material / 'clean')!r}, out, recipe='tiny@16', device='cpu', workers=1, seed=1)",
+        "from dpclean.jobs import job as jobs, staging\nfrom dpclean.classifier_training import job\n"
+        "job.CHECKPOINT_SECONDS = 0",
+        f"job.train({str(material / 'clean')!r}, out, recipe='tiny@16', device='cpu', workers=1, threads=1, seed=1)",
         ["jobs, write_record, 1", "job, _write_checkpoint, 20", "job, write_outputs, 1", "staging, sync_folder, 1"],
         clocked="training.tsv",
     )

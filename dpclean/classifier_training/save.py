@@ -10,16 +10,16 @@ from pathlib import Path
 from safetensors.torch import save
 
 from dpclean import __version__
+from dpclean.classifier_training.curve import curve_plot, curve_tsv
+from dpclean.classifier_training.inputs import images_by_class
+from dpclean.classifier_training.noise_augmentation import NoiseAugmentation
+from dpclean.classifier_training.training_set import TrainingSet
 from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.jobs.durable import write_durably
 from dpclean.report.plot import svg
 from dpclean.train import model as models
-from dpclean.train.curve import curve_plot, curve_tsv
 from dpclean.train.images import prepare
-from dpclean.train.inputs import images_by_class
-from dpclean.train.noise_augmentation import NoiseAugmentation
 from dpclean.train.trainer import Epoch, Trainer
-from dpclean.train.training_set import TrainingSet
 
 TABLE_NAME, DRAWING_NAME = "training.tsv", "training.svg"
 

@@ -17,6 +17,8 @@ from PIL import Image
 
 from dpclean.certify import certify
 from dpclean.certify.options import CertifyOptions
+from dpclean.classifier_training import job
+from dpclean.classifier_training.noise_augmentation import NoiseAugmentation
 from dpclean.cli import run
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.dataset import pixel_hashes, read_images
@@ -26,13 +28,11 @@ from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import ConflictError, InputError, Interrupted, UsageError
 from dpclean.jobs.checks import options_of
 from dpclean.noise.keys import key_from_seed
-from dpclean.train import job
 from dpclean.train.images import prepare
-from dpclean.train.noise_augmentation import NoiseAugmentation
 from dpclean.train.recipes import find_recipe
 from dpclean.train.trainer import Trainer
+from tests.classifier_training.commands import SHORT, same_weights, told, train
 from tests.networks import make_denoiser, make_transparent
-from tests.train.commands import SHORT, same_weights, told, train
 from tests.train.pictures import make_folder, tensors
 
 

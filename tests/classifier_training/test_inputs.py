@@ -17,8 +17,8 @@ import dpclean
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.dataset import pixel_digest, pixel_hashes, read_images
 from dpclean.errors import InputError, UsageError
+from tests.classifier_training.commands import same_weights, told, train
 from tests.networks import make_transparent
-from tests.train.commands import same_weights, told, train
 from tests.train.pictures import make_folder, tinted
 
 

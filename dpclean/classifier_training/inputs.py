@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.classifier_training.options import TrainOptions
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.dataset import (
@@ -24,7 +25,6 @@ from dpclean.data.dataset import (
 from dpclean.data.manifest import Manifest
 from dpclean.data.records import DataOptions
 from dpclean.errors import InputError
-from dpclean.train.options import TrainOptions
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dpclean.build import build
+from dpclean.classifier_training.noise_augmentation import NoiseAugmentation
+from dpclean.classifier_training.options import TrainKeywords, TrainOptions
+from dpclean.classifier_training.results import TrainDryRun, TrainResult
+from dpclean.classifier_training.save import write_outputs
+from dpclean.classifier_training.training_set import TrainingSet
 from dpclean.device import choose_device, has_bf16
 from dpclean.errors import Diverged, InputError, Interrupted
 from dpclean.jobs.checks import given_path, options_of
@@ -32,12 +37,7 @@ from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import choose_threads, computing_with
 from dpclean.train import model as models
 from dpclean.train.images import prepare
-from dpclean.train.noise_augmentation import NoiseAugmentation
-from dpclean.train.options import TrainKeywords, TrainOptions
-from dpclean.train.results import TrainDryRun, TrainResult
-from dpclean.train.save import write_outputs
 from dpclean.train.trainer import Epoch, Trainer
-from dpclean.train.training_set import TrainingSet
 
 CHECKPOINT_SECONDS = 10.0
 STEPS_SAMPLED_BY_PLAN, IMAGES_SAMPLED_BY_PLAN = 4, 64

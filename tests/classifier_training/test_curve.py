@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from dpclean.classifier_training.curve import curve_plot, curve_tsv
 from dpclean.report.plot import svg
-from dpclean.train.curve import curve_plot, curve_tsv
 from dpclean.train.trainer import Epoch
 
 
