@@ -96,6 +96,9 @@ def test_every_command_takes_the_number_that_it_is_given(tmp_path: Path, monkeyp
         assert run([*command, "--out", str(tmp_path / "new"), "--threads", "0"]) == 2
 
 
+UNSET: dict[str, Any] = {"threads": None}  # as by default, where the tests' own commands say one
+
+
 def test_a_training_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Path) -> None:
     from dpclean import sanitize
 
@@ -108,7 +111,7 @@ def test_a_training_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Pa
     raw, denoiser = make_folder(tmp_path / "raw", 12), str(make_transparent(tmp_path / "denoiser"))
     sanitize(raw, tmp_path / "clean", sigma=0.1, denoiser=denoiser, workers=1)
     for command in (
-        lambda **options: train(tmp_path / "clean", tmp_path / "model", recipe="tiny@12", **{"threads": None, **options}),
+        lambda **options: train(tmp_path / "clean", tmp_path / "model", recipe="tiny@12", **UNSET | options),
         lambda **options: fit([raw], tmp_path / "fit", init=denoiser, steps=2, batch_size=2, workers=1, **options),
     ):
         seen: list[int] = []
