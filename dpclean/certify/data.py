@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from dpclean.jobs.durable import write_durably
 
 NOT_THOSE = "the images, labels or indices in memory are not those that the job was begun with"
 REMEDY = "start again with --overwrite"
+T = TypeVar("T")
 
 
 class ImageSet(Protocol):
@@ -93,23 +94,33 @@ def write_data(path: Path, data: Data) -> None:
 
 
 def read_data(path: Path, digest: str) -> Data:
-    """What write_data wrote. Raises InputError where what is in memory now is not what the job was begun with."""
+    """What write_data wrote. Raises InputError as read_checked does."""
+    return read_checked(path, digest, _from_tensors, _digest)
+
+
+def read_checked(
+    path: Path, digest: str, made: Callable[[Mapping[str, NDArray[Any]]], T], digest_of: Callable[[T], str]
+) -> T:
+    """What a file of tensors holds. Raises InputError where it is not, by its digest, what the job was begun with."""
     try:
-        tensors = load_file(path)
-        data = Data(
-            _split(tensors, "train"),
-            tensors["train.labels"],
-            tensors["train.indices"],
-            _split(tensors, "points"),
-            tensors["points.indices"],
-            _division(tensors),
-        )
-        found = _digest(data)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        data = made(load_file(path))
+        found = digest_of(data)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"cannot read {str(path)!r}: {error}", REMEDY) from error
     if found != digest:
         raise InputError(NOT_THOSE, REMEDY)
     return data
+
+
+def _from_tensors(tensors: Mapping[str, NDArray[Any]]) -> Data:
+    return Data(
+        _split(tensors, "train"),
+        tensors["train.labels"],
+        tensors["train.indices"],
+        _split(tensors, "points"),
+        tensors["points.indices"],
+        _division(tensors),
+    )
 
 
 def _division(tensors: Mapping[str, NDArray[Any]]) -> Division | None:

@@ -13,16 +13,14 @@ import msgspec
 import numpy as np
 from msgspec import UnsetType
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, load_file, save
+from safetensors.numpy import load, save
 
 from dpclean.build import build
 from dpclean.certificate.parameters import JobParameters, has_rankings, parts_of, share_of
-from dpclean.certify.data import NOT_THOSE, REMEDY
+from dpclean.certify.data import read_checked
 from dpclean.certify.division import Division
 from dpclean.certify.runs import Ballot, Result, for_nobody
 from dpclean.data.features import Features
-from dpclean.errors import InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.noise.membership import members
 from dpclean.train.ridge import Dual, Head, Ridge, fit_both, rankings, votes, votes_by_products
@@ -76,14 +74,7 @@ class FeatureData:
 
 def read_data(path: Path, digest: str) -> FeatureData:
     """What FeatureData.write wrote. Raises InputError where it is not what the job was begun with."""
-    try:
-        data = FeatureData(**load_file(path))
-        found = data.digest()
-    except (OSError, SafetensorError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}", REMEDY) from error
-    if found != digest:
-        raise InputError(NOT_THOSE, REMEDY)
-    return data
+    return read_checked(path, digest, lambda tensors: FeatureData(**tensors), FeatureData.digest)
 
 
 class _Fitted(NamedTuple):

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from dpclean.certify.data import NOT_THOSE, REMEDY
+from dpclean.certify.data import read_checked
 from dpclean.certify.options import CertifyOptions
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import Images, match_labels, pixel_digest, pixel_hashes, read_images, remarks, split
@@ -154,11 +153,4 @@ class PointData:
 
 def read_points(path: Path, digest: str) -> PointData:
     """What PointData.write wrote. Raises InputError where it is not what the job was begun with."""
-    try:
-        data = PointData(**load_file(path))
-        found = data.digest()
-    except (OSError, SafetensorError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}", REMEDY) from error
-    if found != digest:
-        raise InputError(NOT_THOSE, REMEDY)
-    return data
+    return read_checked(path, digest, lambda tensors: PointData(**tensors), PointData.digest)
