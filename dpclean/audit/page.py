@@ -66,7 +66,11 @@ def write_page(path: Path, report: Report, defences: Sequence[Defence], shown: S
         head=HEAD,
         table_rows=[_cells(row) for row in report.rows],
         heads=[f"{head.name}: {head.about}" for head in HEADS.values()],
-        defences=[f"{kind.name}: {kind.about}" for kind in DEFENCES.values()],
+        defences=[
+            f"{kind.name}: {kind.about}"
+            for kind in DEFENCES.values()
+            if any(row.defence.startswith(kind.name) for row in report.rows)
+        ],
         remarks=report.remarks,
         limits=LIMITS,
         columns=columns,
@@ -82,10 +86,10 @@ HEAD = (
     "head",
     "succeeded",
     "95 % interval",
-    "without poison",
+    "control",
     "skipped",
     "accuracy",
-    "without poison",
+    "accuracy of the control",
     "distance to the target",
     "crafting, s",
 )

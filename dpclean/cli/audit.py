@@ -24,8 +24,8 @@ def audit(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="The victim's frozen network: a model of 'dpclean train' on other images, torchvision:NAME, or"
-            " efficientnet-lite0; @S: edge of the images.",
+            help="The victim's frozen network: a model of 'dpclean train' on other images, torchvision:NAME,"
+            " cifar-resnet20, or efficientnet-lite0; @S: edge of the images.",
             rich_help_panel=INPUT,
             autocompletion=completing("efficientnet-lite0", "torchvision:"),
         ),
