@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from dpclean.audit.experiment import Experiment, Foe
-from dpclean.audit.heads import HEADS
+from dpclean.audit.victims.heads import HEADS
 
 IMAGES, STEPS = 64, 4  # looked at
 

@@ -14,8 +14,8 @@ from dpclean.audit.attacks.attack import Attack
 from dpclean.audit.attacks.craft import Crafted, craft
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences.defence import Check, Defence
-from dpclean.audit.heads import HEADS, Head
 from dpclean.audit.trials import Trial
+from dpclean.audit.victims.heads import HEADS, Head
 from dpclean.data.dataset import Images
 from dpclean.train.extractor import Extractor
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from dpclean.audit.defences import DEFENCES
 from dpclean.audit.defences.defence import Defence
-from dpclean.audit.heads import HEADS
 from dpclean.audit.results import Report, Row
+from dpclean.audit.victims.heads import HEADS
 from dpclean.jobs.durable import write_durably
 from dpclean.report.html import Picture, picture, render
 from dpclean.report.percent import share

@@ -16,9 +16,9 @@ from dpclean.audit.defences.defence import Setting
 from dpclean.audit.defences.nothing import Nothing
 from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.experiment import Crafting, Experiment, Foe, Outcome, Verdict
-from dpclean.audit.heads import HEADS
 from dpclean.audit.results import headline, rows_of, wilson
 from dpclean.audit.trials import Trial
+from dpclean.audit.victims.heads import HEADS
 from dpclean.data.dataset import read_images
 from dpclean.errors import Diverged
 from dpclean.noise.keys import key_from_seed

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.audit.heads import HEADS
+from dpclean.audit.victims.heads import HEADS
 from dpclean.data.dataset import Images
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.differentiable import DifferentiableDenoiser

@@ -1,0 +1,1 @@
+"""Who is attacked: what learns from the images, frozen or from scratch."""
