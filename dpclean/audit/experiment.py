@@ -15,11 +15,9 @@ from dpclean.audit.attacks.craft import Crafted, craft
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences.defence import Check, Defence
 from dpclean.audit.trials import Trial
-from dpclean.audit.victims.heads import HEADS, Head
+from dpclean.audit.victims.victim import Learner, Seen, Victim
 from dpclean.data.dataset import Images
-from dpclean.train.extractor import Extractor
-
-BLOCK = 512  # images whose rows are made between two looks for a signal
+from dpclean.train.trainer import number_of
 
 
 class Crafting(msgspec.Struct, frozen=True):
@@ -38,7 +36,7 @@ class Crafting(msgspec.Struct, frozen=True):
 
 class Verdict(msgspec.Struct, frozen=True):
     """What two victims say of the target: one that learned from the poisons, and the control from the images as they
-    were; classes by place. accuracy: right answers on the test images, as a share.
+    were; classes by place. head: how both learned. accuracy: right answers on the test images, as a share.
     """
 
     crafted_for: float | None
@@ -68,30 +66,43 @@ class Foe:
 
 
 class Experiment:
-    """All trials on one data set. The rows of its images behind each defence are made once, with one draw of noise.
+    """All trials on one data set. Its images behind each defence are made and read once, with one draw of noise.
 
     Of a trial only the poisons, and for the control the images that they were made of, get noise of their own, the
     same for both. So trials share the noise of the other images, and are not independent in this.
     """
 
     def __init__(
-        self, raw: Images, test: Images, extractor: Extractor, trials: Sequence[Trial], attack: Attack, eps: int
+        self,
+        raw: Images,
+        test: Images,
+        victim: Victim,
+        trials: Sequence[Trial],
+        attack: Attack,
+        *,
+        eps: int,
+        seed: int = 0,
     ) -> None:
-        self.raw, self.test, self.extractor, self.trials = raw, test, extractor, trials
-        self.attack, self.eps = attack, eps
-        self._pools: dict[str, NDArray[np.float32]] = {}
-        self._points = np.zeros((0, 0), np.float32)
+        """seed: of what victims draw, other draws in each trial; a victim and its control have the same."""
+        self.raw, self.test, self.victim, self.trials = raw, test, victim, trials
+        self.attack, self.eps, self.seed = attack, eps, seed
+        self._pools: dict[str, Seen] = {}
+        self._points: Seen = np.zeros((0, 0), np.float32)
 
     def prepare(self, defences: Sequence[Defence], check: Check) -> None:
-        """The rows of the test images, and of RAW behind each defence."""
-        self._points = self.rows(self.test.pixels, check)
+        """What the victim reads of the test images, and of RAW behind each defence."""
+        self._points = self.victim.read(self.test.pixels, check)
         for defence in defences:
             places = range(len(self.raw))
-            self._pools[defence.label] = self.rows(self.defended(defence, self.raw.pixels, places, 0, check), check)
+            defended = self.defended(defence, self.raw.pixels, places, 0, check)
+            self._pools[defence.label] = self.victim.read(defended, check)
 
-    def crafted(self, trial: Trial, foe: Foe, check: Check, most_steps: int | None = None) -> tuple[Crafted, Crafting]:
-        """The poisons of an attacker."""
+    def crafted(
+        self, number: int, trial: Trial, foe: Foe, check: Check, most_steps: int | None = None
+    ) -> tuple[Crafted, Crafting]:
+        """The poisons of an attacker. number: of the trial, from 1."""
         begun = time.monotonic()
+        foe.surrogate.sight.look_anew(number)
         found = craft(
             self.attack,
             foe.surrogate,
@@ -109,20 +120,20 @@ class Experiment:
     def verdicts(
         self, number: int, trial: Trial, foe: Foe, poisons: Sequence[NDArray[np.uint8]], check: Check
     ) -> list[Verdict]:
-        """What victims say, one of each kind of head behind each defence. number: of the trial, from 1."""
+        """What victims say, one of each learner behind each defence. number: of the trial, from 1."""
         bases = [self.raw.pixels[place] for place in trial.bases]
+        seed = number_of(self.seed, "victim", number)
         found = []
         for defence in foe.defences:
-            poisoned, control = (
-                self._planted(defence, trial, self.defended(defence, images, trial.bases, number, check))
+            given = [
+                self._chosen(defence, self._planted(defence, trial, images, number, check), seed, check)
                 for images in (poisons, bases)
-            )
-            for head in HEADS.values():
-                check()
-                said = [self._said(defence, head, rows) for rows in (poisoned, control)]
+            ]
+            for learner in self.victim.learners:
+                said = [self._said(learner, seen, labels, seed, check) for seen, labels in given]
                 places = [int(answers[trial.target]) for answers in said]
                 shares = [round(float((answers == self.test.labels).mean()), 6) for answers in said]
-                found.append(Verdict(foe.crafted_for, defence.label, head.name, *places, *shares))
+                found.append(Verdict(foe.crafted_for, defence.label, learner.name, *places, *shares))
         return found
 
     def defended(
@@ -137,19 +148,24 @@ class Experiment:
         indices = self.raw.indices[np.asarray(places, np.int64)].tolist()
         return defence.apply(images, indices=indices, run=number, check=check)
 
-    def _planted(self, defence: Defence, trial: Trial, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        rows = self._pools[defence.label].copy()
-        rows[trial.bases] = self.extractor.features(list(images))
-        return rows
+    def _planted(
+        self, defence: Defence, trial: Trial, images: Sequence[NDArray[np.uint8]], number: int, check: Check
+    ) -> Seen:
+        """What the victim reads of all images behind a defence, these among them in the places of the bases."""
+        seen = self._pools[defence.label].copy()
+        seen[trial.bases] = self.victim.read(self.defended(defence, images, trial.bases, number, check), check)
+        return seen
 
-    def _said(self, defence: Defence, head: Head, rows: NDArray[np.float32]) -> NDArray[np.int64]:
-        kept, labels = defence.kept(rows, self.raw.labels), self.raw.labels
-        return head.fit(rows[kept], labels[kept], len(self.raw.classes)).predict(self._points)
+    def _chosen(self, defence: Defence, seen: Seen, seed: int, check: Check) -> tuple[Seen, NDArray[np.int64]]:
+        """What a defence leaves of that, and its labels."""
+        labels = self.raw.labels
+        if not defence.chooses:
+            return seen, labels
+        kept = defence.kept(self.victim.rows(seen, labels, len(self.raw.classes), seed, check), labels)
+        return seen[kept], labels[kept]
 
-    def rows(self, images: Sequence[NDArray[np.uint8]], check: Check = lambda: None) -> NDArray[np.float32]:
-        """float32 [N,D] of images [H,W,C]."""
-        blocks = []
-        for start in range(0, len(images), BLOCK):
-            check()
-            blocks.append(self.extractor.features(list(images[start : start + BLOCK])))
-        return np.concatenate(blocks)
+    def _said(
+        self, learner: Learner, seen: Seen, labels: NDArray[np.int64], seed: int, check: Check
+    ) -> NDArray[np.int64]:
+        """The classes of the test images."""
+        return learner.fit(seen, labels, len(self.raw.classes), seed, check).predict(self._points)

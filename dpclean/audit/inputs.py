@@ -1,4 +1,4 @@
-"""What an audit works on: RAW, the test images, the extractor and the trials, each read once and checked."""
+"""What an audit works on: RAW, the test images, the victim and the trials, each read once and checked."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import torch
 
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.trials import Trial, draw_trials, find_trials, read_setups
+from dpclean.audit.victims.frozen import FROZEN, Frozen
+from dpclean.audit.victims.scratch import Scratch, common_size
+from dpclean.audit.victims.victim import Victim
 from dpclean.classifier_training.inputs import check_classes
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images
 from dpclean.errors import InputError
 from dpclean.jobs.checks import given_path
-from dpclean.train.extractor import Extractor, find_extractor
+from dpclean.train.extractor import find_extractor
+from dpclean.train.recipes import find_recipe
 
 HOLDOUT = 0.1  # of RAW, where nothing else gives test images
 
@@ -31,7 +35,7 @@ class AuditInputs:
     test: Images
     raw_digest: str
     test_digest: str
-    extractor: Extractor
+    victim: Victim
     trials: list[Trial]
     remarks: list[str]
 
@@ -47,19 +51,20 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         raise InputError(
             f"{str(raw)!r} is sanitized already, at sigma {manifest.noise.sigma:g}", "give the raw images instead"
         )
-    weights = None if options.weights is None else given_path(options.weights)
-    extractor = find_extractor(str(options.extractor), weights, device=device)
+    frozen = _frozen(options, device) if options.victim == FROZEN else None
     whole = read_images(raw, workers=options.workers)
     train, test, source = divide(
         whole, test=options.test, share=options.holdout, default_share=HOLDOUT, workers=options.workers
     )
     train = train.take(train.labels >= 0)
     check_classes(train)
+    victim = frozen or _from_scratch(train, options, device)
     hashes = pixel_hashes(train)
-    shared = extractor.ancestry.shared_images(Ancestry.of(hashes))
+    shared = victim.ancestry.shared_images(Ancestry.of(hashes))
     if shared:
         raise InputError(
-            f"{shared} of the images of RAW went into the extractor {extractor.id!r}, which poisons would have changed",
+            f"{shared} of the images of RAW went into the extractor {options.extractor!r}, which poisons would have"
+            " changed",
             "give one that never saw them",
         )
     if test is None or not len(test):
@@ -71,7 +76,7 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         trials = draw_trials(train, test, eligible, count=options.targets, poisons=options.poisons, seed=options.seed)
     else:
         trials = find_trials(read_setups(given_path(options.setups)), train, test, eligible, count=options.targets)
-    gaps = extractor.ancestry.because()
+    gaps = victim.ancestry.because()
     said = [
         (gaps, f"that the extractor never saw RAW is an assumption: {gaps}"),
         (in_raw.sum(), f"test images that are in RAW, none of them a target: {in_raw.sum()}"),
@@ -83,7 +88,17 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         test=test,
         raw_digest=pixel_digest(train, hashes),
         test_digest=pixel_digest(test, test_hashes),
-        extractor=extractor,
+        victim=victim,
         trials=trials,
         remarks=whole.remarks + [sentence for applies, sentence in said if applies],
     )
+
+
+def _frozen(options: AuditOptions, device: torch.device) -> Victim:
+    weights = None if options.weights is None else given_path(options.weights)
+    return Frozen(find_extractor(str(options.extractor), weights, device=device))
+
+
+def _from_scratch(train: Images, options: AuditOptions, device: torch.device) -> Victim:
+    recipe = find_recipe(options.victim)
+    return Scratch(recipe, len(train.classes), common_size(train.pixels, recipe), device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 
 from dpclean import __version__
 from dpclean.audit.attacks import find_attack
+from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences import find_defences
 from dpclean.audit.defences.defence import Defence, Setting
@@ -25,6 +26,7 @@ from dpclean.audit.options import AuditKeywords, AuditOptions
 from dpclean.audit.page import PICTURED, SHOWN, Shown, write_page
 from dpclean.audit.poisons import FORMAT, Poison, Poisons, folder_name, read_pixels, write_poisons
 from dpclean.audit.results import AuditDryRun, AuditResult, Report, headline, rows_of
+from dpclean.audit.victims.victim import Victim
 from dpclean.build import build
 from dpclean.denoise.loading import find_denoiser
 from dpclean.device import choose_device
@@ -37,6 +39,7 @@ from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
 from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import choose_threads, computing_with
+from dpclean.train.trainer import number_of
 from dpclean.versioned import read_versioned
 
 NAME, PAGE_NAME, POISONS_NAME = "audit.json", "report.html", "poisons"
@@ -87,20 +90,24 @@ class AuditJob(Job[AuditResult]):
         setting = Setting(o.sigmas, o.denoiser, o.method, o.device, key_from_seed(o.seed, self.kind))
         return [one for kind in find_defences(o.defence) for one in kind.made(setting)]
 
-    @cached_property
-    def foes(self) -> list[Foe]:
-        found, key = self.found, key_from_seed(self.options.seed, "audit attacker")
-        foes = [Foe(None, Surrogate(found.extractor), self.defences)]
+    def foes(self, victim: Victim) -> list[Foe]:
+        """All attackers of a victim."""
+        key, seed = key_from_seed(self.options.seed, "audit attacker"), number_of(self.options.seed, "attacker")
+
+        def check() -> None:
+            self.check()
+
+        foes = [Foe(None, Surrogate(victim, self.found.raw, seed=seed, check=check), self.defences)]
         for defence in self.defences if self.options.adaptive else ():
-            informed = defence.informed(found.extractor, found.raw, key, self.check)
-            if informed is not None:
+            sight = defence.seen_through(key)
+            if sight is not None:
+                informed = Informed(victim, self.found.raw, sight, seed=seed, check=check)
                 foes.append(Foe(defence.sigma, informed, [defence]))
         return foes
 
-    @cached_property
-    def experiment(self) -> Experiment:
-        found = self.found
-        return Experiment(found.raw, found.test, found.extractor, found.trials, self.attack, self.options.eps)
+    def experiment(self, victim: Victim) -> Experiment:
+        found, o = self.found, self.options
+        return Experiment(found.raw, found.test, victim, found.trials, self.attack, eps=o.eps, seed=o.seed)
 
     # -- what a job is asked for
 
@@ -113,8 +120,7 @@ class AuditJob(Job[AuditResult]):
         return {
             "raw": found.raw_digest,
             "test": found.test_digest,
-            "extractor": found.extractor.digest,
-            "extractor_size": found.extractor.size,
+            **found.victim.parameters(),
             "attack": o.attack,
             "adaptive": o.adaptive,
             "eps": o.eps,
@@ -166,12 +172,13 @@ class AuditJob(Job[AuditResult]):
         done = total - len(missing)
         tell(Progress(done, total, "targets", None, "each image is read behind each defence"))
         self.check = _stopping(stop, lambda: f"stopped after {done} of {total} targets, saved")
+        experiment, foes = self.experiment(self.found.victim), self.foes(self.found.victim)
         try:
             if missing:
-                self.experiment.prepare(self.defences, self.check)
+                experiment.prepare(self.defences, self.check)
             pace = Pace(done)
             for number in missing:
-                outcome = self._tried(number)
+                outcome = self._tried(experiment, foes, number)
                 tasks.finish(number, msgspec.json.encode(outcome))
                 done += 1
                 tell(Progress(done, total, "targets", pace.seconds_left(done, total)))
@@ -182,13 +189,13 @@ class AuditJob(Job[AuditResult]):
         ]
         return True
 
-    def _tried(self, number: int) -> Outcome:
+    def _tried(self, experiment: Experiment, foes: Sequence[Foe], number: int) -> Outcome:
         """One trial, its poisons saved."""
         trial, found = self.found.trials[number - 1], self.found
         craftings, verdicts = [], []
-        for foe in self.foes:
-            crafted, crafting = self.experiment.crafted(trial, foe, self.check)
-            verdicts += self.experiment.verdicts(number, trial, foe, crafted.pixels, self.check)
+        for foe in foes:
+            crafted, crafting = experiment.crafted(number, trial, foe, self.check)
+            verdicts += experiment.verdicts(number, trial, foe, crafted.pixels, self.check)
             craftings.append(crafting)
             told = Poisons(
                 format=FORMAT,
@@ -203,8 +210,7 @@ class AuditJob(Job[AuditResult]):
                     "attack": self.attack.name,
                     "eps": self.options.eps,
                     "crafted_for_sigma": foe.crafted_for,
-                    "extractor": found.extractor.id,
-                    "extractor_digest": found.extractor.digest,
+                    **found.victim.told(),
                     "seed": self.options.seed,
                 },
             )
@@ -225,7 +231,7 @@ class AuditJob(Job[AuditResult]):
             classes=list(found.raw.classes),
             images=len(found.raw),
             test_images=len(found.test),
-            extractor=found.extractor.id,
+            victim=found.victim.about,
             remarks=found.remarks,
             parameters=record.parameters,
             environment=record.environment,
@@ -234,7 +240,7 @@ class AuditJob(Job[AuditResult]):
         numbers = range(1, min(PICTURED, len(found.trials)) + 1)
         attackers = [crafting.crafted_for for crafting in self.outcomes[0].craftings]
         shown = [self._shown(number, crafted_for) for number in numbers for crafted_for in attackers]
-        write_page(partial / PAGE_NAME, report, self.defences[1:], shown)
+        write_page(partial / PAGE_NAME, report, found.victim, self.defences[1:], shown)
         write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
     def _shown(self, number: int, crafted_for: float | None) -> Shown:
@@ -242,13 +248,14 @@ class AuditJob(Job[AuditResult]):
         trial, found = self.found.trials[number - 1], self.found
         folder = self.staging.partial / POISONS_NAME / folder_name(number, crafted_for)
         poisons, places = read_pixels(folder, SHOWN), trial.bases[:SHOWN]
+        experiment = self.experiment(found.victim)
         return Shown(
             caption=f"{found.test.names[trial.target]} as {found.raw.classes[trial.poison_class]}"
             + ("" if crafted_for is None else f", by an attacker who knows sigma {crafted_for:g}"),
             target=found.test.pixels[trial.target],
             bases=[found.raw.pixels[place] for place in places],
             poisons=poisons,
-            behind=[self.experiment.defended(defence, poisons, places, number) for defence in self.defences[1:]],
+            behind=[experiment.defended(defence, poisons, places, number) for defence in self.defences[1:]],
         )
 
     # -- tell
@@ -274,7 +281,8 @@ class AuditJob(Job[AuditResult]):
             self.staging.check_apart(given)
         found, o = self.found, self.options
         with self.ready(None):
-            seconds = seconds_of(self.experiment, self.foes)
+            sketch = found.victim.sketch()
+            seconds = seconds_of(self.experiment(sketch), self.foes(sketch), found.victim)
         return AuditDryRun(
             out=str(self.out),
             attack=o.attack,

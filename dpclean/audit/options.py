@@ -9,16 +9,20 @@ from typing import TypedDict
 
 from dpclean.audit.attacks import find_attack
 from dpclean.audit.defences import find_defences
+from dpclean.audit.victims.frozen import FROZEN
+from dpclean.audit.victims.scratch import SCRATCH
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
 from dpclean.noise import SIGMA_MAX
 from dpclean.threads import check_threads
+from dpclean.train.recipes import find_recipe
 
 
 class AuditKeywords(TypedDict, total=False):
     """The options as keywords of a function; the same names as in AuditOptions, which checks them."""
 
+    victim: str
     extractor: str | os.PathLike[str] | None
     weights: str | os.PathLike[str] | None
     test: str | os.PathLike[str] | None
@@ -44,10 +48,11 @@ class AuditKeywords(TypedDict, total=False):
 class AuditOptions:
     """The options of `audit`; names and defaults are those of the command line. Raises UsageError.
 
-    eps: in grey levels. defence: names, with commas between them. sigma: noise levels on the [0, 1] pixel scale, with
-    commas between them.
+    victim: "frozen", or the name of a recipe. eps: in grey levels. defence: names, with commas between them. sigma:
+    noise levels on the [0, 1] pixel scale, with commas between them.
     """
 
+    victim: str = FROZEN
     extractor: str | None = None
     weights: Path | None = None
     test: Path | None = None
@@ -69,13 +74,8 @@ class AuditOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.extractor is None:
-            raise UsageError(
-                "missing option '--extractor'",
-                "give a model of 'dpclean train' on other images, torchvision:NAME with --weights FILE,"
-                " or efficientnet-lite0",
-            )
-        find_attack(self.attack)
+        self._check_victim()
+        self._check_attack()
         find_defences(self.defence)
         find_method(self.method)
         check_holdout(self.holdout, self.test)
@@ -83,6 +83,41 @@ class AuditOptions:
         check_seed(self.seed)
         check_threads(self.threads)
         _ = self.sigmas
+
+    def _check_victim(self) -> None:
+        if self.victim == FROZEN:
+            if self.extractor is None:
+                raise UsageError(
+                    "missing option '--extractor'",
+                    "give a model of 'dpclean train' on other images, torchvision:NAME with --weights FILE,"
+                    " or efficientnet-lite0; or a victim that needs none, as in --victim tiny",
+                )
+            return
+        try:
+            find_recipe(self.victim)
+        except UsageError as error:
+            message = f"victim {self.victim!r} is neither {FROZEN!r} nor a recipe: {error.message}"
+            raise UsageError(message, error.remedy) from error
+        if self.extractor is not None or self.weights is not None:
+            raise UsageError(
+                f"the victim {self.victim!r} learns all its weights and takes no extractor",
+                "leave --extractor and --weights out, or --victim",
+            )
+
+    def _check_attack(self) -> None:
+        attack = find_attack(self.attack)
+        frozen = self.victim == FROZEN
+        if (FROZEN if frozen else SCRATCH) in attack.victims:
+            return
+        if frozen:
+            raise UsageError(
+                f"{attack.name} works by what all weights learn, and a frozen victim learns its head alone",
+                "give a victim that learns from scratch, as in --victim tiny, or another attack",
+            )
+        raise UsageError(
+            f"{attack.name} works by the features of a frozen network, and the victim {self.victim!r} learns them anew",
+            "give --extractor in place of --victim, or another attack",
+        )
 
     @property
     def sigmas(self) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from PIL import Image
 from dpclean.audit.defences import DEFENCES
 from dpclean.audit.defences.defence import Defence
 from dpclean.audit.results import Report, Row
-from dpclean.audit.victims.heads import HEADS
+from dpclean.audit.victims.victim import Victim
 from dpclean.jobs.durable import write_durably
 from dpclean.report.html import Picture, picture, render
 from dpclean.report.percent import share
@@ -42,15 +42,13 @@ LIMITS = (
     " images, a larger change or more patience, may succeed where these did not; no count of failures is a proof.",
     "An attacker who does not know the defence says little about it. What counts is the one who does (--adaptive), and"
     " a certificate (dpclean certify), which holds against both up to its radius.",
-    "The victim is a linear head on the features of a frozen network. A victim that learns all its weights, or another"
-    " network, is another matter.",
     "The trials share one draw of noise for the images that are not poisoned, so the intervals are somewhat too narrow"
     " for the rows with noise.",
     "Whether the data hold poisons already is not looked for: an audit plants its own.",
 )
 
 
-def write_page(path: Path, report: Report, defences: Sequence[Defence], shown: Sequence[Shown]) -> None:
+def write_page(path: Path, report: Report, victim: Victim, defences: Sequence[Defence], shown: Sequence[Shown]) -> None:
     """defences: those that change images. Raises SetupError."""
     columns = [
         ("Target", "what the attack is about"),
@@ -65,14 +63,14 @@ def write_page(path: Path, report: Report, defences: Sequence[Defence], shown: S
         headline=report.headline,
         head=HEAD,
         table_rows=[_cells(row) for row in report.rows],
-        heads=[f"{head.name}: {head.about}" for head in HEADS.values()],
+        heads=[f"{learner.name}: {learner.about}" for learner in victim.learners],
         defences=[
             f"{kind.name}: {kind.about}"
             for kind in DEFENCES.values()
             if any(row.defence.startswith(kind.name) for row in report.rows)
         ],
         remarks=report.remarks,
-        limits=LIMITS,
+        limits=(*LIMITS[:2], victim.limit, *LIMITS[2:]),
         columns=columns,
         rows=[{"name": trial.caption, "caption": "", "tiles": _tiles(trial), "crops": []} for trial in shown],
         run_facts=_facts(report),
@@ -83,7 +81,7 @@ def write_page(path: Path, report: Report, defences: Sequence[Defence], shown: S
 HEAD = (
     "attacker knows",
     "defence",
-    "head",
+    "learned by",
     "succeeded",
     "95 % interval",
     "control",
@@ -118,7 +116,7 @@ def _facts(report: Report) -> dict[str, str]:
         "Largest change": f"{asked['eps']} of 255 grey levels",
         "Poisons": f"{len(report.trials[0].trial.bases)} of {report.images} images, labels as they were",
         "Targets": str(len(report.trials)),
-        "Victim": f"a linear head on the frozen features of {report.extractor}",
+        "Victim": report.victim,
         "Test images": str(report.test_images),
         "Seed": str(asked["seed"]),
         "RAW's pixel digest": asked["raw"],

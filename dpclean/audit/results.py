@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One attacker against one defence and one way of training the head.
+    """One attacker against one defence and one way of training the victim, a head or a recipe.
 
     trials: all. skipped: those whose control gets the target wrong without any poison, so that an attack shows nothing.
     succeeded: of the others, those in which the victim takes the target for the poison class; low, high: Wilson's 95 %
@@ -130,7 +130,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     classes: list[str]
     images: int
     test_images: int
-    extractor: str
+    victim: str
     remarks: list[str]
     parameters: dict[str, Any]
     environment: dict[str, Any]

@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 def audit(
     raw: Annotated[Path | None, typer.Argument(help="Images, as 'dpclean sanitize' takes them; read only.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to make.", rich_help_panel=OUTPUT)] = Path("audit"),
+    victim: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="frozen: a head on an extractor; else a recipe of 'dpclean train' that learns from scratch.",
+            rich_help_panel=INPUT,
+            autocompletion=completing("frozen", "tiny", "fast", "resnet18", "torchvision:"),
+        ),
+    ] = "frozen",
     extractor: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="The victim's frozen network: a model of 'dpclean train' on other images, torchvision:NAME,"
+            help="A frozen victim's network: a model of 'dpclean train' on other images, torchvision:NAME,"
             " cifar-resnet20, or efficientnet-lite0; @S: edge of the images.",
             rich_help_panel=INPUT,
             autocompletion=completing("efficientnet-lite0", "torchvision:"),
@@ -120,6 +129,7 @@ def audit(
     from dpclean.progress import shown
 
     options: AuditKeywords = {
+        "victim": victim,
         "extractor": extractor,
         "weights": weights,
         "test": test,
@@ -178,7 +188,7 @@ def _tell(result: AuditResult) -> None:
         counted = f"{row['succeeded']} of {row['trials'] - row['skipped']}"
         interval = f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
         say(
-            f"  {row['defence']}, head {row['head']}{knows}: {counted} ({interval}),"
+            f"  {row['defence']}, learned by {row['head']}{knows}: {counted} ({interval}),"
             f" without poison {row['control']} of {row['trials']}, accuracy {100 * row['accuracy']:.1f} %"
         )
     for warning in result.warnings:

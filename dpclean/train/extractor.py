@@ -72,12 +72,12 @@ def find_extractor(source: str, weights: Path | None = None, *, device: torch.de
         )
     if base == LITE:
         known = f"nothing tells image by image what the weights of {LITE} were made of: they are ImageNet's"
-        return _made(source, sized(_LITE, source), _packaged(), Ancestry.unknown(known), device)
+        return extractor_of(source, sized(_LITE, source), _packaged(), Ancestry.unknown(known), device)
     if weights is not None:
         path = given_path(weights).resolve()
         gap = f"nothing tells what the weights {path.name!r} were made of"
         recipe = sized(_cifar(base), source) if base in CIFAR_RESNETS else find_recipe(source)
-        return _made(source, recipe, read_weights(path), ancestry_in(path.parent, gap), device)
+        return extractor_of(source, recipe, read_weights(path), ancestry_in(path.parent, gap), device)
     path = given_path(source).resolve()
     folder = path.parent if path.name == WEIGHTS_NAME and path.is_file() else path
     if not (folder / NAME).exists():
@@ -88,7 +88,7 @@ def find_extractor(source: str, weights: Path | None = None, *, device: torch.de
         )
     model = read_model(folder)
     recipe = replace(model.description.recipe, size=model.description.size)
-    return _made(source, recipe, model.weights, model.ancestry(), device, len(model.description.classes))
+    return extractor_of(source, recipe, model.weights, model.ancestry(), device, len(model.description.classes))
 
 
 def lasting(source: str) -> str:
@@ -102,7 +102,7 @@ def _cifar(name: str) -> Recipe:
     return Recipe(name, name, size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def _made(
+def extractor_of(
     source: str,
     recipe: Recipe,
     weights: dict[str, Tensor],
@@ -110,7 +110,7 @@ def _made(
     device: torch.device,
     classes: int = CLASSES,
 ) -> Extractor:
-    """Weights and activations in float32; on a GPU torch may multiply in TF32."""
+    """What weights of a recipe are as an extractor, all in float32; on a GPU torch may multiply in TF32."""
     recipe = replace(recipe, precision="fp32", freeze=False)
     trainer = Trainer(recipe, classes, size=recipe.size or 0, device=device, init=weights)
     trainer.take_init()

@@ -11,6 +11,7 @@ import torch
 from dpclean.audit.attacks import find_attack
 from dpclean.audit.attacks.craft import craft
 from dpclean.audit.attacks.informed import Informed
+from dpclean.audit.attacks.sight import ThroughDenoiser
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences.defence import Setting
 from dpclean.audit.defences.nothing import Nothing
@@ -18,6 +19,7 @@ from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.experiment import Crafting, Experiment, Foe, Outcome, Verdict
 from dpclean.audit.results import headline, rows_of, wilson
 from dpclean.audit.trials import Trial
+from dpclean.audit.victims.frozen import Frozen
 from dpclean.audit.victims.heads import HEADS
 from dpclean.data.dataset import read_images
 from dpclean.errors import Diverged
@@ -37,8 +39,8 @@ def test_copies_of_the_target_mislead_every_head(raw: Path, test_images: Path, e
     target = test.names.index("red/002.png")
     trial = Trial(target, 0, np.flatnonzero(data.labels == 0).tolist())
     attack = find_attack("bullseye-polytope")
-    experiment = Experiment(data, test, extractor, [trial], attack, 16)
-    foe = Foe(None, Surrogate(extractor), [Nothing()])
+    experiment = Experiment(data, test, Frozen(extractor), [trial], attack, eps=16)
+    foe = Foe(None, Surrogate(Frozen(extractor), data), [Nothing()])
     experiment.prepare(foe.defences, lambda: None)
     copies = [test.pixels[target]] * len(trial.bases)
     verdicts = experiment.verdicts(1, trial, foe, copies, lambda: None)
@@ -47,12 +49,15 @@ def test_copies_of_the_target_mislead_every_head(raw: Path, test_images: Path, e
 
 
 @pytest.mark.parametrize("sizes", [(16, 16, 16), (16, 20, 16)])
-def test_poisons_are_near_the_target_and_near_their_bases(sizes: tuple[int, ...], extractor: Extractor) -> None:
+def test_poisons_are_near_the_target_and_near_their_bases(
+    sizes: tuple[int, ...], raw: Path, extractor: Extractor
+) -> None:
     random = np.random.default_rng(1)
     bases = [random.integers(60, 160, (size, size, 3), np.uint8) for size in sizes]
     target = random.integers(60, 160, (16, 16, 3), np.uint8)
     attack = find_attack("bullseye-polytope")
-    made = craft(attack, Surrogate(extractor), bases, target, 0, eps=24, most_steps=60)
+    attacker = Surrogate(Frozen(extractor), read_images(raw, workers=1))
+    made = craft(attack, attacker, bases, target, 0, eps=24, most_steps=60)
     assert made.distance_after < 0.7 * made.distance_before
     for base, poison in zip(bases, made.pixels, strict=True):
         assert poison.dtype == np.uint8 and 0 < np.abs(poison.astype(int) - base).max() <= 24
@@ -100,7 +105,8 @@ def test_who_knows_the_defence_sees_through_it(
     target = test.pixels[test.names.index("red/002.png")]
     bases = [data.pixels[place] for place in np.flatnonzero(data.labels == 0)[:8]]
     defence = Sanitized(0.2, Setting([0.2], str(denoiser), "one-step", "cpu", key_from_seed(1, "audit")))
-    attackers = (Surrogate(extractor), Informed(extractor, defence.denoiser, data, bytes(32), lambda: None))
+    sight = ThroughDenoiser(defence.denoiser, bytes(32))
+    attackers = (Surrogate(Frozen(extractor), data), Informed(Frozen(extractor), data, sight))
     distances = []
     for attacker in attackers:
         made = craft(find_attack("bullseye-polytope"), attacker, bases, target, 2, eps=48, most_steps=60)

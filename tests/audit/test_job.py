@@ -133,6 +133,9 @@ def test_what_it_refuses(raw: Path, model: Path, keywords: Keywords, tmp_path: P
     refused(UsageError, "attack 'x' is not known", attack="x")
     refused(UsageError, "defence 'x' is not known", defence="sanitized,x")
     refused(UsageError, "missing option '--extractor'", extractor=None)
+    refused(UsageError, "victim 'x' is neither 'frozen' nor a recipe", victim="x")
+    refused(UsageError, "takes no extractor", victim="tiny")
+    refused(UsageError, "bullseye-polytope works by the features of a frozen", victim="tiny", extractor=None)
     refused(InputError, "fewer than two classes have the 16 images", poisons=16)
     refused(InputError, "16 targets are wanted, and 15", targets=16)
     refused(InputError, "1 targets are wanted, and 0", test=raw, targets=1)  # all of them are in RAW

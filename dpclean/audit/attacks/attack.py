@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
+
+from dpclean.audit.victims.frozen import FROZEN
 
 
 class Attack(ABC):
     """An attack on the rows of features that a victim learns from; a loss says what its poisons are to become.
 
-    name, paper: as lists have them. about: what it does, in a sentence without a full stop.
+    name, paper: as lists have them. about: what it does, in a sentence without a full stop. victims: the kinds of them
+    that it is made for.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     about: ClassVar[str]
+    victims: ClassVar[Sequence[str]] = (FROZEN,)
 
     @abstractmethod
     def loss(self, poisons: Tensor, target: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""The attacker who knows the defence: he sees through noise and denoiser, and guesses all but the key."""
+"""The attacker who knows the defence: he sees through it, and guesses all but the key."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,17 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.audit.victims.heads import HEADS
-from dpclean.data.dataset import Images
-from dpclean.denoise.denoiser import Denoiser
-from dpclean.denoise.differentiable import DifferentiableDenoiser
-from dpclean.train.extractor import Extractor
 
 PULL = 0.1  # weight of the cross-entropy towards the target's class beside an attack's own loss, which begins near 1
 
 
 class Informed(Surrogate):
-    """The extractor behind noise of the very sigma and the very denoiser, with fresh noise at each look.
+    """The network behind the very defence, with fresh chance at each look.
 
     Rows are standardised as the victim's head does it, by a pool of his own: all images with noise under his own key.
     A head that he trains on that pool draws the poisons to the target's class, so that they lie on the far side of what
@@ -30,32 +26,25 @@ class Informed(Surrogate):
 
     most_steps = 150
 
-    def __init__(
-        self, extractor: Extractor, denoiser: Denoiser, images: Images, key: bytes, check: Callable[[], None]
-    ) -> None:
-        super().__init__(extractor)
-        self._key, self._looks = key, 0
-        pairs = list(zip(images.indices.tolist(), images.pixels, strict=True))
-        by_index = {one.index: one.pixels for one in denoiser.denoise(pairs, key=key, on_batch=lambda _: check())}
-        rows = extractor.features([by_index[index] for index, _ in pairs])
-        head = HEADS["logistic"].fit(rows, images.labels, len(images.classes))
-        self._centre, self._scale, weights = (
-            torch.from_numpy(part).float().to(self.device) for part in (head.centre, head.scale, head.weights)
-        )
-        self._weights, self._bias = weights[:-1], weights[-1]
-        self._denoiser = DifferentiableDenoiser(denoiser)
-
     def rows(self, levels: Tensor, places: Sequence[int]) -> Tensor:
-        self._looks += 1  # a run of its own for each: run 0 is the pool's
-        cleaned = self._denoiser(levels / 255, key=self._key, run=self._looks, indices=list(places))
-        return self._standardised(super().rows(cleaned * 255, places))
+        return self._standardised(super().rows(levels, places))
 
     def row_of(self, image: NDArray[np.uint8]) -> Tensor:
         return self._standardised(super().row_of(image))
 
     def pull(self, rows: Tensor, label: int) -> Tensor:
         wanted = torch.full((len(rows),), label, device=rows.device)
-        return PULL * functional.cross_entropy(rows @ self._weights + self._bias, wanted)
+        _, _, weights, bias = self._parts
+        return PULL * functional.cross_entropy(rows @ weights + bias, wanted)
+
+    @cached_property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the head, on the device: centre and scale of rows [D], weights [D,classes] and bias [classes]."""
+        head = self.head
+        found = (head.centre, head.scale, head.weights[:-1], head.weights[-1])
+        centre, scale, weights, bias = (torch.from_numpy(part).float().to(self.device) for part in found)
+        return centre, scale, weights, bias
 
     def _standardised(self, rows: Tensor) -> Tensor:
-        return (rows - self._centre) / self._scale
+        centre, scale, _, _ = self._parts
+        return (rows - centre) / scale

@@ -16,6 +16,7 @@ class DeepKnn(Defence):
     name = "deep-knn"
     paper = "Peri et al. 2020, 'Deep k-NN Defense against Clean-label Data Poisoning Attacks'"
     about = "leaves out images whose nearest neighbours, as many as a class has images on average, are mostly of others"
+    chooses = True
 
     @classmethod
     def made(cls, setting: Setting) -> Sequence[Defence]:

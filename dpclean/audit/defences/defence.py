@@ -10,9 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.data.dataset import Images
-from dpclean.train.extractor import Extractor
+from dpclean.audit.attacks.sight import Sight
 
 Pixels = Sequence[NDArray[np.uint8]]
 Check = Callable[[], None]  # called now and then; raises to stop
@@ -33,12 +31,14 @@ class Defence(ABC):
     """One defence with its settings.
 
     name, paper, about: as lists have them. label: what a table calls it. sigma: of its noise, None without any.
+    chooses: whether it leaves images out, by their rows.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     about: ClassVar[str]
     sigma: float | None = None
+    chooses: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -59,6 +59,6 @@ class Defence(ABC):
         """Which of the images, rows of features [N,D], the victim learns from."""
         return np.ones(len(rows), np.bool_)
 
-    def informed(self, extractor: Extractor, images: Images, key: bytes, check: Check) -> Surrogate | None:
-        """An attacker who knows this defence, with a key of his own; None where nobody has made one."""
+    def seen_through(self, key: bytes) -> Sight | None:
+        """What an attacker sees who knows this defence, with a key of his own; None where nobody has made that."""
         return None

@@ -8,13 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.audit.attacks.informed import Informed
-from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.audit.attacks.sight import Sight, ThroughDenoiser
 from dpclean.audit.defences.defence import Check, Defence, Pixels, Setting
-from dpclean.data.dataset import Images
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
-from dpclean.train.extractor import Extractor
 
 
 class Sanitized(Defence):
@@ -46,5 +43,5 @@ class Sanitized(Defence):
         by_index = {result.index: result.pixels for result in found}
         return [by_index[index] for index in indices]
 
-    def informed(self, extractor: Extractor, images: Images, key: bytes, check: Check) -> Surrogate:
-        return Informed(extractor, self.denoiser, images, key, check)
+    def seen_through(self, key: bytes) -> Sight:
+        return ThroughDenoiser(self.denoiser, key)

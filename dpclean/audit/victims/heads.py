@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.audit.victims.victim import Check, Classes, Learner, never
 from dpclean.errors import Diverged
 
 Rows = NDArray[np.float32]
-Classes = NDArray[np.int64]
 
 STEPS, GRADIENT = 1000, 1e-3  # of `logistic`: the most, and the largest slope a row at which it has converged
 EPOCHS, BATCH, RATE, MOMENTUM = 40, 128, 0.05, 0.9  # of `sgd`
@@ -37,26 +36,19 @@ class Linear:
         return found
 
 
-class Head(Protocol):
-    name: str
-    about: str  # in a sentence without a full stop
-
-    def fit(self, rows: Rows, labels: Classes, classes: int) -> Linear:
-        """From training rows [N,D] and labels [N]. Raises Diverged."""
-
-
 class Logistic:
     name = "logistic"
     about = "logistic regression on standardised features, L2 penalty with C = 1, until it has converged"
 
-    def fit(self, rows: Rows, labels: Classes, classes: int) -> Linear:
+    def fit(self, seen: Rows, labels: Classes, classes: int, seed: int = 0, check: Check = never) -> Linear:
         from scipy.optimize import minimize
 
-        centre, scale = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
+        centre, scale = seen.mean(0, dtype=np.float64), seen.std(0, dtype=np.float64)
         scale[scale == 0] = 1.0
-        x, wanted = _with_one((rows - centre) / scale), np.eye(classes)[labels]
+        x, wanted = _with_one((seen - centre) / scale), np.eye(classes)[labels]
 
         def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            check()
             weights = flat.reshape(-1, classes)
             logs = _log_softmax(x @ weights)
             penalised = weights.copy()
@@ -65,7 +57,7 @@ class Logistic:
             return -(logs * wanted).sum() + np.square(penalised).sum() / 2, slope.ravel()
 
         found = minimize(loss, np.zeros(x.shape[1] * classes), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
-        slope = np.abs(found.jac).max() / len(rows)
+        slope = np.abs(found.jac).max() / len(seen)
         if not np.isfinite(found.fun) or slope > GRADIENT:
             raise _diverged(self.name, f"its slope is {slope:.2g} after {found.nit} steps")
         return Linear(centre, scale, found.x.reshape(-1, classes))
@@ -75,13 +67,15 @@ class Sgd:
     name = "sgd"
     about = f"the features as they are, all divided by one number, and {EPOCHS} epochs of stochastic gradient descent"
 
-    def fit(self, rows: Rows, labels: Classes, classes: int) -> Linear:
-        length = np.sqrt(np.square(rows, dtype=np.float64).sum(1).mean())
-        centre, scale = np.zeros(rows.shape[1]), np.full(rows.shape[1], length / LENGTH or 1.0)
-        x, wanted = _with_one(rows / scale), np.eye(classes)[labels]
+    def fit(self, seen: Rows, labels: Classes, classes: int, seed: int = 0, check: Check = never) -> Linear:
+        """Its order of the images is always the same, so that victims differ by what they learn from alone."""
+        length = np.sqrt(np.square(seen, dtype=np.float64).sum(1).mean())
+        centre, scale = np.zeros(seen.shape[1]), np.full(seen.shape[1], length / LENGTH or 1.0)
+        x, wanted = _with_one(seen / scale), np.eye(classes)[labels]
         weights = np.zeros((x.shape[1], classes))
         speed, random = np.zeros_like(weights), np.random.default_rng(0)
         for epoch in range(EPOCHS):
+            check()
             order = random.permutation(len(x))
             for start in range(0, len(x), BATCH):
                 batch = order[start : start + BATCH]
@@ -93,7 +87,7 @@ class Sgd:
         return Linear(centre, scale, weights)
 
 
-HEADS: Mapping[str, Head] = MappingProxyType({head.name: head for head in (Logistic(), Sgd())})
+HEADS: Mapping[str, Learner] = MappingProxyType({head.name: head for head in (Logistic(), Sgd())})
 
 
 def _with_one(rows: NDArray[np.floating]) -> NDArray[np.float64]:
