@@ -33,7 +33,7 @@ def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim) -> f
     for foe in foes:
         experiment.crafted(1, trials[0], foe, lambda: None, 1)
         crafting = _timed(partial(experiment.crafted, 1, trials[0], foe, lambda: None, STEPS))
-        whole += crafting / STEPS * foe.surrogate.most_steps * len(trials)
+        whole += crafting / STEPS * experiment.attack.most_steps(foe.surrogate) * len(trials)
         whole += learning if experiment.victim is not victim else 0  # the attacker trains one of his own
     return whole
 

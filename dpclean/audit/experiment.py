@@ -10,12 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.audit.attacks.attack import Attack
-from dpclean.audit.attacks.craft import Crafted, craft
+from dpclean.audit.attacks.attack import Attack, Case, Crafted
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences.defence import Check, Defence
-from dpclean.audit.trials import Trial
-from dpclean.audit.victims.victim import Learner, Seen, Victim
+from dpclean.audit.trials import Trial, asked
+from dpclean.audit.victims.victim import Seen, Victim
 from dpclean.data.dataset import Images
 from dpclean.train.trainer import number_of
 
@@ -24,25 +23,31 @@ class Crafting(msgspec.Struct, frozen=True):
     """How poisons were made. crafted_for: the sigma that the attacker knows of, None where he knows of no defence.
 
     Distances are of the mean of the poisons' features from the target's, as a share of its length, as the attacker
-    sees them.
+    sees them; None where an attack has no such thing.
     """
 
     crafted_for: float | None
     seconds: float
     steps: int
-    distance_before: float
-    distance_after: float
+    distance_before: float | None
+    distance_after: float | None
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What two victims say of the target: one that learned from the poisons, and the control from the images as they
-    were; classes by place. head: how both learned. accuracy: right answers on the test images, as a share.
+    """What two victims say of the test images that are asked, the target or all with the trigger on them: one that
+    learned from the poisons, and the control from the images as they were. head: how both learned.
+
+    tried: how many are asked. skipped: of these, targets that the control gets wrong. succeeded: of the others, those
+    that the poisoned one takes for the poison class; control: of all, those that the control takes for it. accuracy:
+    right answers on the test images as they are, as a share.
     """
 
     crafted_for: float | None
     defence: str
     head: str
-    poisoned: int
+    tried: int
+    skipped: int
+    succeeded: int
     control: int
     poisoned_accuracy: float
     control_accuracy: float
@@ -76,6 +81,7 @@ class Experiment:
         self,
         raw: Images,
         test: Images,
+        eligible: NDArray[np.bool_],
         victim: Victim,
         trials: Sequence[Trial],
         attack: Attack,
@@ -83,8 +89,10 @@ class Experiment:
         eps: int,
         seed: int = 0,
     ) -> None:
-        """seed: of what victims draw, other draws in each trial; a victim and its control have the same."""
-        self.raw, self.test, self.victim, self.trials = raw, test, victim, trials
+        """eligible: the test images that victims may be asked about. seed: of what attacker and victims draw, anew in
+        each trial; a victim and its control draw the same.
+        """
+        self.raw, self.test, self.eligible, self.victim, self.trials = raw, test, eligible, victim, trials
         self.attack, self.eps, self.seed = attack, eps, seed
         self._pools: dict[str, Seen] = {}
         self._points: Seen = np.zeros((0, 0), np.float32)
@@ -103,38 +111,64 @@ class Experiment:
         """The poisons of an attacker. number: of the trial, from 1."""
         begun = time.monotonic()
         foe.surrogate.sight.look_anew(number)
-        found = craft(
-            self.attack,
-            foe.surrogate,
-            [self.raw.pixels[place] for place in trial.bases],
-            self.test.pixels[trial.target],
-            int(self.test.labels[trial.target]),
+        case = Case(
+            bases=[self.raw.pixels[place] for place in trial.bases],
+            poison_class=trial.poison_class,
             eps=self.eps,
-            most_steps=most_steps or foe.surrogate.most_steps,
-            on_step=check,
+            target=None if trial.target is None else self.test.pixels[trial.target],
+            asked_class=trial.source_class if trial.target is None else int(self.test.labels[trial.target]),
+            seed=number_of(self.seed, "attack", number),
         )
+        most_steps = most_steps or self.attack.most_steps(foe.surrogate)
+        found = self.attack.craft(case, foe.surrogate, most_steps=most_steps, on_step=check)
         seconds = round(time.monotonic() - begun, 3)
-        before, after = round(found.distance_before, 4), round(found.distance_after, 4)
-        return found, Crafting(foe.crafted_for, seconds, found.steps, before, after)
+        distances = (None if one is None else round(one, 4) for one in (found.distance_before, found.distance_after))
+        return found, Crafting(foe.crafted_for, seconds, found.steps, *distances)
 
-    def verdicts(
-        self, number: int, trial: Trial, foe: Foe, poisons: Sequence[NDArray[np.uint8]], check: Check
-    ) -> list[Verdict]:
+    def verdicts(self, number: int, trial: Trial, foe: Foe, crafted: Crafted, check: Check) -> list[Verdict]:
         """What victims say, one of each learner behind each defence. number: of the trial, from 1."""
-        bases = [self.raw.pixels[place] for place in trial.bases]
+        bases, trigger = [self.raw.pixels[place] for place in trial.bases], crafted.trigger
+        relabelled = self.raw.labels.copy()
+        relabelled[trial.bases] = trial.poison_class
+        places = self.asked(trial)
+        if trigger is None:
+            asked = self._points[places]
+        else:
+            asked = self.victim.read([trigger.on(self.test.pixels[place]) for place in places], check)
         seed = number_of(self.seed, "victim", number)
         found = []
         for defence in foe.defences:
             given = [
-                self._chosen(defence, self._planted(defence, trial, images, number, check), seed, check)
-                for images in (poisons, bases)
+                self._chosen(defence, self._planted(defence, trial, images, number, check), labels, seed, check)
+                for images, labels in ((crafted.pixels, relabelled), (bases, self.raw.labels))
             ]
             for learner in self.victim.learners:
-                said = [self._said(learner, seen, labels, seed, check) for seen, labels in given]
-                places = [int(answers[trial.target]) for answers in said]
-                shares = [round(float((answers == self.test.labels).mean()), 6) for answers in said]
-                found.append(Verdict(foe.crafted_for, defence.label, learner.name, *places, *shares))
+                said, shares = [], []
+                for seen, labels in given:
+                    learned = learner.fit(seen, labels, len(self.raw.classes), seed, check)
+                    said.append(learned.predict(asked))
+                    shares.append(_share(learned.predict(self._points) == self.test.labels))
+                poisoned, control = said
+                # a target that the control gets wrong shows nothing; a trigger is counted on all images
+                right = control == self.test.labels[places] if trigger is None else np.ones(len(places), np.bool_)
+                found.append(
+                    Verdict(
+                        crafted_for=foe.crafted_for,
+                        defence=defence.label,
+                        head=learner.name,
+                        tried=len(places),
+                        skipped=int((~right).sum()),
+                        succeeded=int((right & (poisoned == trial.poison_class)).sum()),
+                        control=int((control == trial.poison_class).sum()),
+                        poisoned_accuracy=shares[0],
+                        control_accuracy=shares[1],
+                    )
+                )
         return found
+
+    def asked(self, trial: Trial) -> list[int]:
+        """The places of the test images that the victims of a trial are asked about."""
+        return asked(trial, self.test, self.eligible)
 
     def defended(
         self,
@@ -156,16 +190,15 @@ class Experiment:
         seen[trial.bases] = self.victim.read(self.defended(defence, images, trial.bases, number, check), check)
         return seen
 
-    def _chosen(self, defence: Defence, seen: Seen, seed: int, check: Check) -> tuple[Seen, NDArray[np.int64]]:
-        """What a defence leaves of that, and its labels."""
-        labels = self.raw.labels
+    def _chosen(
+        self, defence: Defence, seen: Seen, labels: NDArray[np.int64], seed: int, check: Check
+    ) -> tuple[Seen, NDArray[np.int64]]:
+        """What a defence leaves of that."""
         if not defence.chooses:
             return seen, labels
         kept = defence.kept(self.victim.rows(seen, labels, len(self.raw.classes), seed, check), labels)
         return seen[kept], labels[kept]
 
-    def _said(
-        self, learner: Learner, seen: Seen, labels: NDArray[np.int64], seed: int, check: Check
-    ) -> NDArray[np.int64]:
-        """The classes of the test images."""
-        return learner.fit(seen, labels, len(self.raw.classes), seed, check).predict(self._points)
+
+def _share(right: NDArray[np.bool_]) -> float:
+    return round(float(right.mean()), 6)

@@ -9,9 +9,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from dpclean.audit.attacks import find_attack
 from dpclean.audit.options import AuditOptions
-from dpclean.audit.trials import Trial, draw_trials, find_trials, read_setups
+from dpclean.audit.trials import Trial, draw_trials, draw_trigger_trials, find_trials, read_setups
 from dpclean.audit.victims.frozen import FROZEN, Frozen
 from dpclean.audit.victims.scratch import Scratch, common_size
 from dpclean.audit.victims.victim import Victim
@@ -29,10 +31,13 @@ HOLDOUT = 0.1  # of RAW, where nothing else gives test images
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """raw: with labels only. test: labels are places in the classes of raw. remarks: one sentence each."""
+    """raw: with labels only. test: labels are places in the classes of raw. eligible: which of them victims may be
+    asked about. remarks: one sentence each.
+    """
 
     raw: Images
     test: Images
+    eligible: NDArray[np.bool_]
     raw_digest: str
     test_digest: str
     victim: Victim
@@ -72,10 +77,7 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     known, test_hashes = set(hashes), pixel_hashes(test)
     in_raw = np.array([one in known for one in test_hashes])
     eligible = ~in_raw & (test.labels >= 0)
-    if options.setups is None:
-        trials = draw_trials(train, test, eligible, count=options.targets, poisons=options.poisons, seed=options.seed)
-    else:
-        trials = find_trials(read_setups(given_path(options.setups)), train, test, eligible, count=options.targets)
+    trials = _trials(train, test, eligible, options)
     gaps = victim.ancestry.because()
     said = [
         (gaps, f"that the extractor never saw RAW is an assumption: {gaps}"),
@@ -86,6 +88,7 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     return AuditInputs(
         raw=train,
         test=test,
+        eligible=eligible,
         raw_digest=pixel_digest(train, hashes),
         test_digest=pixel_digest(test, test_hashes),
         victim=victim,
@@ -102,3 +105,21 @@ def _frozen(options: AuditOptions, device: torch.device) -> Victim:
 def _from_scratch(train: Images, options: AuditOptions, device: torch.device) -> Victim:
     recipe = find_recipe(options.victim)
     return Scratch(recipe, len(train.classes), common_size(train.pixels, recipe), device)
+
+
+def _trials(train: Images, test: Images, eligible: NDArray[np.bool_], options: AuditOptions) -> list[Trial]:
+    attack, count = find_attack(options.attack), options.targets
+    if options.setups is not None:
+        return find_trials(read_setups(given_path(options.setups)), train, test, eligible, count=count)
+    if not attack.has_trigger:
+        return draw_trials(train, test, eligible, count=count, poisons=options.poisons, seed=options.seed)
+    return draw_trigger_trials(
+        train,
+        test,
+        eligible,
+        relabels=attack.relabels,
+        one_source=attack.one_source,
+        count=count,
+        poisons=options.poisons,
+        seed=options.seed,
+    )

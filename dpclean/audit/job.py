@@ -24,7 +24,16 @@ from dpclean.audit.experiment import Experiment, Foe, Outcome
 from dpclean.audit.inputs import AuditInputs, read_inputs
 from dpclean.audit.options import AuditKeywords, AuditOptions
 from dpclean.audit.page import PICTURED, SHOWN, Shown, write_page
-from dpclean.audit.poisons import FORMAT, Poison, Poisons, folder_name, read_pixels, write_poisons
+from dpclean.audit.poisons import (
+    FORMAT,
+    TRIGGER_NAME,
+    Poison,
+    Poisons,
+    folder_name,
+    read_asked,
+    read_pixels,
+    write_poisons,
+)
 from dpclean.audit.results import AuditDryRun, AuditResult, Report, headline, rows_of
 from dpclean.audit.victims.victim import Victim
 from dpclean.build import build
@@ -107,7 +116,9 @@ class AuditJob(Job[AuditResult]):
 
     def experiment(self, victim: Victim) -> Experiment:
         found, o = self.found, self.options
-        return Experiment(found.raw, found.test, victim, found.trials, self.attack, eps=o.eps, seed=o.seed)
+        return Experiment(
+            found.raw, found.test, found.eligible, victim, found.trials, self.attack, eps=o.eps, seed=o.seed
+        )
 
     # -- what a job is asked for
 
@@ -192,15 +203,17 @@ class AuditJob(Job[AuditResult]):
     def _tried(self, experiment: Experiment, foes: Sequence[Foe], number: int) -> Outcome:
         """One trial, its poisons saved."""
         trial, found = self.found.trials[number - 1], self.found
+        asked_class = trial.source_class if trial.target is None else int(found.test.labels[trial.target])
         craftings, verdicts = [], []
         for foe in foes:
             crafted, crafting = experiment.crafted(number, trial, foe, self.check)
-            verdicts += experiment.verdicts(number, trial, foe, crafted.pixels, self.check)
+            verdicts += experiment.verdicts(number, trial, foe, crafted, self.check)
             craftings.append(crafting)
+            asked, trigger = found.test.pixels[experiment.asked(trial)[0]], crafted.trigger
             told = Poisons(
                 format=FORMAT,
-                target=found.test.names[trial.target],
-                target_class=found.raw.classes[int(found.test.labels[trial.target])],
+                target=None if trial.target is None else found.test.names[trial.target],
+                target_class=None if asked_class is None else found.raw.classes[asked_class],
                 poison_class=found.raw.classes[trial.poison_class],
                 poisons=[
                     Poison(f"{place:03d}.png", found.raw.names[base], int(found.raw.indices[base]))
@@ -213,17 +226,21 @@ class AuditJob(Job[AuditResult]):
                     **found.victim.told(),
                     "seed": self.options.seed,
                 },
+                trigger=None if trigger is None else trigger.told() | {"file": TRIGGER_NAME},
             )
             folder = self.staging.partial / POISONS_NAME / folder_name(number, foe.crafted_for)
-            write_poisons(folder, told, crafted.pixels, found.test.pixels[trial.target])
+            if trigger is None:
+                write_poisons(folder, told, crafted.pixels, asked)
+            else:
+                write_poisons(folder, told, crafted.pixels, trigger.on(asked), trigger.array)
         return Outcome(trial, craftings, verdicts)
 
     def save(self, record: Record) -> None:
         found = self.found
-        rows = rows_of(self.outcomes, found.test.labels)
+        rows = rows_of(self.outcomes)
         report = Report(
             tool=f"dpclean {__version__}",
-            headline=headline(rows),
+            headline=headline(rows, trigger=self.attack.has_trigger),
             attack=self.attack.name,
             paper=self.attack.paper,
             rows=rows,
@@ -240,7 +257,7 @@ class AuditJob(Job[AuditResult]):
         numbers = range(1, min(PICTURED, len(found.trials)) + 1)
         attackers = [crafting.crafted_for for crafting in self.outcomes[0].craftings]
         shown = [self._shown(number, crafted_for) for number in numbers for crafted_for in attackers]
-        write_page(partial / PAGE_NAME, report, found.victim, self.defences[1:], shown)
+        write_page(partial / PAGE_NAME, report, self.attack, found.victim, self.defences[1:], shown)
         write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
     def _shown(self, number: int, crafted_for: float | None) -> Shown:
@@ -249,10 +266,11 @@ class AuditJob(Job[AuditResult]):
         folder = self.staging.partial / POISONS_NAME / folder_name(number, crafted_for)
         poisons, places = read_pixels(folder, SHOWN), trial.bases[:SHOWN]
         experiment = self.experiment(found.victim)
+        asked = f"{found.test.names[experiment.asked(trial)[0]]}{' with the trigger' if trial.target is None else ''}"
         return Shown(
-            caption=f"{found.test.names[trial.target]} as {found.raw.classes[trial.poison_class]}"
+            caption=f"{asked} as {found.raw.classes[trial.poison_class]}"
             + ("" if crafted_for is None else f", by an attacker who knows sigma {crafted_for:g}"),
-            target=found.test.pixels[trial.target],
+            asked=read_asked(folder),
             bases=[found.raw.pixels[place] for place in places],
             poisons=poisons,
             behind=[experiment.defended(defence, poisons, places, number) for defence in self.defences[1:]],

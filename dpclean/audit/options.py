@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from dpclean.audit.attacks import find_attack
+from dpclean.audit.attacks import ATTACKS, find_attack
 from dpclean.audit.defences import find_defences
 from dpclean.audit.victims.frozen import FROZEN
 from dpclean.audit.victims.scratch import SCRATCH
@@ -106,17 +106,28 @@ class AuditOptions:
 
     def _check_attack(self) -> None:
         attack = find_attack(self.attack)
-        frozen = self.victim == FROZEN
-        if (FROZEN if frozen else SCRATCH) in attack.victims:
+        if attack.has_trigger and self.setups is not None:
+            raise UsageError(
+                f"--setups names targets, and {attack.name} has a trigger in place of them",
+                "leave --setups out, or give another attack",
+            )
+        if self.adaptive and not attack.has_gradients:
+            raise UsageError(
+                f"{attack.name} follows no gradient, so there is nothing in it to adapt to a defence",
+                "leave --adaptive out",
+            )
+        kind = FROZEN if self.victim == FROZEN else SCRATCH
+        if kind in attack.victims:
             return
-        if frozen:
+        fitting = ", ".join(one.name for one in ATTACKS.values() if kind in one.victims)
+        if kind == FROZEN:
             raise UsageError(
                 f"{attack.name} works by what all weights learn, and a frozen victim learns its head alone",
-                "give a victim that learns from scratch, as in --victim tiny, or another attack",
+                f"give a victim that learns from scratch, as in --victim tiny, or one of the attacks {fitting}",
             )
         raise UsageError(
             f"{attack.name} works by the features of a frozen network, and the victim {self.victim!r} learns them anew",
-            "give --extractor in place of --victim, or another attack",
+            f"give --extractor in place of --victim, or one of the attacks {fitting}",
         )
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dpclean.audit.attacks.attack import Attack
 from dpclean.audit.defences import DEFENCES
 from dpclean.audit.defences.defence import Defence
 from dpclean.audit.results import Report, Row
@@ -28,10 +29,12 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Shown:
-    """A trial in pictures [H,W,C]: behind has, for each defence, the poisons as the victim gets them."""
+    """A trial in pictures [H,W,C]: asked is the target, or an image with the trigger on it; behind has, for each
+    defence, the poisons as the victim gets them.
+    """
 
     caption: str
-    target: Pixels
+    asked: Pixels
     bases: list[Pixels]
     poisons: list[Pixels]
     behind: list[list[Pixels]]
@@ -48,10 +51,19 @@ LIMITS = (
 )
 
 
-def write_page(path: Path, report: Report, victim: Victim, defences: Sequence[Defence], shown: Sequence[Shown]) -> None:
+def write_page(
+    path: Path,
+    report: Report,
+    attack: Attack,
+    victim: Victim,
+    defences: Sequence[Defence],
+    shown: Sequence[Shown],
+) -> None:
     """defences: those that change images. Raises SetupError."""
     columns = [
-        ("Target", "what the attack is about"),
+        ("With the trigger", "one of the images that it is tried on")
+        if attack.has_trigger
+        else ("Target", "what the attack is about"),
         ("Before", "images that the attacker changes"),
         ("Poisons", "what he makes of them"),
         (f"Difference x{GAIN}", "mid-grey is no change"),
@@ -61,6 +73,7 @@ def write_page(path: Path, report: Report, victim: Victim, defences: Sequence[De
         "audit.html",
         title="Audit: what real attacks do to these data",
         headline=report.headline,
+        tried=TRIGGER_TRIED if attack.has_trigger else TARGET_TRIED,
         head=HEAD,
         table_rows=[_cells(row) for row in report.rows],
         heads=[f"{learner.name}: {learner.about}" for learner in victim.learners],
@@ -73,11 +86,22 @@ def write_page(path: Path, report: Report, victim: Victim, defences: Sequence[De
         limits=(*LIMITS[:2], victim.limit, *LIMITS[2:]),
         columns=columns,
         rows=[{"name": trial.caption, "caption": "", "tiles": _tiles(trial), "crops": []} for trial in shown],
-        run_facts=_facts(report),
+        run_facts=_facts(report, attack),
     )
     write_durably(path, page.encode())
 
 
+TARGET_TRIED = (
+    "so that a model trained on it takes one chosen test image, the target, for another class. Counted are the targets"
+    " for which that worked. Beside each count stands a control: how often the same victim makes that very mistake"
+    " without any poison."
+)
+TRIGGER_TRIED = (
+    "so that a model trained on it takes images of other classes for one class wherever the attacker puts his trigger"
+    " on them. Counted are the test images with the trigger on them for which that worked, over all trials; those of a"
+    " trial share a victim, so the intervals speak of these victims. Beside each count stands a control: for how many"
+    " of them the same victim does that without any poison."
+)
 HEAD = (
     "attacker knows",
     "defence",
@@ -104,18 +128,26 @@ def _cells(row: Row) -> list[str]:
         str(row.skipped),
         share(row.accuracy),
         share(row.control_accuracy),
-        f"{row.distance_before:.2f} to {row.distance_after:.2f}",
+        _distances(row),
         f"{row.crafting_seconds:.1f}",
     ]
 
 
-def _facts(report: Report) -> dict[str, str]:
+def _distances(row: Row) -> str:
+    if row.distance_before is None or row.distance_after is None:
+        return "-"
+    return f"{row.distance_before:.2f} to {row.distance_after:.2f}"
+
+
+def _facts(report: Report, attack: Attack) -> dict[str, str]:
     asked = report.parameters
+    bound = f"{asked['eps']} of 255 grey levels"
+    labels = "with the label of the attacker's class" if attack.relabels else "labels as they were"
     return {
         "Attack": f"{report.attack} ({report.paper})",
-        "Largest change": f"{asked['eps']} of 255 grey levels",
-        "Poisons": f"{len(report.trials[0].trial.bases)} of {report.images} images, labels as they were",
-        "Targets": str(len(report.trials)),
+        "Largest change": f"{bound}; beyond it {attack.beyond}" if attack.beyond else bound,
+        "Poisons": f"{len(report.trials[0].trial.bases)} of {report.images} images, {labels}",
+        "Trials": str(len(report.trials)),
         "Victim": report.victim,
         "Test images": str(report.test_images),
         "Seed": str(asked["seed"]),
@@ -129,7 +161,7 @@ def _tiles(trial: Shown) -> list[Picture]:
         (GREY + GAIN * (poison.astype(np.int16) - base)).clip(0, 255).astype(np.uint8)
         for poison, base in zip(trial.poisons, trial.bases, strict=True)
     ]
-    rows = ([trial.target], trial.bases, trial.poisons, differences, *trial.behind)
+    rows = ([trial.asked], trial.bases, trial.poisons, differences, *trial.behind)
     return [_montage(images) for images in rows]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from dpclean.jobs.durable import write_durably
 
 NAME, TARGET_NAME = "poisons.json", "target.png"
+TRIGGER_NAME, EXAMPLE_NAME = "trigger.npy", "example.png"
 FORMAT = 1
 
 
@@ -26,14 +28,17 @@ class Poison(msgspec.Struct, frozen=True):
 
 
 class Poisons(msgspec.Struct, frozen=True):
-    """What poisons.json says. settings: of the attack."""
+    """What poisons.json says. target, target_class: None where there is a trigger in place of a target. poison_class:
+    the label that all poisons have. trigger: how what is in its file is put on an image. settings: of the attack.
+    """
 
     format: int
-    target: str
-    target_class: str
+    target: str | None
+    target_class: str | None
     poison_class: str
     poisons: list[Poison]
     settings: dict[str, str | int | float | None]
+    trigger: dict[str, Any] | None = None
 
 
 def folder_name(number: int, crafted_for: float | None) -> str:
@@ -41,12 +46,22 @@ def folder_name(number: int, crafted_for: float | None) -> str:
     return f"{number:04d}" + ("" if crafted_for is None else f"-adaptive-{crafted_for:g}")
 
 
-def write_poisons(folder: Path, told: Poisons, images: Sequence[NDArray[np.uint8]], target: NDArray[np.uint8]) -> None:
-    """Raises SetupError."""
+def write_poisons(
+    folder: Path,
+    told: Poisons,
+    images: Sequence[NDArray[np.uint8]],
+    asked: NDArray[np.uint8],
+    trigger: NDArray[Any] | None = None,
+) -> None:
+    """asked: the target, or an example of an image with the trigger on it. Raises SetupError."""
     folder.mkdir(parents=True, exist_ok=True)
     for poison, pixels in zip(told.poisons, images, strict=True):
         write_durably(folder / poison.file, _png(pixels))
-    write_durably(folder / TARGET_NAME, _png(target))
+    write_durably(folder / (TARGET_NAME if trigger is None else EXAMPLE_NAME), _png(asked))
+    if trigger is not None:
+        file = io.BytesIO()
+        np.save(file, trigger)
+        write_durably(folder / TRIGGER_NAME, file.getvalue())
     write_durably(folder / NAME, msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
 
 
@@ -55,10 +70,20 @@ def read_pixels(folder: Path, count: int) -> list[NDArray[np.uint8]]:
     told = msgspec.json.decode((folder / NAME).read_bytes(), type=Poisons)
     found = []
     for poison in told.poisons[:count]:
-        with Image.open(folder / poison.file) as image:
-            pixels = np.array(image)
-        found.append(pixels if pixels.ndim == 3 else pixels[:, :, None])
+        found.append(_pixels(folder / poison.file))
     return found
+
+
+def read_asked(folder: Path) -> NDArray[np.uint8]:
+    """The target [H,W,C], or the example of an image with the trigger on it."""
+    example = folder / EXAMPLE_NAME
+    return _pixels(example if example.exists() else folder / TARGET_NAME)
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        pixels = np.array(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

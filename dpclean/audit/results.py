@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from dpclean.audit.experiment import Outcome
+from dpclean.audit.experiment import Outcome, Verdict
 
 CONFIDENCE = 0.95
 
@@ -18,10 +17,10 @@ CONFIDENCE = 0.95
 class Row(msgspec.Struct, frozen=True):
     """One attacker against one defence and one way of training the victim, a head or a recipe.
 
-    trials: all. skipped: those whose control gets the target wrong without any poison, so that an attack shows nothing.
-    succeeded: of the others, those in which the victim takes the target for the poison class; low, high: Wilson's 95 %
-    interval of their share. control: of all trials, those in which the victim does so without any poison. accuracies,
-    seconds and distances are means over trials.
+    trials: all targets; for a trigger, all test images with it on them, of every trial. skipped: targets that the
+    control gets wrong without any poison, so that an attack shows nothing. succeeded: of the others, those that the
+    victim takes for the poison class; low, high: Wilson's 95 % interval of their share. control: of all, those that the
+    victim takes for it without any poison. accuracies, seconds and distances are means over trials.
     """
 
     crafted_for: float | None
@@ -36,51 +35,51 @@ class Row(msgspec.Struct, frozen=True):
     accuracy: float
     control_accuracy: float
     crafting_seconds: float
-    distance_before: float
-    distance_after: float
+    distance_before: float | None
+    distance_after: float | None
 
     @property
     def attacked(self) -> int:
         return self.trials - self.skipped
 
 
-def rows_of(outcomes: Sequence[Outcome], labels: NDArray[np.int64]) -> list[Row]:
-    """labels: of the test images."""
-    first = outcomes[0]
-    return [
-        _row([outcome.verdicts[place] for outcome in outcomes], outcomes, labels)
-        for place in range(len(first.verdicts))
-    ]
+def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
+    """One for each place among the verdicts of a trial."""
+    places = range(len(outcomes[0].verdicts))
+    return [_row([outcome.verdicts[place] for outcome in outcomes], outcomes) for place in places]
 
 
-def _row(verdicts: Sequence[Any], outcomes: Sequence[Outcome], labels: NDArray[np.int64]) -> Row:
-    trials = [outcome.trial for outcome in outcomes]
-    pairs = list(zip(verdicts, trials, strict=True))
-    attacked = [(verdict, trial) for verdict, trial in pairs if verdict.control == labels[trial.target]]
-    succeeded = sum(verdict.poisoned == trial.poison_class for verdict, trial in attacked)
+def _row(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome]) -> Row:
+    tried, skipped = sum(one.tried for one in verdicts), sum(one.skipped for one in verdicts)
+    succeeded = sum(one.succeeded for one in verdicts)
     made_for = verdicts[0].crafted_for
     craftings = [one for outcome in outcomes for one in outcome.craftings if one.crafted_for == made_for]
-    low, high = wilson(succeeded, len(attacked))
+    low, high = wilson(succeeded, tried - skipped)
     return Row(
         crafted_for=made_for,
         defence=verdicts[0].defence,
         head=verdicts[0].head,
-        trials=len(trials),
-        skipped=len(trials) - len(attacked),
+        trials=tried,
+        skipped=skipped,
         succeeded=succeeded,
         low=round(low, 4),
         high=round(high, 4),
-        control=sum(verdict.control == trial.poison_class for verdict, trial in pairs),
+        control=sum(one.control for one in verdicts),
         accuracy=_mean([verdict.poisoned_accuracy for verdict in verdicts]),
         control_accuracy=_mean([verdict.control_accuracy for verdict in verdicts]),
         crafting_seconds=_mean([one.seconds for one in craftings]),
-        distance_before=_mean([one.distance_before for one in craftings]),
-        distance_after=_mean([one.distance_after for one in craftings]),
+        distance_before=_mean_where_known([one.distance_before for one in craftings]),
+        distance_after=_mean_where_known([one.distance_after for one in craftings]),
     )
 
 
 def _mean(values: Sequence[float]) -> float:
     return round(float(np.mean(values)), 4)
+
+
+def _mean_where_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None
 
 
 def wilson(succeeded: int, attacked: int) -> tuple[float, float]:
@@ -93,8 +92,9 @@ def wilson(succeeded: int, attacked: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def headline(rows: Sequence[Row]) -> str:
+def headline(rows: Sequence[Row], *, trigger: bool = False) -> str:
     """The one sentence that says it; of the heads it counts the one that serves the attacker best."""
+    happens = "test images with the trigger are taken for the attacker's class" if trigger else "attacks succeed"
     worst: dict[tuple[float | None, str], Row] = {}
     for row in rows:
         known = worst.get((row.crafted_for, row.defence))
@@ -106,7 +106,7 @@ def headline(rows: Sequence[Row]) -> str:
         if crafted_for is not None:
             parts.append(f"{defence}, {counted} by an attacker who knows the defence")
         elif defence == "none":
-            parts.append(f"without a defence {counted} attacks succeed")
+            parts.append(f"without a defence {counted} {happens}")
         else:
             parts.append(f"{defence}, {counted}")
     sentence = "; ".join(parts)

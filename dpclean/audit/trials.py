@@ -24,12 +24,16 @@ class Setup(msgspec.Struct, frozen=True):
     bases: list[str]
 
 
-class Trial(msgspec.Struct, frozen=True):
-    """A trial by places: of the target in the test images, of the class in the classes, of the bases in RAW."""
+class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A trial by places: of the target in the test images, of the class in the classes, of the bases in RAW.
 
-    target: int
+    target: None where a trigger is tried. source_class: the one whose images it is tried on, None for all others.
+    """
+
+    target: int | None
     poison_class: int
     bases: list[int]
+    source_class: int | None = None
 
 
 def draw_trials(
@@ -53,12 +57,59 @@ def draw_trials(
             "give fewer --targets, or more test images",
         )
     random = np.random.default_rng([seed, 1])
-    trials = []
+    trials = list[Trial]()
     for target in random.choice(places, count, replace=False).tolist():
         poison_class = int(random.choice(enough[enough != test.labels[target]]))
         members = np.flatnonzero(raw.labels == poison_class)
         trials.append(Trial(target, poison_class, sorted(random.choice(members, poisons, replace=False).tolist())))
     return trials
+
+
+def draw_trigger_trials(
+    raw: Images,
+    test: Images,
+    eligible: NDArray[np.bool_],
+    *,
+    relabels: bool,
+    one_source: bool,
+    count: int,
+    poisons: int,
+    seed: int,
+) -> list[Trial]:
+    """Poison classes, bases of them (where an attack relabels, of the others) and classes to try the trigger on.
+
+    Raises InputError where there is not enough of something.
+    """
+    sizes = np.bincount(raw.labels, minlength=len(raw.classes))
+    room = len(raw) - sizes if relabels else sizes
+    if (room < poisons).all():
+        raise InputError(
+            f"no class has the {poisons} images that an attack changes: there are at most {room.max()}",
+            "give fewer --poisons, or more images",
+        )
+    askable = np.unique(test.labels[eligible])
+    if len(askable) < 2:
+        raise InputError(
+            "a trigger is tried on test images of other classes, and those that are not in RAW are of fewer than two",
+            "give more test images",
+        )
+    random = np.random.default_rng([seed, 2])
+    trials = []
+    for _ in range(count):
+        poison_class = int(random.choice(np.flatnonzero(room >= poisons)))
+        members = np.flatnonzero((raw.labels == poison_class) != relabels)
+        bases = sorted(random.choice(members, poisons, replace=False).tolist())
+        source = int(random.choice(askable[askable != poison_class])) if one_source else None
+        trials.append(Trial(None, poison_class, bases, source))
+    return trials
+
+
+def asked(trial: Trial, test: Images, eligible: NDArray[np.bool_]) -> list[int]:
+    """The places of the test images that victims of a trial are asked about."""
+    if trial.target is not None:
+        return [trial.target]
+    others = test.labels != trial.poison_class if trial.source_class is None else test.labels == trial.source_class
+    return np.flatnonzero(eligible & others).tolist()
 
 
 def read_setups(path: Path) -> list[Setup]:
@@ -91,17 +142,18 @@ def find_trials(
             missing = [name for name in names if name not in known]
             if missing:
                 raise InputError(f"setup {number} names {missing[0]!r}, which is not {kind}", "correct the setups")
-        trial = Trial(in_test[setup.target], classes[setup.poison_class], [in_raw[name] for name in setup.bases])
-        if problem := _problem(trial, raw, test, eligible):
+        target = in_test[setup.target]
+        trial = Trial(target, classes[setup.poison_class], [in_raw[name] for name in setup.bases])
+        if problem := _problem(trial, target, raw, test, eligible):
             raise InputError(f"setup {number} has {problem}", "correct the setups")
         trials.append(trial)
     return trials
 
 
-def _problem(trial: Trial, raw: Images, test: Images, eligible: NDArray[np.bool_]) -> str:
-    if not eligible[trial.target]:
+def _problem(trial: Trial, target: int, raw: Images, test: Images, eligible: NDArray[np.bool_]) -> str:
+    if not eligible[target]:
         return "a target that is in RAW or has no label"
-    if test.labels[trial.target] == trial.poison_class:
+    if test.labels[target] == trial.poison_class:
         return "a target that is of the poison class already"
     if not trial.bases or len(set(trial.bases)) < len(trial.bases):
         return "no bases, or one of them twice"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dpclean.audit.attacks import find_attack
-from dpclean.audit.attacks.craft import craft
+from dpclean.audit.attacks.attack import Case, Crafted
 from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.attacks.sight import ThroughDenoiser
 from dpclean.audit.attacks.surrogate import Surrogate
@@ -39,12 +39,14 @@ def test_copies_of_the_target_mislead_every_head(raw: Path, test_images: Path, e
     target = test.names.index("red/002.png")
     trial = Trial(target, 0, np.flatnonzero(data.labels == 0).tolist())
     attack = find_attack("bullseye-polytope")
-    experiment = Experiment(data, test, Frozen(extractor), [trial], attack, eps=16)
+    experiment = Experiment(data, test, np.ones(len(test), bool), Frozen(extractor), [trial], attack, eps=16)
     foe = Foe(None, Surrogate(Frozen(extractor), data), [Nothing()])
     experiment.prepare(foe.defences, lambda: None)
-    copies = [test.pixels[target]] * len(trial.bases)
+    copies = Crafted([test.pixels[target]] * len(trial.bases))
     verdicts = experiment.verdicts(1, trial, foe, copies, lambda: None)
-    assert [(one.head, one.poisoned, one.control) for one in verdicts] == [("logistic", 0, 2), ("sgd", 0, 2)]
+    assert [(one.head, one.tried, one.succeeded, one.skipped, one.control) for one in verdicts] == [
+        (head, 1, 1, 0, 0) for head in HEADS
+    ]
     assert all(one.control_accuracy > one.poisoned_accuracy for one in verdicts)
 
 
@@ -57,7 +59,7 @@ def test_poisons_are_near_the_target_and_near_their_bases(
     target = random.integers(60, 160, (16, 16, 3), np.uint8)
     attack = find_attack("bullseye-polytope")
     attacker = Surrogate(Frozen(extractor), read_images(raw, workers=1))
-    made = craft(attack, attacker, bases, target, 0, eps=24, most_steps=60)
+    made = attack.craft(Case(bases, 1, 24, target, 0), attacker, most_steps=60, on_step=lambda: None)
     assert made.distance_after < 0.7 * made.distance_before
     for base, poison in zip(bases, made.pixels, strict=True):
         assert poison.dtype == np.uint8 and 0 < np.abs(poison.astype(int) - base).max() <= 24
@@ -68,14 +70,14 @@ def test_poisons_are_near_the_target_and_near_their_bases(
 
 
 def test_rows_count_what_their_control_gets_right() -> None:
-    def verdict(poisoned: int, control: int) -> Verdict:
-        return Verdict(None, "none", "logistic", poisoned, control, 0.5, 0.75)
+    def verdict(succeeded: int, skipped: int, control: int) -> Verdict:
+        return Verdict(None, "none", "logistic", 1, skipped, succeeded, control, 0.5, 0.75)
 
-    labels = np.array([0, 0, 0, 0])
-    said = [(1, 0), (0, 0), (1, 1), (1, 2)]  # success, failure, and two that are wrong without any poison
+    # success, failure, and two that are wrong without any poison, one of them as the attacker wants
+    said = [(1, 0, 0), (0, 0, 0), (0, 1, 1), (0, 1, 0)]
     made = [Crafting(None, 1.0, 60, 1.2, 0.1)]
-    outcomes = [Outcome(Trial(n, 1, [0]), made, [verdict(*both)]) for n, both in enumerate(said)]
-    (row,) = rows_of(outcomes, labels)
+    outcomes = [Outcome(Trial(n, 1, [0]), made, [verdict(*counts)]) for n, counts in enumerate(said)]
+    (row,) = rows_of(outcomes)
     assert (row.trials, row.skipped, row.attacked, row.succeeded, row.control) == (4, 2, 2, 1, 1)
     assert (row.accuracy, row.control_accuracy) == (0.5, 0.75)
     assert headline([row]) == "Without a defence 1 of 2 attacks succeed."
@@ -109,7 +111,8 @@ def test_who_knows_the_defence_sees_through_it(
     attackers = (Surrogate(Frozen(extractor), data), Informed(Frozen(extractor), data, sight))
     distances = []
     for attacker in attackers:
-        made = craft(find_attack("bullseye-polytope"), attacker, bases, target, 2, eps=48, most_steps=60)
+        case = Case(bases, 0, 48, target, 2)
+        made = find_attack("bullseye-polytope").craft(case, attacker, most_steps=60, on_step=lambda: None)
         got = [defence.apply(made.pixels, indices=range(len(bases)), run=run) for run in range(1, 9)]
         rows = np.mean([extractor.features(images).mean(0) for images in got], axis=0)
         distances.append(float(np.linalg.norm(rows - extractor.features([target])[0])))

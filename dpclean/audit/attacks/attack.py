@@ -1,28 +1,77 @@
-"""What an attack is: images of one class, changed so that a model learns to take one other image for that class."""
+"""What an attack is: some images changed so that a model which learns from them takes for one class what is of another.
+
+It is after one image, its target, or after every image that its trigger is put on.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.audit.attacks.triggers import Trigger
 from dpclean.audit.victims.frozen import FROZEN
 
 
-class Attack(ABC):
-    """An attack on the rows of features that a victim learns from; a loss says what its poisons are to become.
+@dataclass(frozen=True)
+class Case:
+    """What an attack is to do: with images uint8 [H,W,C], none of whose pixel values may change by more than eps grey
+    levels, and which the victim will learn as of the poison class.
 
-    name, paper: as lists have them. about: what it does, in a sentence without a full stop. victims: the kinds of them
-    that it is made for.
+    target, asked_class: the image that is to be taken for it, and its class. Where a trigger is to do that there is no
+    target, and asked_class is the one that it is to work on, None for all. seed: of what the attack draws.
+    """
+
+    bases: Sequence[NDArray[np.uint8]]
+    poison_class: int
+    eps: int
+    target: NDArray[np.uint8] | None = None
+    asked_class: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """Poisons uint8 [H,W,C] in the order of their bases, and the trigger that they are for. distances: of the mean of
+    their rows from the target's, or from that of what the trigger is on, as a share of its length; None where an attack
+    has no such thing.
+    """
+
+    pixels: list[NDArray[np.uint8]]
+    steps: int = 0
+    trigger: Trigger | None = None
+    distance_before: float | None = None
+    distance_after: float | None = None
+
+
+class Attack(ABC):
+    """name, paper: as lists have them. about: what it does, in a sentence without a full stop. victims: the kinds of
+    them that it is made for.
+
+    has_trigger: it is after every image with its trigger. one_source: of one class alone. relabels: its bases are of
+    other classes, and get the label of the poison class; else they are of that class. has_gradients: there is something
+    to adapt to a defence. beyond: what of a poison's change eps does not bound, for a page.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     about: ClassVar[str]
     victims: ClassVar[Sequence[str]] = (FROZEN,)
+    has_trigger: ClassVar[bool] = False
+    one_source: ClassVar[bool] = False
+    relabels: ClassVar[bool] = False
+    has_gradients: ClassVar[bool] = True
+    beyond: ClassVar[str] = ""
+
+    def most_steps(self, surrogate: Surrogate) -> int:
+        """Of crafting."""
+        return surrogate.most_steps
 
     @abstractmethod
-    def loss(self, poisons: Tensor, target: Tensor) -> Tensor:
-        """What the attacker makes small: of the poisons' rows float [P,D] and the target's row [D]; 0 at best."""
+    def craft(self, case: Case, surrogate: Surrogate, *, most_steps: int, on_step: Callable[[], None]) -> Crafted:
+        """The poisons. on_step: is called after each step, and may raise."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dpclean.audit.attacks.attack import Attack
+from dpclean.audit.attacks.feature_attack import FeatureAttack
 
 
-class BullseyePolytope(Attack):
+class BullseyePolytope(FeatureAttack):
     name = "bullseye-polytope"
     paper = (
         "Aghakhani et al. 2021, 'Bullseye Polytope: A Scalable Clean-Label Poisoning Attack with Improved"

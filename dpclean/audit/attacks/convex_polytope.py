@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpclean.audit.attacks.attack import Attack
+from dpclean.audit.attacks.feature_attack import FeatureAttack
 
 SUM = 1e3  # how much it counts that weights sum to 1, beside rows of length about 1
 
 
-class ConvexPolytope(Attack):
+class ConvexPolytope(FeatureAttack):
     name = "convex-polytope"
     paper = "Zhu et al. 2019, 'Transferable Clean-Label Poisoning Attacks on Deep Neural Nets'"
     about = "some weighted mean of the poisons' features meets the target's"

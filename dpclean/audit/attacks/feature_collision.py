@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dpclean.audit.attacks.attack import Attack
+from dpclean.audit.attacks.feature_attack import FeatureAttack
 
 
-class FeatureCollision(Attack):
+class FeatureCollision(FeatureAttack):
     """The paper keeps poisons near their bases by a penalty; here the largest allowed change does."""
 
     name = "feature-collision"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from dpclean.audit.attacks.surrogate import Surrogate
 
 
 class Perturbation:
@@ -22,10 +20,12 @@ class Perturbation:
         self._bases = [_stacked([images[place] for place in places]).to(device) for places in self._places]
         self.changes = [torch.zeros_like(base, requires_grad=True) for base in self._bases]
 
-    def rows(self, surrogate: Surrogate) -> Tensor:
-        """What the attacker takes for the rows of the changed images, float [P,D] in their order."""
+    def seen_by(self, look: Callable[[Tensor, Sequence[int]], Tensor]) -> Tensor:
+        """What comes of the changed images, [P,...] in their order. look: at grey levels float [N,C,H,W] of images of
+        one shape, in these places.
+        """
         groups = zip(self._levels(), self._places, strict=True)
-        rows = torch.cat([surrogate.rows(levels, places) for levels, places in groups])
+        rows = torch.cat([look(levels, places) for levels, places in groups])
         order = torch.tensor([place for places in self._places for place in places], device=rows.device)
         return rows[torch.argsort(order)]
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from dpclean.audit.attacks.attack import Attack
+from dpclean.audit.attacks.badnets import BadNets
 from dpclean.audit.attacks.bullseye_polytope import BullseyePolytope
 from dpclean.audit.attacks.convex_polytope import ConvexPolytope
 from dpclean.audit.attacks.feature_collision import FeatureCollision
 from dpclean.errors import UsageError
 
 ATTACKS: Mapping[str, Attack] = MappingProxyType(
-    {attack.name: attack for attack in (BullseyePolytope(), ConvexPolytope(), FeatureCollision())}
+    {attack.name: attack for attack in (BullseyePolytope(), ConvexPolytope(), FeatureCollision(), BadNets())}
 )
 
 
