@@ -118,6 +118,7 @@ class Experiment:
             target=None if trial.target is None else self.test.pixels[trial.target],
             asked_class=trial.source_class if trial.target is None else int(self.test.labels[trial.target]),
             seed=number_of(self.seed, "attack", number),
+            places=trial.bases,
         )
         most_steps = most_steps or self.attack.most_steps(foe.surrogate)
         found = self.attack.craft(case, foe.surrogate, most_steps=most_steps, on_step=check)

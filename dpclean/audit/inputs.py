@@ -111,6 +111,13 @@ def _trials(train: Images, test: Images, eligible: NDArray[np.bool_], options: A
     attack, count = find_attack(options.attack), options.targets
     if options.setups is not None:
         return find_trials(read_setups(given_path(options.setups)), train, test, eligible, count=count)
+    shapes = sorted({image.shape for image in [*train.pixels, *test.pixels]})
+    if attack.one_shape and len(shapes) > 1:
+        named = " and ".join(" x ".join(map(str, shape)) for shape in shapes[:2])
+        raise InputError(
+            f"{attack.name} makes one pattern for all images, and there are images of {named}",
+            "bring all images to one size and to colour, or give another attack",
+        )
     if not attack.has_trigger:
         return draw_trials(train, test, eligible, count=count, poisons=options.poisons, seed=options.seed)
     return draw_trigger_trials(

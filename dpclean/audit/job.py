@@ -34,7 +34,7 @@ from dpclean.audit.poisons import (
     read_pixels,
     write_poisons,
 )
-from dpclean.audit.results import AuditDryRun, AuditResult, Report, headline, rows_of
+from dpclean.audit.results import AuditDryRun, AuditResult, Report, doubts, headline, rows_of
 from dpclean.audit.victims.victim import Victim
 from dpclean.build import build
 from dpclean.denoise.loading import find_denoiser
@@ -249,7 +249,7 @@ class AuditJob(Job[AuditResult]):
             images=len(found.raw),
             test_images=len(found.test),
             victim=found.victim.about,
-            remarks=found.remarks,
+            remarks=found.remarks + doubts(rows, len(found.raw.classes)),
             parameters=record.parameters,
             environment=record.environment,
         )

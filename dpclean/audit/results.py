@@ -12,6 +12,7 @@ import numpy as np
 from dpclean.audit.experiment import Outcome, Verdict
 
 CONFIDENCE = 0.95
+CHANCES = 1.5  # times what guessing gets right: with less, a victim has hardly learned
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -111,6 +112,16 @@ def headline(rows: Sequence[Row], *, trigger: bool = False) -> str:
             parts.append(f"{defence}, {counted}")
     sentence = "; ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def doubts(rows: Sequence[Row], classes: int) -> list[str]:
+    """Why the rows show little, where the victim hardly learns even from the images as they are; one sentence each."""
+    return [
+        f"without poison and defence the victim {row.head!r} is right on {100 * row.control_accuracy:.0f} % of the test"
+        " images, little more than chance, so its rows show little: give more images, or another victim"
+        for row in rows
+        if row.crafted_for is None and row.defence == "none" and row.control_accuracy < CHANCES / classes
+    ]
 
 
 def _share(row: Row) -> float:

@@ -181,7 +181,7 @@ def _list(json: bool) -> None:
 def _tell(result: AuditResult) -> None:
     say, out = typer.echo, printable(result.out)
     done = f"{out} is already complete" if result.already_complete else f"Audited in {result.seconds:.0f} s into {out}"
-    say(f"{done}: {result.attack}, {result.targets} targets.")
+    say(f"{done}: {result.attack}, {result.targets} trials.")
     say(result.headline)
     for row in result.rows:
         knows = "" if row["crafted_for"] is None else f", the attacker knows sigma {row['crafted_for']:g}"
@@ -199,7 +199,7 @@ def _tell(result: AuditResult) -> None:
 
 def _tell_dry_run(told: AuditDryRun) -> None:
     typer.echo(
-        f"Would try {told.attack} on {told.targets} targets, each with {told.poisons} of {told.images} images, behind"
+        f"Would try {told.attack} in {told.targets} trials, each with {told.poisons} of {told.images} images, behind"
         f" {len(told.defences)} defences ({', '.join(told.defences)}), into {printable(told.out)}:"
         f" at most about {told.seconds:.0f} s."
     )

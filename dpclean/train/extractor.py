@@ -52,9 +52,13 @@ class Extractor:
 
     def differentiable_features(self, images: Tensor) -> Tensor:
         """float32 [N,D] of grey levels [N,C,H,W], C 1 or 3, brought to size without rounding, for gradients."""
+        return self.trainer.differentiable_features(self.brought_to_size(images))
+
+    def brought_to_size(self, images: Tensor) -> Tensor:
+        """Grey levels [N,3,S,S] of [N,C,H,W], on the device, for gradients."""
         if images.shape[2:] != (self.size, self.size):
             images = resized(images, self.size)
-        return self.trainer.differentiable_features(images.to(self.trainer.device).expand(-1, 3, -1, -1))
+        return images.to(self.trainer.device).expand(-1, 3, -1, -1)
 
 
 def find_extractor(source: str, weights: Path | None = None, *, device: torch.device) -> Extractor:

@@ -299,6 +299,15 @@ class Trainer:
         """The same of float32 [B,3,S,S] from 0 to 255, as one batch on its device, for gradients to the images."""
         return self._last_inputs((grey_levels - self.mean) / self.std)
 
+    @refusing("a network")
+    def differentiable_logits(self, grey_levels: Tensor) -> Tensor:
+        """float32 [B,classes] of float32 [B,3,S,S] from 0 to 255, in evaluation mode, for gradients to images and
+        weights.
+        """
+        self.network.eval()
+        inputs = (grey_levels - self.mean) / self.std
+        return self._logits(inputs.contiguous(memory_format=torch.channels_last))
+
     def _last_inputs(self, inputs: Tensor) -> Tensor:
         """What the last layer reads, float32 [B,D], in evaluation mode."""
         seen = list[Tensor]()

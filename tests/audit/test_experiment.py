@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from dpclean.audit.defences.defence import Setting
 from dpclean.audit.defences.nothing import Nothing
 from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.experiment import Crafting, Experiment, Foe, Outcome, Verdict
-from dpclean.audit.results import headline, rows_of, wilson
+from dpclean.audit.results import doubts, headline, rows_of, wilson
 from dpclean.audit.trials import Trial
 from dpclean.audit.victims.frozen import Frozen
 from dpclean.audit.victims.heads import HEADS
@@ -81,6 +82,11 @@ def test_rows_count_what_their_control_gets_right() -> None:
     assert (row.trials, row.skipped, row.attacked, row.succeeded, row.control) == (4, 2, 2, 1, 1)
     assert (row.accuracy, row.control_accuracy) == (0.5, 0.75)
     assert headline([row]) == "Without a defence 1 of 2 attacks succeed."
+    assert headline([row], trigger=True).startswith("Without a defence 1 of 2 test images with the trigger are taken")
+    hardly = msgspec.structs.replace(row, control_accuracy=0.6)
+    assert (
+        doubts([row], 2) == [] and "right on 60 % of the test images, little more than chance" in doubts([hardly], 2)[0]
+    )
 
 
 def test_wilson_is_as_published() -> None:

@@ -122,3 +122,35 @@ def test_the_command_shows_triggers_with_their_controls(
     given[given.index("--attack") + 1 :] = ["badnets", "--adaptive", "--out", out]
     assert run(["audit", str(raw), *map(str, given)]) == 2
     assert "follows no gradient" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "victim"),
+    [
+        ("hidden-trigger", "frozen"),
+        ("label-consistent", "frozen"),
+        ("narcissus", "tiny"),
+    ],
+)
+def test_every_attack_is_a_command_away(
+    name: str, victim: str, raw: Path, test_images: Path, model: Path, tmp_path: Path
+) -> None:
+    given = ["--test", test_images, "--attack", name, "--poisons", 3, "--targets", 1, "--defence", "none"]
+    given += ["--victim", victim, *(["--extractor", model] if victim == "frozen" else [])]
+    given += ["--threads", 1, "--workers", 1, "--device", "cpu", "--quiet"]
+    assert run(["audit", str(raw), *map(str, given), "--out", str(tmp_path / "audit")]) == 0
+    told = json.loads((tmp_path / "audit" / "audit.json").read_bytes())
+    asked = 5 if find_attack(name).one_source else 10
+    assert told["attack"] == name and [row["trials"] for row in told["rows"]] == [asked] * len(told["rows"])
+
+
+@pytest.mark.parametrize("name", ["gradient-matching", "sleeper-agent"])
+def test_attacks_of_many_steps_look_ahead(
+    name: str, raw: Path, test_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--test", test_images, "--attack", name, "--victim", "tiny", "--poisons", 3, "--targets", 2, "--dry-run"]
+    given += ["--defence", "none", "--threads", 1, "--workers", 1, "--device", "cpu", "--json"]
+    assert run(["audit", str(raw), *map(str, given), "--out", str(tmp_path / "audit")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["attack"] == name and told["poisons"] == 3 and told["seconds"] > 0
+    assert not (tmp_path / "audit").exists()

@@ -24,7 +24,8 @@ class Case:
     levels, and which the victim will learn as of the poison class.
 
     target, asked_class: the image that is to be taken for it, and its class. Where a trigger is to do that there is no
-    target, and asked_class is the one that it is to work on, None for all. seed: of what the attack draws.
+    target, and asked_class is the one that it is to work on, None for all. seed: of what the attack draws. places: of
+    the bases among all images.
     """
 
     bases: Sequence[NDArray[np.uint8]]
@@ -33,6 +34,7 @@ class Case:
     target: NDArray[np.uint8] | None = None
     asked_class: int | None = None
     seed: int = 0
+    places: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Attack(ABC):
 
     has_trigger: it is after every image with its trigger. one_source: of one class alone. relabels: its bases are of
     other classes, and get the label of the poison class; else they are of that class. has_gradients: there is something
-    to adapt to a defence. beyond: what of a poison's change eps does not bound, for a page.
+    to adapt to a defence. one_shape: all images must have one. beyond: what of a poison's change eps does not bound,
+    for a page.
     """
 
     name: ClassVar[str]
@@ -66,6 +69,7 @@ class Attack(ABC):
     one_source: ClassVar[bool] = False
     relabels: ClassVar[bool] = False
     has_gradients: ClassVar[bool] = True
+    one_shape: ClassVar[bool] = False
     beyond: ClassVar[str] = ""
 
     def most_steps(self, surrogate: Surrogate) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpclean.audit.attacks.perturbation import Perturbation
+from dpclean.audit.attacks.perturbation import Perturbation, SharedChange
 
 WINDOW = 30  # steps whose mean loss is compared with that of as many before
 LEAST_GAIN = 0.01  # of the loss from one window to the next: below it, it has stopped falling
@@ -16,7 +16,7 @@ RATE = 1 / 8  # of eps, the first steps; the later ones are smaller
 
 
 def descend(
-    changed: Perturbation, loss: Callable[[], Tensor], *, most_steps: int, on_step: Callable[[], None]
+    changed: Perturbation | SharedChange, loss: Callable[[], Tensor], *, most_steps: int, on_step: Callable[[], None]
 ) -> list[float]:
     """The loss before each step that was done. on_step: is called after each, and may raise."""
     optimizer = torch.optim.Adam(changed.changes, lr=RATE * changed.eps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,17 +33,9 @@ class Informed(Surrogate):
 
     def pull(self, rows: Tensor, label: int) -> Tensor:
         wanted = torch.full((len(rows),), label, device=rows.device)
-        _, _, weights, bias = self._parts
+        _, _, weights, bias = self.head_parts
         return PULL * functional.cross_entropy(rows @ weights + bias, wanted)
 
-    @cached_property
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of the head, on the device: centre and scale of rows [D], weights [D,classes] and bias [classes]."""
-        head = self.head
-        found = (head.centre, head.scale, head.weights[:-1], head.weights[-1])
-        centre, scale, weights, bias = (torch.from_numpy(part).float().to(self.device) for part in found)
-        return centre, scale, weights, bias
-
     def _standardised(self, rows: Tensor) -> Tensor:
-        centre, scale, _, _ = self._parts
+        centre, scale, _, _ = self.head_parts
         return (rows - centre) / scale

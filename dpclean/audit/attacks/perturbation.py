@@ -17,7 +17,7 @@ class Perturbation:
         shapes = sorted({image.shape for image in images})
         self.eps = eps
         self._places = [[place for place, image in enumerate(images) if image.shape == shape] for shape in shapes]
-        self._bases = [_stacked([images[place] for place in places]).to(device) for places in self._places]
+        self._bases = [stacked([images[place] for place in places]).to(device) for places in self._places]
         self.changes = [torch.zeros_like(base, requires_grad=True) for base in self._bases]
 
     def seen_by(self, look: Callable[[Tensor, Sequence[int]], Tensor]) -> Tensor:
@@ -28,6 +28,12 @@ class Perturbation:
         rows = torch.cat([look(levels, places) for levels, places in groups])
         order = torch.tensor([place for places in self._places for place in places], device=rows.device)
         return rows[torch.argsort(order)]
+
+    def scatter(self, generator: torch.Generator) -> None:
+        """Begin anywhere in what is allowed."""
+        with torch.no_grad():
+            for change in self.changes:
+                change.copy_(self.eps * (2 * torch.rand(change.shape, generator=generator) - 1))
 
     def clip(self) -> None:
         """Back to what is allowed."""
@@ -46,8 +52,37 @@ class Perturbation:
     def _levels(self) -> list[Tensor]:
         """The changed images in whole grey levels, [N,C,H,W]; rounding passes gradients straight through."""
         levels = [(base + change).clamp(0, 255) for base, change in zip(self._bases, self.changes, strict=True)]
-        return [exact + (exact.round() - exact).detach() for exact in levels]
+        return [rounded(exact) for exact in levels]
 
 
-def _stacked(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+class SharedChange:
+    """One change of all images of a shape (H,W,C), of no pixel value by more than eps grey levels."""
+
+    def __init__(self, shape: tuple[int, ...], eps: int, device: torch.device) -> None:
+        height, width, channels = shape
+        self.eps = eps
+        self._change = torch.zeros(1, channels, height, width, device=device, requires_grad=True)
+        self.changes = [self._change]
+
+    def on(self, levels: Tensor) -> Tensor:
+        """Grey levels [N,C,H,W], changed and whole; rounding passes gradients straight through."""
+        return (levels + rounded(self._change)).clamp(0, 255)
+
+    def clip(self) -> None:
+        """Back to what is allowed."""
+        with torch.no_grad():
+            self._change.clamp_(-self.eps, self.eps)
+
+    def array(self) -> NDArray[np.int16]:
+        """It, int16 [H,W,C]."""
+        return self._change.detach()[0].round().to(torch.int16).permute(1, 2, 0).cpu().numpy()
+
+
+def rounded(values: Tensor) -> Tensor:
+    """To whole numbers; gradients pass straight through."""
+    return values + (values.round() - values).detach()
+
+
+def stacked(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Grey levels float [N,C,H,W] of images of one shape."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()

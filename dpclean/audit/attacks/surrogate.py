@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -58,9 +59,38 @@ class Surrogate:
         rows = self.extractor.features(list(self._pool))
         return Logistic().fit(rows, self.images.labels, len(self.images.classes), check=self._check)
 
+    @cached_property
+    def head_parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the head, on the device: centre and scale of rows [D], weights [D,classes] and bias [classes]."""
+        head = self.head
+        found = (head.centre, head.scale, head.weights[:-1], head.weights[-1])
+        centre, scale, weights, bias = (torch.from_numpy(part).float().to(self.device) for part in found)
+        return centre, scale, weights, bias
+
+    def levels(self, levels: Tensor, places: Sequence[int]) -> Tensor:
+        """Grey levels [N,3,S,S] that the network gets where these [N,C,H,W] are learned from, for gradients. places: of
+        the images among the poisons.
+        """
+        return self.extractor.brought_to_size(self.sight.levels(levels, places))
+
+    def poisoned(self, places: Sequence[int], pixels: Sequence[NDArray[np.uint8]], number: int) -> Surrogate:
+        """The same for a victim that learned from poisons [H,W,C] in these places of the images, with other draws for
+        each number.
+        """
+        planted = list(self.images.pixels)
+        for place, poison in zip(places, pixels, strict=True):
+            planted[place] = poison
+        images = replace(self.images, pixels=planted)
+        return type(self)(self._victim, images, self.sight, seed=self.seed + number, check=self._check)
+
     def rows(self, levels: Tensor, places: Sequence[int]) -> Tensor:
-        """float [N,D] of grey levels [N,C,H,W], for gradients. places: of the images among the poisons."""
+        """The network's features of the same, float [N,D]."""
         return self.extractor.differentiable_features(self.sight.levels(levels, places))
+
+    def scores(self, levels: Tensor, places: Sequence[int]) -> Tensor:
+        """What the head says of the same, float [N,classes]."""
+        centre, scale, weights, bias = self.head_parts
+        return (Surrogate.rows(self, levels, places) - centre) / scale @ weights + bias
 
     def row_of(self, image: NDArray[np.uint8]) -> Tensor:
         """float [D] of an image [H,W,C] that nobody sanitizes: what the victim is asked about."""

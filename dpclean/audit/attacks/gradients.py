@@ -1,0 +1,94 @@
+"""Poisons whose gradient, of all weights, points where that of what the attacker wants does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpclean.audit.attacks.perturbation import Perturbation
+from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.train import augment
+from dpclean.train.networks import Residual
+
+RATE, FALLS = 0.4, (3 / 8, 5 / 8, 7 / 8)  # of eps, the first steps; after these shares of them a tenth each
+
+
+def match(
+    changed: Perturbation,
+    surrogate: Surrogate,
+    asked: Tensor,
+    label: int,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    on_step: Callable[[], None],
+) -> list[float]:
+    """Change images until learning them as of a class does what learning that the asked ones are of it would do.
+
+    asked: grey levels [N,C,H,W]. By Adam on the signs of gradients, through the augmentation of the victim's recipe.
+    What comes back is the loss before each step, 1 less the cosine between the two gradients.
+    """
+    optimizer = torch.optim.Adam(changed.changes, lr=RATE * changed.eps)
+    falling = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(share * steps) for share in FALLS])
+    losses = []
+    with weights_of(surrogate) as weights:
+        sized = surrogate.extractor.brought_to_size(asked)
+        wanted = [part.detach() for part in gradient(surrogate, weights, sized, label)]
+        for _ in range(steps):
+            levels = _augmented(changed.seen_by(surrogate.levels), surrogate, generator)
+            loss = mismatch(gradient(surrogate, weights, levels, label), wanted)
+            slopes = torch.autograd.grad(loss, changed.changes)
+            for change, slope in zip(changed.changes, slopes, strict=True):
+                change.grad = slope.sign()
+            optimizer.step()
+            falling.step()
+            changed.clip()
+            losses.append(float(loss.detach()))
+            on_step()
+    return losses
+
+
+@contextmanager
+def weights_of(surrogate: Surrogate) -> Iterator[list[nn.Parameter]]:
+    """What of the network a victim learns, for gradients."""
+    network = surrogate.extractor.trainer.network
+    fixed = network.whiten.parameters() if isinstance(network, Residual) else ()
+    without = {id(parameter) for parameter in fixed}
+    learning = [parameter for parameter in network.parameters() if id(parameter) not in without]
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    try:
+        yield learning
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+
+
+def gradient(surrogate: Surrogate, weights: Sequence[nn.Parameter], levels: Tensor, label: int) -> Sequence[Tensor]:
+    """Of the mean loss of images, grey levels [N,3,S,S], as of this class: one tensor for each of the weights."""
+    logits = surrogate.extractor.trainer.differentiable_logits(levels)
+    truth = torch.full((len(levels),), label, device=logits.device)
+    loss = functional.cross_entropy(logits, truth)
+    return torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True, materialize_grads=True)
+
+
+def mismatch(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """1 less the cosine between two gradients, each in parts."""
+
+    def product(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+        return torch.stack([(one * other).sum() for one, other in zip(some, others, strict=True)]).sum()
+
+    lengths = (product(found, found) * product(wanted, wanted)).sqrt()
+    return 1 - product(found, wanted) / lengths.clamp(min=1e-20)
+
+
+def _augmented(levels: Tensor, surrogate: Surrogate, generator: torch.Generator) -> Tensor:
+    """As the recipe does it, drawn anew."""
+    recipe = surrogate.extractor.trainer.recipe
+    flip = torch.rand(len(levels), generator=generator) < (0 if recipe.flip == "none" else 0.5)
+    shift = augment.shifts(recipe.translate, len(levels), generator)
+    return augment.augmented(levels, flip.to(levels.device), recipe.translate, shift.to(levels.device))
