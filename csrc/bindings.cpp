@@ -178,6 +178,27 @@ GroupNormJob group_norm_job(uintptr_t input, uintptr_t out, const std::string& t
             silu};
 }
 
+bool convolves(const std::string& kernel) { return kernel_named(kernel).convolve != nullptr; }
+
+ConvolutionJob convolution_job(uintptr_t input, uintptr_t filters, uintptr_t bias, uintptr_t added, uintptr_t out,
+                               size_t count, size_t height, size_t width, size_t inputs, size_t outputs,
+                               bool upsampled) {
+    require(input && filters && bias && out, "null address");
+    require(filters % 64 == 0, "filters must lie at a multiple of 64");
+    require(inputs >= 1 && inputs <= MOST_INPUTS, "from 1 to 1024 channels of the input");
+    require(outputs >= 1 && outputs % 32 == 0, "channels of the result must be a multiple of 32");
+    require(!upsampled || (height % 2 == 0 && width % 2 == 0), "what was upsampled has even edges");
+    return {at<void>(input), at<void>(filters), at<float>(bias), at<void>(added), at<void>(out), count, height, width,
+            inputs, outputs, upsampled};
+}
+
+void convolve(const std::string& kernel, size_t threads, const ConvolutionJob& job) {
+    const Convolve chosen = kernel_named(kernel).convolve;
+    require(chosen, "that kernel has no convolution");
+    py::gil_scoped_release release;
+    in_parallel(threads, tiles_of(job), 96, [&](size_t first, size_t last) { chosen(job, first, last); });
+}
+
 size_t members(const std::string& kernel, const py::bytes& key, uint32_t run, uint32_t share, size_t count,
                uintptr_t places) {
     require(share >= 1, "a share is at least 1");
@@ -229,6 +250,10 @@ PYBIND11_MODULE(_kernels, module) {
         .def(py::init(&group_norm_job), py::kw_only(), py::arg("input"), py::arg("out"), py::arg("type"),
              py::arg("weight"), py::arg("bias"), py::arg("pixels"), py::arg("channels"), py::arg("groups"),
              py::arg("eps"), py::arg("silu"));
+    py::class_<ConvolutionJob>(module, "ConvolutionJob")
+        .def(py::init(&convolution_job), py::kw_only(), py::arg("input"), py::arg("filters"), py::arg("bias"),
+             py::arg("added"), py::arg("out"), py::arg("count"), py::arg("height"), py::arg("width"), py::arg("inputs"),
+             py::arg("outputs"), py::arg("upsampled"));
     module.def("kernel_names", &kernel_names, "Kernels this CPU can run, fastest first.");
     module.def("noise", &noise_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"));
     module.def("invert", &invert_on_cpu, py::arg("kernel"), py::arg("threads"), py::arg("job"), py::arg("count"),
@@ -240,6 +265,8 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("group_norm_silu_gradient", &group_norm_gradient_on_cpu, py::arg("kernel"), py::arg("threads"),
                py::arg("norm"), py::arg("gradient"), py::arg("weight_gradient"), py::arg("bias_gradient"),
                py::arg("count"));
+    module.def("convolves", &convolves, py::arg("kernel"), "Whether a kernel has a convolution.");
+    module.def("convolve", &convolve, py::arg("kernel"), py::arg("threads"), py::arg("job"));
     module.def("members", &members, py::arg("kernel"), py::arg("key"), py::arg("run"), py::arg("share"),
                py::arg("count"), py::arg("places"), "How many places were written, int64 each.");
     module.def("chacha20", &chacha20, py::arg("key"), py::arg("counter"), py::arg("run"), py::arg("low"),

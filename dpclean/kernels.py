@@ -26,6 +26,11 @@ def kernel_name() -> str:
     return wanted
 
 
+def convolves() -> bool:
+    """Whether the CPU kernel in use has a convolution that is faster than torch's."""
+    return _kernels.convolves(kernel_name())
+
+
 def cuda_built() -> bool:
     """Whether CUDA kernels were compiled in; says nothing about a GPU being here."""
     return _kernels.cuda_built

@@ -21,6 +21,7 @@ from dpclean.certify.runs import Result, ballot_of
 from dpclean.certify.runs_on_images import check_said, load_denoiser
 from dpclean.certify.test_time_inputs import PointData
 from dpclean.denoise.denoiser import Denoised
+from dpclean.denoise.winograd import with_fewer_products
 from dpclean.errors import ConflictError
 from dpclean.jobs.checks import given_path
 from dpclean.noise.normal import standard_normal
@@ -126,4 +127,6 @@ def _trainer(settings: TestTimeSettings, device: torch.device) -> Trainer:
         raise ConflictError(
             f"the model {settings.model!r} is not the one that the job was begun with", "restore its files"
         )
-    return model.trainer(device)
+    trainer = model.trainer(device)
+    with_fewer_products(trainer.network, trainer.dtype, device)
+    return trainer

@@ -206,8 +206,8 @@ class Denoiser:
     def _at_levels(self, dtype: torch.dtype) -> list[FixedLevelNetwork]:
         networks: list[FixedLevelNetwork] = []
         for level in self._levels:
-            network = FixedLevelNetwork(copy.deepcopy(self._model), level.timestep, dtype, self.device)
-            networks.append(network.share(networks[0]) if networks else network)
+            like = networks[0] if networks else None
+            networks.append(FixedLevelNetwork(copy.deepcopy(self._model), level.timestep, dtype, self.device, like))
         return networks
 
     def _evaluated(self, networks: Sequence[Callable[[Tensor], Tensor]]) -> list[Evaluation]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dpclean import _kernels
 from dpclean.denoise.group_norm import CUDA_TYPES
+from dpclean.denoise.winograd import Winograd
 from dpclean.kernels import cuda_built, cuda_errors
 
 # what torch's own compiler emits for this on a CPU; no public name, so it is used only where it is exactly this
@@ -39,11 +40,14 @@ def _fused_takes(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def convolved_onto(conv: nn.Conv2d, x: Tensor, other: Tensor, other_bias: Tensor | None = None) -> Tensor:
+def convolved_onto(conv: nn.Conv2d | Winograd, x: Tensor, other: Tensor, other_bias: Tensor | None = None) -> Tensor:
     """conv(x) + other + other_bias, channels_last; rounded once where it is one pass, else after each step.
 
     other_bias: [channels], of the convolution that gave `other`, if it did not add it.
     """
+    if isinstance(conv, Winograd):
+        fewer: Tensor = conv(x, other if other_bias is None else other + other_bias[:, None, None])
+        return fewer
     if fuses_bias(x):
         return _summed(without_bias(conv, x), other, conv.bias, other_bias)
     if other_bias is not None:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from dpclean.denoise.fused_convolution import convolved_onto, fuses_bias, without_bias
 from dpclean.denoise.group_norm import group_norm_silu
 from dpclean.denoise.precision import at_least_float32
+from dpclean.denoise.winograd import Winograd, with_fewer_products
 
 if TYPE_CHECKING:
     import diffusers
@@ -82,12 +83,16 @@ class NearestUpsample(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor, output_size: int | None = None) -> Tensor:
+        if isinstance(self.conv, Winograd):
+            fewer: Tensor = self.conv(x, upsampled=True)
+            return fewer
         x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
         return x if self.conv is None else self.conv(x)
 
 
 class FixedLevelNetwork(nn.Module):
-    """The network at one timestep, ready for inference; model, of unet.py or diffusers, is used up.
+    """The network at one timestep, ready for inference; model, of unet.py or diffusers, is used up. like: the same
+    network at another timestep, whose filters and matrices are equal, to keep them once.
 
     forward: x [B, C, H, W] of the given dtype, channels_last -> prediction of the same height and width.
     H and W are multiples of `stride`, and best not much larger than `sample_size`, the edge of the images that it was
@@ -99,13 +104,19 @@ class FixedLevelNetwork(nn.Module):
     """
 
     def __init__(
-        self, model: UNet2DModel | diffusers.UNet2DModel, timestep: float, dtype: torch.dtype, device: torch.device
+        self,
+        model: UNet2DModel | diffusers.UNet2DModel,
+        timestep: float,
+        dtype: torch.dtype,
+        device: torch.device,
+        like: FixedLevelNetwork | None = None,
     ) -> None:
         super().__init__()
         with torch.no_grad():
             t = torch.tensor([timestep], dtype=torch.float32)
             self.embedding = model.time_embedding(model.time_proj(t).float())
             _fold(model, self.embedding)
+            with_fewer_products(model, dtype, device, like)
         self.center_input = bool(model.config.center_input_sample)
         self.conv_in, self.down_blocks, self.mid_block = model.conv_in, model.down_blocks, model.mid_block
         self.up_blocks, self.conv_out = model.up_blocks, model.conv_out
@@ -118,13 +129,10 @@ class FixedLevelNetwork(nn.Module):
         self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.embedding = self.embedding.to(device=device, dtype=dtype)
         self.requires_grad_(False).eval()
-
-    def share(self, other: FixedLevelNetwork) -> FixedLevelNetwork:
-        """Take the filters and matrices of the same network at another timestep, which are equal, to keep them once."""
-        for mine, its in zip(self.parameters(), other.parameters(), strict=True):
-            if mine.ndim > 1:
-                mine.data = its.data
-        return self
+        if like is not None:
+            for mine, its in zip(self.parameters(), like.parameters(), strict=True):
+                if mine.ndim > 1:
+                    mine.data = its.data
 
     def forward(self, x: Tensor) -> Tensor:
         if self.patch_size == 1:

@@ -109,6 +109,12 @@ class Trainer:
                 f"give the recipe a size, as in {self.recipe.name.partition('@')[0]}@{self.recipe.size or 32}",
             ) from error
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of products and convolutions."""
+        half = self.recipe.precision == "bf16" and has_bf16(self.device)
+        return torch.bfloat16 if half else torch.float32
+
     # -- fit
 
     def fit(
@@ -344,8 +350,7 @@ class Trainer:
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """float32 [B,classes]."""
-        half = self.recipe.precision == "bf16" and has_bf16(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             output = self.network(inputs)
         logits: Tensor = output if isinstance(output, Tensor) else output[0]  # some have auxiliary outputs in training
         return logits.float()

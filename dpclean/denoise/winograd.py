@@ -1,0 +1,100 @@
+"""3 x 3 convolutions with fewer products, where the processor has none of matrices.
+
+Winograd's minimal filtering F(2 x 2, 3 x 3) (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"):
+16 products for 2 x 2 results in place of 36, and 9 where each pixel of the input stands four times. torch's library
+has it for no half precision. V and U are rounded to bfloat16, sums are float32: csrc/convolution_avx512bf16.cpp.
+"""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from dpclean import _kernels
+from dpclean.kernels import convolves, default_threads, kernel_name
+
+LANES = 32  # channels that the kernel takes together
+INPUTS = range(16, 1024 + 1)  # channels: fewer are soon done
+# G: 3 filter values of a row to 4 of the transformed one
+TRANSFORM = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
+
+
+class Winograd(nn.Module):
+    """A 3 x 3 convolution in bfloat16 on the CPU; as it was where a gradient is wanted, or by a kernel without it."""
+
+    def __init__(self, conv: nn.Conv2d, filters: Tensor | None = None) -> None:
+        super().__init__()
+        self.conv = conv
+        # no parameters: they stay as the kernel takes them whatever a module is turned into
+        self.filters = _packed(conv.weight.detach()) if filters is None else filters
+        self.bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().float().clone()
+
+    def forward(self, x: Tensor, added: Tensor | None = None, *, upsampled: bool = False) -> Tensor:
+        """The convolution of x, plus what is added, [N, K, H, W], channels_last, rounded once.
+
+        upsampled: of x with each pixel four times. A sample's result does not depend on the batch or the threads.
+        """
+        if torch.is_grad_enabled() or x.dtype != torch.bfloat16 or not convolves():
+            if upsampled:
+                x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            y: Tensor = self.conv(x)
+            return y if added is None else y + added
+        x = x.contiguous(memory_format=torch.channels_last)
+        count, inputs, height, width = x.shape
+        if upsampled:
+            height, width = 2 * height, 2 * width
+        outputs = self.conv.out_channels
+        out = torch.empty((count, outputs, height, width), dtype=x.dtype, memory_format=torch.channels_last)
+        if added is not None:
+            if added.shape != out.shape or added.dtype != x.dtype:
+                raise ValueError(f"cannot add {added.dtype} {list(added.shape)} to {x.dtype} {list(out.shape)}")
+            added = added.contiguous(memory_format=torch.channels_last)
+        if out.numel() > 0:
+            job = _kernels.ConvolutionJob(
+                input=x.data_ptr(), filters=self.filters.data_ptr(), bias=self.bias.data_ptr(),
+                added=0 if added is None else added.data_ptr(), out=out.data_ptr(), count=count, height=height,
+                width=width, inputs=inputs, outputs=outputs, upsampled=upsampled,
+            )  # fmt: skip
+            _kernels.convolve(kernel_name(), default_threads(), job)
+        return out
+
+
+def with_fewer_products(
+    network: nn.Module, dtype: torch.dtype, device: torch.device, like: nn.Module | None = None
+) -> None:
+    """Puts such convolutions into a network that computes in a type on a device, where there are any.
+
+    like: one with the same filters under the same names, to keep them once. State of the network is loaded before.
+    """
+    if dtype != torch.bfloat16 or device.type != "cpu" or not convolves():
+        return
+    known = {} if like is None else dict(like.named_modules())
+    for name, block in list(network.named_modules()):
+        for part, conv in list(block.named_children()):
+            if _fits(conv) and not isinstance(block, Winograd):
+                its = known.get(f"{name}.{part}" if name else part)
+                setattr(block, part, Winograd(conv, its.filters if isinstance(its, Winograd) else None))
+
+
+def _fits(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+    if type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding_mode != "zeros":
+        return False
+    plain = (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+    return plain and conv.in_channels in INPUTS and conv.out_channels % LANES == 0
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """bfloat16 [16, K / 32, 32 C] of filters [K, C, 3, 3]: at each place of G g G', for 32 outputs, pairs of inputs.
+
+    C with zeros up to a multiple of 32. Of 32 inputs the even ones come first, as the kernel takes pixels apart.
+    """
+    weight = nn.functional.pad(weight.double(), (0, 0, 0, 0, 0, -weight.shape[1] % LANES))
+    outputs, inputs = weight.shape[:2]
+    transform = torch.tensor(TRANSFORM, dtype=torch.float64)
+    of_places = torch.einsum("ai,kcij,bj->abkc", transform, weight, transform)
+    order = torch.cat([torch.arange(0, LANES, 2), torch.arange(1, LANES, 2)])
+    places = (torch.arange(0, inputs, LANES)[:, None] + order).flatten()
+    by_pairs = of_places[..., places].reshape(16, outputs // LANES, LANES, inputs // 2, 2).transpose(2, 3)
+    return by_pairs.reshape(16, outputs // LANES, LANES * inputs).to(torch.bfloat16).contiguous()
