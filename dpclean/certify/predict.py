@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 from dpclean.certificate.certificate import build
 from dpclean.certificate.elections import NO_RANKING
-from dpclean.certificate.files import CERTIFICATE_NAME
-from dpclean.certificate.parameters import ExtractorUsed, JobParameters, has_rankings, kinds_of_images, parts_of
+from dpclean.certificate.files import CERTIFICATE_NAME, parameters_in, read
+from dpclean.certificate.parameters import (
+    EvasionParameters,
+    ExtractorUsed,
+    JobParameters,
+    has_rankings,
+    kinds_of_images,
+    parts_of,
+)
 from dpclean.certificate.threats import DEFAULT_THREAT, find_threat
 from dpclean.certificate.verify import folder_of, verify
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, first_of, read_votes
@@ -43,8 +50,13 @@ def predict(
     weights: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
+    smooth: bool = False,
+    on_remark: Callable[[str], None] = lambda remark: None,
 ) -> list[VotedImage]:
     """The vote of the kept models on each image, or row of features, in the order of the listing, after `verify`.
+
+    Of a certificate at test time it is the smoothed prediction with its settings (smooth.py); smooth: of others it is
+    refused. on_remark: gets what a user should know then.
 
     Each claim is one of level alpha, valid for an image that was chosen without looking at these models; of models of
     parts it is true of any image. A run without a model is one that failed or took too little: its votes say so, and it
@@ -57,6 +69,20 @@ def predict(
     if not holds_certificate(folder):
         raise InputError(f"{str(folder)!r} is not there", f"give a folder with {CERTIFICATE_NAME} in it")
     verify(folder)
+    terms = parameters_in(read(folder / CERTIFICATE_NAME))
+    if isinstance(terms, EvasionParameters):
+        from dpclean.certify.smooth import smooth_as_certified
+
+        if extractor is not None:
+            raise UsageError("an extractor makes rows of images, and here is one model for images", "leave it out")
+        return smooth_as_certified(
+            terms, images, weights=weights, device=device, workers=workers, on_remark=on_remark
+        )
+    if smooth:
+        raise InputError(
+            f"{str(folder)!r} names no model that could be asked about noised images",
+            "leave --smooth out, or give a model that 'dpclean train' made",
+        )
     kept = read_votes(folder / VOTES_NAME)
     parameters = kept.parameters
     if kept.models is None or not isinstance(parameters, JobParameters):

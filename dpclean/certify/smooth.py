@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -11,14 +12,16 @@ from msgspec import structs
 
 from dpclean.certificate.certificate import build
 from dpclean.certificate.limits import check_parameters
+from dpclean.certificate.parameters import EvasionParameters
 from dpclean.certificate.threats import EVASION
 from dpclean.certificate.votes import Votes
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
 from dpclean.certify.results import VotedImage
 from dpclean.certify.run_settings import make_test_time_settings
-from dpclean.certify.test_time_inputs import PointData, read_certified_images
+from dpclean.certify.test_time_inputs import CertifiedImages, PointData, read_certified_images
 from dpclean.certify.test_time_runs import TestTimeRuns
+from dpclean.errors import InputError
 from dpclean.noise.keys import commitment, draw_key
 
 
@@ -30,6 +33,7 @@ class SmoothKeywords(TypedDict, total=False):
     alpha: str | None
     local_smoothing: str | None
     denoiser: str | None
+    method: str | None
 
 
 def smooth(
@@ -39,12 +43,13 @@ def smooth(
     weights: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
+    on_remark: Callable[[str], None] = lambda remark: None,
     **options: Unpack[SmoothKeywords],
 ) -> list[VotedImage]:
     """The smoothed prediction of each image, in the order of the listing, under a key that is drawn now and forgotten.
 
-    Each claim is one of level alpha by itself; nothing is written that could be verified. Raises what `certify` does
-    under the threat evasion.
+    Each claim is one of level alpha by itself; nothing is written that could be verified. on_remark: gets a sentence on
+    whatever a user should know of model or images. Raises what `certify` does under the threat evasion.
     """
     asked = CertifyOptions(
         threat=EVASION,
@@ -55,7 +60,55 @@ def smooth(
         workers=workers,
         **options,
     )
+    return _smoothed(asked, read_certified_images(asked, labelled=False), on_remark)
+
+
+def smooth_as_certified(
+    terms: EvasionParameters,
+    images: Path,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    on_remark: Callable[[str], None] = lambda remark: None,
+) -> list[VotedImage]:
+    """The same with the settings of a certificate at test time, whose model and denoiser are found under the names that
+    they had; their digests are compared. Raises InputError for others.
+    """
+    local = terms.local_smoothing
+    asked = CertifyOptions(
+        threat=EVASION,
+        model=terms.model.id,
+        weights=weights,
+        test=images,
+        device=device,
+        workers=workers,
+        sigma=terms.sigma,
+        runs=terms.runs,
+        alpha=terms.alpha,
+        bound=terms.bound,
+        local_smoothing=None if local is None else f"{local.draws}:{local.sigma}",
+        denoiser=terms.denoiser.id,
+        method=terms.denoiser.method,
+    )
     certified = read_certified_images(asked, labelled=False)
+    for what, id, same in (
+        ("model", terms.model.id, certified.model.digest == terms.model.digest),
+        ("denoiser", terms.denoiser.id, certified.denoiser.digests() == terms.denoiser.digests),
+    ):
+        if not same:
+            raise InputError(
+                f"the {what} {id!r} is not the one of the certificate",
+                "restore its files, or give the model in place of the certificate, with --smooth and --sigma",
+            )
+    return _smoothed(asked, certified, on_remark)
+
+
+def _smoothed(
+    asked: CertifyOptions, certified: CertifiedImages, on_remark: Callable[[str], None]
+) -> list[VotedImage]:
+    for remark in certified.remarks:
+        on_remark(remark)
     parameters = make_test_time_parameters(certified, asked)
     check_parameters(parameters)
     key = draw_key()

@@ -75,10 +75,20 @@ def read_certified_images(options: CertifyOptions, *, labelled: bool = True) -> 
         denoiser=denoiser,
         method=options.method or DEFAULT_METHOD,
         data_options=read,
-        remarks=remarks(whole, points),
+        remarks=remarks(whole, points) + _unlike(model, options.sigma),
         points_digest=pixel_digest(points, hashes),
         point_images=Ancestry.of(hashes),
     )
+
+
+def _unlike(model: FixedModel, sigma: str | None) -> list[str]:
+    """What a user should know of a model that has seen noise of another size."""
+    if sigma is None or model.sigma_augment in (None, float(sigma)):
+        return []
+    return [
+        f"the model {model.id!r} was trained on images noised at sigma {model.sigma_augment:g} and denoised, and here"
+        f" sigma is {sigma}: it is right less often than one that was trained at this sigma may be"
+    ]
 
 
 def _check_sizes(points: Images, model: FixedModel, path: Path) -> None:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def predict(
     model: Annotated[
         Path,
-        typer.Argument(help="What 'dpclean train' made, or 'dpclean certify --keep-models'; with --smooth as --model."),
+        typer.Argument(
+            help="What 'dpclean train' made; a certificate with --keep-models or at test time; with --smooth as --model"
+            " of 'certify'."
+        ),
     ],
     images: Annotated[Path, typer.Argument(help="Folder of images, or of *.safetensors shards; a file of features.")],
     extractor: Annotated[
@@ -33,7 +36,7 @@ def predict(
         bool,
         typer.Option(
             "--smooth",
-            help="The vote of a 'train' model on many noised and denoised copies of each image, with its radius.",
+            help="The vote of a model on many noised and denoised copies of each image, with its radius.",
             rich_help_panel=VOTES,
         ),
     ] = False,
@@ -65,6 +68,12 @@ def predict(
         str | None,
         typer.Option(metavar="ID|DIR", help="With --smooth: the denoiser [natural].", rich_help_panel=VOTES),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD", help="With --smooth: as in 'dpclean sanitize' [one-step].", rich_help_panel=VOTES
+        ),
+    ] = None,
     device: Device = "auto",
     workers: Readers = None,
     json: Json = False,
@@ -77,7 +86,7 @@ def predict(
     for which the models claim nothing has no class. Valid for images that were chosen without looking at these models.
 
     With --smooth the lines are the same, and a radius is how far the image itself may be changed. Nothing is said about
-    poisoned training data then.
+    poisoned training data then. A certificate at test time stands for its model and all settings.
 
     \b
     dpclean predict ./model ./photos > predictions.tsv
@@ -92,20 +101,26 @@ def predict(
         "alpha": alpha,
         "local_smoothing": local_smoothing,
         "denoiser": denoiser,
+        "method": method,
     }
+    given = [f"--{name.replace('_', '-')}" for name, value in of_smoothing.items() if value is not None]
+    if (model / "certificate.json").is_file() or model.name == "certificate.json":
+        if given:
+            raise UsageError(f"{given[0]} is what the certificate says", "leave it out, or give a model in its place")
+        _by_vote(model, images, extractor, weights, device, workers, json, smooth)
+        return
     if smooth:
         from dpclean.certify.smooth import smooth as smoothed
 
         if extractor is not None:
             raise UsageError("--extractor is that of a certificate, and --smooth asks one model", "leave it out")
-        found = smoothed(model, images, weights=weights, device=device, workers=workers, **of_smoothing)
+        found = smoothed(
+            model, images, weights=weights, device=device, workers=workers, on_remark=_note, **of_smoothing
+        )
         _tell_votes(found, "model", model, json)
         return
-    if given := [name for name, value in of_smoothing.items() if value is not None]:
-        raise UsageError(f"--{given[0].replace('_', '-')} has a meaning with --smooth only", "leave it out")
-    if (model / "certificate.json").is_file() or model.name == "certificate.json":
-        _by_vote(model, images, extractor, weights, device, workers, json)
-        return
+    if given:
+        raise UsageError(f"{given[0]} has a meaning with --smooth only", "leave it out")
     if (extractor, weights) != (None, None):
         raise UsageError("--extractor is that of a certificate, and this is one model", "leave it out")
     from dpclean.train.predict import predict as run
@@ -129,11 +144,19 @@ def _by_vote(
     device: str,
     workers: int | None,
     json: bool,
+    smooth: bool,
 ) -> None:
     from dpclean.certify.predict import predict as vote
 
-    found = vote(certificate, images, extractor=extractor, weights=weights, device=device, workers=workers)
+    found = vote(
+        certificate, images, extractor=extractor, weights=weights, device=device, workers=workers, smooth=smooth,
+        on_remark=_note,
+    )  # fmt: skip
     _tell_votes(found, "certificate", certificate, json)
+
+
+def _note(remark: str) -> None:
+    typer.echo(f"dpclean: note: {printable(remark)}", err=True)
 
 
 def _tell_votes(found: list[VotedImage], what: str, path: Path, json: bool) -> None:

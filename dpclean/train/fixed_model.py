@@ -21,7 +21,8 @@ from dpclean.train.trainer import Trainer
 class FixedModel:
     """classes: their names, None where nothing tells them; outputs: how many. digest: SHA-256 of the file of weights.
 
-    recipe: how it takes images, of an edge of size; None in recipe.size: as they are.
+    recipe: how it takes images, of an edge of size; None in recipe.size: as they are. sigma_augment: the noise that its
+    training images got anew in every epoch, None without or where nothing tells.
     """
 
     id: str
@@ -32,6 +33,7 @@ class FixedModel:
     size: int
     ancestry: Ancestry
     weights: dict[str, Tensor]
+    sigma_augment: float | None = None
 
     def trainer(self, device: torch.device) -> Trainer:
         """Ready to predict. Raises InputError where the weights do not fit the network."""
@@ -69,6 +71,7 @@ def find_model(source: str, weights: Path | None = None) -> FixedModel:
         size=told.size,
         ancestry=model.ancestry(),
         weights=model.weights,
+        sigma_augment=told.sigma_augment.sigma if told.sigma_augment else None,
     )
 
 

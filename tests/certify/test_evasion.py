@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,11 +30,13 @@ from dpclean.certificate.mixtures import Mixture
 from dpclean.certificate.parameters import EvasionParameters, FormError, check_consistent
 from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import read_votes
+from dpclean.certify import smooth as smoothing
 from dpclean.certify.dry_run import dry_run
 from dpclean.certify.external_votes import certify_votes
 from dpclean.certify.job import certify
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
+from dpclean.certify.predict import predict
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.run_settings import make_test_time_settings
 from dpclean.certify.save import write_outputs
@@ -43,7 +46,7 @@ from dpclean.certify.test_time_runs import TestTimeRuns, together
 from dpclean.data.ancestry import Ancestry
 from dpclean.errors import ConflictError, DifferenceError, InputError, UsageError
 from dpclean.noise import add_noise
-from dpclean.train.model import Description, TrainedOn, dump
+from dpclean.train.model import Augmentation, Description, TrainedOn, dump
 from dpclean.train.recipes import find_recipe
 from dpclean.train.trainer import Trainer
 from tests.certificate.ballots import parameters
@@ -56,10 +59,11 @@ FEW: dict[str, Any] = {"runs": 12, "bound": "union", "alpha": "0.1"}
 
 
 def write_model(
-    folder: Path, *, classes: tuple[str, ...] = CLASSES, size: int = 16, resized: bool = False, wavers: bool = True
-) -> str:
+    folder: Path, *, classes: tuple[str, ...] = CLASSES, size: int = 16, resized: bool = False, wavers: bool = True,
+    sigma_augment: float | None = None,
+) -> str:  # fmt: skip
     """A model of fresh weights, as `train` leaves one; resized: it brings images to its size; else than one that
-    wavers it sees one class in everything.
+    wavers it sees one class in everything; sigma_augment: the noise that it says it was trained with.
     """
     recipe = replace(find_recipe("tiny"), size=size if resized else None, mirror=False)
     trainer = Trainer(recipe, len(classes), size=size, device=torch.device("cpu"))
@@ -74,7 +78,8 @@ def write_model(
     data = TrainedOn("../raw", 2, dict.fromkeys(classes, 1), "0" * 64, None, None, [])
     digest = hashlib.sha256(weights).hexdigest()
     told = Description(
-        1, "dpclean 0", list(classes), size, recipe, recipe.digest(), 0, {}, data, None, True, [], digest, {}
+        1, "dpclean 0", list(classes), size, recipe, recipe.digest(), 0, {}, data, None, True, [], digest, {},
+        sigma_augment and Augmentation(sigma_augment, "natural", {}, "one-step", "fp32", None),
     )  # fmt: skip
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(weights)
@@ -379,6 +384,48 @@ def test_smoothed_predictions(model: str, test: Path, tmp_path: Path, transparen
     assert [image.name for image in found] == [f"{name}/{n}.png" for name in CLASSES for n in (100, 101, 102)]
     for image in found:
         assert (image.predicted is None) == (float(image.certified_radius) == 0) and image.votes <= image.runs == 40
+
+
+def test_a_certificate_gives_its_settings_to_new_images(
+    test: Path, tmp_path: Path, transparent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the options do that it was made with; its model and denoiser must be those that it names."""
+    sure = write_model(tmp_path / "sure", wavers=False)
+    options = {"runs": 40, "alpha": "0.05", "bound": "cohen", "local_smoothing": "2:0.05", "method": "ddim:2"}
+    run(sure, test, tmp_path / "out", transparent, **options)
+    taken = []
+    monkeypatch.setattr(smoothing, "TestTimeRuns", lambda *given: taken.append(given[0]) or TestTimeRuns(*given))
+    for flag in (False, True):
+        found = predict(tmp_path / "out", test, smooth=flag, device="cpu", workers=1)
+        assert {(image.predicted, image.runs) for image in found} == {("green", 40)} and len(found) == 9
+    begun = read(tmp_path / "out" / "certificate.json")
+    assert {(s.sigma, s.method, s.draws, s.local_sigma) for s in taken} == {("0.1", "ddim:2", 2, "0.05")}
+    assert {image.certified_radius for image in found} == {p["certified_radius"] for p in begun["points"]}
+    shutil.rmtree(sure)
+    torch.manual_seed(3)
+    write_model(Path(sure), classes=(*CLASSES, "white"))
+    with pytest.raises(InputError, match="is not the one of the certificate"):
+        predict(tmp_path / "out", test, device="cpu", workers=1)
+
+
+def test_a_certificate_without_a_model_to_ask(tmp_path: Path, test: Path) -> None:
+    save_file({"votes": np.zeros((50, 4), np.int32)}, tmp_path / "votes.safetensors")
+    certify_votes(tmp_path / "votes.safetensors", tmp_path / "out", classes=2, sigma="0.5", threat="evasion")
+    with pytest.raises(InputError, match="names no model"):
+        predict(tmp_path / "out", test, smooth=True)
+
+
+@pytest.mark.parametrize(("sigma_augment", "said"), [(None, False), (0.1, False), (0.25, True)])
+def test_a_model_that_has_seen_other_noise(
+    sigma_augment: float | None, said: bool, test: Path, tmp_path: Path, transparent: str
+) -> None:
+    """Is said once, by whoever asks it."""
+    named, remarks = write_model(tmp_path / "model", sigma_augment=sigma_augment), list[str]()
+    options: dict[str, Any] = {"sigma": "0.10", "runs": 12, "alpha": "0.1", "denoiser": transparent, "device": "cpu"}
+    options["workers"] = 1
+    smooth(named, test, on_remark=remarks.append, **options)
+    certify(out=tmp_path / "out", threat="evasion", model=named, test=test, say=remarks.append, **options)
+    assert sum("noised at sigma 0.25" in remark for remark in remarks) == 2 * said
 
 
 def test_votes_from_elsewhere(tmp_path: Path) -> None:
