@@ -140,6 +140,26 @@ def speed() -> str:
     )
 
 
+def sizes() -> str:
+    result = load("image_sizes")
+    edges = sorted((int(edge), value) for edge, value in result["time a pixel against 128 px"].items())
+    calls, loader = result["few images"], result["data loader"]
+    rows = []
+    for edge in (32, 64, 224):
+        one, few, many = (calls[f"{count} of {edge} px, ms"] for count in (1, 8, 128))
+        rows.append((f"{edge} px", f"{one:.1f} ms", f"{one / many * 128:.2f} x", f"{few / many * 16:.2f} x"))
+    return (
+        f"Time a pixel of `natural`, uint8 to uint8, one thread, against images of 128 px, on {where('image_sizes')} "
+        "(`benchmarks/image_sizes.py`): "
+        + ", ".join(f"{edge} px {value['median']:.2f} x" for edge, value in edges)
+        + ".\n\n`Sanitizer` called with few images, against their share of a call with 128:\n\n"
+        + table(("", "one image", "one, against its share", "eight, against their share"), rows)
+        + "\n\nAs the transform of a data set of 64 px: "
+        + ", ".join(f"{name.removesuffix(', images/s')} {rate:.0f} images/s" for name, rate in loader.items())
+        + "."
+    )
+
+
 def memory(result: dict[str, Any]) -> str:
     (few, small), (many, large) = result["peak_mib_by_images"].items()
     return f"{small:,.0f} MiB for {int(few):,} images, {large:,.0f} MiB for {int(many):,}"
@@ -597,6 +617,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "psnr": psnr,
     "shapes": shapes,
     "speed": speed,
+    "sizes": sizes,
     "in_domain": in_domain,
     "whole": whole,
     "kernels": kernels,
