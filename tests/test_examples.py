@@ -33,6 +33,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
         program.chmod(0o755)
     # a network's first, empty batch takes as long as a full one: these are of the few images that there are
     small = {f"DPCLEAN_{name}_BATCH_SIZE": "8" for name in ("SANITIZE", "CERTIFY", "DENOISER_FIT")}
+    commands = ("SANITIZE", "TRAIN", "CERTIFY", "DENOISER_FIT", "DENOISER_EVAL", "PREDICT")
+    small |= {f"DPCLEAN_{name}_WORKERS": "1" for name in commands}
     return {**os.environ, **small, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 

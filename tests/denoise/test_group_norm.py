@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from dpclean.denoise.group_norm import group_norm_silu
-from dpclean.kernels import kernel_names
+from tests.kernels import KERNELS
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -27,7 +27,7 @@ def defined(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: i
     return y * weight.double()[:, None, None] + bias.double()[:, None, None]
 
 
-@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.bfloat16, 4.5e-3)])
 @settings(max_examples=25)
 @given(
@@ -49,7 +49,7 @@ def test_agrees_with_torch_in_float64(
     assert ((got.double() - expected).abs() <= tolerance * (expected.abs() + 1)).all()
 
 
-@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_sample_is_the_same_in_any_batch_with_any_threads(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -74,7 +74,7 @@ def test_a_large_mean_does_not_cancel_the_variance(size: int) -> None:
     assert (group_norm_silu(x + 1e3, weight, bias, 4, 1e-5, silu=False) - expected).abs().max() < 5e-4
 
 
-@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4.5e-3)])
 def test_silu_from_end_to_end(name: str, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DPCLEAN_KERNEL", name)
@@ -91,7 +91,7 @@ def test_a_nan_stays_within_its_sample_and_group() -> None:
     assert got[0, :4].isnan().all() and not got[0, 4:].isnan().any() and not got[1].isnan().any()
 
 
-@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.bfloat16, 1e-2)])
 @settings(max_examples=25)
 @given(

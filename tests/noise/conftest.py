@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dpclean.kernels import kernel_names
+from tests.kernels import KERNELS
 
 
-@pytest.fixture(params=kernel_names())
+@pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs the test once with each kernel forced."""
     monkeypatch.setenv("DPCLEAN_KERNEL", request.param)

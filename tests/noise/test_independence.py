@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpclean.kernels import kernel_names
 from dpclean.noise import add_noise, to_model_input
+from tests.kernels import KERNELS
 from tests.noise.known import KEY
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
@@ -23,7 +23,7 @@ def random_images(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize("name", KERNELS)
 @given(shape=SHAPES, sigma=SIGMAS, first=st.integers(0, 2**63 - 6))
 def test_a_batch_is_its_images_one_by_one(name: str, shape: tuple[int, ...], sigma: float, first: int) -> None:
     x, indices = random_images(shape), np.arange(first, first + shape[0])
@@ -36,7 +36,7 @@ def test_a_batch_is_its_images_one_by_one(name: str, shape: tuple[int, ...], sig
             assert np.array_equal(batch[i], alone[0])
 
 
-@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize("name", KERNELS)
 @given(shape=SHAPES, planar=st.booleans(), dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]))
 def test_the_fused_form_is_the_plain_one_for_any_shape(
     name: str, shape: tuple[int, ...], planar: bool, dtype: torch.dtype

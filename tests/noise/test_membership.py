@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from dpclean import _kernels
-from dpclean.kernels import kernel_names
 from dpclean.noise.keys import subkey
 from dpclean.noise.membership import members
+from tests.kernels import KERNELS
 
 KNOWN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "whole_images.json").read_text())
 
 
-@pytest.mark.parametrize("kernel", kernel_names())
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("case", KNOWN["members"], ids=lambda case: f"run {case['run']}")
 def test_members_are_the_known_ones(case: dict[str, Any], kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DPCLEAN_KERNEL", kernel)
@@ -27,7 +27,7 @@ def test_members_are_the_known_ones(case: dict[str, Any], kernel: str, monkeypat
     assert hashlib.sha256(found.astype("<u8").tobytes()).hexdigest() == case["sha256_u64le"]
 
 
-@pytest.mark.parametrize("kernel", kernel_names())
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("share", [1, 1 << 31, (1 << 32) - 1])
 def test_every_kernel_takes_what_the_words_of_the_stream_say(
     kernel: str, share: int, monkeypatch: pytest.MonkeyPatch

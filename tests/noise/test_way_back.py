@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpclean.errors import UsageError
-from dpclean.kernels import kernel_names
 from dpclean.noise import to_uint8
+from tests.kernels import KERNELS
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 PAIRS = [*((t, t) for t in DTYPES), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.float16)]
@@ -48,7 +48,7 @@ def tensors(shape: tuple[int, ...], extra: int, types: tuple[torch.dtype, ...]) 
     return x.to(types[0]), torch.randn(n, c + extra, h, w, generator=g).to(types[1])
 
 
-@pytest.mark.parametrize("name", kernel_names())
+@pytest.mark.parametrize("name", KERNELS)
 @given(
     shape=st.tuples(st.integers(1, 3), st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40)),
     extra=st.sampled_from([0, 2, 3]),
