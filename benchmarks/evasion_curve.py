@@ -1,13 +1,14 @@
 """Certified accuracy of CIFAR-10 test images under changes of the image itself, and what a draw costs.
 
-    python benchmarks/evasion_curve.py curve DATA --model MODEL --out WORK [--images 500] [--runs 1000] [--device cuda]
-    python benchmarks/evasion_curve.py speed DATA --model MODEL [--rounds 7] [--device cuda]
+    python benchmarks/evasion_curve.py curve DATA --model NAME=MODEL ... --out WORK [--images 500 --runs 1000] [--told]
+    python benchmarks/evasion_curve.py speed DATA --model NAME=MODEL [--rounds 7] [--device cuda]
 
 DATA: a folder of CIFAR-10 test images by class. MODEL: what `dpclean train` wrote. curve: one `dpclean certify --threat
-evasion` for each sigma, bundled denoiser and local smoothing, of every K-th test image; WORK keeps the certificates and
-whatever was begun, and started again it goes on there. speed: from image to vote, against a loop of diffusers' network
-eager in one step, torch's noise and the same model, in the dtype that dpclean chooses, pair by pair; on a CPU the time
-is the process's own.
+evasion` for each local smoothing, model, bundled denoiser and sigma, of every K-th test image; WORK keeps the
+certificates and whatever was begun, and started again it goes on there; --told: only tell of those that are there.
+speed: from image to vote, against a loop of diffusers' network eager in one step, torch's noise and the same model, in
+the dtype that dpclean chooses, pair by pair; on a CPU the time is the process's own, and two runs are done together, as
+a job does at least, to fill a batch of the model.
 """
 
 from __future__ import annotations
@@ -54,33 +55,37 @@ def curve(a: argparse.Namespace) -> None:
             shutil.copyfile(path, target)
         (a.out / "test.part").rename(test)
     rows = []
-    for sigma in a.sigma:
-        for denoiser in a.denoiser:
-            for local in a.local_smoothing:
-                out = a.out / f"{denoiser}-{sigma}-{local.replace(':', 'x')}"
-                seconds = certify(a, test, out, sigma, denoiser, local)
-                rows.append({"sigma": sigma, "denoiser": denoiser, "local_smoothing": local, **found(out), **seconds})
-                print(json.dumps(rows[-1]), flush=True)
-    write_results(a.name, {"runs": a.runs, "alpha": "0.001", "device": a.device, "model": told(a.model), "rows": rows})
+    for local, (name, model), denoiser, sigma in itertools.product(a.local_smoothing, a.model, a.denoiser, a.sigma):
+        out = a.out / f"{name}-{denoiser}-{sigma}-{local.replace(':', 'x')}"
+        if a.told and not (out / "certificate.json").exists():
+            continue
+        seconds = {} if a.told else certify(a, model, test, out, sigma, denoiser, local)
+        row = {"model": name, "sigma": sigma, "denoiser": denoiser, "local_smoothing": local}
+        rows.append({**row, **found(out), **seconds})
+        print(json.dumps(rows[-1]), flush=True)
+    models = {name: told(model) for name, model in a.model}
+    write_results(a.name, {"alpha": "0.001", "device": a.device, "models": models, "rows": rows})
 
 
 def told(model: Path) -> dict[str, object]:
-    """What decides about a model: its weights, its recipe, and how its training images had been noised."""
+    """What decides about a model: its weights, its recipe, and how its training images were noised."""
     fields = json.loads((model / "model.json").read_text())
-    data = fields["data"]
+    data, accuracy = fields["data"], fields["accuracy"]
     return {
         "weights_sha256": fields["weights_sha256"],
         "recipe": fields["recipe"]["name"],
         "images": data["images"],
         "sigma": data["sigma"],
+        "sigma_augment": fields.get("sigma_augment", {}).get("sigma"),
+        "accuracy": accuracy and accuracy["correct"] / accuracy["images"],
     }
 
 
 def certify(
-    a: argparse.Namespace, test: Path, out: Path, sigma: str, denoiser: str, local: str
+    a: argparse.Namespace, model: Path, test: Path, out: Path, sigma: str, denoiser: str, local: str
 ) -> dict[str, float | None]:
     command = [
-        sys.executable, "-m", "dpclean", "certify", "--threat", "evasion", "--model", str(a.model), "--test", str(test),
+        sys.executable, "-m", "dpclean", "certify", "--threat", "evasion", "--model", str(model), "--test", str(test),
         "--sigma", sigma, "--denoiser", denoiser, "--runs", str(a.runs), "--device", a.device, "--out", str(out),
         "--quiet", "--json", *([] if local == "none" else ["--local-smoothing", local]),
         *([] if a.workers is None else ["--workers", str(a.workers)]),
@@ -97,6 +102,7 @@ def found(out: Path) -> dict[str, object]:
     right = [float(point["certified_radius"]) for point in points if point["class"] == point["label"]]
     return {
         "images": len(points),
+        "runs": certificate["terms"]["runs"],
         "abstained": certificate["summary"]["abstained"],
         "ceiling": certificate["summary"]["ceiling"],
         "certified_accuracy": {
@@ -116,13 +122,14 @@ def speed(a: argparse.Namespace) -> None:
     rows = []
     for denoiser in a.denoiser:
         asked = CertifyOptions(
-            threat="evasion", model=str(a.model), test=folder, sigma=SPEED_SIGMA, denoiser=denoiser, device=a.device
-        )
+            threat="evasion", model=str(a.model[0][1]), test=folder, sigma=SPEED_SIGMA, denoiser=denoiser,
+            device=a.device,
+        )  # fmt: skip
         certified = read_certified_images(asked)
         parameters = make_test_time_parameters(certified, asked)
         settings = make_test_time_settings(certified, asked, parameters)
         runs = TestTimeRuns(settings, draw_key(), PointData.of(certified.points), parameters.runs)
-        together = runs.at_once if runs.denoiser.device.type == "cuda" else 1
+        together = runs.at_once if runs.denoiser.device.type == "cuda" else 2
         loop = eager_loop(runs, certified.points.pixels, together)
         seconds = timed({"dpclean": own_draws(runs, together), "diffusers": loop}, a.rounds, runs.denoiser.device)
         draws = together * len(certified.points)
@@ -198,11 +205,16 @@ def timed(what: dict[str, Callable[[], None]], rounds: int, device: torch.device
     return seconds
 
 
+def named(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    return name, Path(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("curve", "speed"))
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=named, nargs="+", required=True, metavar="NAME=MODEL")
     parser.add_argument("--out", type=Path, default=Path("evasion-work"))
     parser.add_argument("--name", default="evasion_curve")
     parser.add_argument("--sigma", nargs="+", default=["0.25", "0.5"])
@@ -213,6 +225,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--told", action="store_true")
     a = parser.parse_args()
     (curve if a.part == "curve" else speed)(a)
 

@@ -5,25 +5,29 @@
 The setting of Nie et al. 2022 ("Diffusion Models for Adversarial Purification", section 5): CIFAR-10 test, changes of
 at most 8 / 255 a pixel, 40 steps of PGD on the cross-entropy, each along the mean gradient of 20 draws of the noise
 (Athalye et al. 2018). The defaults are smaller, as a CPU carries them; what was done is printed and kept. The attack is
-judged by draws of its own. Classifier: ResNet-56, trained on clean CIFAR-10. sigma 0.17 is t* = 0.1 of their schedule.
+judged by draws of its own. Classifier: ResNet-56, trained on clean CIFAR-10, or --model, what `dpclean train` wrote.
+sigma 0.17 is t* = 0.1 of their schedule. --keep: rows of other methods that the result file has stay; each has its own
+setting.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine_facts import write_results
+from machine_facts import RESULTS, write_results
 from make_inputs import load_unpack
 from networks import load_classifier
 from torch import Tensor
 from torch.nn import functional
 
 from dpclean import Sanitizer
+from dpclean.train.fixed_model import find_model
 
 EPSILON, STEP = 8 / 255, 2 / 255
 BATCH = 64
@@ -47,6 +51,32 @@ def attacked(
     return x
 
 
+def resnet56(data: Path, device: str) -> Callable[[Tensor], Tensor]:
+    network = load_classifier(data, 56).to(device).requires_grad_(False)
+    mean, deviation = (
+        torch.tensor(v, device=device).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+
+    def seen(x: Tensor) -> Tensor:
+        logits: Tensor = network((x - mean) / deviation)
+        return logits
+
+    return seen
+
+
+def trained(model: str, device: str) -> Callable[[Tensor], Tensor]:
+    """As the model predicts, in float32."""
+    trainer = find_model(model).trainer(torch.device(device))
+    network = trainer.network.eval().requires_grad_(False)
+
+    def seen(x: Tensor) -> Tensor:
+        inputs = (255 * x - trainer.mean) / trainer.std
+        logits: Tensor = network(inputs)
+        return (logits + network(inputs.flip(3))) / 2 if trainer.recipe.mirror else logits
+
+    return seen
+
+
 @torch.inference_mode()
 def right(defended: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> int:
     return int((defended(images).argmax(1) == labels).sum())
@@ -60,29 +90,25 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--eot", type=int, default=2, metavar="DRAWS", help="of the noise, for each gradient")
+    parser.add_argument("--model", metavar="DIR", help="that 'dpclean train' wrote, in place of ResNet-56")
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default="robust_accuracy", help="name of the result file")
     a = parser.parse_args()
     images, labels = load_unpack(a.data.resolve()).load_cifar10("test")
     clean = torch.from_numpy(images[: a.images]).permute(0, 3, 1, 2).float().div(255).to(a.device)
     truth = torch.from_numpy(labels[: a.images]).long().to(a.device)
-    network = load_classifier(a.data, 56).to(a.device).requires_grad_(False)
-    mean, deviation = (
-        torch.tensor(v, device=a.device).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
-
-    def seen(x: Tensor) -> Tensor:
-        logits: Tensor = network((x - mean) / deviation)
-        return logits
+    seen = resnet56(a.data, a.device) if a.model is None else trained(a.model, a.device)
 
     def through(sanitizer: Sanitizer) -> Callable[[Tensor], Tensor]:
         return lambda x: seen(sanitizer(x))
 
-    ways: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {"none": (seen, 1)}
+    path = RESULTS / f"{a.name}.json"
+    rows: dict[str, dict[str, Any]] = json.loads(path.read_text())["rows"] if a.keep and path.exists() else {}
+    ways: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {} if "none" in rows else {"none": (seen, 1)}
     for method in a.methods:
         sanitizer = Sanitizer(a.sigma, method=method, device=a.device, differentiable=True)
         ways[method] = through(sanitizer), a.eot
-    rows: dict[str, dict[str, Any]] = {}
     for name, (defended, draws) in ways.items():
         begun, before, after = time.perf_counter(), 0, 0
         for start in range(0, len(clean), BATCH):
@@ -90,12 +116,13 @@ def main() -> None:
             before += right(defended, some, known)
             after += right(defended, attacked(some, known, defended, a.steps, draws, start), known)
         rows[name] = {
-            "accuracy": before / len(clean), "robust": after / len(clean), "draws": draws,
-            "seconds": round(time.perf_counter() - begun, 1),
+            "accuracy": before / len(clean), "robust": after / len(clean), "images": len(clean), "steps": a.steps,
+            "draws": draws, "seconds": round(time.perf_counter() - begun, 1),
         }  # fmt: skip
         print(f"{name:10} {100 * before / len(clean):5.1f} %, attacked {100 * after / len(clean):5.1f} %", flush=True)
-    setting = {"images": a.images, "steps": a.steps, "eot": a.eot, "epsilon": "8/255", "sigma": a.sigma}
-    print(write_results(a.name, {**setting, "device": a.device, "rows": rows}))
+    model = None if a.model is None else find_model(a.model).digest
+    setting = {"epsilon": "8/255", "sigma": a.sigma, "model": model, "device": a.device}
+    print(write_results(a.name, {**setting, "rows": rows}))
 
 
 if __name__ == "__main__":
