@@ -200,7 +200,7 @@ def _tell(result: AuditResult) -> None:
 def _tell_dry_run(told: AuditDryRun) -> None:
     typer.echo(
         f"Would try {told.attack} in {told.targets} trials, each with {told.poisons} of {told.images} images, behind"
-        f" {len(told.defences)} defences ({', '.join(told.defences)}), into {printable(told.out)}:"
+        f" {', '.join(told.defences)}, into {printable(told.out)}:"
         f" at most about {told.seconds:.0f} s."
     )
     for warning in told.warnings:
