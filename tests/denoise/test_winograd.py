@@ -122,3 +122,15 @@ def test_the_bundled_denoiser_takes_it_and_stays_as_near_to_float32() -> None:
     network = FixedLevelNetwork(load_network(files), 200.0, torch.bfloat16, CPU)
     assert sum(isinstance(module, Winograd) for module in network.modules()) == 36
     assert (network(x).float() - exact).norm() <= 2 * (plain - exact).norm()
+
+
+@here
+@torch.no_grad()
+def test_networks_at_several_levels_keep_their_filters_once() -> None:
+    files, x = find_denoiser("natural"), activations(2, 3, 16, 16)
+    first = FixedLevelNetwork(load_network(files), 200.0, torch.bfloat16, CPU)
+    beside = FixedLevelNetwork(load_network(files), 100.0, torch.bfloat16, CPU, first)
+    alone = FixedLevelNetwork(load_network(files), 100.0, torch.bfloat16, CPU)
+    filters = [[m.filters.data_ptr() for m in n.modules() if isinstance(m, Winograd)] for n in (first, beside, alone)]
+    assert filters[0] == filters[1] and not set(filters[0]) & set(filters[2])
+    assert torch.equal(beside(x), alone(x)) and not torch.equal(beside(x), first(x))
