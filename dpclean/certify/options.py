@@ -19,6 +19,7 @@ from dpclean.certificate.whole_images import numbers_of, word_of
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
+from dpclean.jobs.command import Command
 from dpclean.noise import SIGMA_MAX
 
 RIDGE = "ridge"
@@ -253,10 +254,8 @@ class CertifyOptions:
                 "--with-images asks for radii beside changed images: where all images are in every run there are none",
                 "give --subsample, or leave --with-images out",
             )
-        if self.trainer is not None and ("{data}" not in self.trainer or "{out}" not in self.trainer):
-            raise UsageError(
-                "--trainer is a command with {data}, {test} and {out} in it", "see 'dpclean certify --help'"
-            )
+        if self.trainer is not None:
+            Command(self.trainer, "--trainer").check("data", "out")
 
     def _check_partitions(self) -> None:
         if self.partitions is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Any, Literal
 
 import msgspec
@@ -47,10 +46,10 @@ from dpclean.certify.options import DEFAULT_ALPHA, DEFAULT_RUNS, CertifyOptions,
 from dpclean.certify.run_settings import choose_init, choose_recipe, image_size
 from dpclean.certify.test_time_inputs import POINT_SOURCE as GIVEN
 from dpclean.certify.test_time_inputs import CertifiedImages, PointData
-from dpclean.certify.trainer_command import program_files
 from dpclean.data.features import KIND
 from dpclean.data.records import DataOptions
 from dpclean.errors import Reason
+from dpclean.jobs.command import Command
 from dpclean.jobs.record import Json
 from dpclean.train.ridge import Ridge
 
@@ -181,12 +180,13 @@ def _of_images(certified: CertifiedData, options: CertifyOptions) -> dict[str, A
 def _of_networks(certified: CertifiedData, options: CertifyOptions) -> dict[str, Any]:
     """What runs train where they train a network, or a command does."""
     recipe = None if options.trainer else choose_recipe(certified, options)
+    trainer = Command(options.trainer, "--trainer") if options.trainer else None
     return {
         "recipe": None if recipe is None else recipe.as_dict(),
         "size": None if recipe is None else image_size(certified, recipe),
         "init": None if recipe is None else choose_init(certified, options, recipe),
-        "trainer": shlex.join(shlex.split(options.trainer)) if options.trainer else None,
-        "trainer_files": program_files(options.trainer) if options.trainer else None,
+        "trainer": trainer.spelled() if trainer else None,
+        "trainer_files": trainer.files() if trainer else None,
         "run_timeout": options.run_timeout if options.trainer else None,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.device import has_bf16
 from dpclean.errors import ConflictError
+from dpclean.jobs.command import Command
 from dpclean.noise.membership import members
 
 MID_GREY = 128  # what an image becomes whose prediction is not finite: post-processing, as D may not lose an image
@@ -154,7 +154,7 @@ def check_run_settings(settings: RunSettings, parameters: JobParameters) -> None
         "extractor_digest": extractor.digest if isinstance(extractor, ExtractorUsed) else None,
     }
     if settings.trainer is not None:
-        settings = replace(settings, trainer=shlex.join(shlex.split(settings.trainer)))
+        settings = replace(settings, trainer=Command(settings.trainer, "--trainer").spelled())
     if said["run_timeout"] is None:
         del said["run_timeout"]
     check_said(settings, said)

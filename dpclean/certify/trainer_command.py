@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shlex
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +17,11 @@ from safetensors.numpy import save_file
 from dpclean.certify.runs import Ballot, ballot_of
 from dpclean.data.decoding.encode import encode
 from dpclean.errors import ConflictError, DpcleanError, InputError, printable
-from dpclean.jobs.child_process import mortal_group
+from dpclean.jobs.command import Command, CommandFailed
 from dpclean.small_files import check_regular_file, read_small_file
 
 PREDICTIONS, SCORES = "predictions.tsv", "scores.safetensors"
 LONGEST_NAME = 255  # bytes, of a folder
-SHELL, LAST_SIGNAL = 128, 64  # a shell leaves with 128 + N for a program that was ended by signal N
 
 
 class RunFailed(DpcleanError):
@@ -42,7 +38,7 @@ class RunCutOff(RunFailed):
 class CommandTrainer:
     """Runs a command once a run; {data}, {test} and {out} in it become paths. The contract: docs/training.md.
 
-    files: program_files of the command when the job began, compared before each run. kind: of the copy, "folder" or
+    files: of the command when the job began, compared before each run. kind: of the copy, "folder" or
     "shards". ranked: a run gives rankings, so the command must write scores.
     """
 
@@ -57,9 +53,8 @@ class CommandTrainer:
         *,
         ranked: bool = False,
     ) -> None:
-        self.command = command
+        self.command = Command(command, "--trainer")
         self.files = files
-        self.arguments = shlex.split(command)
         self.timeout = timeout
         self.classes = list(classes)
         self.scratch = scratch
@@ -92,7 +87,7 @@ class CommandTrainer:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _check_files(self) -> None:
-        found = program_files(self.command)
+        found = self.command.files()
         if changed := sorted(name for name in {**self.files, **found} if self.files.get(name) != found.get(name)):
             raise ConflictError(
                 f"the trainer is not the program that the job was begun with: {printable(changed[0])!r} has changed",
@@ -110,33 +105,11 @@ class CommandTrainer:
             (folder / self.classes[label] / f"{place:06d}.png").write_bytes(encode(image, None, "png"))
 
     def _call(self, number: int, places: dict[str, Path]) -> None:
-        arguments = [_filled(argument, places) for argument in self.arguments]
-        log = places["out"].parent / "log"
-        with log.open("wb") as said, mortal_group() as group:
-            try:
-                process = subprocess.Popen(
-                    arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=group
-                )
-            except OSError as error:
-                raise RunFailed(
-                    f"run {number}: the trainer {arguments[0]!r} does not start: {error.strerror}", "check --trainer"
-                ) from error
-            try:
-                code = process.wait(self.timeout)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                process.kill()
-                process.wait()
-        if code is None:
-            raise RunCutOff(
-                f"run {number}: the trainer took more than {self.timeout:g} s", "raise --run-timeout, or mend it"
-            )
-        if signal := _signal_of(code):
-            raise RunCutOff(f"run {number}: the trainer was ended by signal {signal}", "free some memory, or mend it")
-        if code != 0:
-            last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise RunFailed(f"run {number}: the trainer left with exit code {code}: {last[0]}", "mend it")
+        try:
+            self.command.call(places, places["out"].parent / "log", timeout=self.timeout)
+        except CommandFailed as error:
+            kind = RunCutOff if error.cut_off else RunFailed
+            raise kind(f"run {number}: the trainer {error.what}", error.remedy) from error
 
     def _ballot(self, out: Path, count: int) -> Ballot:
         """What the command wrote: scores, which count where they are there, or predictions."""
@@ -200,46 +173,21 @@ class CommandTrainer:
         return votes
 
 
-def _signal_of(code: int) -> int:
-    """The signal that ended a program, or the one that a shell around it tells of; 0 for none."""
-    number = -code if code < 0 else code - SHELL
-    return number if 0 < number <= LAST_SIGNAL else 0
-
-
-def _filled(argument: str, places: dict[str, Path]) -> str:
-    for name, place in places.items():
-        argument = argument.replace(f"{{{name}}}", str(place))
-    return argument
-
-
-def program_files(command: str) -> dict[str, str]:
-    """SHA-256, hex, of the program and of each other file that a command names, by argument (`--option=FILE` too)."""
-    files = {}
-    for place, argument in enumerate(shlex.split(command)):
-        found = shutil.which(argument) if place == 0 else None
-        for name in (found or argument, argument.partition("=")[2]):
-            if name and os.path.isfile(name):
-                with open(name, "rb") as file:
-                    files[argument] = hashlib.file_digest(file, "sha256").hexdigest()
-                break
-    return files
-
-
 def fits_one_shard(kind: str, images: Sequence[NDArray[np.uint8]]) -> bool:
     """Whether a trainer gets images as one shard, else as a folder a class."""
     return kind == "shards" and len({image.shape for image in images}) == 1
 
 
-def check_class_names(classes: Sequence[str], *, folders: bool) -> None:
-    """Refuse classes that a trainer cannot be told of, or cannot tell. Raises InputError.
+def check_class_names(classes: Sequence[str], option: str = "--trainer", *, folders: bool) -> None:
+    """Refuse classes that a command cannot be told of, or cannot tell. option: it came by. Raises InputError.
 
     folders: whether they become names of folders. Names of shards are whatever strangers wrote into them.
     """
     for number, name in enumerate(classes):
         if problem := _name_problem(name, folders) or ("is there twice" if name in classes[:number] else ""):
             raise InputError(
-                f"the class {printable(name)[:60]!r} {problem}, so --trainer cannot be used with it",
-                "give the classes other names, or train by a recipe",
+                f"the class {printable(name)[:60]!r} {problem}, so {option} cannot be used with it",
+                f"give the classes other names, or leave {option} out",
             )
 
 

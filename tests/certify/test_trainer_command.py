@@ -17,9 +17,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from dpclean.certify.job import certify
-from dpclean.certify.trainer_command import CommandTrainer, RunFailed, check_class_names, program_files
+from dpclean.certify.trainer_command import CommandTrainer, RunFailed, check_class_names
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.child_process import mortal_group
+from dpclean.jobs.command import Command
 from tests.certify.conftest import ALWAYS_RED, trainer_command
 
 IMAGES = [np.full((8, 8, 3), 40 * number, np.uint8) for number in range(4)]
@@ -27,7 +28,12 @@ LABELS = np.array([0, 1, 0, 1])
 
 
 def make(tmp_path: Path, command: str, **options: Any) -> CommandTrainer:
-    fixed = {"files": program_files(command), "timeout": 60.0, "classes": ("blue", "red"), "kind": "folder"}
+    fixed = {
+        "files": Command(command, "--trainer").files(),
+        "timeout": 60.0,
+        "classes": ("blue", "red"),
+        "kind": "folder",
+    }
     return CommandTrainer(command, scratch=tmp_path / "scratch", **{**fixed, **options})
 
 
@@ -133,12 +139,12 @@ def test_the_files_of_a_command_are_bound(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "train.py").write_text("b")
     monkeypatch.chdir(tmp_path)
     python = shlex.quote(sys.executable)
-    files = program_files(f"{python} train.py --config=conf.toml --epochs=3 {{data}} {{out}}")
+    files = Command(f"{python} train.py --config=conf.toml --epochs=3 {{data}} {{out}}", "--trainer").files()
     assert list(files) == [sys.executable, "train.py", "--config=conf.toml"]
     (tmp_path / "conf.toml").write_text("c")
-    changed = program_files(f"{python} train.py --config=conf.toml")
+    changed = Command(f"{python} train.py --config=conf.toml", "--trainer").files()
     assert [name for name in files if files[name] != changed[name]] == ["--config=conf.toml"]
-    assert list(program_files("sh -c 'exit 0' nothing")) == ["sh"]
+    assert list(Command("sh -c 'exit 0' nothing", "--trainer").files()) == ["sh"]
 
 
 def test_a_program_that_changes_ends_the_job(tmp_path: Path) -> None:
@@ -205,9 +211,11 @@ WORKER = """
 import sys
 from pathlib import Path
 import numpy as np
-from dpclean.certify.trainer_command import CommandTrainer, program_files
+from dpclean.certify.trainer_command import CommandTrainer
+from dpclean.jobs.command import Command
 command, scratch = sys.argv[1:]
-trainer = CommandTrainer(command, program_files(command), 300.0, ("blue", "red"), Path(scratch), "folder")
+files = Command(command, "--trainer").files()
+trainer = CommandTrainer(command, files, 300.0, ("blue", "red"), Path(scratch), "folder")
 trainer.run(1, [np.zeros((8, 8, 3), np.uint8)] * 2, np.array([0, 1]), [np.zeros((8, 8, 3), np.uint8)])
 """
 
