@@ -28,7 +28,9 @@ def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim) -> f
         experiment.defended(defence, images, places, 0)
         an_image = a_look + _timed(partial(experiment.defended, defence, images, places, 0)) / len(images)
         whole += an_image * (len(raw) + 2 * sum(len(trial.bases) for trial in trials))
-    learning = victim.seconds(np.resize(seen, (len(raw), *seen.shape[1:])), raw.labels, len(raw.classes))
+    many = np.resize(seen, (len(raw), *seen.shape[1:]))
+    whole += sum(2 * len(trials) * defence.seconds(raw, many) for foe in foes for defence in foe.defences)
+    learning = victim.seconds(many, raw.labels, len(raw.classes))
     whole += 2 * learning * len(trials) * sum(len(foe.defences) for foe in foes)
     for foe in foes:
         experiment.crafted(1, trials[0], foe, lambda: None, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from dpclean.audit.attacks.attack import Attack, Case, Crafted
 from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.audit.defences.defence import Check, Defence
+from dpclean.audit.defences.defence import Certified, Check, Defence, Filtered
 from dpclean.audit.trials import Trial, asked
 from dpclean.audit.victims.victim import Seen, Victim
+from dpclean.certificate.votes import ABSTAIN
 from dpclean.data.dataset import Images
+from dpclean.errors import InternalError
 from dpclean.train.trainer import number_of
 
 
 class Crafting(msgspec.Struct, frozen=True):
     """How poisons were made. crafted_for: the sigma that the attacker knows of, None where he knows of no defence.
+    processor_seconds: of all threads together, without those of a GPU.
 
     Distances are of the mean of the poisons' features from the target's, as a share of its length, as the attacker
     sees them; None where an attack has no such thing.
@@ -28,6 +31,7 @@ class Crafting(msgspec.Struct, frozen=True):
 
     crafted_for: float | None
     seconds: float
+    processor_seconds: float
     steps: int
     distance_before: float | None
     distance_after: float | None
@@ -39,7 +43,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
     tried: how many are asked. skipped: of these, targets that the control gets wrong. succeeded: of the others, those
     that the poisoned one takes for the poison class; control: of all, those that the control takes for it. accuracy:
-    right answers on the test images as they are, as a share.
+    right answers on the test images as they are, as a share. reach: of those that are not skipped, how many changed
+    images leave the control's answer what it is, by a certificate; None without one.
     """
 
     crafted_for: float | None
@@ -51,6 +56,7 @@ class Verdict(msgspec.Struct, frozen=True):
     control: int
     poisoned_accuracy: float
     control_accuracy: float
+    reach: list[int] | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -95,21 +101,25 @@ class Experiment:
         self.raw, self.test, self.eligible, self.victim, self.trials = raw, test, eligible, victim, trials
         self.attack, self.eps, self.seed = attack, eps, seed
         self._pools: dict[str, Seen] = {}
+        self._left: dict[str, Filtered] = {}
         self._points: Seen = np.zeros((0, 0), np.float32)
 
     def prepare(self, defences: Sequence[Defence], check: Check) -> None:
         """What the victim reads of the test images, and of RAW behind each defence."""
         self._points = self.victim.read(self.test.pixels, check)
         for defence in defences:
-            places = range(len(self.raw))
-            defended = self.defended(defence, self.raw.pixels, places, 0, check)
-            self._pools[defence.label] = self.victim.read(defended, check)
+            if defence.together:
+                left = defence.filtered(self.raw.pixels, self.raw.labels, self.raw.classes, check)
+                self._left[defence.label], images = left, left.images
+            else:
+                images = self.defended(defence, self.raw.pixels, range(len(self.raw)), 0, check)
+            self._pools[defence.label] = self.victim.read(images, check)
 
     def crafted(
         self, number: int, trial: Trial, foe: Foe, check: Check, most_steps: int | None = None
     ) -> tuple[Crafted, Crafting]:
         """The poisons of an attacker. number: of the trial, from 1."""
-        begun = time.monotonic()
+        begun, used = time.monotonic(), time.process_time()
         foe.surrogate.sight.look_anew(number)
         case = Case(
             bases=[self.raw.pixels[place] for place in trial.bases],
@@ -119,18 +129,17 @@ class Experiment:
             asked_class=trial.source_class if trial.target is None else int(self.test.labels[trial.target]),
             seed=number_of(self.seed, "attack", number),
             places=trial.bases,
+            number=number,
         )
         most_steps = most_steps or self.attack.most_steps(foe.surrogate)
         found = self.attack.craft(case, foe.surrogate, most_steps=most_steps, on_step=check)
-        seconds = round(time.monotonic() - begun, 3)
+        wall, processor = round(time.monotonic() - begun, 3), round(time.process_time() - used, 3)
         distances = (None if one is None else round(one, 4) for one in (found.distance_before, found.distance_after))
-        return found, Crafting(foe.crafted_for, seconds, found.steps, *distances)
+        return found, Crafting(foe.crafted_for, wall, processor, found.steps, *distances)
 
     def verdicts(self, number: int, trial: Trial, foe: Foe, crafted: Crafted, check: Check) -> list[Verdict]:
         """What victims say, one of each learner behind each defence. number: of the trial, from 1."""
-        bases, trigger = [self.raw.pixels[place] for place in trial.bases], crafted.trigger
-        relabelled = self.raw.labels.copy()
-        relabelled[trial.bases] = trial.poison_class
+        trigger, both = crafted.trigger, (self._with(trial, crafted.pixels), self.raw)
         places = self.asked(trial)
         if trigger is None:
             asked = self._points[places]
@@ -139,19 +148,20 @@ class Experiment:
         seed = number_of(self.seed, "victim", number)
         found = []
         for defence in foe.defences:
-            given = [
-                self._chosen(defence, self._planted(defence, trial, images, number, check), labels, seed, check)
-                for images, labels in ((crafted.pixels, relabelled), (bases, self.raw.labels))
-            ]
-            for learner in self.victim.learners:
+            given = [self._given(defence, trial, images, number, seed, check) for images in both]
+            own = [defence.learners(images) or self.victim.learners for images in both]
+            for learners in zip(*own, strict=True):
                 said, shares = [], []
-                for seen, labels in given:
+                for learner, (seen, labels) in zip(learners, given, strict=True):
                     learned = learner.fit(seen, labels, len(self.raw.classes), seed, check)
                     said.append(learned.predict(asked))
                     shares.append(_share(learned.predict(self._points) == self.test.labels))
                 poisoned, control = said
                 # a target that the control gets wrong shows nothing; a trigger is counted on all images
                 right = control == self.test.labels[places] if trigger is None else np.ones(len(places), np.bool_)
+                reach = learned.reach(asked) if isinstance(learned, Certified) else None
+                if reach is not None:
+                    _check_claims(reach >= len(trial.bases), poisoned, control, f"{defence.label}, trial {number}")
                 found.append(
                     Verdict(
                         crafted_for=foe.crafted_for,
@@ -163,6 +173,7 @@ class Experiment:
                         control=int((control == trial.poison_class).sum()),
                         poisoned_accuracy=shares[0],
                         control_accuracy=shares[1],
+                        reach=None if reach is None else reach[right].tolist(),
                     )
                 )
         return found
@@ -183,12 +194,40 @@ class Experiment:
         indices = self.raw.indices[np.asarray(places, np.int64)].tolist()
         return defence.apply(images, indices=indices, run=number, check=check)
 
-    def _planted(
-        self, defence: Defence, trial: Trial, images: Sequence[NDArray[np.uint8]], number: int, check: Check
-    ) -> Seen:
-        """What the victim reads of all images behind a defence, these among them in the places of the bases."""
+    def _with(self, trial: Trial, poisons: Sequence[NDArray[np.uint8]]) -> Images:
+        """All images with poisons in the places of the bases."""
+        pixels, labels = list(self.raw.pixels), self.raw.labels.copy()
+        for place, poison in zip(trial.bases, poisons, strict=True):
+            pixels[place] = poison
+        labels[trial.bases] = trial.poison_class
+        return replace(self.raw, pixels=pixels, labels=labels)
+
+    def _given(
+        self, defence: Defence, trial: Trial, images: Images, number: int, seed: int, check: Check
+    ) -> tuple[Seen, NDArray[np.int64]]:
+        """What the victim reads of those of all images that a defence leaves, and their labels."""
+        if defence.together:
+            return self._filtered(defence, images, check)
+        return self._chosen(defence, self._planted(defence, trial, images, number, check), images.labels, seed, check)
+
+    def _filtered(self, defence: Defence, images: Images, check: Check) -> tuple[Seen, NDArray[np.int64]]:
+        """The same of a defence that is asked about all images together; about RAW it was asked already."""
+        before = self._left[defence.label]
+        left = before
+        if images is not self.raw:
+            left = defence.filtered(images.pixels, images.labels, images.classes, check)
         seen = self._pools[defence.label].copy()
-        seen[trial.bases] = self.victim.read(self.defended(defence, images, trial.bases, number, check), check)
+        pairs = enumerate(zip(left.images, before.images, strict=True))
+        others = [place for place, (new, old) in pairs if new is not old and not np.array_equal(new, old)]
+        if others:
+            seen[others] = self.victim.read([left.images[place] for place in others], check)
+        return seen[left.kept], images.labels[left.kept]
+
+    def _planted(self, defence: Defence, trial: Trial, images: Images, number: int, check: Check) -> Seen:
+        """What the victim reads of all images behind a defence, of which those in the places of the bases are new."""
+        new = [images.pixels[place] for place in trial.bases]
+        seen = self._pools[defence.label].copy()
+        seen[trial.bases] = self.victim.read(self.defended(defence, new, trial.bases, number, check), check)
         return seen
 
     def _chosen(
@@ -203,3 +242,14 @@ class Experiment:
 
 def _share(right: NDArray[np.bool_]) -> float:
     return round(float(right.mean()), 6)
+
+
+def _check_claims(
+    covered: NDArray[np.bool_], poisoned: NDArray[np.int64], control: NDArray[np.int64], told: str
+) -> None:
+    """Raises InternalError where an answer that a certificate covers became another one; it may become none."""
+    if (covered & (poisoned != control) & (poisoned != ABSTAIN)).any():
+        raise InternalError(
+            f"{told}: poisons changed an answer, and its certificate says that so many cannot",
+            "please report this: certificates of this kind may be wrong",
+        )

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from dpclean.audit.attacks import find_attack
+from dpclean.audit.attacks.attack import Attack
+from dpclean.audit.brought import read_brought
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.trials import Trial, draw_trials, draw_trigger_trials, find_trials, read_setups
 from dpclean.audit.victims.frozen import FROZEN, Frozen
@@ -32,7 +34,8 @@ HOLDOUT = 0.1  # of RAW, where nothing else gives test images
 @dataclass(frozen=True)
 class AuditInputs:
     """raw: with labels only. test: labels are places in the classes of raw. eligible: which of them victims may be
-    asked about. remarks: one sentence each.
+    asked about. attack, eps: what is tried, and by how many grey levels at most. poisons_digest: of those that were
+    brought. remarks: one sentence each.
     """
 
     raw: Images
@@ -41,7 +44,10 @@ class AuditInputs:
     raw_digest: str
     test_digest: str
     victim: Victim
+    attack: Attack
+    eps: int
     trials: list[Trial]
+    poisons_digest: str | None
     remarks: list[str]
 
     @property
@@ -77,7 +83,13 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     known, test_hashes = set(hashes), pixel_hashes(test)
     in_raw = np.array([one in known for one in test_hashes])
     eligible = ~in_raw & (test.labels >= 0)
-    trials = _trials(train, test, eligible, options)
+    brought, attack, eps = None, find_attack(options.attack), options.eps
+    if options.poisons_from is None:
+        trials = _trials(train, test, eligible, options)
+    else:
+        folder = given_path(options.poisons_from)
+        brought = read_brought(folder, train, test, eligible, most=options.targets, workers=options.workers)
+        attack, trials, eps = brought.attack, brought.trials, brought.eps
     gaps = victim.ancestry.because()
     said = [
         (gaps, f"that the extractor never saw RAW is an assumption: {gaps}"),
@@ -92,7 +104,10 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         raw_digest=pixel_digest(train, hashes),
         test_digest=pixel_digest(test, test_hashes),
         victim=victim,
+        attack=attack,
+        eps=eps,
         trials=trials,
+        poisons_digest=None if brought is None else brought.digest,
         remarks=whole.remarks + [sentence for applies, sentence in said if applies],
     )
 

@@ -14,7 +14,6 @@ import msgspec
 import torch
 
 from dpclean import __version__
-from dpclean.audit.attacks import find_attack
 from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences import find_defences
@@ -35,6 +34,7 @@ from dpclean.audit.poisons import (
     write_poisons,
 )
 from dpclean.audit.results import AuditDryRun, AuditResult, Report, doubts, headline, rows_of
+from dpclean.audit.trials import asked
 from dpclean.audit.victims.victim import Victim
 from dpclean.build import build
 from dpclean.denoise.loading import find_denoiser
@@ -66,8 +66,8 @@ def audit(
     RAW is read only, and poisons are put in a copy in memory. options: the fields of `AuditOptions`. Raises UsageError,
     InputError, SetupError, ConflictError, Diverged, or Interrupted after a signal, each with a remedy.
     """
-    asked = options_of(AuditOptions, "audit", options)
-    return run(AuditJob(Path(raw), Path(out), asked), overwrite=asked.overwrite, progress=progress)
+    chosen = options_of(AuditOptions, "audit", options)
+    return run(AuditJob(Path(raw), Path(out), chosen), overwrite=chosen.overwrite, progress=progress)
 
 
 def dry_run(
@@ -86,7 +86,6 @@ class AuditJob(Job[AuditResult]):
         self.raw = given_path(raw).resolve()
         self.options = options
         self.device = choose_device(options.device)
-        self.attack = find_attack(options.attack)
         self.check: Callable[[], None] = lambda: None  # called now and then; raises to stop
 
     @cached_property
@@ -96,8 +95,17 @@ class AuditJob(Job[AuditResult]):
     @cached_property
     def defences(self) -> list[Defence]:
         o = self.options
-        setting = Setting(o.sigmas, o.denoiser, o.method, o.device, key_from_seed(o.seed, self.kind))
-        return [one for kind in find_defences(o.defence) for one in kind.made(setting)]
+        found = self.found
+        setting = Setting(
+            sigmas=o.sigmas,
+            denoiser=o.denoiser,
+            method=o.method,
+            device=o.device,
+            key=key_from_seed(o.seed, self.kind),
+            poisons=max(len(trial.bases) for trial in found.trials),
+            asked=sum(len(asked(trial, found.test, found.eligible)) for trial in found.trials),
+        )
+        return [one for named in find_defences(o.defences) for one in named.made(setting)]
 
     def foes(self, victim: Victim) -> list[Foe]:
         """All attackers of a victim."""
@@ -117,14 +125,14 @@ class AuditJob(Job[AuditResult]):
     def experiment(self, victim: Victim) -> Experiment:
         found, o = self.found, self.options
         return Experiment(
-            found.raw, found.test, found.eligible, victim, found.trials, self.attack, eps=o.eps, seed=o.seed
+            found.raw, found.test, found.eligible, victim, found.trials, found.attack, eps=found.eps, seed=o.seed
         )
 
     # -- what a job is asked for
 
     def inputs(self) -> list[str | os.PathLike[str] | None]:
         o = self.options
-        return [self.raw, o.test, o.extractor, o.weights, o.setups, o.denoiser]
+        return [self.raw, o.test, o.extractor, o.weights, o.setups, o.poisons_from, o.denoiser]
 
     def parameters(self) -> Json:
         o, found = self.options, self.found
@@ -132,11 +140,12 @@ class AuditJob(Job[AuditResult]):
             "raw": found.raw_digest,
             "test": found.test_digest,
             **found.victim.parameters(),
-            "attack": o.attack,
+            "attack": found.attack.name,
             "adaptive": o.adaptive,
-            "eps": o.eps,
+            "eps": found.eps,
             "trials": found.trials_digest,
-            "defences": [defence.label for defence in self.defences],
+            **({} if found.poisons_digest is None else {"poisons": found.poisons_digest}),
+            "defences": {defence.label: defence.parameters() for defence in self.defences},
             "denoiser": find_denoiser(o.denoiser).digests(),
             "method": o.method,
             "seed": o.seed,
@@ -167,8 +176,8 @@ class AuditJob(Job[AuditResult]):
     @contextmanager
     def ready(self, record: Record | None) -> Iterator[None]:
         """So many threads as an interrupted job was begun with, as sums depend on their number."""
-        asked = self.options.threads
-        threads = record.environment.get("threads") if record and asked is None else choose_threads(asked)
+        wanted = self.options.threads
+        threads = record.environment.get("threads") if record and wanted is None else choose_threads(wanted)
         with computing_with(threads):
             yield
 
@@ -209,7 +218,7 @@ class AuditJob(Job[AuditResult]):
             crafted, crafting = experiment.crafted(number, trial, foe, self.check)
             verdicts += experiment.verdicts(number, trial, foe, crafted, self.check)
             craftings.append(crafting)
-            asked, trigger = found.test.pixels[experiment.asked(trial)[0]], crafted.trigger
+            first, trigger = found.test.pixels[experiment.asked(trial)[0]], crafted.trigger
             told = Poisons(
                 format=FORMAT,
                 target=None if trial.target is None else found.test.names[trial.target],
@@ -220,8 +229,8 @@ class AuditJob(Job[AuditResult]):
                     for place, base in enumerate(trial.bases)
                 ],
                 settings={
-                    "attack": self.attack.name,
-                    "eps": self.options.eps,
+                    "attack": self.found.attack.name,
+                    "eps": found.eps,
                     "crafted_for_sigma": foe.crafted_for,
                     **found.victim.told(),
                     "seed": self.options.seed,
@@ -230,9 +239,9 @@ class AuditJob(Job[AuditResult]):
             )
             folder = self.staging.partial / POISONS_NAME / folder_name(number, foe.crafted_for)
             if trigger is None:
-                write_poisons(folder, told, crafted.pixels, asked)
+                write_poisons(folder, told, crafted.pixels, first)
             else:
-                write_poisons(folder, told, crafted.pixels, trigger.on(asked), trigger.array)
+                write_poisons(folder, told, crafted.pixels, trigger.on(first), trigger.array)
         return Outcome(trial, craftings, verdicts)
 
     def save(self, record: Record) -> None:
@@ -240,9 +249,9 @@ class AuditJob(Job[AuditResult]):
         rows = rows_of(self.outcomes)
         report = Report(
             tool=f"dpclean {__version__}",
-            headline=headline(rows, trigger=self.attack.has_trigger),
-            attack=self.attack.name,
-            paper=self.attack.paper,
+            headline=headline(rows, trigger=self.found.attack.has_trigger),
+            attack=self.found.attack.name,
+            paper=self.found.attack.paper,
             rows=rows,
             trials=self.outcomes,
             classes=list(found.raw.classes),
@@ -257,7 +266,7 @@ class AuditJob(Job[AuditResult]):
         numbers = range(1, min(PICTURED, len(found.trials)) + 1)
         attackers = [crafting.crafted_for for crafting in self.outcomes[0].craftings]
         shown = [self._shown(number, crafted_for) for number in numbers for crafted_for in attackers]
-        write_page(partial / PAGE_NAME, report, self.attack, found.victim, self.defences[1:], shown)
+        write_page(partial / PAGE_NAME, report, self.found.attack, found.victim, self.defences, shown)
         write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
     def _shown(self, number: int, crafted_for: float | None) -> Shown:
@@ -266,14 +275,16 @@ class AuditJob(Job[AuditResult]):
         folder = self.staging.partial / POISONS_NAME / folder_name(number, crafted_for)
         poisons, places = read_pixels(folder, SHOWN), trial.bases[:SHOWN]
         experiment = self.experiment(found.victim)
-        asked = f"{found.test.names[experiment.asked(trial)[0]]}{' with the trigger' if trial.target is None else ''}"
+        said = f"{found.test.names[experiment.asked(trial)[0]]}{' with the trigger' if trial.target is None else ''}"
         return Shown(
-            caption=f"{asked} as {found.raw.classes[trial.poison_class]}"
+            caption=f"{said} as {found.raw.classes[trial.poison_class]}"
             + ("" if crafted_for is None else f", by an attacker who knows sigma {crafted_for:g}"),
             asked=read_asked(folder),
             bases=[found.raw.pixels[place] for place in places],
             poisons=poisons,
-            behind=[experiment.defended(defence, poisons, places, number) for defence in self.defences[1:]],
+            behind=[
+                experiment.defended(defence, poisons, places, number) for defence in self.defences if defence.changes
+            ],
         )
 
     # -- tell
@@ -297,13 +308,13 @@ class AuditJob(Job[AuditResult]):
         """A few images go through each defence, and a few steps of crafting are done and timed."""
         for given in self.inputs():
             self.staging.check_apart(given)
-        found, o = self.found, self.options
+        found = self.found
         with self.ready(None):
             sketch = found.victim.sketch()
             seconds = seconds_of(self.experiment(sketch), self.foes(sketch), found.victim)
         return AuditDryRun(
             out=str(self.out),
-            attack=o.attack,
+            attack=found.attack.name,
             images=len(found.raw),
             classes=list(found.raw.classes),
             test_images=len(found.test),

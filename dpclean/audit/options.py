@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -33,7 +34,8 @@ class AuditKeywords(TypedDict, total=False):
     poisons: int
     targets: int
     setups: str | os.PathLike[str] | None
-    defence: str
+    poisons_from: str | os.PathLike[str] | None
+    defence: str | Sequence[str]
     sigma: str
     denoiser: str | os.PathLike[str]
     method: str
@@ -48,8 +50,8 @@ class AuditKeywords(TypedDict, total=False):
 class AuditOptions:
     """The options of `audit`; names and defaults are those of the command line. Raises UsageError.
 
-    victim: "frozen", or the name of a recipe. eps: in grey levels. defence: names, with commas between them. sigma:
-    noise levels on the [0, 1] pixel scale, with commas between them.
+    victim: "frozen", or the name of a recipe. eps: in grey levels. defence: names, with commas between them, or a
+    command; or several such texts. sigma: noise levels on the [0, 1] pixel scale, with commas between them.
     """
 
     victim: str = FROZEN
@@ -63,7 +65,8 @@ class AuditOptions:
     poisons: int = 25
     targets: int = 20
     setups: Path | None = None
-    defence: str = "sanitized"
+    poisons_from: Path | None = None
+    defence: str | tuple[str, ...] = "sanitized"
     sigma: str = "0.1,0.25"
     denoiser: str = "natural"
     method: str = "one-step"
@@ -76,7 +79,7 @@ class AuditOptions:
     def __post_init__(self) -> None:
         self._check_victim()
         self._check_attack()
-        find_defences(self.defence)
+        self._check_defences()
         find_method(self.method)
         check_holdout(self.holdout, self.test)
         check_ranges(eps=self.eps, poisons=self.poisons, targets=self.targets, workers=self.workers)
@@ -104,7 +107,22 @@ class AuditOptions:
                 "leave --extractor and --weights out, or --victim",
             )
 
+    def _check_defences(self) -> None:
+        for asked in find_defences(self.defences):
+            if asked.kind.frozen_only and self.victim != FROZEN:
+                raise UsageError(
+                    f"defence {asked.kind.name!r} is of heads on frozen features, which {self.victim!r} does not have",
+                    "give --extractor in place of --victim, or another defence",
+                )
+
     def _check_attack(self) -> None:
+        if self.poisons_from is not None:
+            if self.adaptive or self.setups is not None:
+                raise UsageError(
+                    "--poisons-from brings poisons and their targets: --adaptive and --setups have no meaning with it",
+                    "leave them out",
+                )
+            return
         attack = find_attack(self.attack)
         if attack.has_trigger and self.setups is not None:
             raise UsageError(
@@ -129,6 +147,11 @@ class AuditOptions:
             f"{attack.name} works by the features of a frozen network, and the victim {self.victim!r} learns them anew",
             f"give --extractor in place of --victim, or one of the attacks {fitting}",
         )
+
+    @property
+    def defences(self) -> tuple[str, ...]:
+        """The texts that name them."""
+        return (self.defence,) if isinstance(self.defence, str) else self.defence
 
     @property
     def sigmas(self) -> tuple[float, ...]:

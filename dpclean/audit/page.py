@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dpclean.audit.attacks.attack import Attack
-from dpclean.audit.defences import DEFENCES
 from dpclean.audit.defences.defence import Defence
 from dpclean.audit.results import Report, Row
 from dpclean.audit.victims.victim import Victim
@@ -29,8 +29,8 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Shown:
-    """A trial in pictures [H,W,C]: asked is the target, or an image with the trigger on it; behind has, for each
-    defence, the poisons as the victim gets them.
+    """A trial in pictures [H,W,C]: asked is the target, or an image with the trigger on it; behind has the poisons as
+    the victim gets them, for each defence that changes them.
     """
 
     caption: str
@@ -59,7 +59,7 @@ def write_page(
     defences: Sequence[Defence],
     shown: Sequence[Shown],
 ) -> None:
-    """defences: those that change images. Raises SetupError."""
+    """defences: all, the first of them none. Raises SetupError."""
     columns = [
         ("With the trigger", "one of the images that it is tried on")
         if attack.has_trigger
@@ -67,21 +67,21 @@ def write_page(
         ("Before", "images that the attacker changes"),
         ("Poisons", "what he makes of them"),
         (f"Difference x{GAIN}", "mid-grey is no change"),
-        *((defence.label, "the poisons as the victim gets them") for defence in defences),
+        *((defence.label, "the poisons as the victim gets them") for defence in defences if defence.changes),
     ]
+    proved = _proved(report)
     page = render(
         "audit.html",
         title="Audit: what real attacks do to these data",
         headline=report.headline,
         tried=TRIGGER_TRIED if attack.has_trigger else TARGET_TRIED,
-        head=HEAD,
-        table_rows=[_cells(row) for row in report.rows],
+        head=HEAD + (PROVED if proved else ()),
+        table_rows=[_cells(row, bool(proved)) for row in report.rows],
+        proved=proved,
+        making_head=MAKING,
+        making_rows=_making(report.rows),
         heads=[f"{learner.name}: {learner.about}" for learner in victim.learners],
-        defences=[
-            f"{kind.name}: {kind.about}"
-            for kind in DEFENCES.values()
-            if any(row.defence.startswith(kind.name) for row in report.rows)
-        ],
+        defences=list(dict.fromkeys(f"{defence.name}: {defence.about}" for defence in defences)),
         remarks=report.remarks,
         limits=(*LIMITS[:2], victim.limit, *LIMITS[2:]),
         columns=columns,
@@ -103,33 +103,57 @@ TRIGGER_TRIED = (
     " of them the same victim does that without any poison."
 )
 HEAD = (
-    "attacker knows",
+    "knows",
     "defence",
     "learned by",
     "succeeded",
-    "95 % interval",
+    "95 %",
     "control",
     "skipped",
-    "accuracy",
-    "accuracy of the control",
-    "distance to the target",
-    "crafting, s",
+    "accuracy / control",
 )
+PROVED = ("proved, reach",)
+MAKING = ("attacker knows", "distance to the target", "crafting, s")
 
 
-def _cells(row: Row) -> list[str]:
-    return [
-        "no defence" if row.crafted_for is None else f"sigma {row.crafted_for:g}",
+def _cells(row: Row, proofs: bool) -> list[str]:
+    cells = [
+        _knows(row),
         row.defence,
         row.head,
         f"{row.succeeded} of {row.attacked}",
-        f"{share(row.low)} to {share(row.high, up=True)}",
+        f"{math.floor(100 * row.low)} to {math.ceil(100 * row.high)} %",
         f"{row.control} of {row.trials}",
         str(row.skipped),
-        share(row.accuracy),
-        share(row.control_accuracy),
-        _distances(row),
-        f"{row.crafting_seconds:.1f}",
+        f"{share(row.accuracy).removesuffix(' %')} / {share(row.control_accuracy)}",
+    ]
+    if not proofs:
+        return cells
+    return [*cells, "-" if row.covered is None else f"{row.covered} of {row.attacked}, {row.reach}"]
+
+
+def _knows(row: Row) -> str:
+    return "no defence" if row.crafted_for is None else f"sigma {row.crafted_for:g}"
+
+
+def _proved(report: Report) -> str:
+    """What the certificates of votes say beside the attack, where there are any; else nothing."""
+    if all(row.covered is None for row in report.rows):
+        return ""
+    sizes = sorted({len(outcome.trial.bases) for outcome in report.trials})
+    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return (
+        f"The attack changes {size} images. Behind votes each answer of the control has a certificate: so many images,"
+        " changed at will, leave it what it is. Where that number is at least the attack's, no attack of this size can"
+        " succeed, whatever it knows: proved for so many targets. The reach is the median of these numbers."
+    )
+
+
+def _making(rows: Sequence[Row]) -> list[list[str]]:
+    """How each attacker made his poisons, one row an attacker."""
+    return [
+        [_knows(row), _distances(row), f"{row.crafting_seconds:.1f}"]
+        for row in {row.crafted_for: row for row in rows}.values()
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median_low
 from typing import Any
 
 import msgspec
@@ -21,7 +22,10 @@ class Row(msgspec.Struct, frozen=True):
     trials: all targets; for a trigger, all test images with it on them, of every trial. skipped: targets that the
     control gets wrong without any poison, so that an attack shows nothing. succeeded: of the others, those that the
     victim takes for the poison class; low, high: Wilson's 95 % interval of their share. control: of all, those that the
-    victim takes for it without any poison. accuracies, seconds and distances are means over trials.
+    victim takes for it without any poison. accuracies, seconds and distances are means over trials. covered: of those
+    attacked, the ones where the certificate of the control's answer allows for as many changed images as there are
+    poisons, so that none of these can have succeeded; reach: for how many it allows, their median; both None where a
+    defence certifies nothing.
     """
 
     crafted_for: float | None
@@ -38,6 +42,8 @@ class Row(msgspec.Struct, frozen=True):
     crafting_seconds: float
     distance_before: float | None
     distance_after: float | None
+    covered: int | None = None
+    reach: int | None = None
 
     @property
     def attacked(self) -> int:
@@ -56,6 +62,9 @@ def _row(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome]) -> Row:
     made_for = verdicts[0].crafted_for
     craftings = [one for outcome in outcomes for one in outcome.craftings if one.crafted_for == made_for]
     low, high = wilson(succeeded, tried - skipped)
+    reaches = [(one.reach, len(outcome.trial.bases)) for one, outcome in zip(verdicts, outcomes, strict=True)]
+    allowed = [(reach, poisons) for each, poisons in reaches if each is not None for reach in each]
+    certifies = verdicts[0].reach is not None
     return Row(
         crafted_for=made_for,
         defence=verdicts[0].defence,
@@ -71,6 +80,8 @@ def _row(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome]) -> Row:
         crafting_seconds=_mean([one.seconds for one in craftings]),
         distance_before=_mean_where_known([one.distance_before for one in craftings]),
         distance_after=_mean_where_known([one.distance_after for one in craftings]),
+        covered=sum(reach >= poisons for reach, poisons in allowed) if certifies else None,
+        reach=int(median_low([reach for reach, _ in allowed] or [0])) if certifies else None,
     )
 
 
@@ -104,6 +115,8 @@ def headline(rows: Sequence[Row], *, trigger: bool = False) -> str:
     parts = []
     for (crafted_for, defence), row in worst.items():
         counted = f"{row.succeeded} of {row.attacked}"
+        if row.covered is not None:
+            counted += f" (proved for {row.covered} of them)"
         if crafted_for is not None:
             parts.append(f"{defence}, {counted} by an attacker who knows the defence")
         elif defence == "none":

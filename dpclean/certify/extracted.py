@@ -35,7 +35,12 @@ def rows_of(extractor: Extractor, pixels: list[NDArray[np.uint8]]) -> NDArray[np
     """float32 [N, D], as Features has them: each of its own image alone, the same bits at every place."""
     if not pixels:
         return np.empty((0, extractor.dimensions()), np.float32)
-    values = extractor.features(pixels)
+    return as_rows(extractor.features(pixels))
+
+
+def as_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same of what an extractor said of some images [N, D]."""
+    values = values.copy()
     values[~np.isfinite(values).all(axis=1)] = 0  # a rule for that image alone: it says nothing
     return unit_rows(values)
 

@@ -74,10 +74,23 @@ def audit(
             metavar="FILE.json", help="Targets and base images by name, in place of chance.", rich_help_panel=ATTACK
         ),
     ] = None,
+    poisons_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Poisons made elsewhere, in place of an attack: of 'audit', or of the poisoning benchmark.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = None,
     defence: Annotated[
-        str,
-        typer.Option(metavar="NAME,NAME,...", help="Shown beside none; --list names them all.", rich_help_panel=ATTACK),
-    ] = "sanitized",
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,NAME,...|CMD",
+            help="Shown beside none; sanitized. --list names them all; or any program, as a command with {data} and"
+            " {out} in it. May be repeated.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = None,
     sigma: Annotated[
         str, typer.Option(metavar="S,S,...", help="Noise levels to defend with.", rich_help_panel=NOISE)
     ] = "0.1,0.25",
@@ -140,7 +153,8 @@ def audit(
         "poisons": poisons,
         "targets": targets,
         "setups": setups,
-        "defence": defence,
+        "poisons_from": poisons_from,
+        "defence": tuple(defence or ("sanitized",)),
         "sigma": sigma,
         "denoiser": denoiser,
         "method": method,

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dpclean.audit.defences import DEFENCES, find_defences
+from dpclean.audit.defences.command import Filter
 from dpclean.audit.defences.deep_knn import DeepKnn
-from dpclean.audit.defences.defence import Setting
+from dpclean.audit.defences.defence import Filtered, Setting
+from dpclean.audit.defences.spectral import Spectral
+from dpclean.errors import InputError, UsageError
 
 IMAGES = list(np.random.default_rng(0).integers(60, 196, (3, 16, 16, 3), np.uint8))
 
 
 def test_every_defence_is_a_function_of_image_index_and_run(denoiser: Path) -> None:
-    setting = Setting([0.1], str(denoiser), "one-step", "cpu", bytes(32))
+    setting = Setting([0.1], str(denoiser), "one-step", "cpu", bytes(32), 3, 2)
     for kind in DEFENCES.values():
-        (defence,) = kind.made(setting)
+        if kind.together or kind.takes:
+            continue
+        (defence,) = kind.made(setting, "")
         whole = defence.apply(IMAGES, indices=[5, 6, 7], run=1)
         (alone,) = defence.apply(IMAGES[1:2], indices=[6], run=1)
         assert np.abs(whole[1].astype(int) - alone).max() <= 1  # batches of other shapes round otherwise
         elsewhere = defence.apply(IMAGES[1:2], indices=[6], run=2)[0]
         assert (defence.sigma is not None) == bool((elsewhere != alone).any())
+        assert defence.changes == bool((np.stack(whole) != IMAGES).any())
         change = np.std(np.subtract(whole, IMAGES, dtype=float))
         if defence.sigma is not None:
             assert change == pytest.approx(25.5, rel=0.1)  # this denoiser leaves the noise where it is
@@ -31,7 +38,7 @@ def test_every_defence_is_a_function_of_image_index_and_run(denoiser: Path) -> N
 
 
 def test_jpeg_changes_little(denoiser: Path) -> None:
-    (jpeg,) = DEFENCES["jpeg-75"].made(Setting([], str(denoiser), "one-step", "cpu", bytes(32)))
+    (jpeg,) = DEFENCES["jpeg-75"].made(Setting([], str(denoiser), "one-step", "cpu", bytes(32), 3, 2), "")
     smooth = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8)[:, :, None].repeat(3, 2)
     (found,) = jpeg.apply([smooth], indices=[0], run=0)
     assert 0 < np.abs(found.astype(int) - smooth).max() < 12
@@ -45,5 +52,79 @@ def test_neighbours_of_another_label_throw_an_image_out() -> None:
     assert np.flatnonzero(~DeepKnn().kept(rows, labels)).tolist() == [3]
 
 
+def test_images_along_one_direction_of_their_class_are_thrown_out() -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(0, 0.3, (50, 8)).astype(np.float32)
+    rows[::2] += 5  # the classes are far apart, which is no reason
+    rows[[4, 10], 3] += 4
+    rows[4, 0] += 3
+    labels = np.tile([0, 1], 25)
+    left = np.flatnonzero(~Spectral(1).kept(rows, labels))
+    assert {4, 10} <= set(left) and np.bincount(labels[left]).tolist() == [2, 2]  # 1.5 images of each
+    assert (~Spectral(1000).kept(rows, labels)).sum() == 24  # at most half of each
+
+
 def test_no_defence_comes_first_and_once() -> None:
-    assert [kind.name for kind in find_defences("jpeg-75,none,jpeg-75")] == ["none", "jpeg-75"]
+    found = find_defences(["jpeg-75, none", "jpeg-75", COPY, "deep-knn,spectral"])
+    assert [one.argument or one.kind.name for one in found] == ["none", "jpeg-75", COPY, "deep-knn", "spectral"]
+
+
+COPY = "cp -r {data}/. {out}"
+LABELS, NAMES = np.array([0, 1, 0]), ("cat's", "a dog")
+CHOOSES = """
+(out / "a dog").mkdir()
+(data / "a dog/000001.png").rename(out / "a dog/000001.png")
+"""
+SHRINKS = """
+from PIL import Image
+(out / "cat's").mkdir()
+Image.open(data / "cat's/000002.png").resize((8, 8)).save(out / "cat's/000002.png", "jpeg")
+"""
+
+
+def program(folder: Path, text: str) -> str:
+    file = folder / "a filter.py"
+    file.write_text(f"import sys\nfrom pathlib import Path\ndata, out = map(Path, sys.argv[1:3])\n{text}")
+    return f"{sys.executable} '{file}' {{data}} {{out}}"
+
+
+def filtered(command: str) -> Filtered:
+    return Filter(command).filtered(IMAGES, LABELS, NAMES)
+
+
+def test_a_filter_of_the_users_own_chooses_and_changes_images(tmp_path: Path) -> None:
+    whole = filtered(COPY)
+    assert whole.kept.all() and (np.stack(whole.images) == IMAGES).all()
+    chosen = filtered(program(tmp_path, CHOOSES))
+    assert chosen.kept.tolist() == [False, True, False] and (chosen.images[1] == IMAGES[1]).all()
+    changed = filtered(program(tmp_path, SHRINKS))
+    assert changed.kept.tolist() == [False, False, True] and changed.images[2].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("no-such-program {data} {out}", "'no-such-program' does not start: No such file"),
+        ("sh -c 'echo it has no model >&2; exit 3' {data} {out}", "left with exit code 3: it has no model"),
+        ("sh -c 'kill -9 $$' {data} {out}", "was ended by signal 9"),
+        ("true {data} {out}", "left none of the 3 images"),
+        ("cp -r {data} {out}", "which is none of the images it was given"),
+        ('sh -c \'mkdir "$2/a dog"; echo no >"$2/a dog/000001.png"\' - {data} {out}', "is no image that can be read"),
+    ],
+)
+def test_a_filter_that_fails_is_told_in_a_sentence(command: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as refused:
+        filtered(command)
+    assert repr(command) in refused.value.message
+
+
+def test_nothing_in_a_command_is_for_a_shell(tmp_path: Path) -> None:
+    spied = tmp_path / "spied"
+    told = filtered(program(tmp_path, CHOOSES) + f" $(touch {spied}) ; touch {spied} > {spied}")
+    assert told.kept.any() and not spied.exists()
+
+
+@pytest.mark.parametrize("text", ["cp {data}", "cp {out} x", "cp '{data} {out}"])
+def test_what_is_no_command_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--defence is"):
+        find_defences([text])

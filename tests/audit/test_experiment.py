@@ -76,7 +76,7 @@ def test_rows_count_what_their_control_gets_right() -> None:
 
     # success, failure, and two that are wrong without any poison, one of them as the attacker wants
     said = [(1, 0, 0), (0, 0, 0), (0, 1, 1), (0, 1, 0)]
-    made = [Crafting(None, 1.0, 60, 1.2, 0.1)]
+    made = [Crafting(None, 1.0, 1.0, 60, 1.2, 0.1)]
     outcomes = [Outcome(Trial(n, 1, [0]), made, [verdict(*counts)]) for n, counts in enumerate(said)]
     (row,) = rows_of(outcomes)
     assert (row.trials, row.skipped, row.attacked, row.succeeded, row.control) == (4, 2, 2, 1, 1)
@@ -112,7 +112,7 @@ def test_who_knows_the_defence_sees_through_it(
     data, test = read_images(raw, workers=1), read_images(test_images, workers=1)
     target = test.pixels[test.names.index("red/002.png")]
     bases = [data.pixels[place] for place in np.flatnonzero(data.labels == 0)[:8]]
-    defence = Sanitized(0.2, Setting([0.2], str(denoiser), "one-step", "cpu", key_from_seed(1, "audit")))
+    defence = Sanitized(0.2, Setting([0.2], str(denoiser), "one-step", "cpu", key_from_seed(1, "audit"), 8, 1))
     sight = ThroughDenoiser(defence.denoiser, bytes(32))
     attackers = (Surrogate(Frozen(extractor), data), Informed(Frozen(extractor), data, sight))
     distances = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from dpclean.progress import Progress
 
 Keywords = dict[str, Any]
 EPS, POISONS, TARGETS = 24, 6, 2
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,39 @@ def test_it_goes_on_after_a_signal(out: Path, raw: Path, keywords: Keywords, tmp
     audit(raw, tmp_path / "audit", progress=steps.append, **keywords)
     assert steps[0].finished == 1
     assert without_times(report(tmp_path / "audit")) == without_times(report(out))
+
+
+KILLED = """
+import os, signal, sys
+from dpclean.audit.job import audit
+def stop(step):
+    if step.finished == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+audit(progress=stop, **eval(sys.argv[1]))
+"""
+
+
+def test_attackers_who_know_the_defence_and_a_filter_go_on_after_a_kill(
+    raw: Path, keywords: Keywords, tmp_path: Path
+) -> None:
+    filters = f"{sys.executable} {EXAMPLES / 'filter.py'} {{data}} {{out}}"
+    asked = {**keywords, "adaptive": True, "sigma": "0.5", "defence": ("sanitized,deep-knn,spectral", filters)}
+    given = {name: os.fspath(value) if isinstance(value, Path) else value for name, value in asked.items()}
+    given |= {"raw": str(raw), "out": str(tmp_path / "killed")}
+    assert subprocess.run([sys.executable, "-c", KILLED, repr(given)]).returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    steps: list[Progress] = []
+    audit(raw, tmp_path / "killed", progress=steps.append, **asked)
+    assert steps[0].finished == 1
+    audit(raw, tmp_path / "whole", **asked)
+    told = report(tmp_path / "killed")
+    assert without_times(told) == without_times(report(tmp_path / "whole"))
+    tried = [(row["crafted_for"], row["defence"]) for row in told["rows"][::2]]
+    alone = ["none", "sanitized at 0.5", "deep-knn", "spectral", filters]
+    assert tried == [*((None, defence) for defence in alone), (0.5, "sanitized at 0.5")]
+    folders = sorted(folder.name for folder in (tmp_path / "killed" / "poisons").iterdir())
+    assert folders == ["0001", "0001-adaptive-0.5", "0002", "0002-adaptive-0.5"]
+    assert "filter.py" in (tmp_path / "killed" / "report.html").read_text()
 
 
 def test_setups_name_targets_and_bases(raw: Path, keywords: Keywords, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class Case:
 
     target, asked_class: the image that is to be taken for it, and its class. Where a trigger is to do that there is no
     target, and asked_class is the one that it is to work on, None for all. seed: of what the attack draws. places: of
-    the bases among all images.
+    the bases among all images. number: of the trial, from 1.
     """
 
     bases: Sequence[NDArray[np.uint8]]
@@ -35,6 +35,7 @@ class Case:
     asked_class: int | None = None
     seed: int = 0
     places: Sequence[int] = ()
+    number: int = 1
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class DeepKnn(Defence):
     chooses = True
 
     @classmethod
-    def made(cls, setting: Setting) -> Sequence[Defence]:
+    def made(cls, setting: Setting, argument: str) -> Sequence[Defence]:
         return [cls()]
 
     def kept(self, rows: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:

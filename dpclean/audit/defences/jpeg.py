@@ -18,9 +18,10 @@ class Jpeg(Defence):
     name = "jpeg-75"
     paper = "Dziugaite et al. 2016, 'A Study of the Effect of JPG Compression on Adversarial Images'"
     about = f"each image saved as JPEG of quality {QUALITY} and read again"
+    changes = True
 
     @classmethod
-    def made(cls, setting: Setting) -> Sequence[Defence]:
+    def made(cls, setting: Setting, argument: str) -> Sequence[Defence]:
         return [cls()]
 
     def apply(

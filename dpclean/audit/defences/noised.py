@@ -15,13 +15,14 @@ class Noised(Defence):
     name = "noised"
     paper = "Cohen et al. 2019, 'Certified Adversarial Robustness via Randomized Smoothing'"
     about = "noise of this size, clipped to what an image can hold"
+    changes = True
 
     def __init__(self, sigma: float, key: bytes) -> None:
         self.sigma: float = sigma
         self._key = key
 
     @classmethod
-    def made(cls, setting: Setting) -> Sequence[Defence]:
+    def made(cls, setting: Setting, argument: str) -> Sequence[Defence]:
         return [cls(sigma, setting.key) for sigma in setting.sigmas]
 
     def apply(

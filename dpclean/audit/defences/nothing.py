@@ -13,5 +13,5 @@ class Nothing(Defence):
     about = "the images as they are"
 
     @classmethod
-    def made(cls, setting: Setting) -> Sequence[Defence]:
+    def made(cls, setting: Setting, argument: str) -> Sequence[Defence]:
         return [cls()]

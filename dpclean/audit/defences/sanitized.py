@@ -20,13 +20,14 @@ class Sanitized(Defence):
     name = "sanitized"
     paper = "Diffusion Denoising as a Certified Defense against Clean-label Poisoning, 2024, arXiv 2403.11981"
     about = "noise of this size, taken away by a diffusion model, as 'dpclean sanitize' does"
+    changes = True
 
     def __init__(self, sigma: float, setting: Setting) -> None:
         self.sigma: float = sigma
         self._setting = setting
 
     @classmethod
-    def made(cls, setting: Setting) -> Sequence[Defence]:
+    def made(cls, setting: Setting, argument: str) -> Sequence[Defence]:
         return [cls(sigma, setting) for sigma in setting.sigmas]
 
     @cached_property
