@@ -179,7 +179,7 @@ def _list(json: bool) -> None:
 
     kinds = {
         "attacks": [(one.name, one.about, one.paper) for one in ATTACKS.values()],
-        "defences": [(one.name, one.about, one.paper) for one in DEFENCES.values()],
+        "defences": [(one.asked_as(), one.about, one.paper) for one in DEFENCES.values()],
     }
     if json:
         names = ("name", "about", "paper")

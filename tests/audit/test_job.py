@@ -192,5 +192,6 @@ def test_the_list_names_papers(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["audit", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert "Aghakhani" in listed["attacks"][0]["paper"] and listed["defences"][0]["name"] == "none"
+    assert "partitions:K" in [one["name"] for one in listed["defences"]]
     assert run(["audit"]) == 2
     assert "missing argument 'RAW'" in capsys.readouterr().err

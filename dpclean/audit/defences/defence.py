@@ -72,6 +72,11 @@ class Defence(ABC):
     chooses: ClassVar[bool] = False
     frozen_only: ClassVar[bool] = False
 
+    @classmethod
+    def asked_as(cls) -> str:
+        """How it is named on a command line."""
+        return f"{cls.name}:{cls.takes}" if cls.takes else cls.name
+
     @property
     def label(self) -> str:
         return self.name if self.sigma is None else f"{self.name} at {self.sigma:g}"

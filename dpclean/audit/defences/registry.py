@@ -48,6 +48,6 @@ def find_defences(texts: Sequence[str]) -> list[Asked]:
 def _named(text: str) -> Asked:
     name, _, argument = text.strip().partition(":")
     if name not in DEFENCES:
-        known = [name + (f":{kind.takes}" if kind.takes else "") for name, kind in DEFENCES.items()]
+        known = [kind.asked_as() for kind in DEFENCES.values()]
         raise UsageError(f"defence {name!r} is not known", f"give some of: {', '.join(known)}")
     return Asked(DEFENCES[name], argument)

@@ -234,5 +234,5 @@ def _check_count(kind: type[Defence], text: str, least: int = 1) -> None:
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= MOST_RUNS):
         raise UsageError(
             f"defence {kind.name!r} takes a number of models from {least} to {MOST_RUNS}, got {text!r}",
-            f"give it as {kind.name}:{kind.takes}",
+            f"give it as {kind.asked_as()}",
         )
