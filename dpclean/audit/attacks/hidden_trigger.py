@@ -35,7 +35,7 @@ class HiddenTrigger(Attack):
         patch = patch_of(random, min(case.bases[0].shape[:2]))
         images = surrogate.images
         members = random.permutation(np.flatnonzero(images.labels == label))[:SOURCES]
-        sources = torch.stack([surrogate.row_of(patch.on(images.pixels[place])) for place in members])
+        sources = surrogate.rows_of([patch.on(images.pixels[place]) for place in members])
         changed = Perturbation(case.bases, case.eps, surrogate.device)
         middle, length = sources.mean(0), sources.square().sum(1).mean()
         distances: list[float] = []

@@ -28,8 +28,8 @@ class Informed(Surrogate):
     def rows(self, levels: Tensor, places: Sequence[int]) -> Tensor:
         return self._standardised(super().rows(levels, places))
 
-    def row_of(self, image: NDArray[np.uint8]) -> Tensor:
-        return self._standardised(super().row_of(image))
+    def rows_of(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        return self._standardised(super().rows_of(images))
 
     def pull(self, rows: Tensor, label: int) -> Tensor:
         wanted = torch.full((len(rows),), label, device=rows.device)

@@ -94,7 +94,11 @@ class Surrogate:
 
     def row_of(self, image: NDArray[np.uint8]) -> Tensor:
         """float [D] of an image [H,W,C] that nobody sanitizes: what the victim is asked about."""
-        return torch.from_numpy(self.extractor.features([image])[0]).to(self.device)
+        return self.rows_of([image])[0]
+
+    def rows_of(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """The same of several, float [N,D]."""
+        return torch.from_numpy(self.extractor.features(list(images))).to(self.device)
 
     def pull(self, rows: Tensor, label: int) -> Tensor:
         """What is added to an attack's loss to draw rows to the target's class; nothing here."""
