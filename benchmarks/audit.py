@@ -31,7 +31,8 @@ WEIGHTS = "cifar10_resnet20.safetensors"
 SIGMAS = "0.1,0.25"
 CASES: dict[str, dict[str, Any]] = {
     "bullseye-polytope": {"defence": "sanitized,jpeg-75,deep-knn,spectral,partitions:250,subsample:0.004:1000"},
-    "bullseye-polytope, adaptive": {"adaptive": True},
+    "bullseye-polytope, adaptive at 0.1": {"adaptive": True, "defence": "sanitized", "sigma": "0.1"},
+    "bullseye-polytope, adaptive at 0.25": {"adaptive": True, "defence": "sanitized", "sigma": "0.25"},
     "bullseye-polytope, 8 levels": {"eps": 8, "defence": "none"},
     "feature-collision": {"attack": "feature-collision"},
     "convex-polytope": {"attack": "convex-polytope"},

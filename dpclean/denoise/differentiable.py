@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -25,15 +25,15 @@ class DifferentiableDenoiser:
 
     Rounding to grey levels, of the images and of the result, passes gradients straight through (Bengio et al. 2013,
     "Estimating or Propagating Gradients Through Stochastic Neurons"); all else has its own. The network's activations
-    are computed again on the way back, so that memory does not grow with a method's steps.
+    are computed again on the way back, so that memory does not grow with a method's steps or with tiles.
     """
 
     def __init__(self, denoiser: Denoiser, dtype: torch.dtype = torch.float32) -> None:
         self._denoiser, self._dtype = denoiser, dtype
         self._method = find_method(denoiser.method)
-        self._evaluations = [
-            Evaluation(level, partial(checkpoint, network, use_reentrant=False))
-            for level, network in denoiser.evaluations(dtype)
+        self._evaluations = denoiser.evaluations(dtype)
+        self._computed_again = [
+            Evaluation(level, partial(checkpoint, network, use_reentrant=False)) for level, network in self._evaluations
         ]
 
     def __call__(self, images: Tensor, *, key: bytes, run: int, indices: ArrayLike, test: bool = False) -> Tensor:
@@ -59,17 +59,21 @@ class DifferentiableDenoiser:
         """The prediction for whole images, [N, C or more, H, W], from tiles where they are large."""
         count, _, height, width = noised.shape
         blends = [Blend(self._denoiser.shapes, height, width, noised.device) for _ in range(count)]
-        for place in blends[0].places():
+        places = blends[0].places()
+        alone = len(places) == len(self._evaluations) == 1  # to compute that again would save no memory
+        evaluations = self._evaluations if alone else self._computed_again
+        for place in places:
             corner, edges = place[:2], (min(place.height, height - place.top), min(place.width, width - place.left))
             window = noised[:, :, place.top : place.top + edges[0], place.left : place.left + edges[1]]
-            predicted = self._of_a_tile(mirror_pad(window, *place[2:]), _noise(draw, noised, corner, edges, place[2:]))
+            noise = _noise(draw, noised, corner, edges, place[2:])
+            predicted = self._of_a_tile(mirror_pad(window, *place[2:]), noise, evaluations)
             whole = [blend.add(tile, place) for blend, tile in zip(blends, predicted, strict=True)]
         return torch.stack([image for image in whole if image is not None])
 
-    def _of_a_tile(self, batch: Tensor, noise: Noise) -> Tensor:
+    def _of_a_tile(self, batch: Tensor, noise: Noise, evaluations: Sequence[Evaluation]) -> Tensor:
         channels = self._denoiser.in_channels
         batch = batch.expand(-1, channels, -1, -1).contiguous(memory_format=torch.channels_last)
-        return self._method.denoise(batch, self._evaluations, self._denoiser.schedule, noise)[:, :channels]
+        return self._method.denoise(batch, evaluations, self._denoiser.schedule, noise)[:, :channels]
 
     def _finished(self, noised: Tensor, prediction: Tensor) -> Tensor:
         level, kind = self._denoiser.level, self._method.result_type(self._denoiser.schedule.prediction_type)
