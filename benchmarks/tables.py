@@ -615,9 +615,7 @@ def attacked() -> str:
     """The short table of attacks: of the heads the one that serves the attacker best."""
     cases = load("audit")["cases"]
     unaware = cases["bullseye-polytope"]
-    aware = {
-        row["defence"]: case for case in cases.values() for row in case["rows"] if row["crafted_for"] is not None
-    }
+    aware = {row["defence"]: case for case in cases.values() for row in case["rows"] if row["crafted_for"] is not None}
 
     def worst(case: dict[str, Any], defence: str) -> dict[str, Any]:
         rows: list[dict[str, Any]] = [row for row in case["rows"] if row["defence"] == defence]
@@ -638,8 +636,8 @@ def attacked() -> str:
     head = ("defence", "attacks that succeed", "of attackers who know it", "accuracy", "proved that none can")
     return (
         f"Bullseye polytope, 25 of {unaware['images']:,} CIFAR-10 images changed by up to 16 grey levels, white box, a"
-        " head on a frozen ResNet-20 (`benchmarks/audit.py`, all rows in docs/benchmarks.md; an empty field was not"
-        " measured):\n\n" + table(head, rows)
+        " head on a frozen ResNet-20 (`benchmarks/audit.py`; docs/benchmarks.md has all rows, with their intervals; an"
+        " empty field was not measured):\n\n" + table(head, rows)
     )
 
 
