@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import msgspec
-import torch
 
 from dpclean import __version__
 from dpclean.audit.attacks.informed import Informed
@@ -21,6 +20,7 @@ from dpclean.audit.defences.defence import Defence, Setting
 from dpclean.audit.estimate import seconds_of
 from dpclean.audit.experiment import Experiment, Foe, Outcome
 from dpclean.audit.inputs import AuditInputs, read_inputs
+from dpclean.audit.machine import computing_as_begun, environment_of, stopping
 from dpclean.audit.options import AuditKeywords, AuditOptions
 from dpclean.audit.page import PICTURED, SHOWN, Shown, write_page
 from dpclean.audit.poisons import (
@@ -33,13 +33,22 @@ from dpclean.audit.poisons import (
     read_pixels,
     write_poisons,
 )
-from dpclean.audit.results import AuditDryRun, AuditResult, Report, doubts, headline, rows_of
+from dpclean.audit.results import (
+    NAME,
+    AuditDryRun,
+    AuditResult,
+    Made,
+    Report,
+    doubts,
+    headline,
+    read_report,
+    rows_of,
+)
 from dpclean.audit.trials import asked
 from dpclean.audit.victims.victim import Victim
-from dpclean.build import build
 from dpclean.denoise.loading import find_denoiser
 from dpclean.device import choose_device
-from dpclean.errors import Diverged, InputError, Interrupted
+from dpclean.errors import Diverged
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
@@ -47,11 +56,9 @@ from dpclean.jobs.record import Json, Record
 from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
 from dpclean.progress import Pace, Progress, Show
-from dpclean.threads import choose_threads, computing_with
 from dpclean.train.trainer import number_of
-from dpclean.versioned import read_versioned
 
-NAME, PAGE_NAME, POISONS_NAME = "audit.json", "report.html", "poisons"
+PAGE_NAME, POISONS_NAME = "report.html", "poisons"
 
 
 def audit(
@@ -152,34 +159,13 @@ class AuditJob(Job[AuditResult]):
         }
 
     def environment(self) -> Json:
-        cpu = self.device.type == "cpu"
-        return {
-            "device": torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(self.device),
-            "threads": torch.get_num_threads() if cpu else None,
-            "torch": str(torch.__version__),
-            "dpclean": build(),
-        }
+        return environment_of(self.device)
 
     def made_with(self) -> Json:
-        return self._report().parameters
+        return read_report(self.out, Made).parameters
 
-    def _report(self) -> Report:
-        def parsed(fields: Any) -> Report:
-            return msgspec.convert(fields, Report)
-
-        remedy = "restore the file, or start again with --overwrite"
-        report = read_versioned(self.out / NAME, FORMAT, parsed, "describes no audit", remedy)
-        if report is None:
-            raise InputError(f"{str(self.out / NAME)!r} is gone", remedy)
-        return report
-
-    @contextmanager
-    def ready(self, record: Record | None) -> Iterator[None]:
-        """So many threads as an interrupted job was begun with, as sums depend on their number."""
-        wanted = self.options.threads
-        threads = record.environment.get("threads") if record and wanted is None else choose_threads(wanted)
-        with computing_with(threads):
-            yield
+    def ready(self, record: Record | None) -> AbstractContextManager[object]:
+        return computing_as_begun(record, self.options.threads)
 
     def begin(self) -> Json:
         return {}
@@ -191,7 +177,7 @@ class AuditJob(Job[AuditResult]):
         missing = tasks.missing(total)
         done = total - len(missing)
         tell(Progress(done, total, "targets", None, "each image is read behind each defence"))
-        self.check = _stopping(stop, lambda: f"stopped after {done} of {total} targets, saved")
+        self.check = stopping(stop, lambda: f"stopped after {done} of {total} targets, saved")
         experiment, foes = self.experiment(self.found.victim), self.foes(self.found.victim)
         try:
             if missing:
@@ -290,7 +276,7 @@ class AuditJob(Job[AuditResult]):
     # -- tell
 
     def result(self, call: Call) -> AuditResult:
-        report = self._report()
+        report = read_report(self.out, Report)
         return AuditResult(
             out=str(self.out),
             headline=report.headline,
@@ -324,13 +310,3 @@ class AuditJob(Job[AuditResult]):
             seconds=round(seconds, 1),
             warnings=found.remarks,
         )
-
-
-def _stopping(stop: threading.Event, told: Callable[[], str]) -> Callable[[], None]:
-    """What ends the work soon after a signal. Raises Interrupted."""
-
-    def check() -> None:
-        if stop.is_set():
-            raise Interrupted(told(), "the same command goes on")
-
-    return check

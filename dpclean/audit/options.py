@@ -151,21 +151,31 @@ class AuditOptions:
     @property
     def defences(self) -> tuple[str, ...]:
         """The texts that name them."""
-        return (self.defence,) if isinstance(self.defence, str) else self.defence
+        return texts_of(self.defence)
 
     @property
     def sigmas(self) -> tuple[float, ...]:
         """The noise levels to defend with, in order, each once."""
-        found = []
-        for text in self.sigma.split(","):
-            try:
-                value = float(text)
-            except ValueError:
-                value = -1.0
-            if not 0 < value <= SIGMA_MAX:
-                raise UsageError(
-                    f"sigma must be above 0 and at most {SIGMA_MAX:g} on the [0, 1] pixel scale, got {text.strip()!r}",
-                    "give noise levels with commas between them, as in 0.1,0.25; the row without noise is always there",
-                )
-            found.append(value)
-        return tuple(dict.fromkeys(found))
+        return levels_of(self.sigma)
+
+
+def texts_of(defence: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One text or several, as several."""
+    return (defence,) if isinstance(defence, str) else defence
+
+
+def levels_of(sigma: str) -> tuple[float, ...]:
+    """Noise levels with commas between them, each once. Raises UsageError."""
+    found = []
+    for text in sigma.split(","):
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 < value <= SIGMA_MAX:
+            raise UsageError(
+                f"sigma must be above 0 and at most {SIGMA_MAX:g} on the [0, 1] pixel scale, got {text.strip()!r}",
+                "give noise levels with commas between them, as in 0.1,0.25; the row without noise is always there",
+            )
+        found.append(value)
+    return tuple(dict.fromkeys(found))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median_low
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from dpclean.audit.experiment import Outcome, Verdict
+from dpclean.errors import InputError
+from dpclean.versioned import read_versioned
 
+NAME, FORMAT = "audit.json", 1
 CONFIDENCE = 0.95
 CHANCES = 1.5  # times what guessing gets right: with less, a victim has hardly learned
 
@@ -141,10 +145,16 @@ def _share(row: Row) -> float:
     return row.succeeded / row.attacked if row.attacked else 0.0
 
 
+class Made(msgspec.Struct, frozen=True):
+    """What audit.json of any kind says of how it was made."""
+
+    parameters: dict[str, Any]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What audit.json says; parameters: everything that decides the result."""
 
-    format: int = 1
+    format: int = FORMAT
     tool: str
     headline: str
     attack: str
@@ -158,6 +168,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     remarks: list[str]
     parameters: dict[str, Any]
     environment: dict[str, Any]
+
+
+Told = TypeVar("Told")
+
+
+def read_report(out: Path, kind: type[Told]) -> Told:
+    """What audit.json says. Raises InputError where it is no such report, ConflictError for a newer format."""
+    remedy = "restore the file, or start again with --overwrite"
+    found = read_versioned(
+        out / NAME, FORMAT, lambda fields: msgspec.convert(fields, kind), "describes no audit of this kind", remedy
+    )
+    if found is None:
+        raise InputError(f"{str(out / NAME)!r} is gone", remedy)
+    return found
 
 
 @dataclass(frozen=True)
