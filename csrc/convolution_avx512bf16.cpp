@@ -19,15 +19,14 @@ namespace {
 constexpr size_t PLACES = 16, ROWS = 12, WIDE = 32;  // of a tile; tiles and channels of the result in registers
 constexpr size_t MOST_TILES = 96, MOST_VALUES = ROWS * MOST_INPUTS;  // at once, and of V in one place: for the cache
 
-alignas(64) const uint16_t NOTHING[MOST_INPUTS] = {};
-
 struct Pair {
     __m512 even, odd;  // of 32 channels
 };
 
-inline Pair widen(__m512i x) {
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)),
-            _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000))))};
+// What takes of pairs of bfloat16 the sum with these weights, each 0, 1 or -1.
+inline __m512bh pair_of(int even, int odd) {
+    const auto half = [](int x) { return x == 0 ? 0u : x > 0 ? 0x3f80u : 0xbf80u; };
+    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(half(odd) << 16 | half(even))));
 }
 
 inline Pair operator+(Pair a, Pair b) { return {_mm512_add_ps(a.even, b.even), _mm512_add_ps(a.odd, b.odd)}; }
@@ -48,7 +47,7 @@ constexpr bool is_zero(size_t place) {
 // Of a thread; zeros at first, as rows that nothing is put in are multiplied too.
 struct Scratch {
     alignas(64) uint16_t v[PLACES * (MOST_VALUES + WIDE)];
-    alignas(64) float m[PLACES * (MOST_TILES + 1) * WIDE];
+    alignas(64) float s[8 * (MOST_TILES + 1) * WIDE];
 };
 
 struct Tile {
@@ -60,108 +59,122 @@ struct Tile {
     }
 };
 
-// One tile to its place in each of the 16 matrices V, `stride` apart.
+// Tiles of one row of an image, from `tile` on, to their places in each of the 16 matrices V, `stride` apart. Two columns
+// of a tile are its neighbour's too, and are summed once.
 template <bool UPSAMPLED>
-void spread(const ConvolutionJob& job, const Tile& tile, uint16_t* v, size_t stride) {
+void spread(const ConvolutionJob& job, const Tile& tile, size_t tiles, uint16_t* v, size_t inputs, size_t stride) {
     const size_t height = UPSAMPLED ? job.height / 2 : job.height, width = UPSAMPLED ? job.width / 2 : job.width;
     const uint16_t* image = static_cast<const uint16_t*>(job.input) + tile.image * height * width * job.inputs;
-    const uint16_t* pixels[4][4];
-    for (size_t i = 0; i < 4; i++)
-        for (size_t j = 0; j < 4; j++) {
-            const size_t y = tile.y + i - 1, x = tile.x + j - 1;  // above and left of the image they are huge
-            const bool inside = y < job.height && x < job.width;
-            const size_t pixel = UPSAMPLED ? y / 2 * width + x / 2 : y * width + x;
-            pixels[i][j] = inside ? image + pixel * job.inputs : NOTHING;
-        }
-    for (size_t c = 0; c < job.inputs; c += WIDE) {
-        const __mmask32 some = job.inputs - c < WIDE ? (1u << (job.inputs - c)) - 1 : ~0u;
-        __m512i d[4][4];
-#pragma GCC unroll 4
-        for (size_t i = 0; i < 4; i++)
-#pragma GCC unroll 4
-            for (size_t j = 0; j < 4; j++) d[i][j] = _mm512_maskz_loadu_epi16(some, pixels[i][j] + c);
-#pragma GCC unroll 4
-        for (size_t i = 0; i < 4; i++) {
-            if (is_zero<UPSAMPLED>(4 * i)) continue;
-            Pair t[4];
-#pragma GCC unroll 4
-            for (size_t j = 0; j < 4; j++) {
-                const Pair one = widen(d[i == 0 ? 0 : i == 2 ? 2 : 1][j]);
-                const Pair other = widen(d[i == 3 ? 3 : i == 2 ? 1 : 2][j]);
-                t[j] = i == 1 ? one + other : one - other;
-            }
+    const auto row = [&](size_t i) -> const uint16_t* {
+        const size_t y = tile.y + i - 1;  // above the image it is huge
+        return y < job.height ? image + (UPSAMPLED ? y / 2 : y) * width * job.inputs : nullptr;
+    };
+    const uint16_t* rows[4] = {row(0), row(1), row(2), row(3)};
+    const __m512bh even = pair_of(1, 0), odd = pair_of(0, 1);
+    for (size_t i = 0; i < 4; i++) {
+        if (is_zero<UPSAMPLED>(4 * i)) continue;
+        const uint16_t *one = rows[i == 0 ? 0 : i == 2 ? 2 : 1], *other = rows[i == 3 ? 3 : i == 2 ? 1 : 2];
+        const int sign = i == 1 ? 1 : -1;
+        const __m512bh other_even = pair_of(sign, 0), other_odd = pair_of(0, sign);
+        for (size_t c = 0; c < job.inputs; c += WIDE) {
+            const __mmask32 some = job.inputs - c < WIDE ? (1u << (job.inputs - c)) - 1 : ~0u;
+            const auto column = [&](size_t x) -> Pair {
+                Pair sum = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+                if (x >= job.width) return sum;  // left of the image it is huge
+                const size_t at = (UPSAMPLED ? x / 2 : x) * job.inputs + c;
+                if (one) {
+                    const auto d = reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(some, one + at));
+                    sum.even = _mm512_dpbf16_ps(sum.even, d, even), sum.odd = _mm512_dpbf16_ps(sum.odd, d, odd);
+                }
+                if (other) {
+                    const auto d = reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(some, other + at));
+                    sum.even = _mm512_dpbf16_ps(sum.even, d, other_even);
+                    sum.odd = _mm512_dpbf16_ps(sum.odd, d, other_odd);
+                }
+                return sum;
+            };
+            Pair t[4] = {{}, {}, column(tile.x - 1), column(tile.x)};
             uint16_t* to = v + 4 * i * stride + c;
-            store(to, t[0] - t[2]);
-            store(to + stride, t[1] + t[2]);
-            if (!UPSAMPLED) store(to + 2 * stride, t[2] - t[1]);
-            store(to + 3 * stride, t[1] - t[3]);
+            for (size_t n = 0; n < tiles; n++, to += inputs) {
+                t[0] = t[2], t[1] = t[3];
+                t[2] = UPSAMPLED ? t[1] : column(tile.x + 2 * n + 1);
+                t[3] = column(tile.x + 2 * n + 2);
+                store(to, t[0] - t[2]);
+                store(to + stride, t[1] + t[2]);
+                if (!UPSAMPLED) store(to + 2 * stride, t[2] - t[1]);
+                store(to + 3 * stride, t[1] - t[3]);
+            }
         }
     }
 }
 
-// m [ROWS, WIDE] = v [ROWS, 2 pairs] u [pairs, WIDE, 2].
-inline void multiply(const uint16_t* v, size_t stride, const uint16_t* u, size_t pairs, float* m) {
-    __m512 low[ROWS], high[ROWS];
-#pragma GCC unroll 12
-    for (size_t r = 0; r < ROWS; r++) low[r] = high[r] = _mm512_setzero_ps();
-    const uint16_t *rows[3] = {v, v + 4 * stride, v + 8 * stride};
-    for (size_t q = 0; q < pairs; q++, u += 2 * WIDE) {
-        const auto first = reinterpret_cast<__m512bh>(_mm512_load_si512(u));
-        const auto second = reinterpret_cast<__m512bh>(_mm512_load_si512(u + WIDE));
-#pragma GCC unroll 12
-        for (size_t r = 0; r < ROWS; r++) {
-            int two;
-            memcpy(&two, rows[r / 4] + r % 4 * stride + 2 * q, sizeof two);
-            const auto both = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
-            low[r] = _mm512_dpbf16_ps(low[r], both, first);
-            high[r] = _mm512_dpbf16_ps(high[r], both, second);
-        }
-    }
-#pragma GCC unroll 12
-    for (size_t r = 0; r < ROWS; r++) {
-        _mm512_store_ps(m + r * WIDE, low[r]);
-        _mm512_store_ps(m + r * WIDE + 16, high[r]);
-    }
-}
-
-// Four results, [2, 2], of 16 channels from the 16 matrices M, `stride` apart.
+// Of some tiles and WIDE channels a column of A' M, two rows `s_stride` apart: all of its places at once, so that M itself
+// never leaves the registers.
 template <bool UPSAMPLED>
-inline void gather(const float* m, size_t stride, __m512 (&y)[2][2]) {
-    __m512 s[2][4];
+inline void multiply(const uint16_t* v, size_t inputs, size_t v_stride, const uint16_t* u, size_t u_stride, float* s,
+                     size_t s_stride) {
+    constexpr size_t ROWS_OF_PLACES = UPSAMPLED ? 3 : 4, TILES = ROWS / ROWS_OF_PLACES;
+    __m512 low[ROWS_OF_PLACES][TILES], high[ROWS_OF_PLACES][TILES];
 #pragma GCC unroll 4
-    for (size_t j = 0; j < 4; j++) {
-        if (is_zero<UPSAMPLED>(j)) continue;
-        const __m512 m0 = _mm512_load_ps(m + j * stride), m1 = _mm512_load_ps(m + (4 + j) * stride);
-        const __m512 m3 = _mm512_load_ps(m + (12 + j) * stride);
-        s[0][j] = _mm512_add_ps(m0, m1), s[1][j] = _mm512_sub_ps(m1, m3);
-        if (UPSAMPLED) continue;
-        const __m512 m2 = _mm512_load_ps(m + (8 + j) * stride);
-        s[0][j] = _mm512_add_ps(s[0][j], m2), s[1][j] = _mm512_sub_ps(s[1][j], m2);
+    for (size_t p = 0; p < ROWS_OF_PLACES; p++)
+#pragma GCC unroll 4
+        for (size_t r = 0; r < TILES; r++) low[p][r] = high[p][r] = _mm512_setzero_ps();
+    for (size_t q = 0; q < inputs; q += 2, u += 2 * WIDE, v += 2) {
+#pragma GCC unroll 4
+        for (size_t p = 0; p < ROWS_OF_PLACES; p++) {
+            const size_t i = UPSAMPLED && p == 2 ? 3 : p;
+            const auto first = reinterpret_cast<__m512bh>(_mm512_load_si512(u + i * u_stride));
+            const auto second = reinterpret_cast<__m512bh>(_mm512_load_si512(u + i * u_stride + WIDE));
+#pragma GCC unroll 4
+            for (size_t r = 0; r < TILES; r++) {
+                int two;
+                memcpy(&two, v + i * v_stride + r * inputs, sizeof two);
+                const auto both = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+                low[p][r] = _mm512_dpbf16_ps(low[p][r], both, first);
+                high[p][r] = _mm512_dpbf16_ps(high[p][r], both, second);
+            }
+        }
     }
-#pragma GCC unroll 2
-    for (size_t i = 0; i < 2; i++) {
-        y[i][0] = _mm512_add_ps(s[i][0], s[i][1]), y[i][1] = _mm512_sub_ps(s[i][1], s[i][3]);
-        if (UPSAMPLED) continue;
-        y[i][0] = _mm512_add_ps(y[i][0], s[i][2]), y[i][1] = _mm512_sub_ps(y[i][1], s[i][2]);
+    constexpr size_t LAST = ROWS_OF_PLACES - 1;
+    const auto keep = [&](const __m512(&m)[ROWS_OF_PLACES][TILES], size_t r, float* to) {
+        __m512 top = _mm512_add_ps(m[0][r], m[1][r]), bottom = _mm512_sub_ps(m[1][r], m[LAST][r]);
+        if (!UPSAMPLED) top = _mm512_add_ps(top, m[2][r]), bottom = _mm512_sub_ps(bottom, m[2][r]);
+        _mm512_store_ps(to, top);
+        _mm512_store_ps(to + s_stride, bottom);
+    };
+#pragma GCC unroll 4
+    for (size_t r = 0; r < TILES; r++) {
+        keep(low, r, s + r * WIDE);
+        keep(high, r, s + r * WIDE + 16);
     }
+}
+
+// Two results of 16 channels from the sums of the four columns, `stride` apart.
+template <bool UPSAMPLED>
+inline void gather(const float* s, size_t stride, __m512 (&y)[2]) {
+    const __m512 s0 = _mm512_load_ps(s), s1 = _mm512_load_ps(s + stride), s3 = _mm512_load_ps(s + 3 * stride);
+    y[0] = _mm512_add_ps(s0, s1), y[1] = _mm512_sub_ps(s1, s3);
+    if (UPSAMPLED) return;
+    const __m512 s2 = _mm512_load_ps(s + 2 * stride);
+    y[0] = _mm512_add_ps(y[0], s2), y[1] = _mm512_sub_ps(y[1], s2);
 }
 
 inline __m512 widen_half(__m256i x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
 
-// One tile's results for channels [k, k + WIDE).
+// One tile's results for channels [k, k + WIDE); its sums are in the order [4 columns, 2 rows].
 template <bool UPSAMPLED>
-void finish(const ConvolutionJob& job, const Tile& tile, const float* m, size_t stride, size_t k) {
-    __m512 low[2][2], high[2][2];
-    gather<UPSAMPLED>(m, stride, low);
-    gather<UPSAMPLED>(m + 16, stride, high);
+void finish(const ConvolutionJob& job, const Tile& tile, const float* s, size_t stride, size_t k) {
     const __m512 bias = _mm512_loadu_ps(job.bias + k), other_bias = _mm512_loadu_ps(job.bias + k + 16);
-    for (size_t i = 0; i < 2 && tile.y + i < job.height; i++)
+    for (size_t i = 0; i < 2 && tile.y + i < job.height; i++) {
+        __m512 low[2], high[2];
+        gather<UPSAMPLED>(s + i * stride, 2 * stride, low);
+        gather<UPSAMPLED>(s + i * stride + 16, 2 * stride, high);
         for (size_t j = 0; j < 2 && tile.x + j < job.width; j++) {
             const size_t pixel = (tile.image * job.height + tile.y + i) * job.width + tile.x + j;
             const size_t at = pixel * job.outputs + k;
-            __m512 a = _mm512_add_ps(low[i][j], bias), b = _mm512_add_ps(high[i][j], other_bias);
+            __m512 a = _mm512_add_ps(low[j], bias), b = _mm512_add_ps(high[j], other_bias);
             if (job.added) {
                 const __m512i added = _mm512_loadu_si512(static_cast<const uint16_t*>(job.added) + at);
                 a = _mm512_add_ps(a, widen_half(_mm512_castsi512_si256(added)));
@@ -170,6 +183,7 @@ void finish(const ConvolutionJob& job, const Tile& tile, const float* m, size_t 
             _mm512_storeu_si512(static_cast<uint16_t*>(job.out) + at,
                                 reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
         }
+    }
 }
 
 template <bool UPSAMPLED>
@@ -177,24 +191,28 @@ void convolve_tiles(const ConvolutionJob& job, size_t first, size_t last) {
     static thread_local Scratch scratch;
     const size_t inputs = (job.inputs + WIDE - 1) / WIDE * WIDE;  // with zeros
     const size_t at_once = std::min(MOST_VALUES / inputs / ROWS * ROWS, MOST_TILES);
-    const size_t v_stride = at_once * inputs + WIDE, m_stride = at_once * WIDE + WIDE;  // apart in the cache, too
+    const size_t v_stride = at_once * inputs + WIDE, s_stride = at_once * WIDE + WIDE;  // apart in the cache, too
+    const size_t u_stride = 4 * job.outputs * inputs, across = (job.width + 1) / 2;
+    constexpr size_t TILES = ROWS / (UPSAMPLED ? 3 : 4);
     uint16_t* const v = scratch.v;
-    float* const m = scratch.m;
+    float* const s = scratch.s;
     const auto* filters = static_cast<const uint16_t*>(job.filters);
     for (size_t start = first; start < last; start += at_once) {
         const size_t tiles = std::min(at_once, last - start);
-        for (size_t t = 0; t < tiles; t++)
-            spread<UPSAMPLED>(job, Tile(job, start + t), v + t * inputs, v_stride);
+        for (size_t t = 0, some; t < tiles; t += some) {
+            some = std::min(tiles - t, across - (start + t) % across);
+            spread<UPSAMPLED>(job, Tile(job, start + t), some, v + t * inputs, inputs, v_stride);
+        }
         for (size_t k = 0; k < job.outputs; k += WIDE) {
-            for (size_t place = 0; place < PLACES; place++) {
-                if (is_zero<UPSAMPLED>(place)) continue;
-                const uint16_t* u = filters + (place * job.outputs + k) * inputs;
-                for (size_t t = 0; t < tiles; t += ROWS)
-                    multiply(v + place * v_stride + t * inputs, inputs, u, inputs / 2,
-                             m + place * m_stride + t * WIDE);
+            for (size_t j = 0; j < 4; j++) {
+                if (is_zero<UPSAMPLED>(j)) continue;
+                const uint16_t* u = filters + (j * job.outputs + k) * inputs;
+                for (size_t t = 0; t < tiles; t += TILES)
+                    multiply<UPSAMPLED>(v + j * v_stride + t * inputs, inputs, 4 * v_stride, u, u_stride,
+                                        s + 2 * j * s_stride + t * WIDE, s_stride);
             }
             for (size_t t = 0; t < tiles; t++)
-                finish<UPSAMPLED>(job, Tile(job, start + t), m + t * WIDE, m_stride, k);
+                finish<UPSAMPLED>(job, Tile(job, start + t), s + t * WIDE, s_stride, k);
         }
     }
 }
