@@ -1,11 +1,12 @@
 """Certified accuracy of CIFAR-10 test images under changes of the image itself, and what a draw costs.
 
-    python benchmarks/evasion_curve.py curve DATA --model NAME=MODEL ... --out WORK [--images 500 --runs 1000] [--told]
-    python benchmarks/evasion_curve.py speed DATA --model NAME=MODEL [--rounds 7] [--device cuda]
+    python benchmarks/evasion_curve.py curve DATA --row NAME MODEL SIGMA LOCAL ... --out WORK [--images 500 --runs 1000]
+    python benchmarks/evasion_curve.py speed DATA --model MODEL [--rounds 7] [--device cuda]
 
-DATA: a folder of CIFAR-10 test images by class. MODEL: what `dpclean train` wrote. curve: one `dpclean certify --threat
-evasion` for each local smoothing, model, bundled denoiser and sigma, of every K-th test image; WORK keeps the
-certificates and whatever was begun, and started again it goes on there; --told: only tell of those that are there.
+DATA: a folder of CIFAR-10 test images by class. MODEL: what `dpclean train` wrote. curve: what
+`dpclean certify --threat evasion --local-smoothing LOCAL` (none: without) claims of every K-th test image, for each
+denoiser and row. Rows of one sigma vote on the same denoised images, which cost the most; WORK keeps the votes, and
+started again it goes on there, to more runs too; --told: only tell of those that are there.
 speed: from image to vote, against a loop of diffusers' network eager in one step, torch's noise and the same model, in
 the dtype that dpclean chooses, pair by pair; on a CPU the time is the process's own, and two runs are done together, as
 a job does at least, to fill a batch of the model.
@@ -17,16 +18,17 @@ import argparse
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from machine_facts import spread, write_results
 
+from dpclean.certificate.certificate import build
+from dpclean.certificate.votes import ABSTAIN, Votes
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
 from dpclean.certify.run_settings import make_test_time_settings
@@ -37,6 +39,7 @@ from dpclean.denoise.loading import find_denoiser, load_through_diffusers
 from dpclean.noise.keys import draw_key
 
 DISTANCES = ("0", "0.25", "0.5", "1")
+ALPHA, AT_ONCE = "0.001", 16  # risk of each image; runs between two savings
 SPEED_SIGMA, SPEED_BATCH = "0.25", 128
 
 
@@ -44,6 +47,16 @@ def chosen(data: Path, count: int) -> list[Path]:
     """Every K-th image in the order of the test set, as the numbers in the names have it; every class in its share."""
     images = sorted(data.rglob("*.png"), key=lambda path: path.stem)
     return images[:: max(1, len(images) // count)][:count]
+
+
+class Row(NamedTuple):
+    name: str
+    model: Path
+    sigma: str
+    local: str
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.sigma}-{self.local.replace(':', 'x')}"
 
 
 def curve(a: argparse.Namespace) -> None:
@@ -54,17 +67,91 @@ def curve(a: argparse.Namespace) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         (a.out / "test.part").rename(test)
-    rows = []
-    for local, (name, model), denoiser, sigma in itertools.product(a.local_smoothing, a.model, a.denoiser, a.sigma):
-        out = a.out / f"{name}-{denoiser}-{sigma}-{local.replace(':', 'x')}"
-        if a.told and not (out / "certificate.json").exists():
-            continue
-        seconds = {} if a.told else certify(a, model, test, out, sigma, denoiser, local)
-        row = {"model": name, "sigma": sigma, "denoiser": denoiser, "local_smoothing": local}
-        rows.append({**row, **found(out), **seconds})
-        print(json.dumps(rows[-1]), flush=True)
-    models = {name: told(model) for name, model in a.model}
-    write_results(a.name, {"alpha": "0.001", "device": a.device, "models": models, "rows": rows})
+    rows = [Row(name, Path(model), sigma, local) for name, model, sigma, local in a.row]
+    found = [
+        found_row
+        for denoiser, sigma in itertools.product(a.denoiser, dict.fromkeys(row.sigma for row in rows))
+        for found_row in of_sigma(a, test, denoiser, [row for row in rows if row.sigma == sigma])
+    ]
+    models = {row.name: told(row.model) for row in rows}
+    write_results(a.name, {"alpha": ALPHA, "device": a.device, "models": models, "rows": found})
+
+
+def of_sigma(a: argparse.Namespace, test: Path, denoiser: str, rows: list[Row]) -> list[dict[str, object]]:
+    """Of rows with one sigma, by as many runs as all of them have."""
+    work = a.out / f"{denoiser}-{rows[0].sigma}.npz"
+    kept = dict(np.load(work)) if work.exists() else {"key": np.frombuffer(draw_key(), np.uint8)}
+    key = kept["key"].tobytes()
+    all_runs = [test_time_runs(a, test, denoiser, row, key) for row in rows]
+    first = all_runs[0]
+    where = {index: place for place, index in enumerate(first.data.indices.tolist())}
+    for row in rows:
+        kept.setdefault(str(row), np.zeros((0, len(where)), np.int32))
+    while not a.told and (begun := min(len(kept[str(row)]) for row in rows)) < a.runs:
+        numbers = range(begun + 1, min(begun + AT_ONCE, a.runs) + 1)
+        images = [
+            (number, index, torch.from_numpy(image).to(first.denoiser.device))
+            for number in numbers
+            for index, image in zip(first.data.indices.tolist(), first.data.pixels, strict=True)
+        ]
+        ballots = {row: list[np.ndarray]() for row in rows if len(kept[str(row)]) == begun}
+        denoised = first.denoiser.denoise_runs(images, key=key, test=True)
+        while some := list(itertools.islice(denoised, first.trainer.recipe.predict_batch)):
+            places = [(result.run - begun - 1) * len(where) + where[result.index] for result in some]
+            finite = [result.finite for result in some]
+            for row, runs in zip(rows, all_runs, strict=True):
+                if row in ballots:
+                    ballots[row].append(np.stack([places, np.where(finite, runs.votes(some), ABSTAIN)]))
+        for row, parts in ballots.items():
+            places, votes = np.concatenate(parts, axis=1)
+            new = votes[np.argsort(places)].astype(np.int32).reshape(len(numbers), -1)
+            kept[str(row)] = np.concatenate([kept[str(row)], new])
+        np.savez(work.with_suffix(".part.npz"), **kept)
+        work.with_suffix(".part.npz").rename(work)
+        print(work.name, min(len(kept[str(row)]) for row in rows), flush=True)
+    runs = min(a.runs, *(len(kept[str(row)]) for row in rows))
+    return [certified(a, test, denoiser, row, kept[str(row)][:runs]) for row in rows]
+
+
+def asked_for(a: argparse.Namespace, test: Path, denoiser: str, row: Row, runs: int) -> CertifyOptions:
+    return CertifyOptions(
+        threat="evasion", model=str(row.model), test=test, sigma=row.sigma, denoiser=denoiser, device=a.device,
+        runs=runs, alpha=ALPHA, local_smoothing=None if row.local == "none" else row.local,
+    )  # fmt: skip
+
+
+def test_time_runs(a: argparse.Namespace, test: Path, denoiser: str, row: Row, key: bytes) -> TestTimeRuns:
+    asked = asked_for(a, test, denoiser, row, a.runs)
+    images = read_certified_images(asked)
+    parameters = make_test_time_parameters(images, asked)
+    settings = make_test_time_settings(images, asked, parameters)
+    return TestTimeRuns(settings, key, PointData.of(images.points), parameters.runs)
+
+
+def certified(a: argparse.Namespace, test: Path, denoiser: str, row: Row, votes: np.ndarray) -> dict[str, object]:
+    """Of all images, the share with the right class and a radius of at least each distance; at 0 any claim counts."""
+    asked = asked_for(a, test, denoiser, row, len(votes))
+    images = read_certified_images(asked)
+    labels = np.asarray(images.points.labels, np.int64)
+    certificate = build(Votes(votes, labels, None, make_test_time_parameters(images, asked)), "")
+    points = certificate["points"]
+    right = [float(point["certified_radius"]) for point in points if point["class"] == point["label"]]
+    found = {
+        "model": row.name,
+        "sigma": row.sigma,
+        "denoiser": denoiser,
+        "local_smoothing": row.local,
+        "images": len(points),
+        "runs": len(votes),
+        "abstained": certificate["summary"]["abstained"],
+        "ceiling": certificate["summary"]["ceiling"],
+        "certified_accuracy": {
+            distance: round(sum(radius >= float(distance) for radius in right) / len(points), 4)
+            for distance in DISTANCES
+        },
+    }
+    print(json.dumps(found), flush=True)
+    return found
 
 
 def told(model: Path) -> dict[str, object]:
@@ -81,37 +168,6 @@ def told(model: Path) -> dict[str, object]:
     }
 
 
-def certify(
-    a: argparse.Namespace, model: Path, test: Path, out: Path, sigma: str, denoiser: str, local: str
-) -> dict[str, float | None]:
-    command = [
-        sys.executable, "-m", "dpclean", "certify", "--threat", "evasion", "--model", str(model), "--test", str(test),
-        "--sigma", sigma, "--denoiser", denoiser, "--runs", str(a.runs), "--device", a.device, "--out", str(out),
-        "--quiet", "--json", *([] if local == "none" else ["--local-smoothing", local]),
-        *([] if a.workers is None else ["--workers", str(a.workers)]),
-    ]  # fmt: skip
-    told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    whole = told["runs_done_now"] == told["runs"]
-    return {"seconds": told["seconds"] if whole else None}
-
-
-def found(out: Path) -> dict[str, object]:
-    """Of all images, the share with the right class and a radius of at least each distance; at 0 any claim counts."""
-    certificate = json.loads((out / "certificate.json").read_text())
-    points = certificate["points"]
-    right = [float(point["certified_radius"]) for point in points if point["class"] == point["label"]]
-    return {
-        "images": len(points),
-        "runs": certificate["terms"]["runs"],
-        "abstained": certificate["summary"]["abstained"],
-        "ceiling": certificate["summary"]["ceiling"],
-        "certified_accuracy": {
-            distance: round(sum(radius >= float(distance) for radius in right) / len(points), 4)
-            for distance in DISTANCES
-        },
-    }
-
-
 def speed(a: argparse.Namespace) -> None:
     a.out.mkdir(parents=True, exist_ok=True)
     folder = a.out / "speed"
@@ -122,7 +178,7 @@ def speed(a: argparse.Namespace) -> None:
     rows = []
     for denoiser in a.denoiser:
         asked = CertifyOptions(
-            threat="evasion", model=str(a.model[0][1]), test=folder, sigma=SPEED_SIGMA, denoiser=denoiser,
+            threat="evasion", model=str(a.model), test=folder, sigma=SPEED_SIGMA, denoiser=denoiser,
             device=a.device,
         )  # fmt: skip
         certified = read_certified_images(asked)
@@ -205,26 +261,19 @@ def timed(what: dict[str, Callable[[], None]], rounds: int, device: torch.device
     return seconds
 
 
-def named(text: str) -> tuple[str, Path]:
-    name, _, folder = text.partition("=")
-    return name, Path(folder)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("curve", "speed"))
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", type=named, nargs="+", required=True, metavar="NAME=MODEL")
+    parser.add_argument("--row", nargs=4, action="append", default=[], metavar=("NAME", "MODEL", "SIGMA", "LOCAL"))
+    parser.add_argument("--model", type=Path)
     parser.add_argument("--out", type=Path, default=Path("evasion-work"))
     parser.add_argument("--name", default="evasion_curve")
-    parser.add_argument("--sigma", nargs="+", default=["0.25", "0.5"])
     parser.add_argument("--denoiser", nargs="+", default=["natural", "perceptual"])
-    parser.add_argument("--local-smoothing", nargs="+", default=["none", "5:0.1"])
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", type=int)
     parser.add_argument("--told", action="store_true")
     a = parser.parse_args()
     (curve if a.part == "curve" else speed)(a)

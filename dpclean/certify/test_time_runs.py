@@ -83,13 +83,13 @@ class TestTimeRuns:
         )
         denoised = self.denoiser.denoise_runs(images, key=self.key, test=True)
         while some := list(itertools.islice(denoised, self.trainer.recipe.predict_batch)):
-            for result, vote in zip(some, self._votes(some).tolist(), strict=True):
+            for result, vote in zip(some, self.votes(some).tolist(), strict=True):
                 if result.finite:  # else the image is lost, and nobody votes
                     ballots[result.run][self._places[result.index]] = vote
         for number in numbers:
             yield ballots[number], None
 
-    def _votes(self, some: Sequence[Denoised]) -> NDArray[np.int32]:
+    def votes(self, some: Sequence[Denoised]) -> NDArray[np.int32]:
         """int32 [N] of denoised images, at most as many as the model takes together."""
         prepared = prepare([result.pixels for result in some], self.trainer.size)
         if not self.settings.draws:
