@@ -237,7 +237,7 @@ def _tell(result: SanitizeResult) -> None:
     else:
         say(
             f"Sanitized {result.images} images into {out} at sigma {result.sigma:g} in {result.seconds:.1f} s"
-            f" ({result.images_per_second:.3g} images/s, {result.dtype} on {result.device}, {result.kernel} noise)."
+            f" ({result.images_per_second:.3g} images/s, {result.dtype} on {result.device}, {result.kernel} kernels)."
         )
     word = quoted(result.out)
     left_out = sum(result.quarantined.values())
