@@ -5,9 +5,9 @@
 The setting of Nie et al. 2022 ("Diffusion Models for Adversarial Purification", section 5): CIFAR-10 test, changes of
 at most 8 / 255 a pixel, 40 steps of PGD on the cross-entropy, each along the mean gradient of 20 draws of the noise
 (Athalye et al. 2018). The defaults are smaller, as a CPU carries them; what was done is printed and kept. The attack is
-judged by draws of its own. Classifier: ResNet-56, trained on clean CIFAR-10, or --model, what `dpclean train` wrote.
-sigma 0.17 is t* = 0.1 of their schedule. --keep: rows of other methods that the result file has stay; each has its own
-setting.
+that of `dpclean audit --attack pgd`, in whole grey levels, and is judged by draws of its own. Classifier: ResNet-56,
+trained on clean CIFAR-10, or --model, what `dpclean train` wrote. sigma 0.17 is t* = 0.1 of their schedule. --keep:
+rows of other methods that the result file has stay; each has its own setting.
 """
 
 from __future__ import annotations
@@ -24,31 +24,21 @@ from machine_facts import RESULTS, write_results
 from make_inputs import load_unpack
 from networks import load_classifier
 from torch import Tensor
-from torch.nn import functional
 
 from dpclean import Sanitizer
+from dpclean.audit.evasion.pgd import LINF, Budget, Look, attacked
+from dpclean.audit.evasion.protected import differentiable
 from dpclean.train.fixed_model import find_model
 
-EPSILON, STEP = 8 / 255, 2 / 255
+BUDGET = Budget(LINF, 8)
 BATCH = 64
 
 
-def attacked(
-    images: Tensor, labels: Tensor, defended: Callable[[Tensor], Tensor], steps: int, draws: int, seed: int
-) -> Tensor:
-    """Images float [N, 3, H, W] on [0, 1] to others within EPSILON of them that `defended` gives other classes."""
-    generator = torch.Generator().manual_seed(seed)
-    start = (torch.rand(images.shape, generator=generator) * 2 - 1).to(images.device) * EPSILON
-    x = (images + start).clamp(0, 1)
-    for _ in range(steps):
-        gradient = torch.zeros_like(x)
-        for _ in range(draws):
-            leaf = x.clone().requires_grad_()
-            (found,) = torch.autograd.grad(functional.cross_entropy(defended(leaf), labels, reduction="sum"), leaf)
-            gradient += found
-        x = x + STEP * gradient.sign()
-        x = (images + (x - images).clamp(-EPSILON, EPSILON)).clamp(0, 1)
-    return x
+def changed(images: Tensor, labels: Tensor, defended: Look, steps: int, draws: int, first: int) -> Tensor:
+    """Images in grey levels [N, 3, H, W] as an attacker has changed them. first: the number of the first of them."""
+    seeds = [torch.Generator().manual_seed(first + place) for place in range(len(images))]
+    normal = torch.stack([torch.randn(images.shape[1:], generator=seed) for seed in seeds]).to(images.device)
+    return attacked(images, labels, defended, BUDGET, steps=steps, draws=draws, normal=normal)
 
 
 def resnet56(data: Path, device: str) -> Callable[[Tensor], Tensor]:
@@ -57,29 +47,16 @@ def resnet56(data: Path, device: str) -> Callable[[Tensor], Tensor]:
         torch.tensor(v, device=device).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
 
-    def seen(x: Tensor) -> Tensor:
-        logits: Tensor = network((x - mean) / deviation)
+    def seen(levels: Tensor) -> Tensor:
+        logits: Tensor = network((levels / 255 - mean) / deviation)
         return logits
 
     return seen
 
 
-def trained(model: str, device: str) -> Callable[[Tensor], Tensor]:
-    """As the model predicts, in float32."""
-    trainer = find_model(model).trainer(torch.device(device))
-    network = trainer.network.eval().requires_grad_(False)
-
-    def seen(x: Tensor) -> Tensor:
-        inputs = (255 * x - trainer.mean) / trainer.std
-        logits: Tensor = network(inputs)
-        return (logits + network(inputs.flip(3))) / 2 if trainer.recipe.mirror else logits
-
-    return seen
-
-
 @torch.inference_mode()
-def right(defended: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> int:
-    return int((defended(images).argmax(1) == labels).sum())
+def right(defended: Look, images: Tensor, labels: Tensor) -> int:
+    return int((defended(images, 0).argmax(1) == labels).sum())
 
 
 def main() -> None:
@@ -96,16 +73,17 @@ def main() -> None:
     parser.add_argument("--name", default="robust_accuracy", help="name of the result file")
     a = parser.parse_args()
     images, labels = load_unpack(a.data.resolve()).load_cifar10("test")
-    clean = torch.from_numpy(images[: a.images]).permute(0, 3, 1, 2).float().div(255).to(a.device)
+    clean = torch.from_numpy(images[: a.images]).permute(0, 3, 1, 2).float().to(a.device)
     truth = torch.from_numpy(labels[: a.images]).long().to(a.device)
-    seen = resnet56(a.data, a.device) if a.model is None else trained(a.model, a.device)
+    device = torch.device(a.device)
+    seen = resnet56(a.data, a.device) if a.model is None else differentiable(find_model(a.model), device)
 
-    def through(sanitizer: Sanitizer) -> Callable[[Tensor], Tensor]:
-        return lambda x: seen(sanitizer(x))
+    def through(sanitizer: Sanitizer) -> Look:
+        return lambda levels, draw: seen(255 * sanitizer(levels / 255))
 
     path = RESULTS / f"{a.name}.json"
     rows: dict[str, dict[str, Any]] = json.loads(path.read_text())["rows"] if a.keep and path.exists() else {}
-    ways: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {} if "none" in rows else {"none": (seen, 1)}
+    ways: dict[str, tuple[Look, int]] = {} if "none" in rows else {"none": (lambda levels, draw: seen(levels), 1)}
     for method in a.methods:
         sanitizer = Sanitizer(a.sigma, method=method, device=a.device, differentiable=True)
         ways[method] = through(sanitizer), a.eot
@@ -114,7 +92,7 @@ def main() -> None:
         for start in range(0, len(clean), BATCH):
             some, known = clean[start : start + BATCH], truth[start : start + BATCH]
             before += right(defended, some, known)
-            after += right(defended, attacked(some, known, defended, a.steps, draws, start), known)
+            after += right(defended, changed(some, known, defended, a.steps, draws, start), known)
         rows[name] = {
             "accuracy": before / len(clean), "robust": after / len(clean), "images": len(clean), "steps": a.steps,
             "draws": draws, "seconds": round(time.perf_counter() - begun, 1),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dpclean.audit.evasion.job import audit as attack
 from dpclean.audit.job import audit
 from dpclean.audit.job import dry_run as dry_audit
 from dpclean.certify.dry_run import dry_run as dry_certify
@@ -42,6 +43,8 @@ COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "audit --test": lambda given, out: audit(given.parent / "raw", out, extractor="efficientnet-lite0", test=given),
     "audit --extractor": lambda given, out: audit(given.parent / "raw", out, extractor=str(given)),
     "audit --dry-run": lambda given, out: dry_audit(given, out, extractor="efficientnet-lite0"),
+    "audit --model": lambda given, out: attack(out, model=str(given), test=given.parent / "raw"),
+    "audit --model, --test": lambda given, out: attack(out, model=str(given.parent / "raw"), test=given),
     "train --dry-run": lambda given, out: job.dry_run(given, out),
 }
 

@@ -12,6 +12,8 @@ from typing import Any, Unpack, get_args, get_origin, get_type_hints, is_typeddi
 
 import pytest
 
+import dpclean.audit.evasion.job
+import dpclean.audit.evasion.options
 import dpclean.audit.job
 import dpclean.audit.options
 import dpclean.certificate.plan
@@ -40,6 +42,8 @@ COMMANDS: dict[Callable[..., Any], type | None] = {
     dpclean.certificate.plan.plan: None,
     dpclean.audit.job.audit: dpclean.audit.options.AuditOptions,
     dpclean.audit.job.dry_run: dpclean.audit.options.AuditOptions,
+    dpclean.audit.evasion.job.audit: dpclean.audit.evasion.options.EvasionOptions,
+    dpclean.audit.evasion.job.dry_run: dpclean.audit.evasion.options.EvasionOptions,
     dpclean.denoiser_training.fit.fit: dpclean.denoiser_training.options.FitOptions,
     dpclean.denoiser_training.fit.dry_run: dpclean.denoiser_training.options.FitOptions,
     dpclean.denoiser_training.evaluate.evaluate: None,

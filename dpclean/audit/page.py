@@ -181,15 +181,17 @@ def _facts(report: Report, attack: Attack) -> dict[str, str]:
 
 
 def _tiles(trial: Shown) -> list[Picture]:
-    differences = [
-        (GREY + GAIN * (poison.astype(np.int16) - base)).clip(0, 255).astype(np.uint8)
-        for poison, base in zip(trial.poisons, trial.bases, strict=True)
-    ]
+    differences = [difference(poison, base) for poison, base in zip(trial.poisons, trial.bases, strict=True)]
     rows = ([trial.asked], trial.bases, trial.poisons, differences, *trial.behind)
-    return [_montage(images) for images in rows]
+    return [montage(images) for images in rows]
 
 
-def _montage(images: Sequence[Pixels]) -> Picture:
+def difference(changed: Pixels, image: Pixels) -> Pixels:
+    """Between two images [H,W,C], GAIN times as large."""
+    return (GREY + GAIN * (changed.astype(np.int16) - image)).clip(0, 255).astype(np.uint8)
+
+
+def montage(images: Sequence[Pixels]) -> Picture:
     """Images in two columns, each enlarged or thinned out by a whole factor to about EDGE; no pixel is mixed."""
     small = [_near_edge(image) for image in images]
     cell = max(max(image.shape[:2]) for image in small) + GAP

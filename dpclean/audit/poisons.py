@@ -56,8 +56,8 @@ def write_poisons(
     """asked: the target, or an example of an image with the trigger on it. Raises SetupError."""
     folder.mkdir(parents=True, exist_ok=True)
     for poison, pixels in zip(told.poisons, images, strict=True):
-        write_durably(folder / poison.file, _png(pixels))
-    write_durably(folder / (TARGET_NAME if trigger is None else EXAMPLE_NAME), _png(asked))
+        write_durably(folder / poison.file, png(pixels))
+    write_durably(folder / (TARGET_NAME if trigger is None else EXAMPLE_NAME), png(asked))
     if trigger is not None:
         file = io.BytesIO()
         np.save(file, trigger)
@@ -70,23 +70,23 @@ def read_pixels(folder: Path, count: int) -> list[NDArray[np.uint8]]:
     told = msgspec.json.decode((folder / NAME).read_bytes(), type=Poisons)
     found = []
     for poison in told.poisons[:count]:
-        found.append(_pixels(folder / poison.file))
+        found.append(read_png(folder / poison.file))
     return found
 
 
 def read_asked(folder: Path) -> NDArray[np.uint8]:
     """The target [H,W,C], or the example of an image with the trigger on it."""
     example = folder / EXAMPLE_NAME
-    return _pixels(example if example.exists() else folder / TARGET_NAME)
+    return read_png(example if example.exists() else folder / TARGET_NAME)
 
 
-def _pixels(path: Path) -> NDArray[np.uint8]:
+def read_png(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         pixels = np.array(image)
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def png(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
     return file.getvalue()

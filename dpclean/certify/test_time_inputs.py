@@ -75,13 +75,13 @@ def read_certified_images(options: CertifyOptions, *, labelled: bool = True) -> 
         denoiser=denoiser,
         method=options.method or DEFAULT_METHOD,
         data_options=read,
-        remarks=remarks(whole, points) + _unlike(model, options.sigma),
+        remarks=remarks(whole, points) + unlike(model, options.sigma),
         points_digest=pixel_digest(points, hashes),
         point_images=Ancestry.of(hashes),
     )
 
 
-def _unlike(model: FixedModel, sigma: str | None) -> list[str]:
+def unlike(model: FixedModel, sigma: str | None) -> list[str]:
     """What a user should know of a model that has seen noise of another size."""
     if sigma is None or model.sigma_augment in (None, float(sigma)):
         return []

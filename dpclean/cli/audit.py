@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpclean.cli.common import Config, Device, DryRun, Json, Overwrite, Quiet, Readers, Threads, tell
-from dpclean.cli.panels import ATTACK, COMMON, DENOISER, INPUT, NOISE, OUTPUT
+from dpclean.cli.panels import ATTACK, COMMON, DENOISER, EVASION, INPUT, NOISE, OUTPUT
 from dpclean.cli.values import completing
 from dpclean.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from dpclean.audit.evasion.options import EvasionKeywords
+    from dpclean.audit.evasion.results import EvasionDryRun, EvasionResult
     from dpclean.audit.options import AuditKeywords
     from dpclean.audit.results import AuditDryRun, AuditResult
 
+PGD = "pgd"  # the attack at test time, which plants nothing
+OF_TRAINING = ("raw", "victim", "extractor", "holdout", "adaptive", "poisons", "setups", "poisons_from")
+OF_EVASION = ("model", "norm", "steps", "draws", "votes", "certificate")
+
 
 def audit(
+    context: typer.Context,
     raw: Annotated[Path | None, typer.Argument(help="Images, as 'dpclean sanitize' takes them; read only.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to make.", rich_help_panel=OUTPUT)] = Path("audit"),
     victim: Annotated[
@@ -62,8 +70,9 @@ def audit(
         ),
     ] = False,
     eps: Annotated[
-        int, typer.Option(metavar="N", help="Largest change of a pixel value, of 255.", rich_help_panel=ATTACK)
-    ] = 16,
+        int | None,
+        typer.Option(metavar="N", help="Largest change of a pixel value, of 255 [16; pgd: 8].", rich_help_panel=ATTACK),
+    ] = None,
     poisons: Annotated[
         int, typer.Option(metavar="N", help="Images that are changed for a target.", rich_help_panel=ATTACK)
     ] = 25,
@@ -112,6 +121,43 @@ def audit(
             autocompletion=completing("one-step", "ddim:", "sde:"),
         ),
     ] = "one-step",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|torchvision:NAME",
+            help="With pgd: the model whose test images are changed, as 'dpclean train' wrote it; no RAW then.",
+            rich_help_panel=EVASION,
+        ),
+    ] = None,
+    norm: Annotated[
+        str,
+        typer.Option(
+            metavar="linf|l2",
+            help="With pgd: whether --eps bounds the change of each pixel value, or the length of all together.",
+            rich_help_panel=EVASION,
+            autocompletion=completing("linf", "l2"),
+        ),
+    ] = "linf",
+    steps: Annotated[int, typer.Option(metavar="N", help="With pgd: of the descent.", rich_help_panel=EVASION)] = 40,
+    draws: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="With pgd: of the noise, for each gradient through it.", rich_help_panel=EVASION
+        ),
+    ] = 20,
+    votes: Annotated[
+        int,
+        typer.Option(metavar="N", help="With pgd: draws of the noise that judge an image.", rich_help_panel=EVASION),
+    ] = 100,
+    certificate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="CERT",
+            help="With pgd: of 'dpclean certify --threat evasion' for this model, to be shown beside it and tested."
+            " May be repeated.",
+            rich_help_panel=EVASION,
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(metavar="N", help="Same seed, same targets and noise.", rich_help_panel=ATTACK)
     ] = 0,
@@ -131,11 +177,39 @@ def audit(
 
     \b
     dpclean audit ./raw --test ./test --extractor ./model --sigma 0.1,0.25 --targets 20 --out ./audit
+    dpclean audit --attack pgd --model ./model --test ./test --sigma 0.25 --out ./audit
     dpclean audit --list
     """
     if list_:
         _list(json)
         return
+    if attack == PGD:
+        _refuse(context, OF_TRAINING, "has no meaning with --attack pgd, which changes test images of one --model")
+        attacked: EvasionKeywords = {
+            "model": model,
+            "weights": weights,
+            "test": test,
+            "norm": norm,
+            "steps": steps,
+            "draws": draws,
+            "votes": votes,
+            "targets": targets,
+            "defence": tuple(defence or ("sanitized",)),
+            "sigma": sigma,
+            "denoiser": denoiser,
+            "method": method,
+            "certificate": tuple(certificate or ()),
+            "seed": seed,
+            "device": device,
+            "workers": workers,
+            "threads": threads,
+            "overwrite": overwrite,
+        }
+        if eps is not None:
+            attacked["eps"] = eps
+        _at_test_time(out, attacked, dry_run=dry_run, json=json, quiet=quiet)
+        return
+    _refuse(context, OF_EVASION, "has a meaning with --attack pgd only")
     if raw is None:
         raise UsageError("missing argument 'RAW'", "give a folder of images; --list names the attacks")
     from dpclean.audit import job
@@ -149,7 +223,6 @@ def audit(
         "holdout": holdout,
         "attack": attack,
         "adaptive": adaptive,
-        "eps": eps,
         "poisons": poisons,
         "targets": targets,
         "setups": setups,
@@ -164,6 +237,8 @@ def audit(
         "threads": threads,
         "overwrite": overwrite,
     }
+    if eps is not None:
+        options["eps"] = eps
     if dry_run:
         tell(job.dry_run(raw, out, **options), _tell_dry_run, json=json)
         return
@@ -172,13 +247,38 @@ def audit(
     tell(result, _tell, json=json, quiet=quiet)
 
 
+def _refuse(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """What was given of these."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
+            shown = "RAW" if name == "raw" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{shown} {why}", "leave it out")
+
+
+def _at_test_time(out: Path, options: EvasionKeywords, *, dry_run: bool, json: bool, quiet: bool) -> None:
+    from dpclean.audit.evasion import job
+    from dpclean.progress import shown
+
+    if dry_run:
+        tell(job.dry_run(out, **options), _tell_dry_run_at_test_time, json=json)
+        return
+    with shown(quiet) as progress:
+        result = job.audit(out, progress=progress, **options)
+    tell(result, _tell_at_test_time, json=json, quiet=quiet)
+
+
 def _list(json: bool) -> None:
     from dpclean.audit.attacks import ATTACKS
     from dpclean.audit.defences import DEFENCES
+    from dpclean.audit.evasion import pgd
     from dpclean.cli import print_json
 
     kinds = {
-        "attacks": [(one.name, one.about, one.paper) for one in ATTACKS.values()],
+        "attacks": [
+            *((one.name, one.about, one.paper) for one in ATTACKS.values()),
+            (pgd.NAME, pgd.ABOUT, pgd.PAPER),
+        ],
         "defences": [(one.asked_as(), one.about, one.paper) for one in DEFENCES.values()],
     }
     if json:
@@ -209,6 +309,34 @@ def _tell(result: AuditResult) -> None:
         say(f"Note: {printable(warning)}.")
     say(f"To look at: {out}/report.html, which also says what an audit cannot show.")
     say("Next, what is proved for these data: dpclean certify RAW")
+
+
+def _tell_at_test_time(result: EvasionResult) -> None:
+    say, out = typer.echo, printable(result.out)
+    done = f"{out} is already complete" if result.already_complete else f"Audited in {result.seconds:.0f} s into {out}"
+    say(f"{done}: {result.attack}, {result.targets} test images.")
+    say(result.headline)
+    for row in result.rows:
+        knows = "the model alone" if row["knows"] is None else "it too"
+        counts = f"{row['attacked'][0]} of {row['images']} right under attack, {row['clean'][0]} without"
+        if row["attacked_by_vote"] is not None:
+            counts += f"; by vote {row['attacked_by_vote'][0]} and {row['clean_by_vote'][0]}"
+        proved = "" if row["covered"] is None else f"; proved for {row['covered']}"
+        say(f"  {row['defence']}, the attacker knows {knows}: {counts}{proved}")
+    for warning in result.warnings:
+        say(f"Note: {printable(warning)}.")
+    say(f"To look at: {out}/report.html, which also says what an audit cannot show.")
+    say("Next, what is proved for this model: dpclean certify --threat evasion")
+
+
+def _tell_dry_run_at_test_time(told: EvasionDryRun) -> None:
+    typer.echo(
+        f"Would attack {told.targets} of {told.test_images} test images, behind {', '.join(told.defences)}, into"
+        f" {printable(told.out)}: about {told.seconds:.0f} s."
+    )
+    for warning in told.warnings:
+        typer.echo(f"Note: {printable(warning)}.")
+    typer.echo("Nothing was written. Next: the same command without --dry-run.")
 
 
 def _tell_dry_run(told: AuditDryRun) -> None:

@@ -20,6 +20,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "classes": (1, 1_000_000),
     "decode_memory": (1, 1 << 50),
     "decode_timeout": (0.001, 1_000_000),
+    "draws": (1, 10_000),
     "eps": (1, 255),
     "image_bytes": (0, 10**18),
     "image_values": (1, 10**12),
@@ -38,6 +39,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "selection_runs": (1, 1_000_000),
     "steps": (1, 10**9),
     "targets": (1, 1_000_000),
+    "votes": (1, 1_000_000),
     "warm_epochs": (1, 100_000),
     "workers": (1, 4096),
 }

@@ -24,6 +24,7 @@ class Sanitized(Defence):
 
     def __init__(self, sigma: float, setting: Setting) -> None:
         self.sigma: float = sigma
+        self.source, self.method = setting.denoiser, setting.method
         self._setting = setting
 
     @classmethod
@@ -32,9 +33,7 @@ class Sanitized(Defence):
 
     @cached_property
     def denoiser(self) -> Denoiser:
-        made_with = self._setting
-        files = find_denoiser(made_with.denoiser)
-        return Denoiser(files, self.sigma, method=made_with.method, device=made_with.device)
+        return Denoiser(find_denoiser(self.source), self.sigma, method=self.method, device=self._setting.device)
 
     def apply(
         self, images: Pixels, *, indices: Sequence[int], run: int, check: Check = lambda: None

@@ -1,0 +1,424 @@
+"""The story of `audit --attack pgd`: change test images batch by batch, then let the model answer, and count."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Unpack
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpclean import __version__
+from dpclean.audit.defences.defence import Setting
+from dpclean.audit.defences.registry import find_defences
+from dpclean.audit.defences.sanitized import Sanitized
+from dpclean.audit.evasion import pgd
+from dpclean.audit.evasion.claims import Claims
+from dpclean.audit.evasion.inputs import EvasionInputs, asked_of, read_evasion_inputs
+from dpclean.audit.evasion.options import EvasionKeywords, EvasionOptions
+from dpclean.audit.evasion.page import PICTURED, Shown, write_page
+from dpclean.audit.evasion.protected import Alone, Answers, Pixels, Protected, Purified
+from dpclean.audit.evasion.results import (
+    EvasionDryRun,
+    EvasionReport,
+    EvasionResult,
+    Making,
+    Row,
+    Said,
+    counted,
+    headline,
+    votes_of,
+)
+from dpclean.audit.machine import computing_as_begun, environment_of, stopping
+from dpclean.audit.poisons import png, read_png
+from dpclean.audit.results import NAME, Made, read_report
+from dpclean.audit.victims.victim import Check, never
+from dpclean.certify.parameters import make_test_time_parameters
+from dpclean.certify.run_settings import THREADS, make_test_time_settings
+from dpclean.certify.runs_on_images import engine, load_denoiser
+from dpclean.denoise.loading import find_denoiser
+from dpclean.device import choose_device
+from dpclean.errors import InputError
+from dpclean.jobs.checks import options_of
+from dpclean.jobs.durable import write_durably
+from dpclean.jobs.job import Call, Job, Tell, run
+from dpclean.jobs.record import Json, Record
+from dpclean.jobs.tasks import Tasks
+from dpclean.noise.keys import key_from_seed
+from dpclean.noise.normal import standard_normal
+from dpclean.progress import Pace, Progress, Show
+
+PAGE_NAME, IMAGES_NAME = "report.html", "attacked"
+BATCH, EDGE = 32, 64  # images of up to that edge that are changed together; fewer larger ones
+BEGINNING = "audit/pgd"  # purpose of the noise that decides where a descent begins
+ASKED = 4  # images whose answers are timed to look ahead
+LONGEST = 100  # letters of a label in the name of a folder
+
+
+def audit(
+    out: str | os.PathLike[str] = "audit",
+    *,
+    progress: Show | bool | None = None,
+    **options: Unpack[EvasionKeywords],
+) -> EvasionResult:
+    """Attack a model at test time, alone and behind purifiers; the same call again goes on, or finds OUT complete.
+
+    options: the fields of `EvasionOptions`. Raises UsageError, InputError, SetupError, ConflictError, DifferenceError
+    for a certificate that does not hold, InternalError where attacks refute one, or Interrupted after a signal.
+    """
+    chosen = options_of(EvasionOptions, "audit", options)
+    return run(EvasionJob(Path(out), chosen), overwrite=chosen.overwrite, progress=progress)
+
+
+def dry_run(out: str | os.PathLike[str] = "audit", **options: Unpack[EvasionKeywords]) -> EvasionDryRun:
+    """What `audit` with the same arguments would do, from a few images and steps; writes nothing."""
+    return EvasionJob(Path(out), options_of(EvasionOptions, "audit", options)).look_ahead()
+
+
+class EvasionJob(Job[EvasionResult]):
+    """Its tasks: for each attacker his batches, then for each row of the table what the model says."""
+
+    kind = "audit"
+    marks = (NAME,)
+
+    def __init__(self, out: Path, options: EvasionOptions) -> None:
+        super().__init__(out)
+        self.options = options
+        self.device = choose_device(options.device)
+        self._attackers_key = key_from_seed(options.seed, "audit attacker")
+
+    @cached_property
+    def found(self) -> EvasionInputs:
+        return read_evasion_inputs(self.options)
+
+    @cached_property
+    def protected(self) -> list[Protected]:
+        """The model alone, then behind each purifier. Raises InputError for a certificate of none of them."""
+        o = self.options
+        setting = Setting(o.sigmas, o.denoiser, o.method, o.device, bytes(32), 0, 0)
+        alone = Alone(self.found.certified.model, self.device)
+        made = [one for named in find_defences(o.defences) for one in named.made(setting)]
+        behind = [self._purified(one, alone) for one in made if isinstance(one, Sanitized)]
+        for claims in self.found.claims:
+            if not any(claims.are_about(one.terms) for one in behind):
+                raise InputError(
+                    f"the certificate at sigma {claims.terms.sigma} is about another model, denoiser or sigma than all"
+                    " that is attacked",
+                    f"give its model as --model, with --sigma {claims.terms.sigma}, and its denoiser and method",
+                )
+        return [alone, *behind]
+
+    def _purified(self, defence: Sanitized, alone: Alone) -> Purified:
+        o = self.options
+        asked = asked_of(o, defence.sigma, defence.source, defence.method)
+        certified = replace(self.found.certified, denoiser=find_denoiser(defence.source), method=defence.method)
+        terms = make_test_time_parameters(certified, asked)
+        return Purified(
+            defence,
+            alone,
+            terms,
+            make_test_time_settings(certified, asked, terms),
+            draws=o.draws,
+            votes=o.votes,
+            key=key_from_seed(o.seed, self.kind),
+            attackers_key=self._attackers_key,
+        )
+
+    @property
+    def rows(self) -> list[tuple[int, int]]:
+        """Attacker and purifier of each row, by their places among the protected."""
+        return [(knows, place) for place in range(len(self.protected)) for knows in dict.fromkeys((0, place))]
+
+    # -- what a job is asked for
+
+    def inputs(self) -> list[str | os.PathLike[str] | None]:
+        o = self.options
+        return [o.test, o.model, o.weights, o.denoiser, *o.certificate]
+
+    def parameters(self) -> Json:
+        o, found = self.options, self.found
+        return {
+            "attack": pgd.NAME,
+            "model": found.certified.model.digest,
+            "test": found.certified.points_digest,
+            "targets": o.targets,
+            "norm": o.norm,
+            "eps": o.eps,
+            "steps": o.steps,
+            "draws": o.draws,
+            "votes": o.votes,
+            "defences": {
+                one.label: {"denoiser": one.terms.denoiser.digests, "method": one.terms.denoiser.method}
+                for one in self.protected
+                if isinstance(one, Purified)
+            },
+            "certificates": [claims.job for claims in found.claims],
+            "seed": o.seed,
+        }
+
+    def environment(self) -> Json:
+        return environment_of(self.device)
+
+    def made_with(self) -> Json:
+        return read_report(self.out, Made).parameters
+
+    def ready(self, record: Record | None) -> AbstractContextManager[object]:
+        return computing_as_begun(record, self.options.threads)
+
+    def begin(self) -> Json:
+        return {}
+
+    # -- the work
+
+    def _tasks(self) -> list[Callable[[Check], bytes]]:
+        """All of them, in their order; what each does gives the bytes that are kept of it."""
+        changing = [
+            partial(self._change, number, batch) for number in range(len(self.protected)) for batch in self._batches
+        ]
+        untouched = [partial(self._ask, None, place) for place in range(len(self.protected))]
+        return [*changing, *untouched, *(partial(self._ask, *row) for row in self.rows)]
+
+    @cached_property
+    def _batches(self) -> list[range]:
+        """Places of images that are changed together."""
+        height, width = self.found.pixels.shape[1:3]
+        size = max(1, min(BATCH, BATCH * EDGE**2 // (height * width)))
+        return [range(start, min(start + size, self.options.targets)) for start in range(0, self.options.targets, size)]
+
+    def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
+        kept, tasks = Tasks(self.staging.work), self._tasks()
+        kept.make_folders()
+        missing, total = kept.missing(len(tasks)), len(tasks)
+        done = total - len(missing)
+        tell(Progress(done, total, "parts", None, "each batch is attacked, then the model is asked"))
+        check, pace = stopping(stop, lambda: f"stopped after {done} of {total} parts, saved"), Pace(done)
+        for number in missing:
+            kept.finish(number, tasks[number - 1](check))
+            done += 1
+            tell(Progress(done, total, "parts", pace.seconds_left(done, total)))
+        results = iter([kept.path(number).read_bytes() for number in range(1, total + 1)])
+        self._makings = [
+            [msgspec.json.decode(next(results), type=Making) for _ in self._batches] for _ in self.protected
+        ]
+        self._untouched = [_read(next(results)) for _ in self.protected]
+        self._answers = [_read(next(results)) for _ in self.rows]
+        return True
+
+    def _change(self, knows: int, batch: Sequence[int], check: Check) -> bytes:
+        """Some images, changed by an attacker and saved."""
+        begun, used = time.monotonic(), time.process_time()
+        changed = self._attacked(self.protected[knows], batch, self.options.steps, check)
+        making = Making(round(time.monotonic() - begun, 3), round(time.process_time() - used, 3))
+        folder = self._folder(knows)
+        folder.mkdir(parents=True, exist_ok=True)
+        for place, pixels in zip(batch, changed, strict=True):
+            write_durably(folder / self._file(place), png(pixels))
+        return msgspec.json.encode(making)
+
+    def _attacked(self, seen: Protected, batch: Sequence[int], steps: int, check: Check = never) -> Pixels:
+        found = self.found
+        numbers = found.attacked.indices[list(batch)]
+        images = torch.from_numpy(found.pixels[list(batch)]).permute(0, 3, 1, 2).float().to(self.device)
+        height, width = images.shape[2:]
+        normal = standard_normal(
+            (height, width, images.shape[1]), (0, 0), (height, width),
+            device=self.device, key=self._attackers_key, purpose=BEGINNING, run=0, indices=numbers, test=True,
+        )  # fmt: skip
+        labels = torch.from_numpy(found.attacked.labels[list(batch)]).to(self.device)
+        changed = pgd.attacked(
+            images,
+            labels,
+            seen.look(numbers),
+            self.options.budget,
+            steps=steps,
+            draws=seen.draws,
+            normal=normal,
+            on_draw=check,
+        )
+        return changed.byte().permute(0, 2, 3, 1).cpu().numpy()
+
+    def _ask(self, knows: int | None, place: int, check: Check) -> bytes:
+        """What the model says of all images, untouched or as an attacker has changed them."""
+        pixels = self.found.pixels if knows is None else self._changed(knows)
+        file = io.BytesIO()
+        np.save(file, self.protected[place].answers(pixels, self.found.attacked.indices, check))
+        return file.getvalue()
+
+    def _changed(self, knows: int) -> Pixels:
+        folder = self._folder(knows)
+        return np.stack([read_png(folder / self._file(place)) for place in range(self.options.targets)])
+
+    def _folder(self, knows: int) -> Path:
+        label = re.sub("[^A-Za-z0-9.]+", "-", self.protected[knows].label)[:LONGEST]
+        return self.staging.partial / IMAGES_NAME / f"{knows}-{label}"
+
+    def _file(self, place: int) -> str:
+        return f"{self.found.attacked.indices[place]:06d}.png"
+
+    # -- what comes of it
+
+    def save(self, record: Record) -> None:
+        found, o = self.found, self.options
+        classes, values = list(found.certified.classes), found.pixels[0].size
+        said, rows, remarks = list[Said](), list[Row](), list(found.remarks)
+        for (knows, place), answers in zip(self.rows, self._answers, strict=True):
+            change = self._changed(knows).astype(np.int64) - found.pixels
+            row, one = self._row(knows, place, answers, np.square(change).sum((1, 2, 3)), remarks)
+            rows.append(row)
+            said.append(one)
+        report = EvasionReport(
+            tool=f"dpclean {__version__}",
+            headline=headline(rows, o.budget),
+            paper=pgd.PAPER,
+            rows=rows,
+            answers=said,
+            classes=classes,
+            names=found.attacked.names,
+            labels=found.attacked.labels.tolist(),
+            test_images=len(found.certified.points),
+            model=found.certified.model.id,
+            norm=o.norm,
+            eps=o.eps,
+            reach=round(o.budget.radius(values), 4),
+            remarks=remarks,
+            parameters=record.parameters,
+            environment=record.environment,
+        )
+        partial_folder = self.staging.partial
+        shown = [self._shown(place) for place in range(min(PICTURED, o.targets))]
+        write_page(partial_folder / PAGE_NAME, report, o.budget, self.protected, shown)
+        write_durably(partial_folder / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+    def _row(
+        self, knows: int, place: int, answers: Answers, squares: NDArray[np.int64], remarks: list[str]
+    ) -> tuple[Row, Said]:
+        """Raises InternalError where a certificate is refuted. remarks: get what is to be borne in mind of it."""
+        protected, makings, o = self.protected[place], self._makings[knows], self.options
+        labels, clean, classes = self.found.attacked.labels, self._untouched[place], len(self.found.certified.classes)
+        votes, clean_votes = votes_of(answers, classes), votes_of(clean, classes)
+        covered = refuted = None
+        if isinstance(protected, Purified) and (claims := self._claims(protected)) is not None:
+            reach = claims.reach([o.budget.squares(self.found.pixels[0].size)] * o.targets)
+            covered = int((reach & (claims.classes == labels)).sum())
+            wrong = claims.refuted(answers, squares.tolist())
+            refuted = int(wrong.sum())
+            told = f"{protected.label}, attacked by one who knows {self.protected[knows].label}"
+            if elsewhere := claims.other_engine(engine(load_denoiser(protected.settings), THREADS)):
+                remark = (
+                    f"the certificate at sigma {claims.terms.sigma} was made with {elsewhere}, so it is not asked"
+                    " whether these attacks refute it"
+                )
+                remarks += [] if remark in remarks else [remark]
+            else:
+                claims.check(wrong, told)
+        noisy = isinstance(protected, Purified)
+        row = Row(
+            knows=None if knows == 0 else self.protected[knows].label,
+            defence=protected.label,
+            images=o.targets,
+            clean=counted(clean[0] == labels),
+            attacked=counted(answers[0] == labels),
+            clean_by_vote=counted(clean_votes == labels) if noisy else None,
+            attacked_by_vote=counted(votes == labels) if noisy else None,
+            covered=covered,
+            refuted=refuted,
+            largest=round(float(np.sqrt(squares.max())) / 255, 4),
+            mean=round(float(np.sqrt(squares).mean()) / 255, 4),
+            steps=o.steps,
+            draws=self.protected[knows].draws,
+            seconds=round(sum(one.seconds for one in makings) / o.targets, 3),
+            processor_seconds=round(sum(one.processor_seconds for one in makings) / o.targets, 3),
+        )
+        return row, Said(
+            clean=clean[0].tolist(),
+            attacked=answers[0].tolist(),
+            clean_by_vote=clean_votes.tolist(),
+            attacked_by_vote=votes.tolist(),
+            squares=squares.tolist(),
+        )
+
+    def _claims(self, protected: Purified) -> Claims | None:
+        return next((claims for claims in self.found.claims if claims.are_about(protected.terms)), None)
+
+    def _shown(self, place: int) -> Shown:
+        found, numbers = self.found, self.found.attacked.indices[[place]]
+        changed = [self._changed(knows)[[place]] for knows in range(len(self.protected))]
+        labels = found.attacked.labels
+        return Shown(
+            caption=f"{found.attacked.names[place]}, of {found.certified.classes[labels[place]]}",
+            image=found.pixels[place],
+            attacked=[one[0] for one in changed],
+            purified=[seen.purified(one, numbers)[0] for seen, one in zip(self.protected, changed, strict=True)],
+        )
+
+    # -- tell
+
+    def result(self, call: Call) -> EvasionResult:
+        report = read_report(self.out, EvasionReport)
+        return EvasionResult(
+            out=str(self.out),
+            headline=report.headline,
+            attack=report.attack,
+            targets=len(report.names),
+            rows=[msgspec.to_builtins(row) for row in report.rows],
+            already_complete=call.already_complete,
+            seconds=round(call.seconds, 3),
+            warnings=report.remarks,
+        )
+
+    def look_ahead(self) -> EvasionDryRun:
+        """A few images are changed and asked about, and that is timed."""
+        for given in self.inputs():
+            self.staging.check_apart(given)
+        found, o = self.found, self.options
+        with self.ready(None):
+            seconds = sum(self._seconds(one) for one in self.protected)
+        return EvasionDryRun(
+            out=str(self.out),
+            attack=pgd.NAME,
+            classes=list(found.certified.classes),
+            test_images=len(found.certified.points),
+            targets=o.targets,
+            defences=[one.label for one in self.protected],
+            seconds=round(seconds, 1),
+            warnings=found.remarks,
+        )
+
+    def _seconds(self, seen: Protected) -> float:
+        """Of all that concerns one of the protected."""
+        batch, numbers = self._batches[0], self.found.attacked.indices
+        look, few = seen.look(numbers[list(batch)]), min(len(numbers), ASKED)
+        levels = torch.from_numpy(self.found.pixels[list(batch)]).permute(0, 3, 1, 2).float().to(self.device)
+
+        def draw() -> None:
+            leaf = levels.clone().requires_grad_()
+            torch.autograd.grad(look(leaf, 0).sum(), leaf)
+
+        draw()  # the first one pays for what is set up once
+        a_draw = _timed(draw) * self.options.targets / len(batch)
+        an_answer = _timed(lambda: seen.answers(self.found.pixels[:few], numbers[:few])) / few
+        return a_draw * self.options.steps * seen.draws + an_answer * self.options.targets * (
+            2 if seen.votes == 1 else 3
+        )
+
+
+def _read(saved: bytes) -> Answers:
+    answers: Answers = np.load(io.BytesIO(saved))
+    return answers
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun

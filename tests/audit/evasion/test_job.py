@@ -1,0 +1,203 @@
+"""Attacks at test time from end to end: what is counted, what stands beside it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpclean.audit.evasion.claims import Claims, read_claims
+from dpclean.audit.evasion.job import EvasionJob, audit, dry_run
+from dpclean.audit.evasion.options import EvasionOptions
+from dpclean.certify.job import certify
+from dpclean.cli import run
+from dpclean.errors import ConflictError, InputError, InternalError, Interrupted, UsageError
+from dpclean.progress import Progress
+
+Keywords = dict[str, Any]
+EPS, TARGETS = 16, 9
+
+
+@pytest.fixture(scope="module")
+def keywords(model: Path, test_images: Path, denoiser: Path) -> Keywords:
+    given = {"model": model, "test": test_images, "denoiser": denoiser, "sigma": "0.1", "norm": "linf", "eps": EPS}
+    cost = {"steps": 3, "draws": 2, "votes": 8, "targets": TARGETS}
+    return {**given, **cost, "threads": 1, "workers": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def certificate(keywords: Keywords, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certified") / "certificate"
+    asked = {name: keywords[name] for name in ("model", "test", "denoiser", "sigma", "workers", "device")}
+    certify(out=folder, threat="evasion", runs=100, seed=1, seed_chosen_after_data=True, **asked)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(keywords: Keywords, certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("attacked") / "audit"
+    audit(folder, certificate=[certificate], **keywords)
+    return folder
+
+
+def report(folder: Path) -> Any:
+    return json.loads((folder / "audit.json").read_bytes())
+
+
+def without_times(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: without_times(one) for name, one in told.items() if not name.endswith("seconds")}
+    return [without_times(one) for one in told] if isinstance(told, list) else told
+
+
+def test_every_attacker_is_counted_behind_what_he_knows(out: Path) -> None:
+    told = report(out)
+    kinds = [(row["knows"], row["defence"]) for row in told["rows"]]
+    behind = "sanitized at 0.1"
+    assert kinds == [(None, "none"), (None, behind), (behind, behind)]
+    alone, stranger, knowing = told["rows"]
+    assert alone["attacked"][0] < alone["clean"][0] and alone["attacked_by_vote"] is None
+    assert knowing["attacked_by_vote"][0] <= stranger["attacked_by_vote"][0] <= stranger["clean_by_vote"][0]
+    assert [row["draws"] for row in told["rows"]] == [1, 1, 2]
+    for row in told["rows"]:
+        assert row["attacked"][1] <= row["attacked"][0] / TARGETS <= row["attacked"][2] and row["images"] == TARGETS
+        assert 0 < row["mean"] <= row["largest"] <= told["reach"]
+    assert told["headline"].startswith("By changes of 16 of 255 grey levels of each pixel value: without a purifier")
+    assert f"sanitized at 0.1 it is by vote right on {knowing['clean_by_vote'][0]} of 9" in told["headline"]
+
+
+def test_the_attacked_images_are_there_and_the_model_says_of_them_what_is_told(
+    out: Path, keywords: Keywords, test_images: Path
+) -> None:
+    told = report(out)
+    names = sorted(str(path.relative_to(test_images)) for path in test_images.rglob("*.png"))
+    folders = sorted(folder.name for folder in (out / "attacked").iterdir())
+    assert folders == ["0-none", "1-sanitized-at-0.1"]
+    for name, label in zip(told["names"], told["labels"], strict=True):
+        before = np.array(Image.open(test_images / name)).astype(int)
+        assert told["classes"][label] == name.split("/")[0]
+        for folder in folders:
+            change = np.array(Image.open(out / "attacked" / folder / f"{names.index(name):06d}.png")) - before
+            assert 0 < np.abs(change).max() <= EPS
+    from dpclean.train.predict import predict as ask
+
+    said = ask(keywords["model"], out / "attacked" / "0-none", device="cpu", workers=1)
+    assert [row.class_name for row in said.predictions] == [
+        told["classes"][one] for one in told["answers"][0]["attacked"]
+    ]
+
+
+def test_a_certificate_stands_beside_the_vote_that_it_is_about(
+    out: Path, certificate: Path, keywords: Keywords
+) -> None:
+    row = report(out)["rows"][-1]
+    assert row["covered"] == 0 and row["refuted"] == 0  # the cube of 16 grey levels is beyond what so few runs prove
+    page = (out / "report.html").read_text("utf-8")
+    assert page.index(report(out)["headline"]) < page.index("<table")
+    assert "Refuted is of how many" in page and "What an audit cannot show" in page
+    assert page.count("<img") == 6 * 6  # image; changed and difference by two; purified
+    job = EvasionJob(out, EvasionOptions(**{**keywords, "model": str(keywords["model"])}))
+    names, digest = job.found.attacked.names, job.found.certified.points_digest
+    claims = read_claims(certificate, digest, names)
+    assert (claims.classes >= 0).any() and claims.other_engine(claims.terms.engine) == ""
+    assert claims.other_engine({**claims.terms.engine, "dtype": "x", "threads": 7}) == "another dtype"
+    radius = max(claims.radii)
+    place = claims.radii.index(radius)
+    square = int(radius**2 * 255**2)
+    assert claims.reach([square] * TARGETS)[place] and not claims.reach([square + 1] * TARGETS)[place]
+
+
+def claims_of(certificate: Path, classes: list[int], **terms: Any) -> Claims:
+    found = read_claims(
+        certificate, json.loads((certificate / "certificate.json").read_bytes())["terms"]["points_digest"], []
+    )
+    import msgspec
+
+    return replace(
+        found,
+        classes=np.array(classes),
+        radii=[Fraction(1, 4)] * len(classes),
+        terms=msgspec.structs.replace(found.terms, **terms),
+    )
+
+
+def test_votes_that_a_certificate_rules_out_stop_the_audit(certificate: Path) -> None:
+    claims = claims_of(certificate, [0, 0, 0, -1], alpha="0.001")
+    votes = np.array([[0, 1, 1, 1]] * 60 + [[0, 1, 0, 1]] * 40, np.int32)  # 60 of 100 may be chance
+    squares = [64, 64, 64, 64]
+    assert claims.refuted(votes, squares).tolist() == [False, True, False, False]
+    assert not claims.refuted(votes, [64, 64**2, 64, 64]).any()  # beyond its radius of 63.75
+    claims.check(np.zeros(4, bool), "x")
+    one = np.array([True, False, False, False])
+    claims.check(one, "x")  # with a chance of 0.4 %
+    with pytest.raises(InternalError, match="x: attacks changed the vote of 2 images"):
+        claims.check(np.array([True, True, False, False]), "x")
+    together = claims_of(certificate, [0] * 4, family="all", alpha="0.001")
+    with pytest.raises(InternalError, match="certificates of this kind may be wrong"):
+        together.check(one, "x")
+
+
+def test_it_goes_on_after_a_signal(out: Path, certificate: Path, keywords: Keywords, tmp_path: Path) -> None:
+    def stop(step: Progress) -> None:
+        if step.finished == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    asked = {**keywords, "certificate": [str(certificate)]}
+    with pytest.raises(Interrupted, match="after 3 of 7 parts"):
+        audit(tmp_path / "audit", progress=stop, **asked)
+    steps: list[Progress] = []
+    audit(tmp_path / "audit", progress=steps.append, **asked)
+    assert steps[0].finished == 3
+    assert without_times(report(tmp_path / "audit")) == without_times(report(out))
+    assert audit(tmp_path / "audit", **asked).already_complete
+    with pytest.raises(ConflictError, match="was made with eps 16"):
+        audit(tmp_path / "audit", **{**asked, "eps": 8})
+
+
+def test_the_length_of_all_changes_together(keywords: Keywords, tmp_path: Path) -> None:
+    done = audit(tmp_path / "audit", **{**keywords, "norm": "l2", "eps": 128, "votes": 2, "targets": 3})
+    assert 0.9 * 128 / 255 < done.rows[0]["mean"] <= done.rows[0]["largest"] <= round(128 / 255, 4)
+
+
+def test_what_it_refuses(keywords: Keywords, certificate: Path, raw: Path, tmp_path: Path) -> None:
+    def refused(kind: type[Exception], words: str, **changed: Any) -> None:
+        with pytest.raises(kind, match=words):
+            audit(tmp_path / "no", **{**keywords, **changed})
+
+    refused(UsageError, "missing option '--model'", model=None)
+    refused(UsageError, "missing option '--test'", test=None)
+    refused(UsageError, "norm 'l1' is not known", norm="l1")
+    refused(UsageError, "eps must be", eps=0)
+    refused(UsageError, "defence 'jpeg-75' is nothing that a test image goes through", defence="jpeg-75")
+    refused(UsageError, "sigma must be above 0", sigma="0")
+    refused(InputError, "16 test images are to be attacked, and 15 have a label", targets=16)
+    refused(InputError, "is no model", model=str(raw))
+    refused(InputError, "is not there", certificate=(raw / "blue",))
+    refused(InputError, "is about another model, denoiser or sigma", certificate=(certificate,), sigma="0.2")
+    refused(InputError, "is about other test images", certificate=(certificate,), test=raw)
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_command_line(keywords: Keywords, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = dry_run(tmp_path / "audit", **keywords)
+    assert told.seconds > 0 and told.defences == ["none", "sanitized at 0.1"] and list(tmp_path.iterdir()) == []
+    given = [f"--{name}={value}" for name, value in keywords.items()]
+    assert run(["audit", "--attack", "pgd", "--dry-run", "--json", "--out", str(tmp_path / "audit"), *given]) == 0
+    assert json.loads(capsys.readouterr().out)["targets"] == TARGETS
+    for asked, words in (
+        (["raw", "--attack", "pgd"], "RAW has no meaning with --attack pgd"),
+        (["--attack", "pgd", "--poisons", "3"], "--poisons has no meaning with --attack pgd"),
+        (["raw", "--model", "x"], "--model has a meaning with --attack pgd only"),
+    ):
+        assert run(["audit", *asked]) == 2
+        assert words in capsys.readouterr().err
+    assert run(["audit", "--list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["attacks"][-1]["name"] == "pgd"
