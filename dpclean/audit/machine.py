@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from dpclean.build import build
+from dpclean.denoise.denoiser import choose_dtype
 from dpclean.errors import Interrupted
 from dpclean.jobs.record import Json, Record
 from dpclean.threads import choose_threads, computing_with
@@ -20,6 +21,7 @@ def environment_of(device: torch.device) -> Json:
     return {
         "device": torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads() if cpu else None,
+        "dtype": choose_dtype("auto", device),  # of the denoiser, for images and where an attacker follows gradients
         "torch": str(torch.__version__),
         "dpclean": build(),
     }

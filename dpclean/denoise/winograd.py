@@ -7,7 +7,8 @@ has it for no half precision. V and U are rounded to bfloat16, sums are float32:
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from functools import cached_property
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ TRANSFORM = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0)
 
 
 class Winograd(nn.Module):
-    """A 3 x 3 convolution in bfloat16 on the CPU; as it was where a gradient is wanted, or by a kernel without it."""
+    """A 3 x 3 convolution in bfloat16 on the CPU; as it was where its filters learn, or by a kernel without it."""
 
     def __init__(self, conv: nn.Conv2d, filters: Tensor | None = None) -> None:
         super().__init__()
@@ -35,30 +36,70 @@ class Winograd(nn.Module):
         """The convolution of x, plus what is added, [N, K, H, W], channels_last, rounded once.
 
         upsampled: of x with each pixel four times. A sample's result does not depend on the batch or the threads.
+        Differentiable, also by the kernel.
         """
-        if torch.is_grad_enabled() or x.dtype != torch.bfloat16 or not convolves():
+        learns = torch.is_grad_enabled() and self.conv.weight.requires_grad
+        if learns or x.dtype != torch.bfloat16 or not convolves():
             if upsampled:
                 x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
             y: Tensor = self.conv(x)
             return y if added is None else y + added
-        x = x.contiguous(memory_format=torch.channels_last)
-        count, inputs, height, width = x.shape
-        if upsampled:
-            height, width = 2 * height, 2 * width
-        outputs = self.conv.out_channels
-        out = torch.empty((count, outputs, height, width), dtype=x.dtype, memory_format=torch.channels_last)
-        if added is not None:
-            if added.shape != out.shape or added.dtype != x.dtype:
-                raise ValueError(f"cannot add {added.dtype} {list(added.shape)} to {x.dtype} {list(out.shape)}")
-            added = added.contiguous(memory_format=torch.channels_last)
-        if out.numel() > 0:
-            job = _kernels.ConvolutionJob(
-                input=x.data_ptr(), filters=self.filters.data_ptr(), bias=self.bias.data_ptr(),
-                added=0 if added is None else added.data_ptr(), out=out.data_ptr(), count=count, height=height,
-                width=width, inputs=inputs, outputs=outputs, upsampled=upsampled,
-            )  # fmt: skip
-            _kernels.convolve(kernel_name(), default_threads(), job)
-        return out
+        if torch.is_grad_enabled() and (x.requires_grad or (added is not None and added.requires_grad)):
+            found: Tensor = _ByKernel.apply(x, added, self, upsampled)
+            return found
+        return _convolved(x, self.filters, self.bias, added, upsampled=upsampled)
+
+    @cached_property
+    def backwards(self) -> Tensor | None:
+        """The filters that bring the gradient of a result to that of its input; None where the kernel takes no such."""
+        if not _takes(self.conv.out_channels, self.conv.in_channels):
+            return None
+        return _packed(self.conv.weight.detach().transpose(0, 1).flip(2, 3))
+
+    def gradient(self, of_result: Tensor) -> Tensor:
+        """[N, C, H, W], channels_last, of that of a result [N, K, H, W]."""
+        if self.backwards is not None:
+            return _convolved(of_result, self.backwards, torch.zeros(self.conv.in_channels))
+        return nn.functional.conv_transpose2d(of_result, self.conv.weight.to(of_result.dtype), padding=1)
+
+
+class _ByKernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, added: Tensor | None, conv: Winograd, upsampled: bool) -> Tensor:
+        ctx.conv, ctx.upsampled = conv, upsampled
+        return _convolved(x, conv.filters, conv.bias, added, upsampled=upsampled)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (of_result,) = gradients
+        of_x = ctx.conv.gradient(of_result) if ctx.needs_input_grad[0] else None
+        if of_x is not None and ctx.upsampled:
+            of_x = 4 * nn.functional.avg_pool2d(of_x, 2)
+        return of_x, of_result if ctx.needs_input_grad[1] else None, None, None
+
+
+def _convolved(
+    x: Tensor, filters: Tensor, bias: Tensor, added: Tensor | None = None, *, upsampled: bool = False
+) -> Tensor:
+    """By the kernel, of x bfloat16 with packed filters of so many outputs as bias [K] has."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    count, inputs, height, width = x.shape
+    if upsampled:
+        height, width = 2 * height, 2 * width
+    outputs = len(bias)
+    out = torch.empty((count, outputs, height, width), dtype=x.dtype, memory_format=torch.channels_last)
+    if added is not None:
+        if added.shape != out.shape or added.dtype != x.dtype:
+            raise ValueError(f"cannot add {added.dtype} {list(added.shape)} to {x.dtype} {list(out.shape)}")
+        added = added.contiguous(memory_format=torch.channels_last)
+    if out.numel() > 0:
+        job = _kernels.ConvolutionJob(
+            input=x.data_ptr(), filters=filters.data_ptr(), bias=bias.data_ptr(),
+            added=0 if added is None else added.data_ptr(), out=out.data_ptr(), count=count, height=height,
+            width=width, inputs=inputs, outputs=outputs, upsampled=upsampled,
+        )  # fmt: skip
+        _kernels.convolve(kernel_name(), default_threads(), job)
+    return out
 
 
 def with_fewer_products(
@@ -82,7 +123,11 @@ def _fits(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
     if type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding_mode != "zeros":
         return False
     plain = (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
-    return plain and conv.in_channels in INPUTS and conv.out_channels % LANES == 0
+    return plain and _takes(conv.in_channels, conv.out_channels)
+
+
+def _takes(inputs: int, outputs: int) -> bool:
+    return inputs in INPUTS and outputs % LANES == 0
 
 
 def _packed(weight: Tensor) -> Tensor:

@@ -128,6 +128,15 @@ def test_memory_does_not_grow_with_the_steps_and_the_gradient_is_the_unchecked_o
     torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.parametrize("method", ["one-step", "ddim:2"])
+def test_a_network_in_half_precision_points_where_float32_does(tmp_path: Path, method: str) -> None:
+    denoiser, x = made(tmp_path / "d", method), images(4, 3, 32, 32) / 255
+    kinds = (None, torch.bfloat16)
+    exact, near = (kept(DifferentiableDenoiser(denoiser, network_dtype=kind), x)[1] for kind in kinds)
+    assert near.dtype == torch.float32 and not torch.equal(near, exact)
+    assert torch.nn.functional.cosine_similarity(exact.flatten(), near.flatten(), 0) > 0.999
+
+
 def test_a_sanitizer_lets_gradients_through(tmp_path: Path) -> None:
     folder = str(make_denoiser(tmp_path / "d"))
     sanitizer = Sanitizer(0.1, folder, method="ddim:2", device="cpu", differentiable=True)

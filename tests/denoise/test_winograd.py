@@ -134,3 +134,25 @@ def test_networks_at_several_levels_keep_their_filters_once() -> None:
     filters = [[m.filters.data_ptr() for m in n.modules() if isinstance(m, Winograd)] for n in (first, beside, alone)]
     assert filters[0] == filters[1] and not set(filters[0]) & set(filters[2])
     assert torch.equal(beside(x), alone(x)) and not torch.equal(beside(x), first(x))
+
+
+@here
+@pytest.mark.parametrize("inputs", [64, 24])  # of 24 the kernel has no way back
+@pytest.mark.parametrize("upsampled", [False, True])
+def test_its_gradient_is_that_of_torch_in_float64(inputs: int, upsampled: bool) -> None:
+    conv, x = convolution(inputs, 32), activations(2, inputs, 6, 5).requires_grad_()
+    edges = (12, 10) if upsampled else (6, 5)
+    added, weight = activations(2, 32, *edges).requires_grad_(), activations(2, 32, *edges)
+    exact = x.detach().double().requires_grad_()
+    stretched = nn.functional.interpolate(exact, scale_factor=2.0, mode="nearest") if upsampled else exact
+    (expected,) = torch.autograd.grad((convolved(conv, stretched) * weight).sum(), exact)
+    found, of_added = torch.autograd.grad((Winograd(conv)(x, added, upsampled=upsampled) * weight).sum(), (x, added))
+    assert found.dtype == x.dtype and torch.equal(of_added, weight)
+    assert (found.double() - expected).norm() <= 1e-2 * expected.norm()
+
+
+@here
+def test_filters_that_learn_have_their_own_gradient() -> None:
+    conv = convolution(32, 32).requires_grad_().bfloat16()
+    Winograd(conv)(activations(1, 32, 4, 4)).sum().backward()
+    assert conv.weight.grad is not None and conv.weight.grad.abs().sum() > 0

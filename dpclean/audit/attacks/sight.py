@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dpclean.data.dataset import Images
-from dpclean.denoise.denoiser import Denoiser
+from dpclean.denoise.denoiser import DTYPES, Denoiser
 from dpclean.denoise.differentiable import DifferentiableDenoiser
 
 
@@ -31,11 +32,17 @@ class Sight:
 
 
 class ThroughDenoiser(Sight):
-    """Through noise of the very sigma and the very denoiser, of any method, with fresh noise under a key of his own."""
+    """Through noise of the very sigma and the very denoiser, of any method, with fresh noise under a key of his own.
+
+    The network computes in bfloat16 where the denoiser does, as the victim's images went through it so, else in
+    float32: gradients in float16 would be 0 where they are small.
+    """
 
     def __init__(self, denoiser: Denoiser, key: bytes) -> None:
         self._denoiser, self._key, self._looks = denoiser, key, 0
-        self._differentiable = DifferentiableDenoiser(denoiser)
+        kind = DTYPES[denoiser.dtype]
+        own = kind if kind == torch.bfloat16 else torch.float32
+        self._differentiable = DifferentiableDenoiser(denoiser, network_dtype=own)
 
     def images(self, images: Images, check: Callable[[], None]) -> Sequence[NDArray[np.uint8]]:
         pairs = list(zip(images.indices.tolist(), images.pixels, strict=True))
