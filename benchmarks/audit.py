@@ -4,9 +4,10 @@
 
 DATA is the data folder of make_inputs.py, with poison_setups_cifar10.json and the weights of ResNet-20. The trials are
 those of the transfer setting of Schwarzschild et al. 2021 from number 46 on, as earlier ones were looked at while
-settings were chosen. RAW are 2,500 images of CIFAR-10's training set, 250 a class: the trials' base images and the
-first others; tested are the trials' targets and every tenth image of the test set. The extractor is a ResNet-20 that
-was trained on CIFAR-10, so it has seen RAW: that is the white box of the attack's paper, and no model for a defence.
+settings were chosen; two of them name an image twice, which is changed once. RAW are 2,500 images of CIFAR-10's
+training set, 250 a class: the trials' base images and the first others; tested are the trials' targets and every tenth
+image of the test set. The extractor is a ResNet-20 that was trained on CIFAR-10, so it has seen RAW: that is the white
+box of the attack's paper, and no model for a defence.
 One thread. The same command again goes on where it was stopped.
 """
 
@@ -33,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bullseye-polytope": {"defence": "sanitized,jpeg-75,deep-knn,spectral,partitions:250,subsample:0.004:1000"},
     "bullseye-polytope, adaptive at 0.1": {"adaptive": True, "defence": "sanitized", "sigma": "0.1"},
     "bullseye-polytope, adaptive at 0.25": {"adaptive": True, "defence": "sanitized", "sigma": "0.25"},
+    "bullseye-polytope, 50 targets": {"defence": "sanitized", "targets": 50},
     "bullseye-polytope, 8 levels": {"eps": 8, "defence": "none"},
     "feature-collision": {"attack": "feature-collision"},
     "convex-polytope": {"attack": "convex-polytope"},
@@ -67,7 +69,7 @@ def write_inputs(data: Path, scratch: Path, trials: list[dict[str, Any]]) -> Non
         {
             "target": name(trial["target_index"], trial["target_class"]),
             "poison_class": unpack.CLASSES[trial["base_class"]],
-            "bases": [name(place, trial["base_class"]) for place in trial["base_indices"]],
+            "bases": [name(place, trial["base_class"]) for place in dict.fromkeys(trial["base_indices"])],
         }
         for trial in trials
     ]
@@ -76,6 +78,7 @@ def write_inputs(data: Path, scratch: Path, trials: list[dict[str, Any]]) -> Non
 
 def measured(name: str, data: Path, scratch: Path, targets: int) -> dict[str, Any]:
     """What the table says of a case; the whole of it stays in SCRATCH."""
+    targets = CASES[name].get("targets", targets)
     out = scratch / f"{name.replace(', ', '-').replace(' ', '-')}-{targets}"
     audit(
         scratch / "raw",
@@ -84,12 +87,11 @@ def measured(name: str, data: Path, scratch: Path, targets: int) -> dict[str, An
         setups=scratch / "setups.json",
         extractor="cifar-resnet20",
         weights=data / WEIGHTS,
-        targets=targets,
         workers=1,
         threads=1,
         device="cpu",
         progress=True,
-        **{"sigma": SIGMAS, **CASES[name]},
+        **{"sigma": SIGMAS, **CASES[name], "targets": targets},
     )
     told = json.loads((out / "audit.json").read_bytes())
     crafting = dict[str, dict[str, float]]()
@@ -109,7 +111,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("scratch", type=Path)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(map(repr, CASES)))
-    parser.add_argument("--targets", type=int, default=20)
+    parser.add_argument("--targets", type=int, default=20, help="where a case does not say")
     asked = parser.parse_args()
     trials = json.loads((asked.data / "poison_setups_cifar10.json").read_text())["transfer_learning"][FIRST:]
     if not (asked.scratch / "setups.json").exists():
