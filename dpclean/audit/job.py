@@ -111,6 +111,7 @@ class AuditJob(Job[AuditResult]):
             key=key_from_seed(o.seed, self.kind),
             poisons=max(len(trial.bases) for trial in found.trials),
             asked=sum(len(asked(trial, found.test, found.eligible)) for trial in found.trials),
+            victim=found.victim,
         )
         return [one for named in find_defences(o.defences) for one in named.made(setting)]
 

@@ -114,6 +114,12 @@ class AuditOptions:
                     f"defence {asked.kind.name!r} is of heads on frozen features, which {self.victim!r} does not have",
                     "give --extractor in place of --victim, or another defence",
                 )
+            if asked.kind.scratch_only and self.victim == FROZEN:
+                raise UsageError(
+                    f"defence {asked.kind.name!r} is of networks that learn all their weights, and a frozen victim"
+                    " learns its head alone",
+                    "give a victim that learns from scratch, as in --victim tiny, or another defence",
+                )
 
     def _check_attack(self) -> None:
         if self.poisons_from is not None:

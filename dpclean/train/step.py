@@ -14,6 +14,7 @@ from dpclean.train import augment
 from dpclean.train.optimizers import make_optimizers
 from dpclean.train.recipes import Recipe
 
+Changed = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]
 WARM = 3  # steps before the capture, in which libraries set up what must not be captured
 
 
@@ -47,6 +48,7 @@ class Step:
         logits: Callable[[Tensor], Tensor],
         *,
         replay: bool,
+        changed: Changed | None = None,
     ) -> None:
         device, size = images.device, len(images) // steps
         self.recipe, self.network, self.images, self.labels = recipe, network, images, labels
@@ -54,7 +56,7 @@ class Step:
         self.optimizers = make_optimizers(network, head, recipe)
         self.average = copy.deepcopy(network) if recipe.average else None
         self.totals = torch.zeros(2, device=device)  # sums of the steps' loss and accuracy
-        self._normalized, self._logits = normalized, logits
+        self._normalized, self._logits, self._changed = normalized, logits, changed
         self._place = torch.zeros(1, dtype=torch.int64, device=device)  # of the next step in the epoch
         self._drawn = Drawn(
             torch.zeros(steps, size, dtype=torch.int64, device=device),
@@ -95,8 +97,12 @@ class Step:
         )
         inputs = self._normalized(self.images[chosen])
         inputs = augment.augmented(inputs, flip, recipe.translate, shift)
+        truth = self.labels[chosen]
+        if self._changed is not None:
+            self.network.eval()
+            inputs = self._changed(inputs, truth, self._logits)
         self.network.train(not recipe.freeze)
-        logits, truth = self._logits(inputs), self.labels[chosen]
+        logits = self._logits(inputs)
         loss = functional.cross_entropy(logits, truth, label_smoothing=recipe.label_smoothing)
         loss.backward()
         for optimizer in self.optimizers:

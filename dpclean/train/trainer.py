@@ -19,7 +19,7 @@ from dpclean.train import augment
 from dpclean.train.networks import Residual, build, head
 from dpclean.train.optimizers import scale
 from dpclean.train.recipes import Recipe
-from dpclean.train.step import Drawn, Step
+from dpclean.train.step import Changed, Drawn, Step
 
 WHITENING_IMAGES = 5000  # from which the first layer's filters are found
 
@@ -62,7 +62,9 @@ class Trainer:
     size: S of the images, uint8 [N,S,S,3]. init: weights to begin from instead of fresh ones; a head of another
     shape stays fresh. Raises InputError where init does not fit the network.
     On the CPU a fit gives the same weights bit for bit for the same number of threads. replay: on a GPU, a step is
-    captured once and replayed (step.py); everything that it reads and writes stays there from fit to fit.
+    captured once and replayed (step.py); everything that it reads and writes stays there from fit to fit. changed: what
+    a step learns from in place of its normalized inputs float32 [B,3,S,S], given their classes [B] and the network's
+    logits in evaluation mode; where it draws, from torch's global generator, which is set for every step.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Trainer:
         device: torch.device,
         init: Mapping[str, Tensor] | None = None,
         replay: bool = True,
+        changed: Changed | None = None,
     ) -> None:
         if device.type == "cpu":
             keep_memory()
@@ -91,7 +94,8 @@ class Trainer:
         if recipe.freeze:
             self.network.requires_grad_(False)
             self._head.requires_grad_(True)
-        self._replay = replay and device.type == "cuda"
+        self._replay = replay and device.type == "cuda" and changed is None
+        self._changed = changed
         self._step: Step | None = None
         self._fit: _Fit | None = None
         self._try_size()
@@ -181,7 +185,7 @@ class Trainer:
         steps = self._steps(len(images))
         self._step = Step(
             self.recipe, self.network, self._head, images, labels, steps, self._normalized, self._logits,
-            replay=self._replay,
+            replay=self._replay, changed=self._changed,
         )  # fmt: skip
         return self._step
 

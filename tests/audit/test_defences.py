@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
+from dpclean.audit.attacks.perturbation import stacked
+from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences import DEFENCES, find_defences
+from dpclean.audit.defences.adversarial_training import Changed
 from dpclean.audit.defences.command import Filter
 from dpclean.audit.defences.deep_knn import DeepKnn
 from dpclean.audit.defences.defence import Filtered, Setting
+from dpclean.audit.defences.dp_sgd import PrivateLearner, noise_of
+from dpclean.audit.defences.friends import BOUND, RANDOM, Friends
 from dpclean.audit.defences.spectral import Spectral
-from dpclean.errors import InputError, UsageError
+from dpclean.audit.victims.frozen import Frozen
+from dpclean.audit.victims.scratch import Scratch
+from dpclean.data.dataset import read_images
+from dpclean.errors import InputError, SetupError, UsageError
+from dpclean.train.extractor import find_extractor
+from dpclean.train.recipes import find_recipe
 
 IMAGES = list(np.random.default_rng(0).integers(60, 196, (3, 16, 16, 3), np.uint8))
 
@@ -62,6 +76,97 @@ def test_images_along_one_direction_of_their_class_are_thrown_out() -> None:
     left = np.flatnonzero(~Spectral(1).kept(rows, labels))
     assert {4, 10} <= set(left) and np.bincount(labels[left]).tolist() == [2, 2]  # 1.5 images of each
     assert (~Spectral(1000).kept(rows, labels)).sum() == 24  # at most half of each
+
+
+def test_a_private_head_learns_what_no_single_image_decides() -> None:
+    pytest.importorskip("opacus", reason="the extra 'opacus' is not installed")
+    random = np.random.default_rng(0)
+    labels = np.tile([0, 1], 150)
+    rows = random.normal(np.eye(2)[labels] * 4, 1.0).astype(np.float32)
+
+    def right(epsilon: float, seed: int = 0) -> float:
+        return float((PrivateLearner(epsilon).fit(rows, labels, 2, seed).predict(rows) == labels).mean())
+
+    assert right(8) > 0.9 and right(8) == right(8)
+    first, again, other = (PrivateLearner(1).fit(rows, labels, 2, seed).weights for seed in (0, 0, 1))
+    assert (first == again).all() and (first != other).any()
+    assert noise_of(8, 0.1, 300) < noise_of(1, 0.1, 300)
+    with pytest.raises(UsageError, match="takes an epsilon above 0"):
+        find_defences(["dp-sgd:0"])
+
+
+def test_a_package_that_is_missing_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opacus", None)  # as if it were not installed
+    with pytest.raises(SetupError, match="needs Opacus") as refused:
+        find_defences(["dp-sgd:8"])
+    assert refused.value.remedy == "pip install 'dpclean[opacus]'"
+
+
+def test_training_against_an_attack_changes_images_within_its_bound() -> None:
+    recipe = find_recipe("tiny")
+    mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (recipe.mean, recipe.std))
+    levels = torch.from_numpy(np.stack(IMAGES)).permute(0, 3, 1, 2).float()
+    levels[0, 0, 0, 0] = 255.0
+    inputs, weights = (levels / 255 - mean) / std, torch.randn(levels.shape[1:])
+
+    def logits(given: torch.Tensor) -> torch.Tensor:
+        score = (given * weights).sum((1, 2, 3))
+        return torch.stack([score, -score], dim=1)
+
+    truth = torch.zeros(3, dtype=torch.int64)
+    with torch.random.fork_rng():
+        found = Changed(recipe, 8, torch.device("cpu"))(inputs, truth, logits)
+    change = 255 * ((found * std + mean) - levels / 255)
+    assert change.abs().max() == pytest.approx(8, abs=1e-3) and (found * std + mean).max() <= 1 + 1e-6
+    assert (change.sign() == -weights.sign()).float().mean() > 0.99  # downhill, but for what white cannot exceed
+    assert not found.requires_grad
+
+
+def test_a_recipe_learns_what_is_shown_to_it_anew(raw: Path) -> None:
+    """Under an attack, and with noise in every epoch: otherwise than it does plainly, and each the same again."""
+    data = read_images(raw, workers=1)
+    recipe = replace(find_recipe("tiny"), epochs=1, least_steps=2)
+    victim = Scratch(recipe, 3, 16, torch.device("cpu"))
+    seen = victim.read(data.pixels)
+    setting = Setting([], "natural", "one-step", "cpu", bytes(32), 3, 2, victim)
+    (hardened,) = find_defences(["adversarial-training:8"])[1].made(setting)[0].learners(data)
+    (noised,) = find_defences(["friends"])[1].made(setting)[0].learners(data)
+    whole = [learner.fit(seen, data.labels, 3).weights for learner in (victim.training, hardened, hardened, noised)]
+    plain, first, again, other = ({name: one.float() for name, one in weights.items()} for weights in whole)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    for changed in (first, other):
+        assert any(not torch.equal(changed[name], plain[name]) for name in plain)
+    with pytest.raises(UsageError, match="takes a number of grey levels"):
+        find_defences(["adversarial-training"])
+
+
+def test_friendly_noise_is_large_and_leaves_answers_what_they_are(raw: Path, model: Path) -> None:
+    data = read_images(raw, workers=1)
+    victim = Frozen(find_extractor(str(model), device=torch.device("cpu")))
+    (friends,) = find_defences(["friends"])[1].made(Setting([], "natural", "one-step", "cpu", bytes(32), 3, 2, victim))
+    assert isinstance(friends, Friends)
+    surrogate = Surrogate(victim, data)
+
+    def answers(images: Sequence[np.ndarray]) -> torch.Tensor:
+        return surrogate.scores(stacked(images), []).log_softmax(1)
+
+    blue, red = (np.stack([data.pixels[place] for place in np.flatnonzero(data.labels == label)]) for label in (0, 2))
+    undecided = list(((blue.astype(int) + red) // 2).astype(np.uint8))
+    friendly = np.stack(friends._friendly(undecided, surrogate, 0, lambda: None)).astype(int)
+    sizes = np.abs(friendly - undecided)
+    assert sizes.max() == BOUND and sizes.mean() > BOUND / 2
+    as_large = undecided + sizes * np.random.default_rng(0).choice([-1, 1], sizes.shape)
+    before = answers(undecided)
+
+    def divergence(images: Sequence[np.ndarray]) -> float:
+        return float(functional.kl_div(answers(images), before, reduction="batchmean", log_target=True))
+
+    assert divergence(list(friendly)) < 0.5 * divergence(list(as_large))
+    whole = friends.filtered(data.pixels, data.labels, data.classes)
+    again = friends.filtered(data.pixels, data.labels, data.classes)
+    assert whole.kept.all() and (np.stack(whole.images) == np.stack(again.images)).all()
+    further = np.abs(np.stack(whole.images).astype(int) - np.stack(data.pixels))
+    assert BOUND < further.max() <= BOUND + RANDOM  # the random noise lies on top
 
 
 def test_no_defence_comes_first_and_once() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.audit.attacks.sight import Sight
-from dpclean.audit.victims.victim import Learned, Learner, Seen
+from dpclean.audit.victims.victim import Learned, Learner, Seen, Victim
 from dpclean.data.dataset import Images
 from dpclean.errors import UsageError
 from dpclean.jobs.record import Json
@@ -23,7 +23,8 @@ Check = Callable[[], None]  # called now and then; raises to stop
 @dataclass(frozen=True)
 class Setting:
     """What defences are made with. key: of their noise, which no attacker is given. poisons: of an attack, at most.
-    asked: about how many images victims are asked in all trials together, each counted as often.
+    asked: about how many images victims are asked in all trials together, each counted as often. victim: who learns
+    behind them, None where nobody does.
     """
 
     sigmas: Sequence[float]
@@ -33,6 +34,7 @@ class Setting:
     key: bytes
     poisons: int
     asked: int
+    victim: Victim | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Defence(ABC):
     name, paper, about: as lists have them. takes: what stands behind a colon after its name. label: what a table calls
     it. sigma: of its noise, None without any. changes: whether `apply` changes images. together: whether it is asked by
     `filtered` about all images together, in place of that. chooses: whether it leaves images out, by their rows.
-    frozen_only: whether it has a meaning only where a victim reads features of a frozen network.
+    frozen_only: whether it has a meaning only where a victim reads features of a frozen network; scratch_only: only
+    where it learns all its weights.
     """
 
     name: ClassVar[str]
@@ -71,6 +74,7 @@ class Defence(ABC):
     sigma: float | None = None
     chooses: ClassVar[bool] = False
     frozen_only: ClassVar[bool] = False
+    scratch_only: ClassVar[bool] = False
 
     @classmethod
     def asked_as(cls) -> str:

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from dpclean.audit.defences.adversarial_training import AdversarialTraining
 from dpclean.audit.defences.command import Filter
 from dpclean.audit.defences.deep_knn import DeepKnn
 from dpclean.audit.defences.defence import Defence, Setting
+from dpclean.audit.defences.dp_sgd import DpSgd
+from dpclean.audit.defences.friends import Friends
 from dpclean.audit.defences.jpeg import Jpeg
 from dpclean.audit.defences.noised import Noised
 from dpclean.audit.defences.nothing import Nothing
@@ -18,7 +21,23 @@ from dpclean.audit.defences.votes import Partitions, Subsample
 from dpclean.errors import UsageError
 
 DEFENCES: Mapping[str, type[Defence]] = MappingProxyType(
-    {kind.name: kind for kind in (Nothing, Sanitized, Noised, Jpeg, DeepKnn, Spectral, Subsample, Partitions, Filter)}
+    {
+        kind.name: kind
+        for kind in (
+            Nothing,
+            Sanitized,
+            Noised,
+            Jpeg,
+            DeepKnn,
+            Spectral,
+            Friends,
+            AdversarialTraining,
+            DpSgd,
+            Subsample,
+            Partitions,
+            Filter,
+        )
+    }
 )
 
 

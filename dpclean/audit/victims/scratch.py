@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -59,9 +60,13 @@ class Training:
 
     def fit(self, seen: Seen, labels: Classes, classes: int, seed: int = 0, check: Check = never) -> Network:
         images, wanted = torch.from_numpy(seen), torch.from_numpy(labels)
-        self._trainer.fit(images, wanted, seed=seed, on_step=lambda done, steps: check())
+        self._trainer.fit(self.shown(images, seed), wanted, seed=seed, on_step=lambda done, steps: check())
         weights = {name: tensor.clone() for name, tensor in self._trainer.state_dict().items()}
         return Network(self._trainer, weights)
+
+    def shown(self, images: Tensor, seed: int) -> Tensor | Callable[[int], Tensor]:
+        """What of these a fit learns from: as they are, or what gives those of an epoch, from 1."""
+        return images
 
     def epochs(self, images: int) -> int:
         """Of a fit on so many."""
