@@ -12,21 +12,28 @@ from dpclean.audit.attacks.perturbation import Perturbation, SharedChange
 
 WINDOW = 30  # steps whose mean loss is compared with that of as many before
 LEAST_GAIN = 0.01  # of the loss from one window to the next: below it, it has stopped falling
-RATE = 1 / 8  # of eps, the first steps; the later ones are smaller
+RATE = 1 / 8
 
 
 def descend(
-    changed: Perturbation | SharedChange, loss: Callable[[], Tensor], *, most_steps: int, on_step: Callable[[], None]
+    changed: Perturbation | SharedChange,
+    loss: Callable[[], Tensor],
+    *,
+    most_steps: int,
+    on_step: Callable[[], None],
+    rate: float = RATE,
 ) -> list[float]:
-    """The loss before each step that was done. on_step: is called after each, and may raise."""
-    optimizer = torch.optim.Adam(changed.changes, lr=RATE * changed.eps)
+    """The loss before each step that was done. rate: of eps, the first steps; the later ones are smaller. on_step: is
+    called after each, and may raise.
+    """
+    optimizer = torch.optim.Adam(changed.changes, lr=rate * changed.eps)
     losses: list[float] = []
     while len(losses) < most_steps and not _has_stopped(losses):
         now = loss()
         optimizer.zero_grad()
         now.backward()
         for group in optimizer.param_groups:
-            group["lr"] = RATE * changed.eps * (1 - len(losses) / most_steps)
+            group["lr"] = rate * changed.eps * (1 - len(losses) / most_steps)
         optimizer.step()
         changed.clip()
         losses.append(float(now.detach()))

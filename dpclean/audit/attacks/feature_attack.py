@@ -24,15 +24,15 @@ class FeatureAttack(Attack):
     def craft(self, case: Case, surrogate: Surrogate, *, most_steps: int, on_step: Callable[[], None]) -> Crafted:
         assert case.target is not None and case.asked_class is not None
         changed = Perturbation(case.bases, case.eps, surrogate.device)
-        wanted, label = surrogate.row_of(case.target), case.asked_class
+        wanted, aim = surrogate.row_of(case.target), surrogate.aim(case.places, case.poison_class, case.asked_class)
         distances: list[float] = []
 
         def loss() -> Tensor:
             rows = changed.seen_by(surrogate.rows)
             distances.append(distance(rows, wanted))
-            return self.loss(rows, wanted) + surrogate.pull(rows, label)
+            return self.loss(rows, wanted) + aim(rows, wanted[None])
 
-        losses = descend(changed, loss, most_steps=most_steps, on_step=on_step)
+        losses = descend(changed, loss, rate=surrogate.rate, most_steps=most_steps, on_step=on_step)
         with torch.no_grad():
             after = distance(changed.seen_by(surrogate.rows), wanted)
         return Crafted(changed.pixels(), len(losses), None, distances[0], after)

@@ -37,6 +37,7 @@ class HiddenTrigger(Attack):
         members = random.permutation(np.flatnonzero(images.labels == label))[:SOURCES]
         sources = surrogate.rows_of([patch.on(images.pixels[place]) for place in members])
         changed = Perturbation(case.bases, case.eps, surrogate.device)
+        aim = surrogate.aim(case.places, case.poison_class, label)
         middle, length = sources.mean(0), sources.square().sum(1).mean()
         distances: list[float] = []
 
@@ -48,9 +49,9 @@ class HiddenTrigger(Attack):
             wanted = sources[torch.from_numpy(drawn).to(sources.device)]
             costs = torch.cdist(rows.detach(), wanted).cpu().double().numpy()
             paired = torch.from_numpy(linear_sum_assignment(costs)[1]).to(sources.device)
-            return (rows - wanted[paired]).square().sum(1).mean() / length + surrogate.pull(rows, label)
+            return (rows - wanted[paired]).square().sum(1).mean() / length + aim(rows, wanted)
 
-        losses = descend(changed, loss, most_steps=most_steps, on_step=on_step)
+        losses = descend(changed, loss, rate=surrogate.rate, most_steps=most_steps, on_step=on_step)
         with torch.no_grad():
             after = distance(changed.seen_by(surrogate.rows), middle)
         return Crafted(changed.pixels(), len(losses), patch, distances[0], after)

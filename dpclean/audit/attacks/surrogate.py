@@ -11,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpclean.audit.attacks.descent import RATE
 from dpclean.audit.attacks.sight import Sight
 from dpclean.audit.victims.heads import Linear, Logistic
 from dpclean.audit.victims.victim import Victim, never
 from dpclean.data.dataset import Images
 from dpclean.train.extractor import Extractor
+
+# of the poisons' rows float [P,D], and of those that are to be taken for their class [K,D]
+Aim = Callable[[Tensor, Tensor], Tensor]
 
 
 class Surrogate:
@@ -26,6 +30,7 @@ class Surrogate:
     """
 
     most_steps = 60  # of crafting
+    rate = RATE  # of eps, the first steps of images that are to be like others
 
     def __init__(
         self,
@@ -56,8 +61,12 @@ class Surrogate:
     @cached_property
     def head(self) -> Linear:
         """What a victim would learn on the rows of the images without any poison."""
-        rows = self.extractor.features(list(self._pool))
-        return Logistic().fit(rows, self.images.labels, len(self.images.classes), check=self._check)
+        return Logistic().fit(self.pool_rows, self.images.labels, len(self.images.classes), check=self._check)
+
+    @cached_property
+    def pool_rows(self) -> NDArray[np.float32]:
+        """The network's features of all images, as the attacker guesses that the victim gets them, float32 [N,D]."""
+        return self.extractor.features(list(self._pool))
 
     @cached_property
     def head_parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -100,6 +109,6 @@ class Surrogate:
         """The same of several, float [N,D]."""
         return torch.from_numpy(self.extractor.features(list(images))).to(self.device)
 
-    def pull(self, rows: Tensor, label: int) -> Tensor:
-        """What is added to an attack's loss to draw rows to the target's class; nothing here."""
-        return rows.new_zeros(())
+    def aim(self, places: Sequence[int], poison_class: int, asked_class: int) -> Aim:
+        """What is added to an attack's loss on rows, for poisons in these places of the images; nothing here."""
+        return lambda poisons, asked: poisons.new_zeros(())
