@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -58,6 +59,7 @@ from dpclean.noise.keys import key_from_seed
 from dpclean.progress import Pace, Progress, Show
 from dpclean.train.trainer import number_of
 
+OTHERS_SECONDS = 1.0  # between two looks whether other commands are done
 PAGE_NAME, POISONS_NAME = "report.html", "poisons"
 
 
@@ -87,6 +89,7 @@ def dry_run(
 class AuditJob(Job[AuditResult]):
     kind = "audit"
     marks = (NAME,)
+    shared = True
 
     def __init__(self, raw: Path, out: Path, options: AuditOptions) -> None:
         super().__init__(out)
@@ -127,7 +130,7 @@ class AuditJob(Job[AuditResult]):
             sight = defence.seen_through(key)
             if sight is not None:
                 informed = Informed(victim, self.found.raw, sight, seed=seed, check=check)
-                foes.append(Foe(defence.sigma, informed, [defence], defence.label))
+                foes.append(Foe(defence.sigma, informed, [defence]))
         return foes
 
     def experiment(self, victim: Victim) -> Experiment:
@@ -140,8 +143,7 @@ class AuditJob(Job[AuditResult]):
 
     def inputs(self) -> list[str | os.PathLike[str] | None]:
         o = self.options
-        given = [self.raw, o.test, o.extractor, o.weights, o.setups, o.poisons_from, o.denoiser]
-        return [*given, *(path for asked in find_defences(o.defences) for path in asked.kind.reads(asked.argument))]
+        return [self.raw, o.test, o.extractor, o.weights, o.setups, o.poisons_from, o.denoiser]
 
     def parameters(self) -> Json:
         o, found = self.options, self.found
@@ -176,25 +178,29 @@ class AuditJob(Job[AuditResult]):
         tasks = Tasks(self.staging.work)
         tasks.make_folders()
         total = len(self.found.trials)
-        missing = tasks.missing(total)
-        done = total - len(missing)
+        done = total - len(tasks.missing(total))
         tell(Progress(done, total, "targets", None, "each image is read behind each defence"))
         self.check = stopping(stop, lambda: f"stopped after {done} of {total} targets, saved")
         experiment, foes = self.experiment(self.found.victim), self.foes(self.found.victim)
         try:
-            if missing:
+            if done < total:
                 experiment.prepare(self.defences, self.check)
             pace = Pace(done)
-            for number in missing:
-                outcome = self._tried(experiment, foes, number)
-                tasks.finish(number, msgspec.json.encode(outcome))
-                done += 1
-                tell(Progress(done, total, "targets", pace.seconds_left(done, total)))
+            while self.staging.begun() is not None and (missing := tasks.missing(total)):
+                others = True  # claim all that is missing
+                for number in missing:
+                    with tasks.claim(number) as mine:
+                        if not mine:
+                            continue
+                        others = False
+                        tasks.finish(number, msgspec.json.encode(self._tried(experiment, foes, number)))
+                    done = total - len(tasks.missing(total))
+                    tell(Progress(done, total, "targets", pace.seconds_left(done, total)))
+                if others:
+                    self.check()
+                    time.sleep(OTHERS_SECONDS)
         except Diverged as error:
             raise Hopeless(error) from error
-        self.outcomes = [
-            msgspec.json.decode(tasks.path(number).read_bytes(), type=Outcome) for number in range(1, total + 1)
-        ]
         return True
 
     def _tried(self, experiment: Experiment, foes: Sequence[Foe], number: int) -> Outcome:
@@ -220,13 +226,12 @@ class AuditJob(Job[AuditResult]):
                     "attack": self.found.attack.name,
                     "eps": found.eps,
                     "crafted_for_sigma": foe.crafted_for,
-                    "crafted_for": foe.knows,
                     **found.victim.told(),
                     "seed": self.options.seed,
                 },
                 trigger=None if trigger is None else trigger.told() | {"file": TRIGGER_NAME},
             )
-            folder = self.staging.partial / POISONS_NAME / folder_name(number, foe.knows)
+            folder = self.staging.work / POISONS_NAME / folder_name(number, foe.crafted_for)
             if trigger is None:
                 write_poisons(folder, told, crafted.pixels, first)
             else:
@@ -234,15 +239,20 @@ class AuditJob(Job[AuditResult]):
         return Outcome(trial, craftings, verdicts)
 
     def save(self, record: Record) -> None:
-        found = self.found
-        rows = rows_of(self.outcomes)
+        found, partial, tasks = self.found, self.staging.partial, Tasks(self.staging.work)
+        made = self.staging.work / POISONS_NAME
+        if made.exists():  # else a save that was cut off has moved them
+            made.rename(partial / POISONS_NAME)
+        files = [tasks.path(number) for number in range(1, len(found.trials) + 1)]
+        outcomes = [msgspec.json.decode(file.read_bytes(), type=Outcome) for file in files]
+        rows = rows_of(outcomes)
         report = Report(
             tool=f"dpclean {__version__}",
             headline=headline(rows, trigger=self.found.attack.has_trigger),
             attack=self.found.attack.name,
             paper=self.found.attack.paper,
             rows=rows,
-            trials=self.outcomes,
+            trials=outcomes,
             classes=list(found.raw.classes),
             images=len(found.raw),
             test_images=len(found.test),
@@ -251,23 +261,22 @@ class AuditJob(Job[AuditResult]):
             parameters=record.parameters,
             environment=record.environment,
         )
-        partial = self.staging.partial
         numbers = range(1, min(PICTURED, len(found.trials)) + 1)
-        attackers = [crafting.knows for crafting in self.outcomes[0].craftings]
-        shown = [self._shown(number, knows) for number in numbers for knows in attackers]
+        attackers = [crafting.crafted_for for crafting in outcomes[0].craftings]
+        shown = [self._shown(number, crafted_for) for number in numbers for crafted_for in attackers]
         write_page(partial / PAGE_NAME, report, self.found.attack, found.victim, self.defences, shown)
         write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
-    def _shown(self, number: int, knows: str | None) -> Shown:
+    def _shown(self, number: int, crafted_for: float | None) -> Shown:
         """What the page shows of a trial, from the poisons as they were saved."""
         trial, found = self.found.trials[number - 1], self.found
-        folder = self.staging.partial / POISONS_NAME / folder_name(number, knows)
+        folder = self.staging.partial / POISONS_NAME / folder_name(number, crafted_for)
         poisons, places = read_pixels(folder, SHOWN), trial.bases[:SHOWN]
         experiment = self.experiment(found.victim)
         said = f"{found.test.names[experiment.asked(trial)[0]]}{' with the trigger' if trial.target is None else ''}"
         return Shown(
             caption=f"{said} as {found.raw.classes[trial.poison_class]}"
-            + ("" if knows is None else f", by an attacker who knows {knows}"),
+            + ("" if crafted_for is None else f", by an attacker who knows sigma {crafted_for:g}"),
             asked=read_asked(folder),
             bases=[found.raw.pixels[place] for place in places],
             poisons=poisons,

@@ -149,6 +149,8 @@ def run(job: Job[Result], *, overwrite: bool, progress: Show | bool | None = Non
         try:
             gained = _worked(job, None if overwrite else _begun(job), lock, tell, keep_key=complete)
         except Hopeless as error:
+            if job.shared:
+                lock.enter_context(_locked(job))
             staging.discard(keep_key=complete)
             raise error.cause from error
         if gained:
