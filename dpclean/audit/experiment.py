@@ -14,7 +14,7 @@ from dpclean.audit.attacks.attack import Attack, Case, Crafted
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.defences.defence import Certified, Check, Defence, Filtered
 from dpclean.audit.trials import Trial, asked
-from dpclean.audit.victims.victim import Seen, Victim
+from dpclean.audit.victims.victim import Learned, Seen, Victim
 from dpclean.certificate.votes import ABSTAIN
 from dpclean.data.dataset import Images
 from dpclean.errors import InternalError
@@ -22,8 +22,8 @@ from dpclean.train.trainer import number_of
 
 
 class Crafting(msgspec.Struct, frozen=True):
-    """How poisons were made. crafted_for: the sigma that the attacker knows of, None where he knows of no defence;
-    knows: that defence, as tables call it. processor_seconds: of all threads together, without those of a GPU.
+    """How poisons were made. crafted_for: the sigma that the attacker knows of, None where he knows of no defence.
+    processor_seconds: of all threads together, without those of a GPU.
 
     Distances are of the mean of the poisons' features from the target's, as a share of its length, as the attacker
     sees them; None where an attack has no such thing.
@@ -35,7 +35,6 @@ class Crafting(msgspec.Struct, frozen=True):
     steps: int
     distance_before: float | None
     distance_after: float | None
-    knows: str | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -58,7 +57,6 @@ class Verdict(msgspec.Struct, frozen=True):
     poisoned_accuracy: float
     control_accuracy: float
     reach: list[int] | None = None
-    knows: str | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -71,12 +69,11 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Foe:
-    """An attacker: what he takes the victim for, the defences that he is tried against, and which of them he knows."""
+    """An attacker: what he takes the victim for, and the defences that he is tried against."""
 
     crafted_for: float | None
     surrogate: Surrogate
     defences: Sequence[Defence]
-    knows: str | None = None
 
 
 class Experiment:
@@ -105,6 +102,7 @@ class Experiment:
         self.attack, self.eps, self.seed = attack, eps, seed
         self._pools: dict[str, Seen] = {}
         self._left: dict[str, Filtered] = {}
+        self._controls_of: tuple[int, dict[str, list[tuple[str, Learned]]]] = (0, {})
         self._points: Seen = np.zeros((0, 0), np.float32)
 
     def prepare(self, defences: Sequence[Defence], check: Check) -> None:
@@ -137,52 +135,65 @@ class Experiment:
         most_steps = most_steps or self.attack.most_steps(foe.surrogate)
         found = self.attack.craft(case, foe.surrogate, most_steps=most_steps, on_step=check)
         wall, processor = round(time.monotonic() - begun, 3), round(time.process_time() - used, 3)
-        before, after = (
-            None if one is None else round(one, 4) for one in (found.distance_before, found.distance_after)
-        )
-        return found, Crafting(foe.crafted_for, wall, processor, found.steps, before, after, foe.knows)
+        distances = (None if one is None else round(one, 4) for one in (found.distance_before, found.distance_after))
+        return found, Crafting(foe.crafted_for, wall, processor, found.steps, *distances)
 
     def verdicts(self, number: int, trial: Trial, foe: Foe, crafted: Crafted, check: Check) -> list[Verdict]:
         """What victims say, one of each learner behind each defence. number: of the trial, from 1."""
-        trigger, both = crafted.trigger, (self._with(trial, crafted.pixels), self.raw)
+        trigger, planted = crafted.trigger, self._with(trial, crafted.pixels)
         places = self.asked(trial)
         if trigger is None:
             asked = self._points[places]
         else:
             asked = self.victim.read([trigger.on(self.test.pixels[place]) for place in places], check)
-        seed = number_of(self.seed, "victim", number)
         found = []
         for defence in foe.defences:
-            given = [self._given(defence, trial, images, number, seed, check) for images in both]
-            own = [defence.learners(images) or self.victim.learners for images in both]
-            for learners in zip(*own, strict=True):
-                said, shares = [], []
-                for learner, (seen, labels) in zip(learners, given, strict=True):
-                    learned = learner.fit(seen, labels, len(self.raw.classes), seed, check)
-                    said.append(learned.predict(asked))
-                    shares.append(_share(learned.predict(self._points) == self.test.labels))
-                poisoned, control = said
+            learned = self._learned(defence, trial, planted, number, check)
+            for (head, poisoned_one), (_, control_one) in zip(
+                learned, self._controls(defence, trial, number, check), strict=True
+            ):
+                poisoned, control = poisoned_one.predict(asked), control_one.predict(asked)
                 # a target that the control gets wrong shows nothing; a trigger is counted on all images
                 right = control == self.test.labels[places] if trigger is None else np.ones(len(places), np.bool_)
-                reach = learned.reach(asked) if isinstance(learned, Certified) else None
+                reach = control_one.reach(asked) if isinstance(control_one, Certified) else None
                 if reach is not None:
                     _check_claims(reach >= len(trial.bases), poisoned, control, f"{defence.label}, trial {number}")
                 found.append(
                     Verdict(
                         crafted_for=foe.crafted_for,
                         defence=defence.label,
-                        head=learner.name,
+                        head=head,
                         tried=len(places),
                         skipped=int((~right).sum()),
                         succeeded=int((right & (poisoned == trial.poison_class)).sum()),
                         control=int((control == trial.poison_class).sum()),
-                        poisoned_accuracy=shares[0],
-                        control_accuracy=shares[1],
+                        poisoned_accuracy=self._accuracy(poisoned_one),
+                        control_accuracy=self._accuracy(control_one),
                         reach=None if reach is None else reach[right].tolist(),
-                        knows=foe.knows,
                     )
                 )
         return found
+
+    def _learned(
+        self, defence: Defence, trial: Trial, images: Images, number: int, check: Check
+    ) -> list[tuple[str, Learned]]:
+        """What victims make of all images, one of each learner, with its name."""
+        seed = number_of(self.seed, "victim", number)
+        seen, labels = self._given(defence, trial, images, number, seed, check)
+        learners = defence.learners(images) or self.victim.learners
+        return [(one.name, one.fit(seen, labels, len(self.raw.classes), seed, check)) for one in learners]
+
+    def _controls(self, defence: Defence, trial: Trial, number: int, check: Check) -> list[tuple[str, Learned]]:
+        """The same of the images as they were: the same ones for all attackers of a trial."""
+        if self._controls_of[0] != number:
+            self._controls_of = number, {}
+        known = self._controls_of[1]
+        if defence.label not in known:
+            known[defence.label] = self._learned(defence, trial, self.raw, number, check)
+        return known[defence.label]
+
+    def _accuracy(self, learned: Learned) -> float:
+        return round(float((learned.predict(self._points) == self.test.labels).mean()), 6)
 
     def asked(self, trial: Trial) -> list[int]:
         """The places of the test images that the victims of a trial are asked about."""
@@ -244,10 +255,6 @@ class Experiment:
             return seen, labels
         kept = defence.kept(self.victim.rows(seen, labels, len(self.raw.classes), seed, check), labels)
         return seen[kept], labels[kept]
-
-
-def _share(right: NDArray[np.bool_]) -> float:
-    return round(float(right.mean()), 6)
 
 
 def _check_claims(
