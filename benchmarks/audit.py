@@ -4,10 +4,10 @@
 
 DATA is the data folder of make_inputs.py, with poison_setups_cifar10.json and the weights of ResNet-20. The trials are
 those of the transfer setting of Schwarzschild et al. 2021 from number 46 on, as earlier ones were looked at while
-settings were chosen; two of them name an image twice, which is changed once. RAW are 2,500 images of CIFAR-10's
-training set, 250 a class: the trials' base images and the first others; tested are the trials' targets and every tenth
-image of the test set. The extractor is a ResNet-20 that was trained on CIFAR-10, so it has seen RAW: that is the white
-box of the attack's paper, and no model for a defence.
+settings were chosen; two of them name an image twice, which is changed once; triggers have trials that are drawn. RAW
+are 2,500 images of CIFAR-10's training set, 250 a class: the trials' base images and the first others; tested are the
+trials' targets and every tenth image of the test set. The extractor is a ResNet-20 that was trained on CIFAR-10, so it
+has seen RAW: that is the white box of the attack's paper, and no model for a defence.
 One thread. The same command again goes on where it was stopped.
 """
 
@@ -24,12 +24,15 @@ from machine_facts import RESULTS, machine_facts, spread, write_results
 from make_inputs import load_unpack
 from PIL import Image
 
+from dpclean.audit.attacks import ATTACKS
 from dpclean.audit.job import audit
 from dpclean.errors import DpcleanError
 
 FIRST, TRIALS, EACH, EVERY = 46, 50, 250, 10  # trial, and how many; images of a class; test image
 WEIGHTS = "cifar10_resnet20.safetensors"
 SIGMAS = "0.1,0.25"
+FROZEN: dict[str, Any] = {"extractor": "cifar-resnet20"}
+SCRATCH: dict[str, Any] = {"victim": "tiny", "extractor": None, "weights": None, "targets": 3}
 CASES: dict[str, dict[str, Any]] = {
     "bullseye-polytope": {"defence": "sanitized,jpeg-75,deep-knn,spectral,partitions:250,subsample:0.004:1000"},
     "bullseye-polytope, adaptive at 0.1": {"adaptive": True, "defence": "sanitized", "sigma": "0.1"},
@@ -38,6 +41,15 @@ CASES: dict[str, dict[str, Any]] = {
     "bullseye-polytope, 8 levels": {"eps": 8, "defence": "none"},
     "feature-collision": {"attack": "feature-collision"},
     "convex-polytope": {"attack": "convex-polytope"},
+    "hidden-trigger": {"attack": "hidden-trigger", "targets": 5},
+    "hidden-trigger, adaptive at 0.25": {"attack": "hidden-trigger", "adaptive": True, "sigma": "0.25", "targets": 3},
+    "label-consistent": {"attack": "label-consistent", "targets": 5},
+    "narcissus": {"attack": "narcissus", "targets": 3},
+    "badnets": {"attack": "badnets", "sigma": "0.25", "targets": 5},
+    "label-consistent, from scratch": {"attack": "label-consistent", **SCRATCH, "sigma": "0.25"},
+    "narcissus, from scratch": {"attack": "narcissus", **SCRATCH},
+    "narcissus, from scratch, adaptive at 0.25": {"attack": "narcissus", "adaptive": True, **SCRATCH, "sigma": "0.25"},
+    "badnets, from scratch": {"attack": "badnets", **SCRATCH, "sigma": "0.25"},
 }
 
 
@@ -78,20 +90,19 @@ def write_inputs(data: Path, scratch: Path, trials: list[dict[str, Any]]) -> Non
 
 def measured(name: str, data: Path, scratch: Path, targets: int) -> dict[str, Any]:
     """What the table says of a case; the whole of it stays in SCRATCH."""
-    targets = CASES[name].get("targets", targets)
+    case = CASES[name]
+    targets, drawn = case.get("targets", targets), ATTACKS[case.get("attack", "bullseye-polytope")].has_trigger
     out = scratch / f"{name.replace(', ', '-').replace(' ', '-')}-{targets}"
     audit(
         scratch / "raw",
         out,
         test=scratch / "test",
-        setups=scratch / "setups.json",
-        extractor="cifar-resnet20",
-        weights=data / WEIGHTS,
+        setups=None if drawn else scratch / "setups.json",
         workers=1,
         threads=1,
         device="cpu",
         progress=True,
-        **{"sigma": SIGMAS, **CASES[name], "targets": targets},
+        **{**FROZEN, "weights": data / WEIGHTS, "sigma": SIGMAS, **case, "targets": targets},
     )
     told = json.loads((out / "audit.json").read_bytes())
     crafting = dict[str, dict[str, float]]()
@@ -99,7 +110,7 @@ def measured(name: str, data: Path, scratch: Path, targets: int) -> dict[str, An
         each = [trial["craftings"][number]["processor_seconds"] for trial in told["trials"]]
         crafting["no defence" if made["crafted_for"] is None else f"sigma {made['crafted_for']:g}"] = spread(each)
     return {
-        "trials": f"{FIRST} to {FIRST + targets - 1}",
+        "trials": f"{targets} drawn by seed 0" if drawn else f"{FIRST} to {FIRST + targets - 1}",
         "machine": machine_facts(),
         "crafting, processor s a target, by what the attacker knows": crafting,
         **{key: told[key] for key in ("headline", "images", "test_images", "parameters", "environment", "rows")},
