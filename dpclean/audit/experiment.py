@@ -22,8 +22,8 @@ from dpclean.train.trainer import number_of
 
 
 class Crafting(msgspec.Struct, frozen=True):
-    """How poisons were made. crafted_for: the sigma that the attacker knows of, None where he knows of no defence.
-    processor_seconds: of all threads together, without those of a GPU.
+    """How poisons were made. crafted_for: the sigma that the attacker knows of, None where he knows of no defence;
+    knows: that defence, as tables call it. processor_seconds: of all threads together, without those of a GPU.
 
     Distances are of the mean of the poisons' features from the target's, as a share of its length, as the attacker
     sees them; None where an attack has no such thing.
@@ -35,6 +35,7 @@ class Crafting(msgspec.Struct, frozen=True):
     steps: int
     distance_before: float | None
     distance_after: float | None
+    knows: str | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -57,6 +58,7 @@ class Verdict(msgspec.Struct, frozen=True):
     poisoned_accuracy: float
     control_accuracy: float
     reach: list[int] | None = None
+    knows: str | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -69,11 +71,12 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Foe:
-    """An attacker: what he takes the victim for, and the defences that he is tried against."""
+    """An attacker: what he takes the victim for, the defences that he is tried against, and which of them he knows."""
 
     crafted_for: float | None
     surrogate: Surrogate
     defences: Sequence[Defence]
+    knows: str | None = None
 
 
 class Experiment:
@@ -135,8 +138,10 @@ class Experiment:
         most_steps = most_steps or self.attack.most_steps(foe.surrogate)
         found = self.attack.craft(case, foe.surrogate, most_steps=most_steps, on_step=check)
         wall, processor = round(time.monotonic() - begun, 3), round(time.process_time() - used, 3)
-        distances = (None if one is None else round(one, 4) for one in (found.distance_before, found.distance_after))
-        return found, Crafting(foe.crafted_for, wall, processor, found.steps, *distances)
+        before, after = (
+            None if one is None else round(one, 4) for one in (found.distance_before, found.distance_after)
+        )
+        return found, Crafting(foe.crafted_for, wall, processor, found.steps, before, after, foe.knows)
 
     def verdicts(self, number: int, trial: Trial, foe: Foe, crafted: Crafted, check: Check) -> list[Verdict]:
         """What victims say, one of each learner behind each defence. number: of the trial, from 1."""
@@ -170,6 +175,7 @@ class Experiment:
                         poisoned_accuracy=self._accuracy(poisoned_one),
                         control_accuracy=self._accuracy(control_one),
                         reach=None if reach is None else reach[right].tolist(),
+                        knows=foe.knows,
                     )
                 )
         return found

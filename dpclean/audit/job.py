@@ -130,7 +130,7 @@ class AuditJob(Job[AuditResult]):
             sight = defence.seen_through(key)
             if sight is not None:
                 informed = Informed(victim, self.found.raw, sight, seed=seed, check=check)
-                foes.append(Foe(defence.sigma, informed, [defence]))
+                foes.append(Foe(defence.sigma, informed, [defence], defence.label))
         return foes
 
     def experiment(self, victim: Victim) -> Experiment:
@@ -143,7 +143,8 @@ class AuditJob(Job[AuditResult]):
 
     def inputs(self) -> list[str | os.PathLike[str] | None]:
         o = self.options
-        return [self.raw, o.test, o.extractor, o.weights, o.setups, o.poisons_from, o.denoiser]
+        given = [self.raw, o.test, o.extractor, o.weights, o.setups, o.poisons_from, o.denoiser]
+        return [*given, *(path for asked in find_defences(o.defences) for path in asked.kind.reads(asked.argument))]
 
     def parameters(self) -> Json:
         o, found = self.options, self.found
@@ -226,12 +227,13 @@ class AuditJob(Job[AuditResult]):
                     "attack": self.found.attack.name,
                     "eps": found.eps,
                     "crafted_for_sigma": foe.crafted_for,
+                    "crafted_for": foe.knows,
                     **found.victim.told(),
                     "seed": self.options.seed,
                 },
                 trigger=None if trigger is None else trigger.told() | {"file": TRIGGER_NAME},
             )
-            folder = self.staging.work / POISONS_NAME / folder_name(number, foe.crafted_for)
+            folder = self.staging.work / POISONS_NAME / folder_name(number, foe.knows)
             if trigger is None:
                 write_poisons(folder, told, crafted.pixels, first)
             else:
@@ -262,21 +264,21 @@ class AuditJob(Job[AuditResult]):
             environment=record.environment,
         )
         numbers = range(1, min(PICTURED, len(found.trials)) + 1)
-        attackers = [crafting.crafted_for for crafting in outcomes[0].craftings]
-        shown = [self._shown(number, crafted_for) for number in numbers for crafted_for in attackers]
+        attackers = [crafting.knows for crafting in outcomes[0].craftings]
+        shown = [self._shown(number, knows) for number in numbers for knows in attackers]
         write_page(partial / PAGE_NAME, report, self.found.attack, found.victim, self.defences, shown)
         write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
-    def _shown(self, number: int, crafted_for: float | None) -> Shown:
+    def _shown(self, number: int, knows: str | None) -> Shown:
         """What the page shows of a trial, from the poisons as they were saved."""
         trial, found = self.found.trials[number - 1], self.found
-        folder = self.staging.partial / POISONS_NAME / folder_name(number, crafted_for)
+        folder = self.staging.partial / POISONS_NAME / folder_name(number, knows)
         poisons, places = read_pixels(folder, SHOWN), trial.bases[:SHOWN]
         experiment = self.experiment(found.victim)
         said = f"{found.test.names[experiment.asked(trial)[0]]}{' with the trigger' if trial.target is None else ''}"
         return Shown(
             caption=f"{said} as {found.raw.classes[trial.poison_class]}"
-            + ("" if crafted_for is None else f", by an attacker who knows sigma {crafted_for:g}"),
+            + ("" if knows is None else f", by an attacker who knows {knows}"),
             asked=read_asked(folder),
             bases=[found.raw.pixels[place] for place in places],
             poisons=poisons,

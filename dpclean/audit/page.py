@@ -118,7 +118,7 @@ MAKING = ("attacker knows", "distance to the target", "crafting, s")
 
 def _cells(row: Row, proofs: bool) -> list[str]:
     cells = [
-        _knows(row),
+        row.attacker,
         row.defence,
         row.head,
         f"{row.succeeded} of {row.attacked}",
@@ -130,10 +130,6 @@ def _cells(row: Row, proofs: bool) -> list[str]:
     if not proofs:
         return cells
     return [*cells, "-" if row.covered is None else f"{row.covered} of {row.attacked}, {row.reach}"]
-
-
-def _knows(row: Row) -> str:
-    return "no defence" if row.crafted_for is None else f"sigma {row.crafted_for:g}"
 
 
 def _proved(report: Report) -> str:
@@ -152,8 +148,8 @@ def _proved(report: Report) -> str:
 def _making(rows: Sequence[Row]) -> list[list[str]]:
     """How each attacker made his poisons, one row an attacker."""
     return [
-        [_knows(row), _distances(row), f"{row.crafting_seconds:.1f}"]
-        for row in {row.crafted_for: row for row in rows}.values()
+        [row.attacker, _distances(row), f"{row.crafting_seconds:.1f}"]
+        for row in {row.knows: row for row in rows}.values()
     ]
 
 

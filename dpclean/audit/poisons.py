@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dpclean.jobs.durable import write_durably
 NAME, TARGET_NAME = "poisons.json", "target.png"
 TRIGGER_NAME, EXAMPLE_NAME = "trigger.npy", "example.png"
 FORMAT = 1
+LONGEST = 100  # letters of what an attacker knows, in the name of a folder
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -41,9 +43,12 @@ class Poisons(msgspec.Struct, frozen=True):
     trigger: dict[str, Any] | None = None
 
 
-def folder_name(number: int, crafted_for: float | None) -> str:
-    """Of the poisons of a trial, below `poisons/`."""
-    return f"{number:04d}" + ("" if crafted_for is None else f"-adaptive-{crafted_for:g}")
+def folder_name(number: int, knows: str | None) -> str:
+    """Of the poisons of a trial, below `poisons/`: "0001", and "0001-adaptive-0.1" of who knows "sanitized at 0.1"."""
+    if knows is None:
+        return f"{number:04d}"
+    words = re.sub("[^A-Za-z0-9.]+", "-", knows.removeprefix("sanitized").replace(" at ", "-")).strip("-")
+    return f"{number:04d}-adaptive-{words[-LONGEST:]}"
 
 
 def write_poisons(

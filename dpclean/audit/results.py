@@ -21,7 +21,8 @@ CHANCES = 1.5  # times what guessing gets right: with less, a victim has hardly 
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One attacker against one defence and one way of training the victim, a head or a recipe.
+    """One attacker against one defence and one way of training the victim, a head or a recipe. crafted_for: the sigma
+    that he knows, of the defence that he knows.
 
     trials: all targets; for a trigger, all test images with it on them, of every trial. skipped: targets that the
     control gets wrong without any poison, so that an attack shows nothing. succeeded: of the others, those that the
@@ -48,6 +49,12 @@ class Row(msgspec.Struct, frozen=True):
     distance_after: float | None
     covered: int | None = None
     reach: int | None = None
+    knows: str | None = None
+
+    @property
+    def attacker(self) -> str:
+        """What he knows, in words."""
+        return self.knows or "no defence"
 
     @property
     def attacked(self) -> int:
@@ -63,14 +70,14 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
 def _row(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome]) -> Row:
     tried, skipped = sum(one.tried for one in verdicts), sum(one.skipped for one in verdicts)
     succeeded = sum(one.succeeded for one in verdicts)
-    made_for = verdicts[0].crafted_for
-    craftings = [one for outcome in outcomes for one in outcome.craftings if one.crafted_for == made_for]
+    knows = verdicts[0].knows
+    craftings = [one for outcome in outcomes for one in outcome.craftings if one.knows == knows]
     low, high = wilson(succeeded, tried - skipped)
     reaches = [(one.reach, len(outcome.trial.bases)) for one, outcome in zip(verdicts, outcomes, strict=True)]
     allowed = [(reach, poisons) for each, poisons in reaches if each is not None for reach in each]
     certifies = verdicts[0].reach is not None
     return Row(
-        crafted_for=made_for,
+        crafted_for=verdicts[0].crafted_for,
         defence=verdicts[0].defence,
         head=verdicts[0].head,
         trials=tried,
@@ -86,6 +93,7 @@ def _row(verdicts: Sequence[Verdict], outcomes: Sequence[Outcome]) -> Row:
         distance_after=_mean_where_known([one.distance_after for one in craftings]),
         covered=sum(reach >= poisons for reach, poisons in allowed) if certifies else None,
         reach=int(median_low([reach for reach, _ in allowed] or [0])) if certifies else None,
+        knows=knows,
     )
 
 

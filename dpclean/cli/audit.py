@@ -298,7 +298,7 @@ def _tell(result: AuditResult) -> None:
     say(f"{done}: {result.attack}, {result.targets} trials.")
     say(result.headline)
     for row in result.rows:
-        knows = "" if row["crafted_for"] is None else f", the attacker knows sigma {row['crafted_for']:g}"
+        knows = "" if row["knows"] is None else f", the attacker knows {row['knows']}"
         counted = f"{row['succeeded']} of {row['trials'] - row['skipped']}"
         interval = f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
         say(

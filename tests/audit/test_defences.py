@@ -21,6 +21,7 @@ from dpclean.audit.defences.deep_knn import DeepKnn
 from dpclean.audit.defences.defence import Filtered, Setting
 from dpclean.audit.defences.dp_sgd import PrivateLearner, noise_of
 from dpclean.audit.defences.friends import BOUND, RANDOM, Friends
+from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.defences.spectral import Spectral
 from dpclean.audit.victims.frozen import Frozen
 from dpclean.audit.victims.scratch import Scratch
@@ -172,6 +173,26 @@ def test_friendly_noise_is_large_and_leaves_answers_what_they_are(raw: Path, mod
 def test_no_defence_comes_first_and_once() -> None:
     found = find_defences(["jpeg-75, none", "jpeg-75", COPY, "deep-knn,spectral"])
     assert [one.argument or one.kind.name for one in found] == ["none", "jpeg-75", COPY, "deep-knn", "spectral"]
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "method"),
+    [
+        ("sanitized", "natural", "one-step"),
+        ("sanitized:perceptual", "perceptual", "one-step"),
+        ("sanitized:ddim:4", "natural", "ddim:4"),
+        ("sanitized:perceptual:sde:20", "perceptual", "sde:20"),
+        ("sanitized:./a:b:one-step", "./a:b", "one-step"),
+    ],
+)
+def test_denoiser_and_method_of_a_row_of_its_own(text: str, source: str, method: str) -> None:
+    _, asked = find_defences([text])
+    (made,) = asked.made(Setting([0.1], "natural", "one-step", "cpu", bytes(32), 3, 2))
+    assert isinstance(made, Sanitized)
+    assert (made.source, made.method, made.label) == (source, method, f"{text} at 0.1")
+    assert list(asked.kind.reads(asked.argument)) == [source][: source != "natural"]
+    with pytest.raises(UsageError, match="method ddim takes a number of steps"):
+        find_defences(["sanitized:perceptual:ddim"])
 
 
 COPY = "cp -r {data}/. {out}"

@@ -112,6 +112,17 @@ def test_rows_count_what_their_control_gets_right() -> None:
     )
 
 
+def test_who_knows_another_purifier_of_that_sigma_has_a_row_of_his_own() -> None:
+    def told(knows: str, seconds: float) -> tuple[Crafting, Verdict]:
+        made = Crafting(0.1, seconds, 1.0, 60, None, None, knows)
+        return made, Verdict(0.1, knows, "sgd", 1, 0, 1, 0, 0.5, 0.75, knows=knows)
+
+    (first, said), (second, other) = told("sanitized at 0.1", 1.0), told("sanitized:ddim:2 at 0.1", 3.0)
+    rows = rows_of([Outcome(Trial(0, 1, [0]), [first, second], [said, other])])
+    assert [(row.knows, row.crafting_seconds) for row in rows] == [(first.knows, 1.0), (second.knows, 3.0)]
+    assert "sanitized:ddim:2 at 0.1, 1 of 1 by an attacker who knows the defence" in headline(rows)
+
+
 def test_wilson_is_as_published() -> None:
     assert wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)

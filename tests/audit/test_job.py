@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpclean.audit.job import audit, dry_run
+from dpclean.audit.job import AuditJob, audit, dry_run
+from dpclean.audit.options import AuditOptions
+from dpclean.audit.poisons import folder_name
 from dpclean.cli import run
 from dpclean.errors import InputError, Interrupted, UsageError
 from dpclean.jobs.tasks import Tasks
@@ -157,6 +159,21 @@ def test_attackers_who_know_the_defence_and_a_filter_go_on_after_a_kill(
     folders = sorted(folder.name for folder in (tmp_path / "killed" / "poisons").iterdir())
     assert folders == ["0001", "0001-adaptive-0.5", "0002", "0002-adaptive-0.5"]
     assert "filter.py" in (tmp_path / "killed" / "report.html").read_text()
+
+
+def test_several_purifiers_each_with_one_who_knows_it(raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+    asked = {**keywords, "extractor": str(keywords["extractor"]), "denoiser": str(keywords["denoiser"])}
+    asked |= {"adaptive": True, "sigma": "0.5", "targets": 1, "defence": "sanitized,sanitized:ddim:2"}
+    job = AuditJob(raw, tmp_path / "audit", AuditOptions(**asked))
+    foes = job.foes(job.found.victim)
+    names = ["sanitized at 0.5", "sanitized:ddim:2 at 0.5"]
+    assert [[defence.label for defence in foe.defences] for foe in foes] == [
+        ["none", *names],
+        *([one] for one in names),
+    ]
+    assert [(foe.crafted_for, foe.knows) for foe in foes] == [(None, None), *((0.5, one) for one in names)]
+    assert [folder_name(1, foe.knows) for foe in foes] == ["0001", "0001-adaptive-0.5", "0001-adaptive-ddim-2-0.5"]
+    assert set(job.parameters()["defences"][names[1]]) == {"denoiser", "method"}
 
 
 def test_setups_name_targets_and_bases(raw: Path, keywords: Keywords, tmp_path: Path) -> None:

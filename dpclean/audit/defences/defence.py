@@ -92,6 +92,11 @@ class Defence(ABC):
             raise UsageError(f"defence {cls.name!r} takes nothing, got {argument!r}", f"give {cls.name} alone")
 
     @classmethod
+    def reads(cls, argument: str) -> Sequence[str]:
+        """What paths stand behind its name, if anything does."""
+        return ()
+
+    @classmethod
     @abstractmethod
     def made(cls, setting: Setting, argument: str) -> Sequence[Defence]:
         """One, or one for each noise level. argument: one that check lets pass."""

@@ -26,7 +26,7 @@ from dpclean.errors import SetupError, UsageError
 from dpclean.train.trainer import number_of
 
 EPOCHS, LOTS = 20, 10  # and steps in each: a step takes each image with a probability of one by that
-RATE, CLIP = 4.0, 1.0  # of the descent; the length that the gradient of an image is cut to
+RATE, CLIP = 2.0, 1.0  # of the descent; the length that the gradient of an image is cut to
 DELTA, SHARE = 1e-5, 0.5  # delta is the first, or the second divided by the number of images where that is less
 LARGEST = 1000.0  # epsilon, beyond which there is no privacy to speak of
 

@@ -144,7 +144,8 @@ class EvasionJob(Job[EvasionResult]):
 
     def inputs(self) -> list[str | os.PathLike[str] | None]:
         o = self.options
-        return [o.test, o.model, o.weights, o.denoiser, *o.certificate]
+        given = [o.test, o.model, o.weights, o.denoiser, *o.certificate]
+        return [*given, *(path for asked in find_defences(o.defences) for path in asked.kind.reads(asked.argument))]
 
     def parameters(self) -> Json:
         o, found = self.options, self.found
