@@ -19,7 +19,7 @@ from dpclean.audit.defences.adversarial_training import Changed
 from dpclean.audit.defences.command import Filter
 from dpclean.audit.defences.deep_knn import DeepKnn
 from dpclean.audit.defences.defence import Filtered, Setting
-from dpclean.audit.defences.dp_sgd import PrivateLearner, noise_of
+from dpclean.audit.defences.dp_sgd import PrivateLearner
 from dpclean.audit.defences.friends import BOUND, RANDOM, Friends
 from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.defences.spectral import Spectral
@@ -85,13 +85,10 @@ def test_a_private_head_learns_what_no_single_image_decides() -> None:
     labels = np.tile([0, 1], 150)
     rows = random.normal(np.eye(2)[labels] * 4, 1.0).astype(np.float32)
 
-    def right(epsilon: float, seed: int = 0) -> float:
-        return float((PrivateLearner(epsilon).fit(rows, labels, 2, seed).predict(rows) == labels).mean())
-
-    assert right(8) > 0.9 and right(8) == right(8)
-    first, again, other = (PrivateLearner(1).fit(rows, labels, 2, seed).weights for seed in (0, 0, 1))
-    assert (first == again).all() and (first != other).any()
-    assert noise_of(8, 0.1, 300) < noise_of(1, 0.1, 300)
+    learned = PrivateLearner(8).fit(rows, labels, 2)
+    assert (learned.predict(rows) == labels).mean() > 0.9
+    again, other = (PrivateLearner(8).fit(rows, labels, 2, seed).weights for seed in (0, 1))
+    assert (learned.weights == again).all() and (learned.weights != other).any()
     with pytest.raises(UsageError, match="takes an epsilon above 0"):
         find_defences(["dp-sgd:0"])
 

@@ -32,17 +32,11 @@ class Sight:
 
 
 class ThroughDenoiser(Sight):
-    """Through noise of the very sigma and the very denoiser, of any method, with fresh noise under a key of his own.
-
-    The network computes in bfloat16 where the denoiser does, as the victim's images went through it so, else in
-    float32: gradients in float16 would be 0 where they are small.
-    """
+    """Through noise of the very sigma and the very denoiser, of any method, with fresh noise under a key of his own."""
 
     def __init__(self, denoiser: Denoiser, key: bytes) -> None:
         self._denoiser, self._key, self._looks = denoiser, key, 0
-        kind = DTYPES[denoiser.dtype]
-        own = kind if kind == torch.bfloat16 else torch.float32
-        self._differentiable = DifferentiableDenoiser(denoiser, network_dtype=own)
+        self._differentiable = differentiable(denoiser)
 
     def images(self, images: Images, check: Callable[[], None]) -> Sequence[NDArray[np.uint8]]:
         pairs = list(zip(images.indices.tolist(), images.pixels, strict=True))
@@ -60,3 +54,11 @@ class ThroughDenoiser(Sight):
 
 
 LOOKS = 1 << 12  # at most, of one number
+
+
+def differentiable(denoiser: Denoiser) -> DifferentiableDenoiser:
+    """As who knows it follows gradients through it: the network computes in bfloat16 where the denoiser does, as the
+    victim's images go through it so, else in float32: gradients in float16 would be 0 where they are small.
+    """
+    kind = DTYPES[denoiser.dtype]
+    return DifferentiableDenoiser(denoiser, network_dtype=kind if kind == torch.bfloat16 else torch.float32)

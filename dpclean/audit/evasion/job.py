@@ -62,7 +62,7 @@ from dpclean.progress import Pace, Progress, Show
 PAGE_NAME, IMAGES_NAME = "report.html", "attacked"
 BATCH, EDGE = 32, 64  # images of up to that edge that are changed together; fewer larger ones
 BEGINNING = "audit/pgd"  # purpose of the noise that decides where a descent begins
-ASKED = 4  # images whose answers are timed to look ahead
+ASKED = 16  # images that are purified to look ahead; they take longer than the model's answers
 LONGEST = 100  # letters of a label in the name of a folder
 
 
@@ -397,21 +397,22 @@ class EvasionJob(Job[EvasionResult]):
         )
 
     def _seconds(self, seen: Protected) -> float:
-        """Of all that concerns one of the protected."""
+        """Of all that concerns one of the protected: one who knows it, and answers to images untouched or changed."""
         batch, numbers = self._batches[0], self.found.attacked.indices
-        look, few = seen.look(numbers[list(batch)]), min(len(numbers), ASKED)
+        look, whole = seen.look(numbers[list(batch)]), self.options.targets
         levels = torch.from_numpy(self.found.pixels[list(batch)]).permute(0, 3, 1, 2).float().to(self.device)
 
         def draw() -> None:
             leaf = levels.clone().requires_grad_()
             torch.autograd.grad(look(leaf, 0).sum(), leaf)
 
-        draw()  # the first one pays for what is set up once
-        a_draw = _timed(draw) * self.options.targets / len(batch)
-        an_answer = _timed(lambda: seen.answers(self.found.pixels[:few], numbers[:few])) / few
-        return a_draw * self.options.steps * seen.draws + an_answer * self.options.targets * (
-            2 if seen.votes == 1 else 3
-        )
+        def clean() -> None:
+            seen.purified(self.found.pixels[:ASKED], numbers[:ASKED])
+
+        for work in (draw, clean):
+            work()  # the first time pays for what is set up once
+        a_gradient, an_answer = _timed(draw) / len(batch), _timed(clean) / min(ASKED, whole)
+        return whole * (a_gradient * self.options.steps * seen.draws + 3 * an_answer * seen.votes)
 
 
 def _read(saved: bytes) -> Answers:

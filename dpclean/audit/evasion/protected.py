@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpclean.audit.attacks.sight import differentiable as through
 from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.evasion.pgd import Look
 from dpclean.audit.victims.victim import Check, never
@@ -110,7 +111,7 @@ class Purified(Protected):
 
     @cached_property
     def _denoiser(self) -> DifferentiableDenoiser:
-        return DifferentiableDenoiser(self.defence.denoiser)
+        return through(self.defence.denoiser)
 
     def look(self, indices: Numbers) -> Look:
         def seen(levels: Tensor, draw: int) -> Tensor:
