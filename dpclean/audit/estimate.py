@@ -14,9 +14,9 @@ from dpclean.audit.victims.victim import Victim
 IMAGES, STEPS = 64, 4  # looked at
 
 
-def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim) -> float:
-    """Of all trials with this victim; that of the experiment is its sketch. An attack whose loss stops falling early
-    takes less.
+def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim, guess: Victim) -> float:
+    """Of all trials with this victim; that of the experiment is its sketch, and the attackers' one of their guess. An
+    attack whose loss stops falling early takes less.
     """
     raw, test, trials = experiment.raw, experiment.test, experiment.trials
     places = range(min(IMAGES, len(raw)))
@@ -31,12 +31,16 @@ def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim) -> f
     many = np.resize(seen, (len(raw), *seen.shape[1:]))
     whole += sum(2 * len(trials) * defence.seconds(raw, many) for foe in foes for defence in foe.defences)
     learning = victim.seconds(many, raw.labels, len(raw.classes))
+    its_learning = learning
+    if guess is not victim:
+        some = guess.read(images)
+        its_learning = guess.seconds(np.resize(some, (len(raw), *some.shape[1:])), raw.labels, len(raw.classes))
     whole += 2 * learning * len(trials) * sum(len(foe.defences) for foe in foes)
     for foe in foes:
         experiment.crafted(1, trials[0], foe, lambda: None, 1)
         crafting = _timed(partial(experiment.crafted, 1, trials[0], foe, lambda: None, STEPS))
         whole += crafting / STEPS * experiment.attack.most_steps(foe.surrogate) * len(trials)
-        whole += learning if experiment.victim is not victim else 0  # the attacker trains one of his own
+        whole += its_learning if guess.sketch() is not guess else 0  # the attacker trains one of his own
     return whole
 
 

@@ -16,6 +16,7 @@ from dpclean.audit.attacks.attack import Attack
 from dpclean.audit.brought import read_brought
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.trials import Trial, draw_trials, draw_trigger_trials, find_trials, read_setups
+from dpclean.audit.victims.fine_tuned import FineTuned
 from dpclean.audit.victims.frozen import FROZEN, Frozen
 from dpclean.audit.victims.scratch import Scratch, common_size
 from dpclean.audit.victims.victim import Victim
@@ -25,7 +26,7 @@ from dpclean.data.ancestry import Ancestry
 from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images
 from dpclean.errors import InputError
 from dpclean.jobs.checks import given_path
-from dpclean.train.extractor import find_extractor
+from dpclean.train.extractor import Extractor, find_extractor
 from dpclean.train.recipes import find_recipe
 
 HOLDOUT = 0.1  # of RAW, where nothing else gives test images
@@ -34,8 +35,9 @@ HOLDOUT = 0.1  # of RAW, where nothing else gives test images
 @dataclass(frozen=True)
 class AuditInputs:
     """raw: with labels only. test: labels are places in the classes of raw. eligible: which of them victims may be
-    asked about. attack, eps: what is tried, and by how many grey levels at most. poisons_digest: of those that were
-    brought. remarks: one sentence each.
+    asked about. guess: the victim as the attacker takes it to be, the same one unless he has another network. attack,
+    eps: what is tried, and by how many grey levels at most. poisons_digest: of those that were brought. remarks: one
+    sentence each.
     """
 
     raw: Images
@@ -44,6 +46,7 @@ class AuditInputs:
     raw_digest: str
     test_digest: str
     victim: Victim
+    guess: Victim
     attack: Attack
     eps: int
     trials: list[Trial]
@@ -62,14 +65,18 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         raise InputError(
             f"{str(raw)!r} is sanitized already, at sigma {manifest.noise.sigma:g}", "give the raw images instead"
         )
-    frozen = _frozen(options, device) if options.victim == FROZEN else None
+    extractor = _extractor(options, options.extractor, options.weights, device)
+    surrogate = _extractor(options, options.surrogate, options.surrogate_weights, device)
     whole = read_images(raw, workers=options.workers)
     train, test, source = divide(
         whole, test=options.test, share=options.holdout, default_share=HOLDOUT, workers=options.workers
     )
     train = train.take(train.labels >= 0)
     check_classes(train)
-    victim = frozen or _from_scratch(train, options, device)
+    victim = _victim(options.victim, options.victim, extractor, train, device)
+    guess = victim
+    if options.surrogate is not None:
+        guess = _victim(options.victim, options.surrogate, surrogate, train, device)
     hashes = pixel_hashes(train)
     shared = victim.ancestry.shared_images(Ancestry.of(hashes))
     if shared:
@@ -93,6 +100,7 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     gaps = victim.ancestry.because()
     said = [
         (gaps, f"that the extractor never saw RAW is an assumption: {gaps}"),
+        (guess is not victim, f"the attacker does not have the victim's network, he crafts with {guess.about}"),
         (in_raw.sum(), f"test images that are in RAW, none of them a target: {in_raw.sum()}"),
         (source == "holdout", "the test images are held out from RAW, so whoever made RAW chose them"),
         (sum(whole.quarantined.values()), f"images that cannot be used: {sum(whole.quarantined.values())}"),
@@ -104,6 +112,7 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         raw_digest=pixel_digest(train, hashes),
         test_digest=pixel_digest(test, test_hashes),
         victim=victim,
+        guess=guess,
         attack=attack,
         eps=eps,
         trials=trials,
@@ -112,14 +121,21 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     )
 
 
-def _frozen(options: AuditOptions, device: torch.device) -> Victim:
-    weights = None if options.weights is None else given_path(options.weights)
-    return Frozen(find_extractor(str(options.extractor), weights, device=device))
+def _extractor(
+    options: AuditOptions, source: str | None, weights: Path | None, device: torch.device
+) -> Extractor | None:
+    """The network of that name, where victims of this kind have one."""
+    if source is None or not options.begins_with_network:
+        return None
+    return find_extractor(str(source), None if weights is None else given_path(weights), device=device)
 
 
-def _from_scratch(train: Images, options: AuditOptions, device: torch.device) -> Victim:
-    recipe = find_recipe(options.victim)
-    return Scratch(recipe, len(train.classes), common_size(train.pixels, recipe), device)
+def _victim(kind: str, name: str, extractor: Extractor | None, train: Images, device: torch.device) -> Victim:
+    """name: of the recipe, where it has no extractor."""
+    if extractor is None:
+        recipe = find_recipe(name)
+        return Scratch(recipe, len(train.classes), common_size(train.pixels, recipe), device)
+    return Frozen(extractor) if kind == FROZEN else FineTuned(extractor, len(train.classes), device)
 
 
 def _trials(train: Images, test: Images, eligible: NDArray[np.bool_], options: AuditOptions) -> list[Trial]:

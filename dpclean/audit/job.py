@@ -118,18 +118,18 @@ class AuditJob(Job[AuditResult]):
         )
         return [one for named in find_defences(o.defences) for one in named.made(setting)]
 
-    def foes(self, victim: Victim) -> list[Foe]:
-        """All attackers of a victim."""
+    def foes(self, guess: Victim) -> list[Foe]:
+        """All attackers. guess: what they take the victim for."""
         key, seed = key_from_seed(self.options.seed, "audit attacker"), number_of(self.options.seed, "attacker")
 
         def check() -> None:
             self.check()
 
-        foes = [Foe(None, Surrogate(victim, self.found.raw, seed=seed, check=check), self.defences)]
+        foes = [Foe(None, Surrogate(guess, self.found.raw, seed=seed, check=check), self.defences)]
         for defence in self.defences if self.options.adaptive else ():
             sight = defence.seen_through(key)
             if sight is not None:
-                informed = Informed(victim, self.found.raw, sight, seed=seed, check=check)
+                informed = Informed(guess, self.found.raw, sight, seed=seed, check=check)
                 foes.append(Foe(defence.sigma, informed, [defence], defence.label))
         return foes
 
@@ -143,7 +143,8 @@ class AuditJob(Job[AuditResult]):
 
     def inputs(self) -> list[str | os.PathLike[str] | None]:
         o = self.options
-        given = [self.raw, o.test, o.extractor, o.weights, o.setups, o.poisons_from, o.denoiser]
+        networks = [o.extractor, o.weights, o.surrogate, o.surrogate_weights]
+        given = [self.raw, o.test, *networks, o.setups, o.poisons_from, o.denoiser]
         return [*given, *(path for asked in find_defences(o.defences) for path in asked.kind.reads(asked.argument))]
 
     def parameters(self) -> Json:
@@ -152,6 +153,7 @@ class AuditJob(Job[AuditResult]):
             "raw": found.raw_digest,
             "test": found.test_digest,
             **found.victim.parameters(),
+            **({} if found.guess is found.victim else {"surrogate": found.guess.parameters()}),
             "attack": found.attack.name,
             "adaptive": o.adaptive,
             "eps": found.eps,
@@ -182,7 +184,7 @@ class AuditJob(Job[AuditResult]):
         done = total - len(tasks.missing(total))
         tell(Progress(done, total, "targets", None, "each image is read behind each defence"))
         self.check = stopping(stop, lambda: f"stopped after {done} of {total} targets, saved")
-        experiment, foes = self.experiment(self.found.victim), self.foes(self.found.victim)
+        experiment, foes = self.experiment(self.found.victim), self.foes(self.found.guess)
         try:
             if done < total:
                 experiment.prepare(self.defences, self.check)
@@ -229,6 +231,7 @@ class AuditJob(Job[AuditResult]):
                     "crafted_for_sigma": foe.crafted_for,
                     "crafted_for": foe.knows,
                     **found.victim.told(),
+                    **({} if found.guess is found.victim else {"surrogate": found.guess.about}),
                     "seed": self.options.seed,
                 },
                 trigger=None if trigger is None else trigger.told() | {"file": TRIGGER_NAME},
@@ -310,8 +313,8 @@ class AuditJob(Job[AuditResult]):
             self.staging.check_apart(given)
         found = self.found
         with self.ready(None):
-            sketch = found.victim.sketch()
-            seconds = seconds_of(self.experiment(sketch), self.foes(sketch), found.victim)
+            sketch, rough = found.victim.sketch(), found.guess.sketch()
+            seconds = seconds_of(self.experiment(sketch), self.foes(rough), found.victim, found.guess)
         return AuditDryRun(
             out=str(self.out),
             attack=found.attack.name,

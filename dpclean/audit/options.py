@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from dpclean.audit.attacks import ATTACKS, find_attack
 from dpclean.audit.defences import find_defences
+from dpclean.audit.victims.fine_tuned import FINE_TUNED
 from dpclean.audit.victims.frozen import FROZEN
 from dpclean.audit.victims.scratch import SCRATCH
 from dpclean.denoise.methods import find_method
@@ -26,6 +27,8 @@ class AuditKeywords(TypedDict, total=False):
     victim: str
     extractor: str | os.PathLike[str] | None
     weights: str | os.PathLike[str] | None
+    surrogate: str | os.PathLike[str] | None
+    surrogate_weights: str | os.PathLike[str] | None
     test: str | os.PathLike[str] | None
     holdout: float | None
     attack: str
@@ -50,13 +53,16 @@ class AuditKeywords(TypedDict, total=False):
 class AuditOptions:
     """The options of `audit`; names and defaults are those of the command line. Raises UsageError.
 
-    victim: "frozen", or the name of a recipe. eps: in grey levels. defence: names, with commas between them, or a
+    victim: "frozen", "fine-tuned", or the name of a recipe. surrogate: the attacker's network, named as the victim's
+    is, where it is another one. eps: in grey levels. defence: names, with commas between them, or a
     command; or several such texts. sigma: noise levels on the [0, 1] pixel scale, with commas between them.
     """
 
     victim: str = FROZEN
     extractor: str | None = None
     weights: Path | None = None
+    surrogate: str | None = None
+    surrogate_weights: Path | None = None
     test: Path | None = None
     holdout: float | None = None
     attack: str = "bullseye-polytope"
@@ -88,7 +94,11 @@ class AuditOptions:
         _ = self.sigmas
 
     def _check_victim(self) -> None:
-        if self.victim == FROZEN:
+        if self.surrogate_weights is not None and self.surrogate is None:
+            raise UsageError(
+                "--surrogate-weights are those of --surrogate, which is not given", "give both, or neither"
+            )
+        if self.begins_with_network:
             if self.extractor is None:
                 raise UsageError(
                     "missing option '--extractor'",
@@ -99,8 +109,10 @@ class AuditOptions:
         try:
             find_recipe(self.victim)
         except UsageError as error:
-            message = f"victim {self.victim!r} is neither {FROZEN!r} nor a recipe: {error.message}"
+            message = f"victim {self.victim!r} is neither {FROZEN!r}, {FINE_TUNED!r} nor a recipe: {error.message}"
             raise UsageError(message, error.remedy) from error
+        if self.surrogate is not None:
+            _check_recipe_of_attacker(self.surrogate, self.surrogate_weights, self.victim)
         if self.extractor is not None or self.weights is not None:
             raise UsageError(
                 f"the victim {self.victim!r} learns all its weights and takes no extractor",
@@ -123,9 +135,10 @@ class AuditOptions:
 
     def _check_attack(self) -> None:
         if self.poisons_from is not None:
-            if self.adaptive or self.setups is not None:
+            if self.adaptive or self.setups is not None or self.surrogate is not None:
                 raise UsageError(
-                    "--poisons-from brings poisons and their targets: --adaptive and --setups have no meaning with it",
+                    "--poisons-from brings poisons and their targets: --adaptive, --setups and --surrogate have no"
+                    " meaning with it",
                     "leave them out",
                 )
             return
@@ -140,6 +153,8 @@ class AuditOptions:
                 f"{attack.name} follows no gradient, so there is nothing in it to adapt to a defence",
                 "leave --adaptive out",
             )
+        if self.victim == FINE_TUNED:  # has features before it learns, and learns all weights: fits any attack
+            return
         kind = FROZEN if self.victim == FROZEN else SCRATCH
         if kind in attack.victims:
             return
@@ -147,12 +162,17 @@ class AuditOptions:
         if kind == FROZEN:
             raise UsageError(
                 f"{attack.name} works by what all weights learn, and a frozen victim learns its head alone",
-                f"give a victim that learns from scratch, as in --victim tiny, or one of the attacks {fitting}",
+                f"give a victim that learns all, as in --victim fine-tuned or tiny, or one of the attacks {fitting}",
             )
         raise UsageError(
             f"{attack.name} works by the features of a frozen network, and the victim {self.victim!r} learns them anew",
             f"give --extractor in place of --victim, or one of the attacks {fitting}",
         )
+
+    @property
+    def begins_with_network(self) -> bool:
+        """Whether the victim has a network before it learns, the extractor."""
+        return self.victim in (FROZEN, FINE_TUNED)
 
     @property
     def defences(self) -> tuple[str, ...]:
@@ -163,6 +183,20 @@ class AuditOptions:
     def sigmas(self) -> tuple[float, ...]:
         """The noise levels to defend with, in order, each once."""
         return levels_of(self.sigma)
+
+
+def _check_recipe_of_attacker(name: str, weights: Path | None, victim: str) -> None:
+    try:
+        find_recipe(name)
+    except UsageError as error:
+        raise UsageError(
+            f"the victim {victim!r} learns from scratch, and so does the attacker's network: {error.message}",
+            error.remedy,
+        ) from error
+    if weights is not None:
+        raise UsageError(
+            f"surrogate {name!r} learns from scratch and takes no weights", "leave --surrogate-weights out"
+        )
 
 
 def texts_of(defence: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -32,17 +32,18 @@ def audit(
         str,
         typer.Option(
             metavar="NAME",
-            help="frozen: a head on an extractor; else a recipe of 'dpclean train' that learns from scratch.",
+            help="frozen: a head on an extractor; fine-tuned: all weights of it go on learning; else a recipe of"
+            " 'dpclean train' that learns from scratch.",
             rich_help_panel=INPUT,
-            autocompletion=completing("frozen", "tiny", "fast", "resnet18", "torchvision:"),
+            autocompletion=completing("frozen", "fine-tuned", "tiny", "fast", "resnet18", "torchvision:"),
         ),
     ] = "frozen",
     extractor: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="A frozen victim's network: a model of 'dpclean train' on other images, torchvision:NAME,"
-            " cifar-resnet20, or efficientnet-lite0; @S: edge of the images.",
+            help="The network of a frozen or fine-tuned victim: a model of 'dpclean train' on other images,"
+            " torchvision:NAME, cifar-resnet20, or efficientnet-lite0; @S: edge of the images.",
             rich_help_panel=INPUT,
             autocompletion=completing("efficientnet-lite0", "torchvision:"),
         ),
@@ -50,6 +51,19 @@ def audit(
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With torchvision:NAME: its weights, safetensors.", rich_help_panel=INPUT),
+    ] = None,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="The attacker's network, where he does not have the victim's: an extractor or a recipe, as its is.",
+            rich_help_panel=ATTACK,
+            autocompletion=completing("efficientnet-lite0", "torchvision:", "tiny", "fast", "resnet18"),
+        ),
+    ] = None,
+    surrogate_weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of --surrogate, as --weights of --extractor.", rich_help_panel=ATTACK),
     ] = None,
     test: Annotated[
         Path | None, typer.Option(help="Labelled images; some of them become targets.", rich_help_panel=INPUT)
@@ -219,6 +233,8 @@ def audit(
         "victim": victim,
         "extractor": extractor,
         "weights": weights,
+        "surrogate": surrogate,
+        "surrogate_weights": surrogate_weights,
         "test": test,
         "holdout": holdout,
         "attack": attack,

@@ -13,16 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dpclean.audit.job import AuditJob, audit, dry_run
 from dpclean.audit.options import AuditOptions
-from dpclean.audit.poisons import folder_name
+from dpclean.audit.poisons import folder_name, read_asked, read_pixels
+from dpclean.classifier_training.job import train
 from dpclean.cli import run
 from dpclean.errors import InputError, Interrupted, UsageError
 from dpclean.jobs.tasks import Tasks
 from dpclean.pipeline import sanitize
 from dpclean.progress import Progress
+from dpclean.train.extractor import find_extractor
+from tests.audit.conftest import save
 
 Keywords = dict[str, Any]
 EPS, POISONS, TARGETS = 24, 6, 2
@@ -176,6 +180,28 @@ def test_several_purifiers_each_with_one_who_knows_it(raw: Path, keywords: Keywo
     assert set(job.parameters()["defences"][names[1]]) == {"denoiser", "method"}
 
 
+def test_an_attacker_with_another_network(raw: Path, model: Path, keywords: Keywords, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    train(save(tmp_path / "data", 20, 4), other, recipe="tiny", device="cpu", seed=2, threads=1, workers=1)
+    audit(raw, tmp_path / "audit", **{**keywords, "defence": "none", "targets": 1, "surrogate": str(other)})
+    told = report(tmp_path / "audit")
+    his, its = (find_extractor(str(one), device=torch.device("cpu")) for one in (other, model))
+    assert told["parameters"]["extractor"] == its.digest != his.digest
+    assert told["parameters"]["surrogate"]["extractor"] == his.digest
+    assert any("does not have the victim's network" in remark and str(other) in remark for remark in told["remarks"])
+    folder = tmp_path / "audit" / "poisons" / "0001"
+    rows, target = his.features(read_pixels(folder, POISONS)), his.features([read_asked(folder)])[0]
+    distance = np.linalg.norm(rows.mean(0) - target) / np.linalg.norm(target)
+    assert told["rows"][0]["distance_after"] == pytest.approx(distance, abs=2e-4)
+
+
+def test_a_victim_that_learns_on(raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+    asked = {**keywords, "defence": "none", "targets": 1, "victim": "fine-tuned", "attack": "badnets"}
+    audit(raw, tmp_path / "audit", **asked)
+    (row,) = report(tmp_path / "audit")["rows"]
+    assert row["head"] == "fine-tuned" and row["control_accuracy"] > 0.5
+
+
 def test_setups_name_targets_and_bases(raw: Path, keywords: Keywords, tmp_path: Path) -> None:
     setup = {"target": "red/002.png", "poison_class": "blue", "bases": ["blue/003.png", "blue/000.png"]}
     file = tmp_path / "setups.json"
@@ -208,8 +234,12 @@ def test_what_it_refuses(raw: Path, model: Path, keywords: Keywords, tmp_path: P
     refused(UsageError, "attack 'x' is not known", attack="x")
     refused(UsageError, "defence 'x' is not known", defence="sanitized,x")
     refused(UsageError, "missing option '--extractor'", extractor=None)
-    refused(UsageError, "victim 'x' is neither 'frozen' nor a recipe", victim="x")
+    refused(UsageError, "victim 'x' is neither 'frozen', 'fine-tuned' nor a recipe", victim="x")
     refused(UsageError, "takes no extractor", victim="tiny")
+    refused(UsageError, "missing option '--extractor'", victim="fine-tuned", extractor=None)
+    refused(UsageError, "which is not given", surrogate_weights=model)
+    refused(UsageError, "learns from scratch, and so does", victim="tiny", extractor=None, surrogate=model)
+    refused(UsageError, "takes no weights", victim="tiny", extractor=None, surrogate="fast", surrogate_weights=model)
     refused(UsageError, "bullseye-polytope works by the features of a frozen", victim="tiny", extractor=None)
     refused(InputError, "fewer than two classes have the 16 images", poisons=16)
     refused(InputError, "16 targets are wanted, and 15", targets=16)

@@ -56,7 +56,7 @@ def match(
 def weights_of(surrogate: Surrogate) -> Iterator[list[nn.Parameter]]:
     """What of the network a victim learns, for gradients."""
     network = surrogate.extractor.trainer.network
-    fixed = network.whiten.parameters() if isinstance(network, Residual) else ()
+    fixed = (network.whiten.weight,) if isinstance(network, Residual) else ()
     without = {id(parameter) for parameter in fixed}
     learning = [parameter for parameter in network.parameters() if id(parameter) not in without]
     for parameter in learning:

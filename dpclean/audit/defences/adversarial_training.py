@@ -47,14 +47,16 @@ class Hardened(Training):
     """The same recipe on images that are changed anew in every step."""
 
     def __init__(self, victim: Scratch, eps: int) -> None:
-        super().__init__(victim.recipe, victim.classes, victim.size, victim.device)
+        super().__init__(victim.recipe, victim.classes, victim.size, victim.device, victim.training.init)
         self._eps = eps
-        self.about += f", each step on images changed by up to {eps} grey levels against it"
+        self.about = f"{victim.training.about}, each step on images changed by up to {eps} grey levels against it"
 
     @cached_property
     def _trainer(self) -> Trainer:
         changed = Changed(self.recipe, self._eps, self._device)
-        return Trainer(self.recipe, self._classes, size=self._size, device=self._device, changed=changed)
+        return Trainer(
+            self.recipe, self._classes, size=self._size, device=self._device, init=self.init, changed=changed
+        )
 
 
 class AdversarialTraining(Defence):
@@ -65,8 +67,8 @@ class AdversarialTraining(Defence):
         " Poisoning'; Madry et al. 2018, 'Towards Deep Learning Models Resistant to Adversarial Attacks'"
     )
     about = (
-        f"each step of a victim from scratch learns from images that {STEPS} steps of projected gradient descent have"
-        " changed by up to EPS grey levels"
+        f"each step of a victim that learns all weights sees images that {STEPS} steps of projected gradient descent"
+        " have changed by up to EPS grey levels"
     )
     scratch_only = True
 

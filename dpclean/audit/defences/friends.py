@@ -95,8 +95,8 @@ class Noised(Training):
     """The same recipe on images with random noise of their own in every epoch."""
 
     def __init__(self, victim: Scratch) -> None:
-        super().__init__(victim.recipe, victim.classes, victim.size, victim.device)
-        self.about += f", the images {RANDOM} grey levels up or down at random in every epoch"
+        super().__init__(victim.recipe, victim.classes, victim.size, victim.device, victim.training.init)
+        self.about = f"{victim.training.about}, the images {RANDOM} grey levels up or down at random in every epoch"
 
     def shown(self, images: Tensor, seed: int) -> Tensor | Callable[[int], Tensor]:
         pixels = images.numpy()

@@ -17,7 +17,6 @@ BLOCK = 512  # images whose rows are made between two looks for a signal
 
 
 class Frozen(Victim):
-    kind = FROZEN
     limit = (
         "The victim is a linear head on the features of a frozen network. A victim that learns all its weights, or"
         " another network, is another matter."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from dpclean.train.recipes import Recipe
 from dpclean.train.trainer import Trainer
 
 SCRATCH = "scratch"
+Init = Mapping[str, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,17 @@ class Network:
 
 
 class Training:
-    """A recipe for so many classes, as a learner of images uint8 [N,S,S,3]."""
+    """A recipe for so many classes, as a learner of images uint8 [N,S,S,3]. init: weights to begin with."""
 
-    def __init__(self, recipe: Recipe, classes: int, size: int, device: torch.device) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, classes: int, size: int, device: torch.device, init: Init = None) -> None:
+        self.recipe, self.init = recipe, init
         self.name = recipe.name
         self.about = f"all weights, from scratch, by the recipe {recipe.name!r} of 'dpclean train'"
         self._classes, self._size, self._device = classes, size, device
 
     @cached_property
     def _trainer(self) -> Trainer:
-        return Trainer(self.recipe, self._classes, size=self._size, device=self._device)
+        return Trainer(self.recipe, self._classes, size=self._size, device=self._device, init=self.init)
 
     def fit(self, seen: Seen, labels: Classes, classes: int, seed: int = 0, check: Check = never) -> Network:
         images, wanted = torch.from_numpy(seen), torch.from_numpy(labels)
@@ -75,16 +76,15 @@ class Training:
 
 
 class Scratch(Victim):
-    kind = SCRATCH
     limit = (
         "The victim learns all its weights by one recipe. Another recipe, more images or a head on a frozen network is"
         " another matter."
     )
 
-    def __init__(self, recipe: Recipe, classes: int, size: int, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, classes: int, size: int, device: torch.device, init: Init = None) -> None:
         self.recipe, self.classes, self.size, self.device = recipe, classes, size, device
         self.about = f"a network that learns all its weights from the images, by the recipe {recipe.name}"
-        self.training = Training(recipe, classes, size, device)
+        self.training = Training(recipe, classes, size, device, init)
         self.learners = (self.training,)
         self.ancestry = Ancestry()
 
@@ -109,7 +109,7 @@ class Scratch(Victim):
 
     def sketch(self) -> Victim:
         hasty = replace(self.recipe, epochs=1, least_steps=0)
-        return Scratch(hasty, self.classes, self.size, self.device)
+        return Scratch(hasty, self.classes, self.size, self.device, self.training.init)
 
     def seconds(self, seen: Seen, labels: Classes, classes: int) -> float:
         sketch = self.sketch()

@@ -43,11 +43,10 @@ class Learner(Protocol):
 
 
 class Victim(ABC):
-    """kind: by which attacks say what they are made for. about: for a page, without a full stop. limit: what an audit
-    with it does not show, in sentences. ancestry: of the weights that it begins with.
+    """about: for a page, without a full stop. limit: what an audit with it does not show, in sentences. ancestry: of
+    the weights that it begins with.
     """
 
-    kind: ClassVar[str]
     about: str
     limit: ClassVar[str]
     learners: Sequence[Learner]
