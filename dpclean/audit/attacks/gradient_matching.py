@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dpclean.audit.attacks.attack import Attack, Case, Crafted
 from dpclean.audit.attacks.gradients import match
@@ -14,12 +13,14 @@ from dpclean.audit.attacks.perturbation import Perturbation, stacked
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.victims.scratch import SCRATCH
 
-RESTARTS, STEPS = 8, 250
-LAST = 10  # steps whose mean loss says which restart was best
+BEGINNINGS, LOOK, STEPS = 8, 20, 200  # random ones, steps of each, and further ones of the best
+LAST = 10  # steps whose mean loss says which was best
 
 
 class GradientMatching(Attack):
-    """From several random beginnings, of which the one counts that ends nearest."""
+    """From several random beginnings, of which the one goes on that comes nearest at first; the paper's attacker has
+    250 steps for each, which comes little nearer at five times the cost.
+    """
 
     name = "gradient-matching"
     paper = "Geiping et al. 2021, 'Witches' Brew: Industrial Scale Data Poisoning via Gradient Matching'"
@@ -27,20 +28,25 @@ class GradientMatching(Attack):
     victims = (SCRATCH,)
 
     def most_steps(self, surrogate: Surrogate) -> int:
-        return RESTARTS * STEPS
+        return BEGINNINGS * LOOK + STEPS
 
     def craft(self, case: Case, surrogate: Surrogate, *, most_steps: int, on_step: Callable[[], None]) -> Crafted:
         assert case.target is not None
         target, generator = stacked([case.target]), torch.Generator().manual_seed(case.seed)
-        restarts = min(RESTARTS, most_steps)
-        best, least, steps = list[NDArray[np.uint8]](), float("inf"), most_steps // restarts
-        for _ in range(restarts):
+
+        def matched(changed: Perturbation, steps: int) -> float:
+            label = case.poison_class
+            losses = match(changed, surrogate, target, label, steps=steps, generator=generator, on_step=on_step)
+            return float(np.mean(losses[-LAST:]))
+
+        count = max(1, min(BEGINNINGS, most_steps // (2 * LOOK)))
+        look = min(LOOK, most_steps)
+        begun = list[tuple[float, Perturbation]]()
+        for _ in range(count):
             changed = Perturbation(case.bases, case.eps, surrogate.device)
             changed.scatter(generator)
-            losses = match(
-                changed, surrogate, target, case.poison_class, steps=steps, generator=generator, on_step=on_step
-            )
-            last = float(np.mean(losses[-LAST:]))
-            if not best or last < least:
-                best, least = changed.pixels(), last
-        return Crafted(best, restarts * steps)
+            begun.append((matched(changed, look), changed))
+        best, left = min(begun, key=lambda one: one[0])[1], most_steps - count * look
+        if left:
+            matched(best, left)
+        return Crafted(best.pixels(), most_steps)
