@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -21,7 +20,7 @@ from dpclean.audit.defences.defence import Defence, Setting
 from dpclean.audit.estimate import seconds_of
 from dpclean.audit.experiment import Experiment, Foe, Outcome
 from dpclean.audit.inputs import AuditInputs, read_inputs
-from dpclean.audit.machine import computing_as_begun, environment_of, stopping
+from dpclean.audit.machine import claimed, computing_as_begun, environment_of, stopping
 from dpclean.audit.options import AuditKeywords, AuditOptions
 from dpclean.audit.page import PICTURED, SHOWN, Shown, write_page
 from dpclean.audit.poisons import (
@@ -59,7 +58,6 @@ from dpclean.noise.keys import key_from_seed
 from dpclean.progress import Pace, Progress, Show
 from dpclean.train.trainer import number_of
 
-OTHERS_SECONDS = 1.0  # between two looks whether other commands are done
 PAGE_NAME, POISONS_NAME = "report.html", "poisons"
 
 
@@ -189,19 +187,11 @@ class AuditJob(Job[AuditResult]):
             if done < total:
                 experiment.prepare(self.defences, self.check)
             pace = Pace(done)
-            while self.staging.begun() is not None and (missing := tasks.missing(total)):
-                others = True  # claim all that is missing
-                for number in missing:
-                    with tasks.claim(number) as mine:
-                        if not mine:
-                            continue
-                        others = False
-                        tasks.finish(number, msgspec.json.encode(self._tried(experiment, foes, number)))
+            with claimed(tasks, total, still=lambda: self.staging.begun() is not None, check=self.check) as numbers:
+                for number in numbers:
+                    tasks.finish(number, msgspec.json.encode(self._tried(experiment, foes, number)))
                     done = total - len(tasks.missing(total))
                     tell(Progress(done, total, "targets", pace.seconds_left(done, total)))
-                if others:
-                    self.check()
-                    time.sleep(OTHERS_SECONDS)
         except Diverged as error:
             raise Hopeless(error) from error
         return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import torch
 
@@ -12,7 +13,12 @@ from dpclean.build import build
 from dpclean.denoise.denoiser import choose_dtype
 from dpclean.errors import Interrupted
 from dpclean.jobs.record import Json, Record
+from dpclean.jobs.tasks import Tasks
 from dpclean.threads import choose_threads, computing_with
+
+OTHERS_SECONDS = 1.0  # between two looks whether other commands are done
+
+Check = Callable[[], None]
 
 
 def environment_of(device: torch.device) -> Json:
@@ -30,6 +36,32 @@ def environment_of(device: torch.device) -> Json:
 def computing_as_begun(record: Record | None, wanted: int | None) -> AbstractContextManager[object]:
     """So many threads as an interrupted job was begun with, as sums depend on their number."""
     return computing_with(record.environment.get("threads") if record and wanted is None else choose_threads(wanted))
+
+
+@contextmanager
+def claimed(
+    tasks: Tasks, total: int, *, first: int = 0, still: Callable[[], bool], check: Check
+) -> Iterator[Iterator[int]]:
+    """Gives the numbers of tasks that are this process's to do, one after the other, until all are done by whoever has
+    claimed them, or the job is there no more (still). Each is finished before the next is asked for. first: so many
+    are done before any later one is begun. check: is called where others are waited for.
+    """
+
+    def numbers() -> Generator[int, None, None]:
+        while still() and (missing := tasks.missing(total)):
+            ready = [number for number in missing if number <= first] or missing
+            others = True  # claim all that is ready
+            for number in ready:
+                with tasks.claim(number) as mine:
+                    if mine:
+                        others = False
+                        yield number
+            if others:
+                check()
+                time.sleep(OTHERS_SECONDS)
+
+    with closing(numbers()) as given:
+        yield given
 
 
 def stopping(stop: threading.Event, told: Callable[[], str]) -> Callable[[], None]:

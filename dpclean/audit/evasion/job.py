@@ -40,7 +40,7 @@ from dpclean.audit.evasion.results import (
     headline,
     votes_of,
 )
-from dpclean.audit.machine import computing_as_begun, environment_of, stopping
+from dpclean.audit.machine import claimed, computing_as_begun, environment_of, stopping
 from dpclean.audit.poisons import png, read_png
 from dpclean.audit.results import NAME, Made, read_report
 from dpclean.audit.victims.victim import Check, never
@@ -91,6 +91,7 @@ class EvasionJob(Job[EvasionResult]):
 
     kind = "audit"
     marks = (NAME,)
+    shared = True
 
     def __init__(self, out: Path, options: EvasionOptions) -> None:
         super().__init__(out)
@@ -200,28 +201,27 @@ class EvasionJob(Job[EvasionResult]):
     def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
         kept, tasks = Tasks(self.staging.work), self._tasks()
         kept.make_folders()
-        missing, total = kept.missing(len(tasks)), len(tasks)
-        done = total - len(missing)
+        total = len(tasks)
+        done = total - len(kept.missing(total))
         tell(Progress(done, total, "parts", None, "each batch is attacked, then the model is asked"))
         check, pace = stopping(stop, lambda: f"stopped after {done} of {total} parts, saved"), Pace(done)
-        for number in missing:
-            kept.finish(number, tasks[number - 1](check))
-            done += 1
-            tell(Progress(done, total, "parts", pace.seconds_left(done, total)))
-        results = iter([kept.path(number).read_bytes() for number in range(1, total + 1)])
-        self._makings = [
-            [msgspec.json.decode(next(results), type=Making) for _ in self._batches] for _ in self.protected
-        ]
-        self._untouched = [_read(next(results)) for _ in self.protected]
-        self._answers = [_read(next(results)) for _ in self.rows]
+        changing = len(self.protected) * len(self._batches)
+        with claimed(kept, total, first=changing, still=self._is_begun, check=check) as numbers:
+            for number in numbers:
+                kept.finish(number, tasks[number - 1](check))
+                done = total - len(kept.missing(total))
+                tell(Progress(done, total, "parts", pace.seconds_left(done, total)))
         return True
+
+    def _is_begun(self) -> bool:
+        return self.staging.begun() is not None
 
     def _change(self, knows: int, batch: Sequence[int], check: Check) -> bytes:
         """Some images, changed by an attacker and saved."""
         begun, used = time.monotonic(), time.process_time()
         changed = self._attacked(self.protected[knows], batch, self.options.steps, check)
         making = Making(round(time.monotonic() - begun, 3), round(time.process_time() - used, 3))
-        folder = self._folder(knows)
+        folder = self._folder(self.staging.work, knows)
         folder.mkdir(parents=True, exist_ok=True)
         for place, pixels in zip(batch, changed, strict=True):
             write_durably(folder / self._file(place), png(pixels))
@@ -251,18 +251,19 @@ class EvasionJob(Job[EvasionResult]):
 
     def _ask(self, knows: int | None, place: int, check: Check) -> bytes:
         """What the model says of all images, untouched or as an attacker has changed them."""
-        pixels = self.found.pixels if knows is None else self._changed(knows)
+        pixels = self.found.pixels if knows is None else self._changed(self.staging.work, knows)
         file = io.BytesIO()
         np.save(file, self.protected[place].answers(pixels, self.found.attacked.indices, check))
         return file.getvalue()
 
-    def _changed(self, knows: int) -> Pixels:
-        folder = self._folder(knows)
+    def _changed(self, root: Path, knows: int) -> Pixels:
+        folder = self._folder(root, knows)
         return np.stack([read_png(folder / self._file(place)) for place in range(self.options.targets)])
 
-    def _folder(self, knows: int) -> Path:
+    def _folder(self, root: Path, knows: int) -> Path:
+        """Of an attacker's images, among the unfinished work or in OUT."""
         label = re.sub("[^A-Za-z0-9.]+", "-", self.protected[knows].label)[:LONGEST]
-        return self.staging.partial / IMAGES_NAME / f"{knows}-{label}"
+        return root / IMAGES_NAME / f"{knows}-{label}"
 
     def _file(self, place: int) -> str:
         return f"{self.found.attacked.indices[place]:06d}.png"
@@ -271,10 +272,19 @@ class EvasionJob(Job[EvasionResult]):
 
     def save(self, record: Record) -> None:
         found, o = self.found, self.options
+        kept, partial_out, made = Tasks(self.staging.work), self.staging.partial, self.staging.work / IMAGES_NAME
+        if made.exists():  # else a save that was cut off has moved them
+            made.rename(partial_out / IMAGES_NAME)
+        results = iter([kept.path(number).read_bytes() for number in range(1, len(self._tasks()) + 1)])
+        self._makings = [
+            [msgspec.json.decode(next(results), type=Making) for _ in self._batches] for _ in self.protected
+        ]
+        self._untouched = [_read(next(results)) for _ in self.protected]
+        self._answers = [_read(next(results)) for _ in self.rows]
         classes, values = list(found.certified.classes), found.pixels[0].size
         said, rows, remarks = list[Said](), list[Row](), list(found.remarks)
         for (knows, place), answers in zip(self.rows, self._answers, strict=True):
-            change = self._changed(knows).astype(np.int64) - found.pixels
+            change = self._changed(partial_out, knows).astype(np.int64) - found.pixels
             row, one = self._row(knows, place, answers, np.square(change).sum((1, 2, 3)), remarks)
             rows.append(row)
             said.append(one)
@@ -296,10 +306,9 @@ class EvasionJob(Job[EvasionResult]):
             parameters=record.parameters,
             environment=record.environment,
         )
-        partial_folder = self.staging.partial
         shown = [self._shown(place) for place in range(min(PICTURED, o.targets))]
-        write_page(partial_folder / PAGE_NAME, report, o.budget, self.protected, shown)
-        write_durably(partial_folder / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        write_page(partial_out / PAGE_NAME, report, o.budget, self.protected, shown)
+        write_durably(partial_out / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
     def _row(
         self, knows: int, place: int, answers: Answers, squares: NDArray[np.int64], remarks: list[str]
@@ -354,7 +363,7 @@ class EvasionJob(Job[EvasionResult]):
 
     def _shown(self, place: int) -> Shown:
         found, numbers = self.found, self.found.attacked.indices[[place]]
-        changed = [self._changed(knows)[[place]] for knows in range(len(self.protected))]
+        changed = [self._changed(self.staging.partial, knows)[[place]] for knows in range(len(self.protected))]
         labels = found.attacked.labels
         return Shown(
             caption=f"{found.attacked.names[place]}, of {found.certified.classes[labels[place]]}",
