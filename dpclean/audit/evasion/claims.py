@@ -46,9 +46,11 @@ class Claims:
         return f"another {differing[0].replace('_', ' ')}" if differing else ""
 
     def reach(self, squares: Sequence[int]) -> NDArray[np.bool_]:
-        """Of which images the claim allows for such sums of squared changes, in grey levels."""
+        """Of which images the claim allows for such sums of squared changes, in grey levels: it is of distances below
+        its radius.
+        """
         pairs = zip(self.radii, squares, strict=True)
-        return np.array([radius > 0 and radius**2 * 255**2 >= square for radius, square in pairs]) & (self.classes >= 0)
+        return np.array([radius**2 * 255**2 > square for radius, square in pairs]) & (self.classes >= 0)
 
     def refuted(self, votes: NDArray[np.int32], squares: Sequence[int]) -> NDArray[np.bool_]:
         """The images, changed by that much, of which votes [V,N] say that another class is more probable at them than

@@ -57,6 +57,7 @@ def write_page(
         headline=report.headline,
         head=HEAD + (PROVED if certified else ()),
         table_rows=[_cells(row, certified) for row in report.rows],
+        images=len(report.names),
         votes=max(one.votes for one in protected),
         proved=_proved(report, budget) if certified else "",
         making_head=MAKING,
@@ -84,20 +85,20 @@ def _cells(row: Row, certified: bool) -> list[str]:
     cells = [
         _knows(row),
         row.defence,
-        f"{row.clean[0]} of {row.images}",
-        f"{row.attacked[0]} of {row.images}",
+        str(row.clean[0]),
+        str(row.attacked[0]),
         _interval(row.attacked),
     ]
     if row.clean_by_vote is None or row.attacked_by_vote is None:
         cells += ["-"] * 3
     else:
         cells += [
-            f"{row.clean_by_vote[0]} of {row.images}",
-            f"{row.attacked_by_vote[0]} of {row.images}",
+            str(row.clean_by_vote[0]),
+            str(row.attacked_by_vote[0]),
             _interval(row.attacked_by_vote),
         ]
     if certified:
-        cells += ["-", "-"] if row.covered is None else [f"{row.covered} of {row.images}", str(row.refuted)]
+        cells += ["-", "-"] if row.covered is None else [str(row.covered), str(row.refuted)]
     return cells
 
 

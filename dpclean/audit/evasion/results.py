@@ -77,8 +77,8 @@ def votes_of(answers: NDArray[np.int32], classes: int) -> NDArray[np.int64]:
 
 def told_of(budget: Budget) -> str:
     """How far the attacks go, in words."""
-    each = "of each pixel value" if budget.norm == LINF else "of all of them together, as a Euclidean length"
-    return f"{budget.eps} of 255 grey levels {each}"
+    kind = "of each pixel value" if budget.norm == LINF else "in Euclidean length"
+    return f"up to {budget.eps} of 255 grey levels {kind}"
 
 
 def headline(rows: Sequence[Row], budget: Budget) -> str:

@@ -91,7 +91,9 @@ def test_every_attacker_is_counted_behind_what_he_knows(out: Path) -> None:
     for row in told["rows"]:
         assert row["attacked"][1] <= row["attacked"][0] / TARGETS <= row["attacked"][2] and row["images"] == TARGETS
         assert 0 < row["mean"] <= row["largest"] <= told["reach"]
-    assert told["headline"].startswith("By changes of 16 of 255 grey levels of each pixel value: without a purifier")
+    assert told["headline"].startswith(
+        "By changes of up to 16 of 255 grey levels of each pixel value: without a purifier"
+    )
     assert f"sanitized at 0.1 it is by vote right on {knowing['clean_by_vote'][0]} of 9" in told["headline"]
 
 
