@@ -11,13 +11,14 @@ from typing import TypedDict
 from dpclean.audit.defences.nothing import Nothing
 from dpclean.audit.defences.registry import find_defences
 from dpclean.audit.defences.sanitized import Sanitized
-from dpclean.audit.evasion.pgd import Budget
+from dpclean.audit.evasion.pgd import LINF, Budget
 from dpclean.audit.options import levels_of, texts_of
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_ranges, check_seed
 from dpclean.threads import check_threads
 
+LONGEST = 255_000  # grey levels: of changes, in Euclidean length
 PURIFIERS = (Nothing, Sanitized)  # what gradients are followed through
 
 
@@ -81,8 +82,13 @@ class EvasionOptions:
                 "give --model, which is attacked, and --test, labelled images that are changed",
             )
         _ = self.budget, self.sigmas
-        ranged = ("eps", "steps", "draws", "votes", "targets", "workers")
+        ranged = ("steps", "draws", "votes", "targets", "workers", *(("eps",) if self.norm == LINF else ()))
         check_ranges(**{name: getattr(self, name) for name in ranged})
+        if not 1 <= self.eps <= LONGEST:
+            raise UsageError(
+                f"eps must be from 1 to {LONGEST} grey levels in Euclidean length, got {self.eps}",
+                "128 is a common choice: 0.5 where pixel values go from 0 to 1",
+            )
         for asked in find_defences(self.defences):
             if asked.kind not in PURIFIERS:
                 raise UsageError(

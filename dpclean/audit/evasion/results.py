@@ -77,8 +77,9 @@ def votes_of(answers: NDArray[np.int32], classes: int) -> NDArray[np.int64]:
 
 def told_of(budget: Budget) -> str:
     """How far the attacks go, in words."""
-    kind = "of each pixel value" if budget.norm == LINF else "in Euclidean length"
-    return f"up to {budget.eps} of 255 grey levels {kind}"
+    if budget.norm == LINF:
+        return f"up to {budget.eps} of 255 grey levels of each pixel value"
+    return f"up to {budget.eps / 255:.3g} in Euclidean length, pixel values from 0 to 1"
 
 
 def headline(rows: Sequence[Row], budget: Budget) -> str:

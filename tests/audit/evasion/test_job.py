@@ -18,6 +18,7 @@ from PIL import Image
 from dpclean.audit.evasion.claims import Claims, read_claims
 from dpclean.audit.evasion.job import EvasionJob, audit
 from dpclean.audit.evasion.options import EvasionOptions
+from dpclean.audit.evasion.results import told_of
 from dpclean.certificate.votes import Votes
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
@@ -183,10 +184,11 @@ def test_it_goes_on_after_a_signal(out: Path, certificate: Path, keywords: Keywo
 
 def test_the_length_of_all_changes_together(keywords: Keywords, tmp_path: Path) -> None:
     asked = {**keywords, "model": str(keywords["model"]), "denoiser": str(keywords["denoiser"])}
-    job = EvasionJob(tmp_path, EvasionOptions(**{**asked, "norm": "l2", "eps": 128}))
+    job = EvasionJob(tmp_path, EvasionOptions(**{**asked, "norm": "l2", "eps": 300}))
     changed = job._attacked(job.protected[0], range(3), 3)
     lengths = np.sqrt(np.square(changed.astype(float) - job.found.pixels[:3]).sum((1, 2, 3)))
-    assert 0.9 * 128 < lengths.min() and lengths.max() <= 128
+    assert 0.9 * 300 < lengths.min() and lengths.max() <= 300
+    assert told_of(job.options.budget) == "up to 1.18 in Euclidean length, pixel values from 0 to 1"
 
 
 def test_what_it_refuses(keywords: Keywords, certificate: Path, raw: Path, tmp_path: Path) -> None:
@@ -197,7 +199,8 @@ def test_what_it_refuses(keywords: Keywords, certificate: Path, raw: Path, tmp_p
     refused(UsageError, "missing option '--model'", model=None)
     refused(UsageError, "missing option '--test'", test=None)
     refused(UsageError, "norm 'l1' is not known", norm="l1")
-    refused(UsageError, "eps must be", eps=0)
+    refused(UsageError, "eps must be a number from 1 to 255", eps=256)
+    refused(UsageError, "grey levels in Euclidean length", eps=0, norm="l2")
     refused(UsageError, "defence 'jpeg-75' is nothing that a test image goes through", defence="jpeg-75")
     refused(UsageError, "sigma must be above 0", sigma="0")
     refused(InputError, "16 test images are to be attacked, and 15 have a label", targets=16)
