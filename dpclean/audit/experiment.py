@@ -157,7 +157,9 @@ class Experiment:
             for (head, poisoned_one), (_, control_one) in zip(
                 learned, self._controls(defence, trial, number, check), strict=True
             ):
-                poisoned, control = poisoned_one.predict(asked), control_one.predict(asked)
+                (poisoned, poisoned_accuracy), (control, control_accuracy) = (
+                    self._answers(one, asked) for one in (poisoned_one, control_one)
+                )
                 # a target that the control gets wrong shows nothing; a trigger is counted on all images
                 right = control == self.test.labels[places] if trigger is None else np.ones(len(places), np.bool_)
                 reach = control_one.reach(asked) if isinstance(control_one, Certified) else None
@@ -172,8 +174,8 @@ class Experiment:
                         skipped=int((~right).sum()),
                         succeeded=int((right & (poisoned == trial.poison_class)).sum()),
                         control=int((control == trial.poison_class).sum()),
-                        poisoned_accuracy=self._accuracy(poisoned_one),
-                        control_accuracy=self._accuracy(control_one),
+                        poisoned_accuracy=poisoned_accuracy,
+                        control_accuracy=control_accuracy,
                         reach=None if reach is None else reach[right].tolist(),
                         knows=foe.knows,
                     )
@@ -198,8 +200,11 @@ class Experiment:
             known[defence.label] = self._learned(defence, trial, self.raw, number, check)
         return known[defence.label]
 
-    def _accuracy(self, learned: Learned) -> float:
-        return round(float((learned.predict(self._points) == self.test.labels).mean()), 6)
+    def _answers(self, learned: Learned, asked: Seen) -> tuple[NDArray[np.int64], float]:
+        """Of what is asked, and the accuracy on the test images; all in one, as a program learns for every answer."""
+        whole = learned.predict(np.concatenate([self._points, asked]))
+        right = whole[: len(self._points)] == self.test.labels
+        return whole[len(self._points) :], round(float(right.mean()), 6)
 
     def asked(self, trial: Trial) -> list[int]:
         """The places of the test images that the victims of a trial are asked about."""

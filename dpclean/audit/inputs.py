@@ -16,10 +16,12 @@ from dpclean.audit.attacks.attack import Attack
 from dpclean.audit.brought import read_brought
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.trials import Trial, draw_trials, draw_trigger_trials, find_trials, read_setups
+from dpclean.audit.victims.commanded import OPTION, Commanded
 from dpclean.audit.victims.fine_tuned import FineTuned
 from dpclean.audit.victims.frozen import FROZEN, Frozen
 from dpclean.audit.victims.scratch import Scratch, common_size
 from dpclean.audit.victims.victim import Victim
+from dpclean.certify.trainer_command import check_class_names
 from dpclean.classifier_training.inputs import check_classes
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
@@ -65,15 +67,22 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         raise InputError(
             f"{str(raw)!r} is sanitized already, at sigma {manifest.noise.sigma:g}", "give the raw images instead"
         )
-    extractor = _extractor(options, options.extractor, options.weights, device)
-    surrogate = _extractor(options, options.surrogate, options.surrogate_weights, device)
+    extractor = surrogate = None
+    if options.begins_with_network:
+        extractor = _extractor(options.extractor, options.weights, device)
+    if options.attacker_begins_with_network:
+        surrogate = _extractor(options.surrogate, options.surrogate_weights, device)
     whole = read_images(raw, workers=options.workers)
     train, test, source = divide(
         whole, test=options.test, share=options.holdout, default_share=HOLDOUT, workers=options.workers
     )
     train = train.take(train.labels >= 0)
     check_classes(train)
-    victim = _victim(options.victim, options.victim, extractor, train, device)
+    if options.trainer is None:
+        victim = _victim(options.victim, options.victim, extractor, train, device)
+    else:
+        check_class_names(train.classes, OPTION, folders=True)
+        victim = Commanded(options.trainer, train.classes)
     guess = victim
     if options.surrogate is not None:
         guess = _victim(options.victim, options.surrogate, surrogate, train, device)
@@ -121,11 +130,9 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     )
 
 
-def _extractor(
-    options: AuditOptions, source: str | None, weights: Path | None, device: torch.device
-) -> Extractor | None:
-    """The network of that name, where victims of this kind have one."""
-    if source is None or not options.begins_with_network:
+def _extractor(source: str | None, weights: Path | None, device: torch.device) -> Extractor | None:
+    """The network of that name, where there is one."""
+    if source is None:
         return None
     return find_extractor(str(source), None if weights is None else given_path(weights), device=device)
 

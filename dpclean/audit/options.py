@@ -10,12 +10,14 @@ from typing import TypedDict
 
 from dpclean.audit.attacks import ATTACKS, find_attack
 from dpclean.audit.defences import find_defences
+from dpclean.audit.victims.commanded import OPTION as TRAINER_OPTION
 from dpclean.audit.victims.fine_tuned import FINE_TUNED
 from dpclean.audit.victims.frozen import FROZEN
 from dpclean.audit.victims.scratch import SCRATCH
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_holdout, check_ranges, check_seed
+from dpclean.jobs.command import Command
 from dpclean.noise import SIGMA_MAX
 from dpclean.threads import check_threads
 from dpclean.train.recipes import find_recipe
@@ -27,6 +29,7 @@ class AuditKeywords(TypedDict, total=False):
     victim: str
     extractor: str | os.PathLike[str] | None
     weights: str | os.PathLike[str] | None
+    trainer: str | None
     surrogate: str | os.PathLike[str] | None
     surrogate_weights: str | os.PathLike[str] | None
     test: str | os.PathLike[str] | None
@@ -53,14 +56,16 @@ class AuditKeywords(TypedDict, total=False):
 class AuditOptions:
     """The options of `audit`; names and defaults are those of the command line. Raises UsageError.
 
-    victim: "frozen", "fine-tuned", or the name of a recipe. surrogate: the attacker's network, named as the victim's
-    is, where it is another one. eps: in grey levels. defence: names, with commas between them, or a
-    command; or several such texts. sigma: noise levels on the [0, 1] pixel scale, with commas between them.
+    victim: "frozen", "fine-tuned", or the name of a recipe. trainer: a command that is the victim in place of these.
+    surrogate: the attacker's network, named as the victim's is, where it is another one. eps: in grey levels. defence:
+    names, with commas between them, or a command; or several such texts. sigma: noise levels on the [0, 1] pixel scale,
+    with commas between them.
     """
 
     victim: str = FROZEN
     extractor: str | None = None
     weights: Path | None = None
+    trainer: str | None = None
     surrogate: str | None = None
     surrogate_weights: Path | None = None
     test: Path | None = None
@@ -98,6 +103,9 @@ class AuditOptions:
             raise UsageError(
                 "--surrogate-weights are those of --surrogate, which is not given", "give both, or neither"
             )
+        if self.trainer is not None:
+            self._check_trainer(self.trainer)
+            return
         if self.begins_with_network:
             if self.extractor is None:
                 raise UsageError(
@@ -119,8 +127,27 @@ class AuditOptions:
                 "leave --extractor and --weights out, or --victim",
             )
 
+    def _check_trainer(self, trainer: str) -> None:
+        Command(trainer, TRAINER_OPTION).check("data", "test", "out")
+        if self.victim != FROZEN or self.extractor is not None or self.weights is not None:
+            raise UsageError(
+                "--trainer is the victim: --victim, --extractor and --weights have no meaning with it",
+                "leave them out; the attacker's network is --surrogate",
+            )
+        if self.surrogate is None and self.poisons_from is None and find_attack(self.attack).has_gradients:
+            raise UsageError(
+                "an attacker cannot look into a program, and --surrogate, a network of his own, is missing",
+                "give a recipe that he trains, as in --surrogate tiny, or an extractor for attacks on features",
+            )
+
     def _check_defences(self) -> None:
         for asked in find_defences(self.defences):
+            kind = asked.kind
+            if self.trainer is not None and (kind.frozen_only or kind.scratch_only or kind.looks_inside):
+                raise UsageError(
+                    f"defence {kind.name!r} needs the victim's network, and a program shows none",
+                    "give a victim of dpclean in place of --trainer, or another defence",
+                )
             if asked.kind.frozen_only and self.victim != FROZEN:
                 raise UsageError(
                     f"defence {asked.kind.name!r} is of heads on frozen features, which {self.victim!r} does not have",
@@ -153,12 +180,18 @@ class AuditOptions:
                 f"{attack.name} follows no gradient, so there is nothing in it to adapt to a defence",
                 "leave --adaptive out",
             )
-        if self.victim == FINE_TUNED:  # has features before it learns, and learns all weights: fits any attack
+        if self.victim == FINE_TUNED or not attack.has_gradients:  # it has features, and learns all weights: all fit
             return
-        kind = FROZEN if self.victim == FROZEN else SCRATCH
+        kind = FROZEN if self.attacker_begins_with_network else SCRATCH
         if kind in attack.victims:
             return
         fitting = ", ".join(one.name for one in ATTACKS.values() if kind in one.victims)
+        if self.trainer is not None:
+            raise UsageError(
+                f"{attack.name} cannot be crafted with the surrogate {self.surrogate!r}",
+                "give an extractor for attacks on features, a recipe for those on all weights; or one of the attacks"
+                f" {fitting}",
+            )
         if kind == FROZEN:
             raise UsageError(
                 f"{attack.name} works by what all weights learn, and a frozen victim learns its head alone",
@@ -172,7 +205,14 @@ class AuditOptions:
     @property
     def begins_with_network(self) -> bool:
         """Whether the victim has a network before it learns, the extractor."""
-        return self.victim in (FROZEN, FINE_TUNED)
+        return self.trainer is None and self.victim in (FROZEN, FINE_TUNED)
+
+    @property
+    def attacker_begins_with_network(self) -> bool:
+        """The same of what the attacker takes the victim for."""
+        if self.trainer is None or self.surrogate is None:
+            return self.begins_with_network
+        return self.surrogate_weights is not None or not _is_recipe(str(self.surrogate))
 
     @property
     def defences(self) -> tuple[str, ...]:
@@ -183,6 +223,14 @@ class AuditOptions:
     def sigmas(self) -> tuple[float, ...]:
         """The noise levels to defend with, in order, each once."""
         return levels_of(self.sigma)
+
+
+def _is_recipe(name: str) -> bool:
+    try:
+        find_recipe(name)
+    except UsageError:
+        return False
+    return True
 
 
 def _check_recipe_of_attacker(name: str, weights: Path | None, victim: str) -> None:

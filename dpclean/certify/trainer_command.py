@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class CommandTrainer:
         self,
         command: str,
         files: Mapping[str, str],
-        timeout: float,
+        timeout: float | None,
         classes: Sequence[str],
         scratch: Path,
         kind: str,
@@ -67,8 +67,10 @@ class CommandTrainer:
         train: Sequence[NDArray[np.uint8]],
         labels: NDArray[np.int64],
         points: Sequence[NDArray[np.uint8]],
+        check: Callable[[], None] = lambda: None,
     ) -> Ballot:
-        """The ballot of a run. Raises RunFailed or RunCutOff; the copy is gone afterwards either way.
+        """The ballot of a run. check: is called now and then, and raises to end it. Raises RunFailed or RunCutOff; the
+        copy is gone afterwards either way.
 
         Raises ConflictError where the program is not the one that the job was begun with.
         """
@@ -81,7 +83,7 @@ class CommandTrainer:
                 place.mkdir(parents=True)
             self._write_data(places["data"], train, labels)
             _write_images(places["test"], points)
-            self._call(number, places)
+            self._call(number, places, check)
             return self._ballot(places["out"], len(points))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -104,9 +106,9 @@ class CommandTrainer:
         for place, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
             (folder / self.classes[label] / f"{place:06d}.png").write_bytes(encode(image, None, "png"))
 
-    def _call(self, number: int, places: dict[str, Path]) -> None:
+    def _call(self, number: int, places: dict[str, Path], check: Callable[[], None]) -> None:
         try:
-            self.command.call(places, places["out"].parent / "log", timeout=self.timeout)
+            self.command.call(places, places["out"].parent / "log", timeout=self.timeout, check=check)
         except CommandFailed as error:
             kind = RunCutOff if error.cut_off else RunFailed
             raise kind(f"run {number}: the trainer {error.what}", error.remedy) from error

@@ -52,6 +52,14 @@ def audit(
         Path | None,
         typer.Option(metavar="FILE", help="With torchvision:NAME: its weights, safetensors.", rich_help_panel=INPUT),
     ] = None,
+    trainer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CMD",
+            help="Any program as the victim, with {data}, {test} and {out} in it, as for 'dpclean certify'.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     surrogate: Annotated[
         str | None,
         typer.Option(
@@ -233,6 +241,7 @@ def audit(
         "victim": victim,
         "extractor": extractor,
         "weights": weights,
+        "trainer": trainer,
         "surrogate": surrogate,
         "surrogate_weights": surrogate_weights,
         "test": test,

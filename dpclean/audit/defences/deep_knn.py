@@ -17,6 +17,7 @@ class DeepKnn(Defence):
     paper = "Peri et al. 2020, 'Deep k-NN Defense against Clean-label Data Poisoning Attacks'"
     about = "leaves out images whose nearest neighbours, as many as a class has images on average, are mostly of others"
     chooses = True
+    looks_inside = True
 
     @classmethod
     def made(cls, setting: Setting, argument: str) -> Sequence[Defence]:

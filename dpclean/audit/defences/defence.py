@@ -62,7 +62,7 @@ class Defence(ABC):
     it. sigma: of its noise, None without any. changes: whether `apply` changes images. together: whether it is asked by
     `filtered` about all images together, in place of that. chooses: whether it leaves images out, by their rows.
     frozen_only: whether it has a meaning only where a victim reads features of a frozen network; scratch_only: only
-    where it learns all its weights.
+    where it learns all its weights; looks_inside: only where its network can be looked into.
     """
 
     name: ClassVar[str]
@@ -75,6 +75,7 @@ class Defence(ABC):
     chooses: ClassVar[bool] = False
     frozen_only: ClassVar[bool] = False
     scratch_only: ClassVar[bool] = False
+    looks_inside: ClassVar[bool] = False
 
     @classmethod
     def asked_as(cls) -> str:

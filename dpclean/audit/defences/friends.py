@@ -35,6 +35,7 @@ class Friends(Defence):
         " scratch, once for a frozen one; the descent is Adam"
     )
     together = True
+    looks_inside = True
 
     def __init__(self, victim: Victim, key: bytes) -> None:
         self._victim, self._seed = victim, int.from_bytes(key[:8], "little")

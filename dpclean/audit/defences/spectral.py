@@ -21,6 +21,7 @@ class Spectral(Defence):
         " out most along the first singular vector of its features; so it is told how many poisons there are"
     )
     chooses = True
+    looks_inside = True
 
     def __init__(self, poisons: int) -> None:
         self._most = math.ceil(MARGIN * poisons)
