@@ -413,7 +413,7 @@ class EvasionJob(Job[EvasionResult]):
 
         def draw() -> None:
             leaf = levels.clone().requires_grad_()
-            torch.autograd.grad(look(leaf, 0).sum(), leaf)
+            torch.autograd.grad(look(leaf, 0).sum(), leaf)[0].sum().item()  # a GPU is waited for here
 
         def clean() -> None:
             seen.purified(self.found.pixels[:ASKED], numbers[:ASKED])
