@@ -211,12 +211,18 @@ def test_what_it_refuses(keywords: Keywords, certificate: Path, raw: Path, tmp_p
     assert not (tmp_path / "no").exists()
 
 
-def test_the_command_line(keywords: Keywords, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(
+    out: Path, certificate: Path, keywords: Keywords, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = [f"--{name}={value}" for name, value in keywords.items()]
     assert run(["audit", "--attack", "pgd", "--dry-run", "--json", "--out", str(tmp_path / "audit"), *given]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["seconds"] > 0 and told["targets"] == TARGETS and list(tmp_path.iterdir()) == []
     assert told["defences"] == ["none", "sanitized at 0.1"]
+    assert run(["audit", "--attack", "pgd", "--out", str(out), "--certificate", str(certificate), *given]) == 0
+    told = capsys.readouterr().out
+    assert "is already complete: pgd, 9 test images.\nBy changes of up to 16 of 255 grey levels" in told
+    assert "\n  sanitized at 0.1, the attacker knows it too: " in told and "; proved for 0\n" in told
     for asked, words in (
         (["raw", "--attack", "pgd"], "RAW has no meaning with --attack pgd"),
         (["--attack", "pgd", "--poisons", "3"], "--poisons has no meaning with --attack pgd"),
