@@ -49,7 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
     "label-consistent, from scratch": {"attack": "label-consistent", **SCRATCH, "sigma": "0.25"},
     "narcissus, from scratch": {"attack": "narcissus", **SCRATCH},
     "narcissus, from scratch, adaptive at 0.25": {"attack": "narcissus", "adaptive": True, **SCRATCH, "sigma": "0.25"},
-    "badnets, from scratch": {"attack": "badnets", **SCRATCH, "sigma": "0.25"},
+    "badnets, 100 poisons, from scratch": {"attack": "badnets", "poisons": 100, **SCRATCH, "sigma": "0.25"},
 }
 
 
