@@ -24,7 +24,8 @@ def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim, gues
     seen = victim.read(images)  # the first one pays for what is set up once
     a_look = _timed(partial(victim.read, images)) / len(images)
     whole = a_look * len(test)
-    for defence in {defence.label: defence for foe in foes for defence in foe.defences}.values():
+    behind = {defence.label: defence for foe in foes for defence in foe.defences}
+    for defence in behind.values():
         experiment.defended(defence, images, places, 0)
         an_image = a_look + _timed(partial(experiment.defended, defence, images, places, 0)) / len(images)
         whole += an_image * (len(raw) + 2 * sum(len(trial.bases) for trial in trials))
@@ -35,7 +36,7 @@ def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim, gues
     if guess is not victim:
         some = guess.read(images)
         its_learning = guess.seconds(np.resize(some, (len(raw), *some.shape[1:])), raw.labels, len(raw.classes))
-    whole += 2 * learning * len(trials) * sum(len(foe.defences) for foe in foes)
+    whole += learning * len(trials) * (len(behind) + sum(len(foe.defences) for foe in foes))  # controls, and poisoned
     for foe in foes:
         experiment.crafted(1, trials[0], foe, lambda: None, 1)
         crafting = _timed(partial(experiment.crafted, 1, trials[0], foe, lambda: None, STEPS))

@@ -19,9 +19,10 @@ from PIL import Image
 from dpclean.audit.job import AuditJob, audit, dry_run
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.poisons import folder_name, read_asked, read_pixels
+from dpclean.audit.victims import heads
 from dpclean.classifier_training.job import train
 from dpclean.cli import run
-from dpclean.errors import InputError, Interrupted, UsageError
+from dpclean.errors import Diverged, InputError, Interrupted, UsageError
 from dpclean.jobs.tasks import Tasks
 from dpclean.pipeline import sanitize
 from dpclean.progress import Progress
@@ -130,6 +131,15 @@ def test_commands_on_one_out_share_the_trials(out: Path, raw: Path, keywords: Ke
     assert len(steps) == 2  # the rest was done by the other command
     assert without_times(report(tmp_path / "audit")) == without_times(report(out))
     assert sorted(path.name for path in (tmp_path / "audit/poisons").iterdir()) == ["0001", "0002"]
+
+
+def test_of_a_victim_that_does_not_converge_nothing_is_left(
+    raw: Path, keywords: Keywords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "GRADIENT", 0.0)
+    with pytest.raises(Diverged, match="does not converge"):
+        audit(raw, tmp_path / "audit", **{**keywords, "sigma": "0.1"})
+    assert list(tmp_path.iterdir()) == []
 
 
 KILLED = """
