@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bullseye-polytope": {"defence": "sanitized,jpeg-75,deep-knn,spectral,partitions:250,subsample:0.004:1000"},
     "bullseye-polytope, adaptive at 0.1": {"adaptive": True, "defence": "sanitized", "sigma": "0.1"},
     "bullseye-polytope, adaptive at 0.25": {"adaptive": True, "defence": "sanitized", "sigma": "0.25"},
-    "bullseye-polytope, adaptive at 0.5": {"adaptive": True, "defence": "sanitized", "sigma": "0.5", "targets": 5},
+    "bullseye-polytope, adaptive at 0.5": {"adaptive": True, "defence": "sanitized", "sigma": "0.5", "targets": 3},
     "bullseye-polytope, 8 levels, adaptive": {"eps": 8, "adaptive": True, "sigma": "0.1", "targets": 5},
     "bullseye-polytope, 50 targets": {"defence": "sanitized", "targets": 50},
     "bullseye-polytope, 8 levels": {"eps": 8, "defence": "none"},
