@@ -59,7 +59,7 @@ def spent(work: Callable[[], Any]) -> dict[str, float]:
 
 
 def rival(data: dict[str, np.ndarray], runs: int, dtype: type) -> dict[str, float]:
-    from sklearn.linear_model import RidgeClassifier  # type: ignore[import-not-found]
+    from sklearn.linear_model import RidgeClassifier
 
     train: NDArray[Any] = data["train"].astype(dtype)
     points: NDArray[Any] = data["points"].astype(dtype)

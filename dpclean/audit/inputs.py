@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpclean.audit.attacks import find_attack
 from dpclean.audit.attacks.attack import Attack
+from dpclean.audit.attacks.guided_diffusion import GuidedDiffusion
 from dpclean.audit.brought import read_brought
+from dpclean.audit.generator import find_generator
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.trials import Trial, draw_trials, draw_trigger_trials, find_trials, read_setups
 from dpclean.audit.victims.commanded import OPTION, Commanded
@@ -99,9 +100,11 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     known, test_hashes = set(hashes), pixel_hashes(test)
     in_raw = np.array([one in known for one in test_hashes])
     eligible = ~in_raw & (test.labels >= 0)
-    brought, attack, eps = None, find_attack(options.attack), options.eps
+    brought, attack, eps = None, options.found_attack, options.eps
     if options.poisons_from is None:
         trials = _trials(train, test, eligible, options)
+        if isinstance(attack, GuidedDiffusion) and options.generator is not None:
+            attack = attack.with_generator(find_generator(options.generator, train, device))
     else:
         folder = given_path(options.poisons_from)
         brought = read_brought(folder, train, test, eligible, most=options.targets, workers=options.workers)
@@ -146,7 +149,7 @@ def _victim(kind: str, name: str, extractor: Extractor | None, train: Images, de
 
 
 def _trials(train: Images, test: Images, eligible: NDArray[np.bool_], options: AuditOptions) -> list[Trial]:
-    attack, count = find_attack(options.attack), options.targets
+    attack, count = options.found_attack, options.targets
     if options.setups is not None:
         return find_trials(read_setups(given_path(options.setups)), train, test, eligible, count=count)
     shapes = sorted({image.shape for image in [*train.pixels, *test.pixels]})

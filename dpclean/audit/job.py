@@ -30,6 +30,7 @@ from dpclean.audit.poisons import (
     Poisons,
     folder_name,
     read_asked,
+    read_bases,
     read_pixels,
     write_poisons,
 )
@@ -142,7 +143,7 @@ class AuditJob(Job[AuditResult]):
     def inputs(self) -> list[str | os.PathLike[str] | None]:
         o = self.options
         networks = [o.extractor, o.weights, o.surrogate, o.surrogate_weights]
-        given = [self.raw, o.test, *networks, o.setups, o.poisons_from, o.denoiser]
+        given = [self.raw, o.test, *networks, o.setups, o.generator, o.poisons_from, o.denoiser]
         return [*given, *(path for asked in find_defences(o.defences) for path in asked.kind.reads(asked.argument))]
 
     def parameters(self) -> Json:
@@ -153,6 +154,7 @@ class AuditJob(Job[AuditResult]):
             **found.victim.parameters(),
             **({} if found.guess is found.victim else {"surrogate": found.guess.parameters()}),
             "attack": found.attack.name,
+            **found.attack.parameters(),
             "adaptive": o.adaptive,
             "eps": found.eps,
             "trials": found.trials_digest,
@@ -212,11 +214,17 @@ class AuditJob(Job[AuditResult]):
                 target_class=None if asked_class is None else found.raw.classes[asked_class],
                 poison_class=found.raw.classes[trial.poison_class],
                 poisons=[
-                    Poison(f"{place:03d}.png", found.raw.names[base], int(found.raw.indices[base]))
+                    Poison(
+                        f"{place:03d}.png",
+                        found.raw.names[base],
+                        int(found.raw.indices[base]),
+                        None if crafted.bases is None else f"{place:03d}-base.png",
+                    )
                     for place, base in enumerate(trial.bases)
                 ],
                 settings={
                     "attack": self.found.attack.name,
+                    **found.attack.parameters(),
                     "eps": found.eps,
                     "crafted_for_sigma": foe.crafted_for,
                     "crafted_for": foe.knows,
@@ -228,9 +236,9 @@ class AuditJob(Job[AuditResult]):
             )
             folder = self.staging.work / POISONS_NAME / folder_name(number, foe.knows)
             if trigger is None:
-                write_poisons(folder, told, crafted.pixels, first)
+                write_poisons(folder, told, crafted.pixels, first, bases=crafted.bases)
             else:
-                write_poisons(folder, told, crafted.pixels, trigger.on(first), trigger.array)
+                write_poisons(folder, told, crafted.pixels, trigger.on(first), trigger.array, crafted.bases)
         return Outcome(trial, craftings, verdicts)
 
     def save(self, record: Record) -> None:
@@ -273,7 +281,7 @@ class AuditJob(Job[AuditResult]):
             caption=f"{said} as {found.raw.classes[trial.poison_class]}"
             + ("" if knows is None else f", by an attacker who knows {knows}"),
             asked=read_asked(folder),
-            bases=[found.raw.pixels[place] for place in places],
+            bases=read_bases(folder, SHOWN) or [found.raw.pixels[place] for place in places],
             poisons=poisons,
             behind=[
                 experiment.defended(defence, poisons, places, number) for defence in self.defences if defence.changes

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from dpclean.audit.attacks import ATTACKS, find_attack
+from dpclean.audit.attacks.attack import Attack
+from dpclean.audit.attacks.guided_diffusion import GuidedDiffusion
 from dpclean.audit.defences import find_defences
 from dpclean.audit.victims.commanded import OPTION as TRAINER_OPTION
 from dpclean.audit.victims.fine_tuned import FINE_TUNED
@@ -40,6 +42,7 @@ class AuditKeywords(TypedDict, total=False):
     poisons: int
     targets: int
     setups: str | os.PathLike[str] | None
+    generator: str | os.PathLike[str] | None
     poisons_from: str | os.PathLike[str] | None
     defence: str | Sequence[str]
     sigma: str
@@ -76,6 +79,7 @@ class AuditOptions:
     poisons: int = 25
     targets: int = 20
     setups: Path | None = None
+    generator: Path | None = None
     poisons_from: Path | None = None
     defence: str | tuple[str, ...] = "sanitized"
     sigma: str = "0.1,0.25"
@@ -162,14 +166,15 @@ class AuditOptions:
 
     def _check_attack(self) -> None:
         if self.poisons_from is not None:
-            if self.adaptive or self.setups is not None or self.surrogate is not None:
+            if self.adaptive or any(one is not None for one in (self.setups, self.surrogate, self.generator)):
                 raise UsageError(
-                    "--poisons-from brings poisons and their targets: --adaptive, --setups and --surrogate have no"
-                    " meaning with it",
+                    "--poisons-from brings poisons and their targets: --adaptive and --setups have no meaning with it,"
+                    " nor have --surrogate and --generator",
                     "leave them out",
                 )
             return
-        attack = find_attack(self.attack)
+        attack = self.found_attack
+        self._check_generator(attack)
         if attack.has_trigger and self.setups is not None:
             raise UsageError(
                 f"--setups names targets, and {attack.name} has a trigger in place of them",
@@ -182,7 +187,7 @@ class AuditOptions:
             )
         if self.victim == FINE_TUNED or not attack.has_gradients:  # it has features, and learns all weights: all fit
             return
-        kind = FROZEN if self.attacker_begins_with_network else SCRATCH
+        kind = self._kind
         if kind in attack.victims:
             return
         fitting = ", ".join(one.name for one in ATTACKS.values() if kind in one.victims)
@@ -201,6 +206,29 @@ class AuditOptions:
             f"{attack.name} works by the features of a frozen network, and the victim {self.victim!r} learns them anew",
             f"give --extractor in place of --victim, or one of the attacks {fitting}",
         )
+
+    def _check_generator(self, attack: Attack) -> None:
+        if isinstance(attack, GuidedDiffusion) == (self.generator is not None):
+            return
+        if self.generator is None:
+            raise UsageError(
+                "missing option '--generator'",
+                f"{attack.name} takes a class-conditional UNet2DModel that makes images like those of RAW: give its"
+                " diffusers folder",
+            )
+        raise UsageError(
+            f"{attack.name} makes its poisons of images of RAW and takes no generator",
+            f"leave --generator out, or give --attack {GuidedDiffusion.name}",
+        )
+
+    @property
+    def _kind(self) -> str:
+        """Of victims that the attacker makes his poisons for, by which attacks say what they are made for."""
+        return FROZEN if self.attacker_begins_with_network else SCRATCH
+
+    @property
+    def found_attack(self) -> Attack:
+        return find_attack(self.attack, self._kind)
 
     @property
     def begins_with_network(self) -> bool:

@@ -21,12 +21,15 @@ FORMAT = 1
 LONGEST = 100  # letters of what an attacker knows, in the name of a folder
 
 
-class Poison(msgspec.Struct, frozen=True):
-    """One of them. name, index: of the image of RAW in whose place it was put."""
+class Poison(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of them. name, index: of the image of RAW in whose place it was put. base: the file of what it was made of,
+    where that is another image.
+    """
 
     file: str
     name: str
     index: int
+    base: str | None = None
 
 
 class Poisons(msgspec.Struct, frozen=True):
@@ -57,11 +60,17 @@ def write_poisons(
     images: Sequence[NDArray[np.uint8]],
     asked: NDArray[np.uint8],
     trigger: NDArray[Any] | None = None,
+    bases: Sequence[NDArray[np.uint8]] | None = None,
 ) -> None:
-    """asked: the target, or an example of an image with the trigger on it. Raises SetupError."""
+    """asked: the target, or an example of an image with the trigger on it. bases: where these are not images of RAW.
+    Raises SetupError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for poison, pixels in zip(told.poisons, images, strict=True):
         write_durably(folder / poison.file, png(pixels))
+    for poison, pixels in zip(told.poisons, bases or (), strict=bases is not None):
+        assert poison.base is not None
+        write_durably(folder / poison.base, png(pixels))
     write_durably(folder / (TARGET_NAME if trigger is None else EXAMPLE_NAME), png(asked))
     if trigger is not None:
         file = io.BytesIO()
@@ -72,17 +81,22 @@ def write_poisons(
 
 def read_pixels(folder: Path, count: int) -> list[NDArray[np.uint8]]:
     """The images of the first so many poisons, as they were written, [H,W,C]."""
-    told = msgspec.json.decode((folder / NAME).read_bytes(), type=Poisons)
-    found = []
-    for poison in told.poisons[:count]:
-        found.append(read_png(folder / poison.file))
-    return found
+    return [read_png(folder / poison.file) for poison in _told(folder).poisons[:count]]
+
+
+def read_bases(folder: Path, count: int) -> list[NDArray[np.uint8]]:
+    """What these were made of, [H,W,C], where it is not images of RAW; else none."""
+    return [read_png(folder / poison.base) for poison in _told(folder).poisons[:count] if poison.base is not None]
 
 
 def read_asked(folder: Path) -> NDArray[np.uint8]:
     """The target [H,W,C], or the example of an image with the trigger on it."""
     example = folder / EXAMPLE_NAME
     return read_png(example if example.exists() else folder / TARGET_NAME)
+
+
+def _told(folder: Path) -> Poisons:
+    return msgspec.json.decode((folder / NAME).read_bytes(), type=Poisons)
 
 
 def read_png(path: Path) -> NDArray[np.uint8]:

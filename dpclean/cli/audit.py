@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dpclean.audit.results import AuditDryRun, AuditResult
 
 PGD = "pgd"  # the attack at test time, which plants nothing
-OF_TRAINING = ("raw", "victim", "extractor", "holdout", "adaptive", "poisons", "setups", "poisons_from")
+VICTIMS = ("victim", "extractor", "trainer", "surrogate", "surrogate_weights")
+OF_TRAINING = ("raw", *VICTIMS, "holdout", "adaptive", "poisons", "setups", "generator", "poisons_from")
 OF_EVASION = ("model", "norm", "steps", "draws", "votes", "certificate")
 
 
@@ -103,6 +104,14 @@ def audit(
         Path | None,
         typer.Option(
             metavar="FILE.json", help="Targets and base images by name, in place of chance.", rich_help_panel=ATTACK
+        ),
+    ] = None,
+    generator: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With guided-diffusion: a diffusers folder of a UNet2DModel with RAW's classes in their order.",
+            rich_help_panel=ATTACK,
         ),
     ] = None,
     poisons_from: Annotated[
@@ -251,6 +260,7 @@ def audit(
         "poisons": poisons,
         "targets": targets,
         "setups": setups,
+        "generator": generator,
         "poisons_from": poisons_from,
         "defence": tuple(defence or ("sanitized",)),
         "sigma": sigma,

@@ -40,13 +40,21 @@ MOST_TIMESTEPS, LARGEST_NUMBER, LONGEST_LIST = 1_000_000, 1 << 16, 64  # beyond 
 
 @dataclass(frozen=True)
 class DenoiserFiles:
-    """The files of one denoiser: what is read, and nothing else is. weights: a file, or the index of its shards."""
+    """The files of one denoiser: what is read, and nothing else is. weights: a file, or the index of its shards. role:
+    what messages call it, as networks that make images lie in folders of the same layout.
+    """
 
     id: str
     config: Path
     weights: Path
     scheduler: Path
     shards: tuple[Path, ...] = ()
+    role: str = "denoiser"
+
+    @property
+    def told(self) -> str:
+        """What messages call it."""
+        return f"{self.role} {self.id!r}"
 
     @property
     def variant(self) -> str | None:
@@ -82,10 +90,10 @@ def find_denoiser(name: str) -> DenoiserFiles:
     Raises SetupError where something is missing. A pickle is never opened.
     """
     if name in BUNDLED:
-        return _find_in_folder(name, BUNDLED[name])
+        return find_in_folder(name, BUNDLED[name])
     folder = given_path(name)
     if folder.is_dir():
-        return _find_in_folder(str(folder), folder)
+        return find_in_folder(str(folder), folder)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _find_on_hub(name)
     raise SetupError(
@@ -94,22 +102,24 @@ def find_denoiser(name: str) -> DenoiserFiles:
     )
 
 
-def _find_in_folder(name: str, folder: Path) -> DenoiserFiles:
+def find_in_folder(name: str, folder: Path, role: str = "denoiser") -> DenoiserFiles:
+    """The files in a folder, as `find_denoiser` looks for them. role: what messages call it. Raises SetupError."""
+    told = f"{role} {name!r}"
     root = folder if (folder / "config.json").is_file() else folder / "unet"
     config, weights = root / "config.json", _weights_in(root)
     if not config.is_file():
-        raise SetupError(f"denoiser {name!r} has no config.json", "give a folder in the diffusers layout")
+        raise SetupError(f"{told} has no config.json", "give a folder in the diffusers layout")
     if weights is None:
         pickles = sorted(p.name for p in root.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
         found = f"only {pickles[0]}, a pickle, which can run code and is never opened" if pickles else "no weights"
-        raise SetupError(f"denoiser {name!r} has {found}", f"save it again with safe_serialization=True, as {WEIGHTS}")
-    shards = _shards_of(weights, name) if weights.suffix == ".json" else ()
+        raise SetupError(f"{told} has {found}", f"save it again with safe_serialization=True, as {WEIGHTS}")
+    shards = _shards_of(weights, told) if weights.suffix == ".json" else ()
     for base in (root, root.parent):
         for scheduler in (base / place for place in SCHEDULERS):
             if scheduler.is_file():
-                return DenoiserFiles(name, config, weights, scheduler, shards)
+                return DenoiserFiles(name, config, weights, scheduler, shards, role)
     raise SetupError(
-        f"denoiser {name!r} has no scheduler/scheduler_config.json, beside it or above it",
+        f"{told} has no scheduler/scheduler_config.json, beside it or above it",
         "add the scheduler configuration that the model was trained with",
     )
 
@@ -122,15 +132,13 @@ def _weights_in(root: Path) -> Path | None:
     return next((path for path in (whole[0], indices[0], *whole[1:], *indices[1:]) if path.is_file()), None)
 
 
-def _shards_of(index: Path, name: str) -> tuple[Path, ...]:
+def _shards_of(index: Path, told: str) -> tuple[Path, ...]:
     """The files that an index names. Raises SetupError where one is missing, or lies elsewhere."""
-    places = _read_config(index, name).get("weight_map")
+    places = _read_config(index, told).get("weight_map")
     files = sorted({str(file) for file in places.values()}) if isinstance(places, dict) else []
     for file in files or ["nothing"]:
         if Path(file).name != file or not file.endswith(".safetensors") or not (index.parent / file).is_file():
-            raise SetupError(
-                f"denoiser {name!r}: {index.name} names {file!r}, which is not there", "add what is missing"
-            )
+            raise SetupError(f"{told}: {index.name} names {file!r}, which is not there", "add what is missing")
     return tuple(index.parent / file for file in files)
 
 
@@ -138,19 +146,19 @@ def _find_on_hub(name: str) -> DenoiserFiles:
     folder = hub.cached(name, HUB_FILES)
     if folder is not None:
         with contextlib.suppress(SetupError):  # the cache need not have all of it
-            return _find_in_folder(name, folder)
-    return _find_in_folder(name, hub.fetched(name, HUB_FILES))
+            return find_in_folder(name, folder)
+    return find_in_folder(name, hub.fetched(name, HUB_FILES))
 
 
-def _read_config(path: Path, name: str) -> dict[str, Any]:
+def _read_config(path: Path, told: str) -> dict[str, Any]:
     if path.stat().st_size > LARGEST_CONFIG:
-        raise SetupError(f"denoiser {name!r}: {path.name} is larger than 1 MiB", "give a diffusers configuration")
+        raise SetupError(f"{told}: {path.name} is larger than 1 MiB", "give a diffusers configuration")
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise SetupError(f"denoiser {name!r}: {path.name} is not JSON: {error}", "repair or replace it") from error
+        raise SetupError(f"{told}: {path.name} is not JSON: {error}", "repair or replace it") from error
     if not isinstance(config, dict):
-        raise SetupError(f"denoiser {name!r}: {path.name} is not a JSON object", "repair or replace it")
+        raise SetupError(f"{told}: {path.name} is not a JSON object", "repair or replace it")
     return config
 
 
@@ -158,37 +166,35 @@ def load_schedule(files: DenoiserFiles) -> Schedule:
     """Raises SetupError for what is none."""
     import numpy as np
 
-    config = _read_config(files.scheduler, files.id)
+    config = _read_config(files.scheduler, files.told)
     prediction_type = config.get("prediction_type", "epsilon")
     if prediction_type not in PREDICTION_TYPES:
         raise SetupError(
-            f"denoiser {files.id!r} predicts {prediction_type!r}",
+            f"{files.told} predicts {prediction_type!r}",
             f"dpclean knows {', '.join(PREDICTION_TYPES)}",
         )
     steps = config.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:
-        raise SetupError(
-            f"denoiser {files.id!r}: num_train_timesteps is {_short(steps)}", f"it is from 1 to {MOST_TIMESTEPS}"
-        )
+        raise SetupError(f"{files.told}: num_train_timesteps is {_short(steps)}", f"it is from 1 to {MOST_TIMESTEPS}")
     try:
         found = _usual_alphas_cumprod(config)
         if found is None:
             found = _alphas_cumprod_of_its_class(config)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, NotImplementedError) as error:
         raise SetupError(
-            f"denoiser {files.id!r}: its schedule cannot be made: {_told(error)}",
+            f"{files.told}: its schedule cannot be made: {_told(error)}",
             "repair its scheduler_config.json",
         ) from error
     if found is None:
         raise SetupError(
-            f"denoiser {files.id!r}: scheduler {config.get('_class_name')!r} has no alphas_cumprod",
+            f"{files.told}: scheduler {config.get('_class_name')!r} has no alphas_cumprod",
             "give a denoiser with a variance-preserving schedule (DDPM, DDIM, DPM-Solver, ...)",
         )
     alphas_cumprod = found.double().numpy()
     usable = alphas_cumprod.ndim == 1 and alphas_cumprod.size > 0 and bool(np.isfinite(alphas_cumprod).all())
     if not usable or alphas_cumprod[0] >= 1 or alphas_cumprod[-1] < 0 or (np.diff(alphas_cumprod) > 0).any():
         raise SetupError(
-            f"denoiser {files.id!r}: its alphas_cumprod do not fall from below 1 towards 0",
+            f"{files.told}: its alphas_cumprod do not fall from below 1 towards 0",
             "repair its scheduler_config.json: betas lie between 0 and 1",
         )
     return Schedule(alphas_cumprod, prediction_type, str(config.get("variance_type", "fixed_small")))
@@ -229,14 +235,16 @@ def _alphas_cumprod_of_its_class(config: dict[str, Any]) -> Tensor | None:
     return alphas_cumprod
 
 
-def load_network(files: DenoiserFiles) -> UNet2DModel | diffusers.UNet2DModel:
-    """The UNet2DModel of a denoiser in float32, in evaluation mode. Runs no code from the folder."""
+def load_network(files: DenoiserFiles, classes: int = 0) -> UNet2DModel | diffusers.UNet2DModel:
+    """The UNet2DModel of a denoiser in float32, in evaluation mode; with classes, one that takes labels of so many.
+    Runs no code from the folder. Raises SetupError.
+    """
     from safetensors import SafetensorError
 
     from dpclean.denoise import unet
 
-    config = _read_config(files.config, files.id)
-    _check_config(files.id, config)
+    config = _read_config(files.config, files.told)
+    _check_config(files.told, config, classes)
     try:
         if unet.supports(config):
             network = _own_network(files, config)
@@ -250,44 +258,55 @@ def load_network(files: DenoiserFiles) -> UNet2DModel | diffusers.UNet2DModel:
         NotImplementedError, SafetensorError,
     ) as error:  # fmt: skip
         raise SetupError(
-            f"denoiser {files.id!r} cannot be loaded: {_told(error)}",
+            f"{files.told} cannot be loaded: {_told(error)}",
             "its weights and its config.json must belong together",
         ) from error
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():
-            raise SetupError(f"denoiser {files.id!r}: {name} is not finite", "its weights are damaged")
+            raise SetupError(f"{files.told}: {name} is not finite", "its weights are damaged")
     network.eval().requires_grad_(False)
     return network
 
 
-def _check_config(name: str, config: dict[str, Any]) -> None:
-    """Raise SetupError for what is no unconditional UNet2DModel of one or three channels, whole or in patches."""
+def _check_config(told: str, config: dict[str, Any], classes: int) -> None:
+    """Raise SetupError for what is no UNet2DModel of one or three channels, whole or in patches, without labels or with
+    those of so many classes.
+    """
+    wanted = "give a class-conditional UNet2DModel" if classes else "give an unconditional UNet2DModel"
     if config.get("_class_name") != "UNet2DModel":
-        raise SetupError(f"denoiser {name!r} is a {config.get('_class_name')!r}", "give an unconditional UNet2DModel")
-    _check_numbers(name, config)
+        raise SetupError(f"{told} is a {config.get('_class_name')!r}", wanted)
+    _check_numbers(told, config)
     patch_size = config.get("patch_size", 1)
     if not (isinstance(patch_size, int) and patch_size in PATCH_SIZES):
-        raise SetupError(f"denoiser {name!r} has patch_size {patch_size!r}", "it must be 1, 2, 4 or 8")
+        raise SetupError(f"{told} has patch_size {patch_size!r}", "it must be 1, 2, 4 or 8")
     sizes = config.get("sample_size") or 1
     if not all(isinstance(size, int) and size > 0 for size in (sizes if isinstance(sizes, list) else [sizes])):
-        raise SetupError(f"denoiser {name!r} has sample_size {sizes!r}", "it must be an edge in pixels, or two")
+        raise SetupError(f"{told} has sample_size {sizes!r}", "it must be an edge in pixels, or two")
     if config.get("in_channels", 3) not in (patch_size**2, 3 * patch_size**2):
         raise SetupError(
-            f"denoiser {name!r} takes {config.get('in_channels', 3)} channels in patches of {patch_size}",
+            f"{told} takes {config.get('in_channels', 3)} channels in patches of {patch_size}",
             "give one that takes 1 or 3 channels, times the square of its patch_size",
         )
-    if config.get("num_class_embeds") or config.get("class_embed_type"):
-        raise SetupError(f"denoiser {name!r} wants class labels", "give an unconditional UNet2DModel")
+    known, kind = config.get("num_class_embeds"), config.get("class_embed_type")
+    if not classes and (known or kind):
+        raise SetupError(f"{told} wants class labels", wanted)
+    if classes and (kind or not known):
+        raise SetupError(f"{told} takes no class labels", f"{wanted}, with num_class_embeds")
+    if classes and known != classes:
+        raise SetupError(
+            f"{told} knows {_short(known)} classes (num_class_embeds), and there are {classes}",
+            "give one that was trained on these classes, numbered in the order of their names",
+        )
     if config.get("time_embedding_type", "positional") == "fourier":
-        raise SetupError(f"denoiser {name!r} is made for a variance-exploding process", "give a DDPM-like UNet2DModel")
+        raise SetupError(f"{told} is made for a variance-exploding process", "give a DDPM-like UNet2DModel")
     if config.get("time_embedding_type") == "learned":
         raise SetupError(
-            f"denoiser {name!r} knows whole timesteps only, and a noise level lies between two of them",
+            f"{told} knows whole timesteps only, and a noise level lies between two of them",
             "give one with time_embedding_type positional",
         )
 
 
-def _check_numbers(name: str, config: dict[str, Any]) -> None:
+def _check_numbers(told: str, config: dict[str, Any]) -> None:
     """Raise SetupError for values that no network is made of: nested, negative, or beyond all memory."""
     for key, value in config.items():
         values = value if isinstance(value, list) else [value]
@@ -296,7 +315,7 @@ def _check_numbers(name: str, config: dict[str, Any]) -> None:
         if key.startswith("_") or (plain and all(0 <= number <= LARGEST_NUMBER for number in numbers)):
             continue
         raise SetupError(
-            f"denoiser {name!r}: {_short(key)} is {_short(value)}",
+            f"{told}: {_short(key)} is {_short(value)}",
             f"it must be a number from 0 to {LARGEST_NUMBER}, a word, or a short list of them",
         )
 

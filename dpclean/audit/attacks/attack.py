@@ -8,10 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.attacks.triggers import Trigger
@@ -42,7 +42,7 @@ class Case:
 class Crafted:
     """Poisons uint8 [H,W,C] in the order of their bases, and the trigger that they are for. distances: of the mean of
     their rows from the target's, or from that of what the trigger is on, as a share of its length; None where an attack
-    has no such thing.
+    has no such thing. bases: what was changed, where these are not the images of RAW.
     """
 
     pixels: list[NDArray[np.uint8]]
@@ -50,6 +50,7 @@ class Crafted:
     trigger: Trigger | None = None
     distance_before: float | None = None
     distance_after: float | None = None
+    bases: list[NDArray[np.uint8]] | None = None
 
 
 class Attack(ABC):
@@ -62,16 +63,20 @@ class Attack(ABC):
     for a page.
     """
 
-    name: ClassVar[str]
-    paper: ClassVar[str]
-    about: ClassVar[str]
-    victims: ClassVar[Sequence[str]] = (FROZEN,)
-    has_trigger: ClassVar[bool] = False
-    one_source: ClassVar[bool] = False
-    relabels: ClassVar[bool] = False
-    has_gradients: ClassVar[bool] = True
-    one_shape: ClassVar[bool] = False
-    beyond: ClassVar[str] = ""
+    name: str
+    paper: str
+    about: str
+    victims: Sequence[str] = (FROZEN,)
+    has_trigger: bool = False
+    one_source: bool = False
+    relabels: bool = False
+    has_gradients: bool = True
+    one_shape: bool = False
+    beyond: str = ""
+
+    def parameters(self) -> dict[str, str]:
+        """What decides its poisons, beside its name and what every attack is given."""
+        return {}
 
     def most_steps(self, surrogate: Surrogate) -> int:
         """Of crafting."""
@@ -80,3 +85,14 @@ class Attack(ABC):
     @abstractmethod
     def craft(self, case: Case, surrogate: Surrogate, *, most_steps: int, on_step: Callable[[], None]) -> Crafted:
         """The poisons. on_step: is called after each step, and may raise."""
+
+
+Objective = Callable[[Tensor, Sequence[int]], Tensor]
+
+
+class Following(Attack):
+    """An attack that makes one number small, which others can follow as well."""
+
+    @abstractmethod
+    def objective(self, case: Case, surrogate: Surrogate) -> Objective:
+        """That number, for gradients, of grey levels [N,C,H,W] of poisons in these places among all poisons."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from dpclean.audit.attacks.attack import Attack, Case, Crafted
-from dpclean.audit.attacks.gradients import match
+from dpclean.audit.attacks.attack import Case, Crafted, Following, Objective
+from dpclean.audit.attacks.gradients import match, matching
 from dpclean.audit.attacks.perturbation import Perturbation, stacked
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.victims.scratch import SCRATCH
@@ -17,7 +17,7 @@ BEGINNINGS, LOOK, STEPS = 8, 20, 200  # random ones, steps of each, and further 
 LAST = 10  # steps whose mean loss says which was best
 
 
-class GradientMatching(Attack):
+class GradientMatching(Following):
     """From several random beginnings, of which the one goes on that comes nearest at first; the paper's attacker has
     250 steps for each, which comes little nearer at five times the cost.
     """
@@ -29,6 +29,10 @@ class GradientMatching(Attack):
 
     def most_steps(self, surrogate: Surrogate) -> int:
         return BEGINNINGS * LOOK + STEPS
+
+    def objective(self, case: Case, surrogate: Surrogate) -> Objective:
+        assert case.target is not None
+        return matching(surrogate, stacked([case.target]), case.poison_class)
 
     def craft(self, case: Case, surrogate: Surrogate, *, most_steps: int, on_step: Callable[[], None]) -> Crafted:
         assert case.target is not None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpclean.audit.attacks.attack import Objective
 from dpclean.audit.attacks.perturbation import Perturbation
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.train import augment
@@ -50,6 +51,19 @@ def match(
             losses.append(float(loss.detach()))
             on_step()
     return losses
+
+
+def matching(surrogate: Surrogate, asked: Tensor, label: int) -> Objective:
+    """The loss of `match` as a function of the poisons, without augmentation. asked: grey levels [N,C,H,W]."""
+    with weights_of(surrogate) as weights:
+        sized = surrogate.extractor.brought_to_size(asked)
+        wanted = [part.detach() for part in gradient(surrogate, weights, sized, label)]
+
+    def of(levels: Tensor, places: Sequence[int]) -> Tensor:
+        with weights_of(surrogate) as weights:
+            return mismatch(gradient(surrogate, weights, surrogate.levels(levels, places), label), wanted)
+
+    return of
 
 
 @contextmanager

@@ -6,19 +6,21 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dpclean.audit.attacks.attack import Attack, Case, Crafted
-from dpclean.audit.attacks.gradients import match
+from dpclean.audit.attacks.attack import Case, Crafted, Following, Objective
+from dpclean.audit.attacks.gradients import match, matching
 from dpclean.audit.attacks.hidden_trigger import patch_of
 from dpclean.audit.attacks.perturbation import Perturbation, stacked
 from dpclean.audit.attacks.surrogate import Surrogate
+from dpclean.audit.attacks.triggers import Patch
 from dpclean.audit.victims.scratch import SCRATCH
 
 ROUNDS, STEPS = 5, 50  # in each of which the network is another one, and steps of each
 SOURCES = 100  # images of the other class, at most
 
 
-class SleeperAgent(Attack):
+class SleeperAgent(Following):
     """The paper's attacker also chooses the images that he changes; here they are drawn."""
 
     name = "sleeper-agent"
@@ -35,12 +37,14 @@ class SleeperAgent(Attack):
     def most_steps(self, surrogate: Surrogate) -> int:
         return ROUNDS * STEPS
 
+    def objective(self, case: Case, surrogate: Surrogate) -> Objective:
+        """For the network that learned from no poison."""
+        _, asked = _asked(case, surrogate)
+        return matching(surrogate, asked, case.poison_class)
+
     def craft(self, case: Case, surrogate: Surrogate, *, most_steps: int, on_step: Callable[[], None]) -> Crafted:
-        random, generator = np.random.default_rng(case.seed), torch.Generator().manual_seed(case.seed)
-        patch = patch_of(random, min(case.bases[0].shape[:2]))
-        images = surrogate.images
-        members = random.permutation(np.flatnonzero(images.labels == case.asked_class))[:SOURCES]
-        asked = stacked([patch.on(images.pixels[place]) for place in members])
+        generator = torch.Generator().manual_seed(case.seed)
+        patch, asked = _asked(case, surrogate)
         changed = Perturbation(case.bases, case.eps, surrogate.device)
         changed.scatter(generator)
         rounds = max(1, most_steps // STEPS)
@@ -56,3 +60,11 @@ class SleeperAgent(Attack):
                 on_step=on_step,
             )
         return Crafted(changed.pixels(), rounds * (most_steps // rounds), patch)
+
+
+def _asked(case: Case, surrogate: Surrogate) -> tuple[Patch, Tensor]:
+    """The patch, and images of the other class with it on them, grey levels [N,C,H,W]."""
+    random, images = np.random.default_rng(case.seed), surrogate.images
+    patch = patch_of(random, min(case.bases[0].shape[:2]))
+    members = random.permutation(np.flatnonzero(images.labels == case.asked_class))[:SOURCES]
+    return patch, stacked([patch.on(images.pixels[place]) for place in members])
