@@ -689,6 +689,40 @@ def amplified_radius() -> str:
     )
 
 
+COUNTED = ("attack", "defence", "learned by", "succeeded", "95 % interval", "control", "accuracy / control")
+
+
+def counted(name: str, row: dict[str, Any]) -> tuple[str, ...]:
+    """What an audit has counted behind one defence."""
+    return (
+        name,
+        row["defence"],
+        row["head"],
+        f"**{row['succeeded']} of {row['trials'] - row['skipped']}**",
+        f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %",
+        f"{row['control']} of {row['trials']}",
+        f"{percent(row['accuracy'])} / {percent(row['control_accuracy'])}",
+    )
+
+
+def audit_victims() -> str:
+    """The same on other victims, by the images that they learn from."""
+    cases = load("audit_victims")["cases"]
+    told = []
+    for images in dict.fromkeys(case["images of"] for case in cases.values()):
+        own = {name: case for name, case in cases.items() if case["images of"] == images}
+        first = next(iter(own.values()))
+        seconds = "; ".join(
+            f"{name} {case['crafting, processor s a target']['median']:.0f} s" for name, case in own.items()
+        )
+        told.append(
+            f"{first['images']:,} images of {images} of CIFAR-10, accuracy on {first['test_images']:,} test images;"
+            f" processor time of crafting a target: {seconds}:\n\n"
+            + table(COUNTED, [counted(name, row) for name, case in own.items() for row in case["rows"]])
+        )
+    return "\n\n".join(told) + f"\n\n(`benchmarks/audit_victims.py`, one thread, {where('audit_victims')})"
+
+
 def audit() -> str:
     """Attacks and what is left of them, case by case; where an attack is adaptive, of it the adaptive rows."""
     cases = load("audit")["cases"]
@@ -700,33 +734,13 @@ def audit() -> str:
                 continue
             attacked = row["trials"] - row["skipped"]
             proved = "" if row["covered"] is None else f"{row['covered']} of {attacked}, reach {row['reach']}"
-            rows.append(
-                (
-                    name,
-                    row["defence"],
-                    row["head"],
-                    f"**{row['succeeded']} of {attacked}**",
-                    f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %",
-                    f"{row['control']} of {row['trials']}",
-                    f"{percent(row['accuracy'])} / {percent(row['control_accuracy'])}",
-                    proved,
-                )
-            )
+            rows.append((*counted(name, row), proved))
         crafting += [
             f"{name}, knows {knows} {seconds['median']:.1f} s ({seconds['q1']:.1f} to {seconds['q3']:.1f})"
             for knows, seconds in case["crafting, processor s a target, by what the attacker knows"].items()
         ]
     first = next(iter(cases.values()))
-    head = (
-        "attack",
-        "defence",
-        "learned by",
-        "succeeded",
-        "95 % interval",
-        "control",
-        "accuracy / control",
-        "proved for",
-    )
+    head = (*COUNTED, "proved for")
     return (
         f"`dpclean audit` on {first['images']:,} CIFAR-10 images and trials of the poisoning benchmark from number"
         f" {first['trials'].split()[0]} on, those of triggers drawn, 25 poisons each of 16 grey levels unless"
@@ -764,6 +778,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "amplified_radius": amplified_radius,
     "heads": heads,
     "audit": audit,
+    "audit_victims": audit_victims,
     "attacked": attacked,
 }
 

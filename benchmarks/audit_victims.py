@@ -1,0 +1,118 @@
+"""Attacks on other victims than a head on the attacker's own ResNet-20, by `dpclean audit`.
+
+    python benchmarks/audit_victims.py DATA SCRATCH MODEL [CASE ...] [--targets N]
+
+DATA is the data folder of make_inputs.py. MODEL is what `dpclean train --recipe tiny` made of Tiny-ImageNet (15,000
+images, 200 classes, averaged down to 32 px): it has seen nothing of CIFAR-10. Attacks on frozen features are those of
+audit.py: its RAW of 2,500 images and its trials. Attacks on all weights have a RAW that the machine carries: 300 images
+of each of three classes of CIFAR-10, and 200 of each to test on; a tenth of RAW are poisons. One thread. The same
+command again goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from audit import FIRST, TRIALS, write_inputs
+from machine_facts import RESULTS, machine_facts, spread, write_results
+from make_inputs import load_unpack
+from PIL import Image
+
+from dpclean.audit.job import audit
+from dpclean.errors import DpcleanError
+
+CLASSES, EACH, TESTED, POISONS = ("airplane", "automobile", "frog"), 300, 200, 90
+TEN, THREE = "ten classes", "three classes"
+RESNET20, RESNET56 = "cifar10_resnet20.safetensors", "cifar10_resnet56.safetensors"
+
+
+def cases(data: Path, model: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Of each its images, and what it asks for."""
+    frozen = {"sigma": "0.1,0.25"}
+    learning = {"victim": "fine-tuned", "extractor": str(model), "poisons": POISONS, "sigma": "0.1"}
+    attacker = {"surrogate": "cifar-resnet20", "surrogate_weights": data / RESNET20}
+    return {
+        "bullseye-polytope, Tiny-ImageNet extractor": (TEN, {"extractor": str(model), **frozen}),
+        "bullseye-polytope, ResNet-20 against ResNet-56": (
+            TEN,
+            {"extractor": "cifar-resnet56", "weights": data / RESNET56, **attacker, **frozen},
+        ),
+        "bullseye-polytope, fine-tuned": (THREE, learning),
+        "gradient-matching, fine-tuned": (THREE, {"attack": "gradient-matching", **learning}),
+        "gradient-matching, from scratch": (
+            THREE,
+            {"attack": "gradient-matching", "victim": "tiny", "poisons": POISONS, "defence": "none"},
+        ),
+        "sleeper-agent, fine-tuned": (THREE, {"attack": "sleeper-agent", **learning}),
+    }
+
+
+def write_three_classes(data: Path, scratch: Path) -> None:
+    """RAW and the test images, the first ones of each class."""
+    unpack = load_unpack(data)
+    for folder, part, count in (("raw", "train", EACH), ("test", "test", TESTED)):
+        images, labels = unpack.load_cifar10(part)
+        for name in CLASSES:
+            for place in np.flatnonzero(labels == unpack.CLASSES.index(name))[:count].tolist():
+                path = scratch / folder / name / f"{place:05d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(images[place]).save(path)
+
+
+def inputs(images: str, data: Path, scratch: Path) -> dict[str, Any]:
+    """What `audit` is given beside the case."""
+    folder = scratch / images.replace(" ", "-")
+    if images == TEN and not (folder / "setups.json").exists():
+        trials = json.loads((data / "poison_setups_cifar10.json").read_text())["transfer_learning"][FIRST:]
+        write_inputs(data, folder, trials[:TRIALS])
+    if images == THREE and not (folder / "test").exists():
+        write_three_classes(data, folder)
+    setups = {"setups": folder / "setups.json"} if images == TEN else {}
+    return {"raw": folder / "raw", "test": folder / "test", **setups}
+
+
+def measured(name: str, data: Path, scratch: Path, model: Path, targets: int) -> dict[str, Any]:
+    """What the table says of a case; the whole of it stays in SCRATCH."""
+    images, asked = cases(data, model)[name]
+    out = scratch / f"{name.replace(', ', '-').replace(' ', '-')}-{targets}"
+    given: dict[str, Any] = {"workers": 1, "threads": 1, "device": "cpu", "progress": True, "targets": targets}
+    audit(out=out, **inputs(images, data, scratch), **given, **asked)
+    told = json.loads((out / "audit.json").read_bytes())
+    seconds = [trial["craftings"][0]["processor_seconds"] for trial in told["trials"]]
+    return {
+        "images of": images,
+        "machine": machine_facts(),
+        "crafting, processor s a target": spread(seconds),
+        **{key: told[key] for key in ("headline", "images", "test_images", "remarks", "parameters")},
+        **{key: told[key] for key in ("environment", "rows")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("scratch", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(map(repr, cases(Path(), Path()))))
+    parser.add_argument("--targets", type=int, default=20)
+    asked = parser.parse_args()
+    for name in asked.cases or cases(asked.data, asked.model):
+        try:
+            found = measured(name, asked.data, asked.scratch, asked.model, asked.targets)
+        except DpcleanError as error:
+            sys.exit(str(error))
+        path = RESULTS / "audit_victims.json"
+        before = json.loads(path.read_text())["cases"] if path.exists() else {}
+        write_results("audit_victims", {"cases": {**before, name: found}})
+        print(found["headline"])
+        for row in found["rows"]:
+            print(*row.values(), sep="\t")
+
+
+if __name__ == "__main__":
+    main()
