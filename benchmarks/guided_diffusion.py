@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +91,11 @@ def train_generator(scratch: Path, out: Path) -> None:
     schedule.save_pretrained(out / "scheduler")
 
 
-def prepare(scratch: Path) -> float:
-    """Data, extractor and generator, where they are not there already: the generator's processor seconds."""
-    told = scratch / "generator_seconds.json"
-    if not told.exists():
+def prepare(scratch: Path) -> None:
+    """Data, extractor and generator, where they are not there already."""
+    if not (scratch / "generator").exists():
         write_digits(scratch)
-        begun = time.process_time()
         train_generator(scratch, scratch / "generator")
-        told.write_text(json.dumps(round(time.process_time() - begun)))
     train(
         scratch / "extractor",
         scratch / "model",
@@ -110,7 +106,6 @@ def prepare(scratch: Path) -> float:
         threads=1,
         device="cpu",
     )
-    return float(json.loads(told.read_text()))
 
 
 def measured(name: str, scratch: Path, targets: int) -> dict[str, Any]:
@@ -150,7 +145,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=20)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    seconds = prepare(asked.scratch)
+    prepare(asked.scratch)
     for name in asked.cases or CASES:
         try:
             found = measured(name, asked.scratch, asked.targets)
@@ -158,10 +153,7 @@ def main() -> None:
             sys.exit(str(error))
         path = RESULTS / "guided_diffusion.json"
         cases = json.loads(path.read_text())["cases"] if path.exists() else {}
-        told = {
-            "training the generator, processor s": seconds,
-            "generator": {"steps": STEPS, "batch": BATCH, **NETWORK},
-        }
+        told = {"generator": {"steps": STEPS, "batch": BATCH, **NETWORK}}
         write_results("guided_diffusion", {**told, "cases": {**cases, name: found}})
         print(found["headline"])
         for row in found["rows"]:
