@@ -543,8 +543,9 @@ def evasion() -> str:
     return (
         f"Certified accuracy of CIFAR-10 test images under changes of the image itself, alpha {result['alpha']} for"
         f" each image, models of recipe `fast` (`benchmarks/evasion_curve.py`, on {where('evasion_curve')}). Trained on"
-        f" CIFAR-10: {models}. 500 images leave a share uncertain by up to 2 points, 40 by up to 8, and"
-        " so few runs show no radius above the ceiling in the last column (points: standard error):\n\n"
+        f" CIFAR-10: {models}. {result['rows'][0]['images']} images leave a share uncertain by up to"
+        f" {50 / result['rows'][0]['images'] ** 0.5:.0f} points (standard error), and so many runs show no radius above"
+        " the ceiling in the last column:\n\n"
         + table((*head, *(f"l2 {distance}" for distance in distances), "ceiling"), lines)
         + evasion_speed()
     )
