@@ -292,16 +292,7 @@ class AuditJob(Job[AuditResult]):
 
     def result(self, call: Call) -> AuditResult:
         report = read_report(self.out, Report)
-        return AuditResult(
-            out=str(self.out),
-            headline=report.headline,
-            attack=report.attack,
-            targets=len(report.trials),
-            rows=[msgspec.to_builtins(row) for row in report.rows],
-            already_complete=call.already_complete,
-            seconds=round(call.seconds, 3),
-            warnings=report.remarks,
-        )
+        return AuditResult.of(self.out, report, len(report.trials), call)
 
     # -- the look ahead
 

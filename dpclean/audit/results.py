@@ -13,6 +13,7 @@ import numpy as np
 
 from dpclean.audit.experiment import Outcome, Verdict
 from dpclean.errors import InputError
+from dpclean.jobs.job import Call
 from dpclean.versioned import read_versioned
 
 NAME, FORMAT = "audit.json", 1
@@ -194,7 +195,7 @@ def read_report(out: Path, kind: type[Told]) -> Told:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What `audit` did. rows: see Row; seconds: wall time of this call."""
+    """What `audit` did. rows: the Row of its kind of audit; seconds: wall time of this call."""
 
     out: str
     headline: str
@@ -204,6 +205,20 @@ class AuditResult:
     already_complete: bool
     seconds: float
     warnings: list[str]
+
+    @classmethod
+    def of(cls, out: Path, report: Any, targets: int, call: Call) -> AuditResult:
+        """From the report of either kind."""
+        return cls(
+            out=str(out),
+            headline=report.headline,
+            attack=report.attack,
+            targets=targets,
+            rows=[msgspec.to_builtins(row) for row in report.rows],
+            already_complete=call.already_complete,
+            seconds=round(call.seconds, 3),
+            warnings=report.remarks,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

@@ -15,7 +15,7 @@ from dpclean.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from dpclean.audit.evasion.options import EvasionKeywords
-    from dpclean.audit.evasion.results import EvasionDryRun, EvasionResult
+    from dpclean.audit.evasion.results import EvasionDryRun
     from dpclean.audit.options import AuditKeywords
     from dpclean.audit.results import AuditDryRun, AuditResult
 
@@ -346,7 +346,7 @@ def _tell(result: AuditResult) -> None:
     say("Next, what is proved for these data: dpclean certify RAW")
 
 
-def _tell_at_test_time(result: EvasionResult) -> None:
+def _tell_at_test_time(result: AuditResult) -> None:
     say, out = typer.echo, printable(result.out)
     done = f"{out} is already complete" if result.already_complete else f"Audited in {result.seconds:.0f} s into {out}"
     say(f"{done}: {result.attack}, {result.targets} test images.")

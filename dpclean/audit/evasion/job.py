@@ -32,7 +32,6 @@ from dpclean.audit.evasion.protected import Alone, Answers, Pixels, Protected, P
 from dpclean.audit.evasion.results import (
     EvasionDryRun,
     EvasionReport,
-    EvasionResult,
     Making,
     Row,
     Said,
@@ -42,7 +41,7 @@ from dpclean.audit.evasion.results import (
 )
 from dpclean.audit.machine import claimed, computing_as_begun, environment_of, stopping
 from dpclean.audit.poisons import png, read_png
-from dpclean.audit.results import NAME, Made, read_report
+from dpclean.audit.results import NAME, AuditResult, Made, read_report
 from dpclean.audit.victims.victim import Check, never
 from dpclean.certify.parameters import make_test_time_parameters
 from dpclean.certify.run_settings import THREADS, make_test_time_settings
@@ -71,7 +70,7 @@ def audit(
     *,
     progress: Show | bool | None = None,
     **options: Unpack[EvasionKeywords],
-) -> EvasionResult:
+) -> AuditResult:
     """Attack a model at test time, alone and behind purifiers; the same call again goes on, or finds OUT complete.
 
     options: the fields of `EvasionOptions`. Raises UsageError, InputError, SetupError, ConflictError, DifferenceError
@@ -86,7 +85,7 @@ def dry_run(out: str | os.PathLike[str] = "audit", **options: Unpack[EvasionKeyw
     return EvasionJob(Path(out), options_of(EvasionOptions, "audit", options)).look_ahead()
 
 
-class EvasionJob(Job[EvasionResult]):
+class EvasionJob(Job[AuditResult]):
     """Its tasks: for each attacker his batches, then for each row of the table what the model says."""
 
     kind = "audit"
@@ -374,18 +373,9 @@ class EvasionJob(Job[EvasionResult]):
 
     # -- tell
 
-    def result(self, call: Call) -> EvasionResult:
+    def result(self, call: Call) -> AuditResult:
         report = read_report(self.out, EvasionReport)
-        return EvasionResult(
-            out=str(self.out),
-            headline=report.headline,
-            attack=report.attack,
-            targets=len(report.names),
-            rows=[msgspec.to_builtins(row) for row in report.rows],
-            already_complete=call.already_complete,
-            seconds=round(call.seconds, 3),
-            warnings=report.remarks,
-        )
+        return AuditResult.of(self.out, report, len(report.names), call)
 
     def look_ahead(self) -> EvasionDryRun:
         """A few images are changed and asked about, and that is timed."""

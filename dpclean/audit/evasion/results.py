@@ -126,24 +126,6 @@ class EvasionReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class EvasionResult:
-    """What `audit --attack pgd` did. rows: see Row; seconds: wall time of this call."""
-
-    out: str
-    headline: str
-    attack: str
-    targets: int
-    rows: list[dict[str, Any]]
-    already_complete: bool
-    seconds: float
-    warnings: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object that --json prints."""
-        return {"format": 1, "command": "audit", **asdict(self)}
-
-
-@dataclass(frozen=True)
 class EvasionDryRun:
     """What it would do. seconds: of all of it, from a few images and steps."""
 
