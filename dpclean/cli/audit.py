@@ -65,7 +65,7 @@ def audit(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="The attacker's network, where he does not have the victim's: an extractor or a recipe, as its is.",
+            help="The attacker's network, where he does not have the victim's: an extractor or a recipe, like that.",
             rich_help_panel=ATTACK,
             autocompletion=completing("efficientnet-lite0", "torchvision:", "tiny", "fast", "resnet18"),
         ),
