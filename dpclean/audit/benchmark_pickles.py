@@ -9,14 +9,15 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.errors import InputError, printable
-from dpclean.small_files import read_small_file
+from dpclean.small_files import LIMIT, read_small_file
 
 POISONS_NAME, TARGET_NAME = "poisons.pickle", "target.pickle"
 LARGEST, MODES = 1 << 14, {"L": 1, "RGB": 3}  # edge of an image; channels of one
@@ -43,8 +44,9 @@ class _Picture:
         if not isinstance(state, (list, tuple)) or len(state) != 5:
             raise Refused("holds an image in another form than PIL's")
         _, mode, size, _, data = state
-        if mode not in MODES:
-            raise Refused(f"holds an image of mode {mode!r:.20}, and {' and '.join(MODES)} are taken")
+        if not isinstance(mode, str) or mode not in MODES:
+            named = f"mode {mode!r:.20}" if isinstance(mode, str) else "a strange mode"
+            raise Refused(f"holds an image of {named}, and {' and '.join(MODES)} are taken")
         if not (isinstance(size, tuple) and len(size) == 2 and all(type(edge) is int for edge in size)):
             raise Refused("holds an image without a size")
         width, height = size
@@ -64,14 +66,43 @@ class _Kept:
 
 
 class _Reader(pickle._Unpickler):
-    """In Python: the one in C takes as much memory as a pickle names places to remember."""
+    """In Python: the one in C takes as much memory as a pickle names places to remember. What no image needs and takes
+    time or memory that the length of a pickle does not bound is refused: sets, and keys of tables that are no text, as
+    hashes go through all that is in them, and bytes of a length that is told before they come.
+    """
+
+    stack: list[Any]
+    load_setitem: Callable[[], None]
+    load_setitems: Callable[[], None]
+
+    def refuse(self) -> None:
+        raise Refused("has something in it that no image needs")
+
+    def set_item(self) -> None:
+        self._check_keys(self.stack[-2:-1])
+        self.load_setitem()
+
+    def set_items(self) -> None:
+        self._check_keys(self.stack[::2])
+        self.load_setitems()
+
+    def _check_keys(self, keys: list[Any]) -> None:
+        if not all(isinstance(key, str) for key in keys):
+            self.refuse()
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        **dict.fromkeys((pickle.BYTEARRAY8[0], pickle.EMPTY_SET[0], pickle.FROZENSET[0], pickle.DICT[0]), refuse),
+        pickle.SETITEM[0]: set_item,
+        pickle.SETITEMS[0]: set_items,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "PIL" and name in IMAGES:
             return _Picture
         if f"{module}.{name}" in NUMBERS:
             return _Kept
-        raise Refused(f"names {printable(f'{module}.{name}')[:60]!r}, which no image needs; nothing was run")
+        raise Refused(f"names {printable(f'{module[:60]}.{name[:60]}')!r}, which no image needs; nothing was run")
 
     def persistent_load(self, pid: Any) -> Any:
         raise Refused("refers to what is outside of it")
@@ -91,7 +122,12 @@ def read_benchmark(folder: Path) -> tuple[list[NDArray[np.uint8]], NDArray[np.ui
     try:
         if not isinstance(poisons, list) or not poisons:
             raise Refused("is no list of poisons")
-        found = [_picture_of(poison, 2).pixels() for poison in poisons]
+        found, whole = list[NDArray[np.uint8]](), 0
+        for poison in poisons:
+            found.append(_picture_of(poison, 2).pixels())
+            whole += found[-1].nbytes
+            if whole > LIMIT:  # which no file exceeds: one image stands there many times
+                raise Refused("holds more pixels than it has bytes")
     except Refused as error:
         raise _unusable(folder / POISONS_NAME, str(error)) from error
     try:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from dpclean.audit.benchmark_pickles import read_benchmark
 from dpclean.audit.job import audit
-from dpclean.errors import InputError, UsageError
+from dpclean.errors import ConflictError, InputError, UsageError
 
 Keywords = dict[str, Any]
 EPS = 24
@@ -78,6 +79,18 @@ def test_those_of_the_benchmark_find_their_places(raw: Path, made: Path, keyword
     assert (told["target"], told["poisons"]) == (wanted["target"], wanted["poisons"])
 
 
+def test_poisons_of_several_attackers_are_told_of(raw: Path, made: Path, keywords: Keywords, tmp_path: Path) -> None:
+    for name, knows in (("0001", None), ("0001-adaptive-0.1", "sanitized at 0.1")):
+        shutil.copytree(made / "poisons" / "0001", tmp_path / "both" / name)
+        path = tmp_path / "both" / name / "poisons.json"
+        told = json.loads(path.read_bytes())
+        told["settings"]["crafted_for"] = knows
+        path.write_text(json.dumps(told))
+    said = audit(raw, tmp_path / "out", poisons_from=tmp_path / "both", **keywords).warnings
+    assert any("those who know no defence, sanitized at 0.1" in one for one in said)
+    assert "trials on a target that another trial has too, so the intervals are too narrow: 1" in said
+
+
 class Runs:
     def __init__(self, spied: Path) -> None:
         self.spied = spied
@@ -96,6 +109,7 @@ def test_nothing_in_a_pickle_is_run(made: Path, tmp_path: Path) -> None:
 
 
 SMALL = pickle.dumps([(Image.new("RGB", (4, 3)), 1)])
+HUGE = pickle.dumps((Image.new("L", (1 << 10, 1 << 10)), 1), 4)  # after protocol and frame one pair
 SIZE = b"K\x04K\x03\x86"  # as it stands in there
 
 
@@ -103,6 +117,12 @@ SIZE = b"K\x04K\x03\x86"  # as it stands in there
     ("poisons", "words"),
     [
         (b"", "is no pickle"),
+        (b"\x80\x05\x96" + struct.pack("<Q", 1 << 45) + b".", "no image needs"),  # bytes that never come
+        (b"\x80\x04})" + 60 * b"2\x86" + b"K\x01s.", "no image needs"),  # a key that is hashed for ever
+        (b"\x80\x04}()" + 60 * b"2\x86" + b"K\x01u.", "no image needs"),
+        (b"\x80\x04\x8f.", "no image needs"),
+        (SMALL.replace(b"\x8c\x03RGB", b"]"), "an image of a strange mode"),
+        (b"\x80\x04](" + HUGE[11:-1] + 100 * b"2" + b"e.", "more pixels than it has bytes"),
         (b"\x80\x04]", "is no pickle"),
         (b"\x80\x04r\xff\xff\xff\x7f.", "is no pickle"),  # to be remembered at place 2,147,483,647
         (b"\x80\x04Pwhat\n.", "refers to what is outside of it"),
@@ -140,9 +160,13 @@ def test_poisons_that_do_not_fit_are_refused(raw: Path, made: Path, keywords: Ke
         ("which is no image beside it", text.replace("000.png", "999.png")),
         ("which is no image beside it", text.replace("000.png", "../0002/000.png")),
         ("which is not an image of RAW", text.replace('"name": "', '"name": "x')),
-        ("cannot be read", text[:-5]),
+        ("tells of no poisons", text[:-5]),
     ):
         (own / "poisons.json").write_text(changed)
         refused(own, name)
+    (own / "poisons.json").write_text(text.replace('"format": 1', '"format": 2'))
+    refused(own, "has format 2, this dpclean reads up to 1", ConflictError)
+    (own / "poisons.json").write_text(text.replace('"target": "', '"target": "no-'))
+    refused(own, "own' names 'no-.*', which is not a test image")
     refused(made, "--adaptive and --setups have no meaning", UsageError, adaptive=True)
     assert not (tmp_path / "no").exists()
