@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,8 +39,8 @@ def check_format(path: Path, fields: object, newest: int, *, oldest: int = 1, re
 def read_versioned(path: Path, newest: int, parse: Callable[[Any], T], wrong: str, remedy: str) -> T | None:
     """What parse makes of a small file of JSON with a format from 1 to newest; None where there is no file.
 
-    Raises ConflictError for a newer format, InputError where the file cannot be read or parse raises a MsgspecError:
-    with what is wrong with it in these words and the remedy.
+    Raises ConflictError for a newer format, InputError where the file cannot be read or parse raises a ValueError, as
+    msgspec does: with what is wrong with it in these words and the remedy.
     """
     try:
         raw = read_small_file(path)
@@ -47,8 +49,25 @@ def read_versioned(path: Path, newest: int, parse: Callable[[Any], T], wrong: st
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}", "restore the file") from error
     try:
-        fields = msgspec.json.decode(raw)
+        fields = decoded(raw)
         check_format(path, fields, newest)
         return parse(fields)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+    except (ValueError, RecursionError) as error:  # of msgspec too
         raise InputError(f"{str(path)!r} {wrong}: {error}", remedy) from error
+
+
+def encoded(told: Any) -> bytes:
+    """JSON for a file, of what msgspec takes; bytes of names that are not UTF-8 become escaped lone surrogates."""
+    return json.dumps(msgspec.to_builtins(told), indent=2, allow_nan=False).encode() + b"\n"
+
+
+def decoded(raw: bytes) -> Any:
+    """What such JSON says; it is UTF-8, and its numbers are finite. Raises ValueError and RecursionError."""
+    return json.loads(raw.decode(), parse_float=_finite, parse_constant=_finite)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number")
+    return value

@@ -755,6 +755,9 @@ def test_a_dry_run_tells_and_touches_nothing(tmp_path: Path, transparent: str) -
     ahead = dry_run(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
     assert (ahead.listed, ahead.classes, ahead.kind) == (12, ["a", "b"], "folder")
     assert ahead.bytes > 0 and nothing_left(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConflictError, match="is a file"):
+        dry_run(tmp_path / "raw", tmp_path / "file", sigma=SIGMA, denoiser=transparent)
 
 
 def test_a_dry_run_denoises_a_part_of_what_is_large_and_tells_of_the_whole(

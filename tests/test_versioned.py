@@ -19,6 +19,7 @@ from dpclean.data.ancestry import MAGIC, read_ancestry
 from dpclean.errors import ConflictError, InputError
 from dpclean.jobs.record import FIELDS, read_record
 from dpclean.train.model import NAME, read_description
+from dpclean.versioned import decoded, encoded
 
 
 def _votes(path: Path, fields: Any) -> Any:
@@ -72,6 +73,23 @@ def test_an_older_format_is_no_newer_one(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="has format 1, this dpclean reads format 2") as refused:
         READERS[kind](tmp_path / "file", {"format": 1, "tool": "dpclean 0.1"})
     assert refused.value.remedy == "use dpclean 0.1, or make it again"
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "9" * 5000])
+def test_numbers_that_are_none_are_refused(number: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        decoded(f'{{"sigma": {number}}}'.encode())
+    (tmp_path / manifest.NAME).write_text(f'{{"format": 1, "sigma": {number}}}')
+    with pytest.raises(InputError):
+        manifest.read(tmp_path)
+
+
+def test_names_that_are_no_utf_8_are_kept() -> None:
+    told = {"name": "a\udcff", "numbers": [1.5, 2]}
+    assert decoded(encoded(told)) == told and encoded(told).isascii()
+    for other in ("utf-16", "utf-8-sig"):
+        with pytest.raises(ValueError):
+            decoded("{}".encode(other))
 
 
 def test_a_stranger_does_not_write_what_a_terminal_obeys(tmp_path: Path) -> None:

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from dpclean.audit import benchmark_pickles
 from dpclean.audit.attacks.attack import Attack, Case, Crafted
 from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.audit.poisons import NAME, TARGET_NAME, Poisons
+from dpclean.audit.poisons import FORMAT, NAME, TARGET_NAME, Poisons
 from dpclean.audit.trials import Setup, Trial, find_trials
 from dpclean.data.dataset import Images, read_images
 from dpclean.data.digest import pixel_sha256
 from dpclean.errors import InputError
-from dpclean.small_files import read_small_file
+from dpclean.versioned import read_versioned
 
 FARTHEST = 64  # grey levels, of a poison from the image that it was made of, where that is to be found by its pixels
 BLOCK = 1024  # images that are compared together
+NOTHING = "no defence"
 
 Pixels = NDArray[np.uint8]
 
@@ -41,6 +42,8 @@ class BroughtPoisons(Attack):
     def craft(self, case: Case, surrogate: Surrogate, *, most_steps: int, on_step: Callable[[], None]) -> Crafted:
         assert case.target is not None
         found = self._poisons[case.number - 1]
+        if not surrogate.is_open:
+            return Crafted(found)
         wanted = surrogate.row_of(case.target).cpu().numpy()
 
         def distance(images: Sequence[Pixels]) -> float:
@@ -52,21 +55,25 @@ class BroughtPoisons(Attack):
 
 @dataclass(frozen=True)
 class Brought:
-    """What a folder holds. eps: the largest change of a pixel value."""
+    """What a folder holds. eps: the largest change of a pixel value. known: the defences that attackers knew, each
+    once, as far as that is told.
+    """
 
     attack: BroughtPoisons
     trials: list[Trial]
     eps: int
     digest: str
+    known: list[str]
 
 
 @dataclass(frozen=True)
 class _Case:
-    """By names in RAW and among the test images."""
+    """By names in RAW and among the test images. known: the defence that the attacker knew."""
 
     folder: Path
     setup: Setup
     poisons: list[Pixels]
+    known: str
 
 
 def read_brought(
@@ -79,7 +86,8 @@ def read_brought(
             f"there are no poisons in {str(folder)!r}",
             f"give a folder with {NAME}, or with {benchmark_pickles.POISONS_NAME}, or one of such folders",
         )
-    trials = find_trials([case.setup for case in cases], raw, test, eligible, count=len(cases))
+    setups = {repr(str(case.folder)): case.setup for case in cases}
+    trials = find_trials(setups, raw, test, eligible, "give the RAW and the test images that the poisons were made for")
     eps, whole = 0, hashlib.sha256()
     for case, trial in zip(cases, trials, strict=True):
         bases = [raw.pixels[place] for place in trial.bases]
@@ -92,7 +100,8 @@ def read_brought(
                 )
             eps = max(eps, _apart(base, poison))
             whole.update(pixel_sha256(poison))
-    return Brought(BroughtPoisons([case.poisons for case in cases]), trials, eps, whole.hexdigest())
+    known = list(dict.fromkeys(case.known for case in cases))
+    return Brought(BroughtPoisons([case.poisons for case in cases]), trials, eps, whole.hexdigest(), known)
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -114,10 +123,9 @@ def _read(folder: Path, raw: Images, test: Images, workers: int | None) -> _Case
 
 def _own(folder: Path, workers: int | None) -> _Case:
     path = folder / NAME
-    try:
-        told = msgspec.json.decode(read_small_file(path), type=Poisons)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error}", "restore it, or make the poisons again") from error
+    remedy = "restore it, or make the poisons again"
+    told = read_versioned(path, FORMAT, lambda fields: msgspec.convert(fields, Poisons), "tells of no poisons", remedy)
+    assert told is not None  # it is there
     if told.target is None or told.trigger is not None:
         raise InputError(f"{str(path)!r} has a trigger, and poisons for a single target are taken", "give others")
     images = read_images(folder, workers=workers)
@@ -125,7 +133,8 @@ def _own(folder: Path, workers: int | None) -> _Case:
     if missing := [poison.file for poison in told.poisons if poison.file not in by_name or poison.file == TARGET_NAME]:
         raise InputError(f"{str(path)!r} names {missing[0]!r}, which is no image beside it", "restore it")
     setup = Setup(told.target, told.poison_class, [poison.name for poison in told.poisons])
-    return _Case(folder, setup, [by_name[poison.file] for poison in told.poisons])
+    known = str(told.settings.get("crafted_for") or NOTHING)
+    return _Case(folder, setup, [by_name[poison.file] for poison in told.poisons], known)
 
 
 def _of_benchmark(folder: Path, raw: Images, test: Images) -> _Case:
@@ -145,7 +154,7 @@ def _of_benchmark(folder: Path, raw: Images, test: Images) -> _Case:
             " one class are taken",
             "give others",
         )
-    return _Case(folder, Setup(found, classes.pop(), [raw.names[place] for place in places]), poisons)
+    return _Case(folder, Setup(found, classes.pop(), [raw.names[place] for place in places]), poisons, NOTHING)
 
 
 def _nearest(folder: Path, number: int, poison: Pixels, raw: Images) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -139,7 +140,8 @@ class Experiment:
         found = self.attack.craft(case, foe.surrogate, most_steps=most_steps, on_step=check)
         wall, processor = round(time.monotonic() - begun, 3), round(time.process_time() - used, 3)
         before, after = (
-            None if one is None else round(one, 4) for one in (found.distance_before, found.distance_after)
+            None if one is None or not math.isfinite(one) else round(one, 4)
+            for one in (found.distance_before, found.distance_after)
         )
         return found, Crafting(foe.crafted_for, wall, processor, found.steps, before, after, foe.knows)
 

@@ -109,10 +109,15 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         folder = given_path(options.poisons_from)
         brought = read_brought(folder, train, test, eligible, most=options.targets, workers=options.workers)
         attack, trials, eps = brought.attack, brought.trials, brought.eps
+    mixed = "" if brought is None or len(brought.known) < 2 else ", ".join(brought.known)
     gaps = victim.ancestry.because()
+    aimed = [trial.target for trial in trials if trial.target is not None]
+    again = len(aimed) - len(set(aimed))
     said = [
         (gaps, f"that the extractor never saw RAW is an assumption: {gaps}"),
         (guess is not victim, f"the attacker does not have the victim's network, he crafts with {guess.about}"),
+        (again, f"trials on a target that another trial has too, so the intervals are too narrow: {again}"),
+        (mixed, f"poisons of several attackers, and each row counts all of them: those who know {mixed}"),
         (in_raw.sum(), f"test images that are in RAW, none of them a target: {in_raw.sum()}"),
         (source == "holdout", "the test images are held out from RAW, so whoever made RAW chose them"),
         (sum(whole.quarantined.values()), f"images that cannot be used: {sum(whole.quarantined.values())}"),
@@ -151,7 +156,11 @@ def _victim(kind: str, name: str, extractor: Extractor | None, train: Images, de
 def _trials(train: Images, test: Images, eligible: NDArray[np.bool_], options: AuditOptions) -> list[Trial]:
     attack, count = options.found_attack, options.targets
     if options.setups is not None:
-        return find_trials(read_setups(given_path(options.setups)), train, test, eligible, count=count)
+        setups = read_setups(given_path(options.setups))
+        if len(setups) < count:
+            raise InputError(f"{count} targets are wanted, and there are {len(setups)} setups", "give fewer --targets")
+        called = {f"setup {number}": setup for number, setup in enumerate(setups[:count], 1)}
+        return find_trials(called, train, test, eligible, "correct the setups")
     shapes = sorted({image.shape for image in [*train.pixels, *test.pixels]})
     if attack.one_shape and len(shapes) > 1:
         named = " and ".join(" x ".join(map(str, shape)) for shape in shapes[:2])

@@ -15,7 +15,7 @@ import msgspec
 from dpclean import __version__
 from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.audit.defences import find_defences
+from dpclean.audit.defences import find_defences, make_defences
 from dpclean.audit.defences.defence import Defence, Setting
 from dpclean.audit.estimate import seconds_of
 from dpclean.audit.experiment import Experiment, Foe, Outcome
@@ -24,7 +24,6 @@ from dpclean.audit.machine import claimed, computing_as_begun, environment_of, s
 from dpclean.audit.options import AuditKeywords, AuditOptions
 from dpclean.audit.page import PICTURED, SHOWN, Shown, write_page
 from dpclean.audit.poisons import (
-    FORMAT,
     TRIGGER_NAME,
     Poison,
     Poisons,
@@ -49,7 +48,7 @@ from dpclean.audit.trials import asked
 from dpclean.audit.victims.victim import Victim
 from dpclean.denoise.loading import find_denoiser
 from dpclean.device import choose_device
-from dpclean.errors import Diverged
+from dpclean.errors import Diverged, DpcleanError, InternalError, Interrupted
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import write_durably
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
@@ -58,6 +57,7 @@ from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
 from dpclean.progress import Pace, Progress, Show
 from dpclean.train.trainer import number_of
+from dpclean.versioned import decoded, encoded
 
 PAGE_NAME, POISONS_NAME = "report.html", "poisons"
 
@@ -115,7 +115,7 @@ class AuditJob(Job[AuditResult]):
             asked=sum(len(asked(trial, found.test, found.eligible)) for trial in found.trials),
             victim=found.victim,
         )
-        return [one for named in find_defences(o.defences) for one in named.made(setting)]
+        return make_defences(o.defences, setting)
 
     def foes(self, guess: Victim) -> list[Foe]:
         """All attackers. guess: what they take the victim for."""
@@ -191,11 +191,14 @@ class AuditJob(Job[AuditResult]):
             pace = Pace(done)
             with claimed(tasks, total, still=lambda: self.staging.begun() is not None, check=self.check) as numbers:
                 for number in numbers:
-                    tasks.finish(number, msgspec.json.encode(self._tried(experiment, foes, number)))
+                    tasks.finish(number, encoded(self._tried(experiment, foes, number)))
                     done = total - len(tasks.missing(total))
                     tell(Progress(done, total, "targets", pace.seconds_left(done, total)))
-        except Diverged as error:
-            raise Hopeless(error) from error
+        except DpcleanError as error:
+            begun = isinstance(error, Interrupted | InternalError) or tasks.done()
+            if isinstance(error, Diverged) or not begun:  # nothing is lost, and another command may do better
+                raise Hopeless(error) from error
+            raise
         return True
 
     def _tried(self, experiment: Experiment, foes: Sequence[Foe], number: int) -> Outcome:
@@ -209,7 +212,6 @@ class AuditJob(Job[AuditResult]):
             craftings.append(crafting)
             first, trigger = found.test.pixels[experiment.asked(trial)[0]], crafted.trigger
             told = Poisons(
-                format=FORMAT,
                 target=None if trial.target is None else found.test.names[trial.target],
                 target_class=None if asked_class is None else found.raw.classes[asked_class],
                 poison_class=found.raw.classes[trial.poison_class],
@@ -247,7 +249,7 @@ class AuditJob(Job[AuditResult]):
         if made.exists():  # else a save that was cut off has moved them
             made.rename(partial / POISONS_NAME)
         files = [tasks.path(number) for number in range(1, len(found.trials) + 1)]
-        outcomes = [msgspec.json.decode(file.read_bytes(), type=Outcome) for file in files]
+        outcomes = [msgspec.convert(decoded(file.read_bytes()), Outcome) for file in files]
         rows = rows_of(outcomes)
         report = Report(
             tool=f"dpclean {__version__}",
@@ -268,7 +270,7 @@ class AuditJob(Job[AuditResult]):
         attackers = [crafting.knows for crafting in outcomes[0].craftings]
         shown = [self._shown(number, knows) for number in numbers for knows in attackers]
         write_page(partial / PAGE_NAME, report, self.found.attack, found.victim, self.defences, shown)
-        write_durably(partial / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        write_durably(partial / NAME, encoded(report))
 
     def _shown(self, number: int, knows: str | None) -> Shown:
         """What the page shows of a trial, from the poisons as they were saved."""
@@ -298,8 +300,9 @@ class AuditJob(Job[AuditResult]):
 
     def look_ahead(self) -> AuditDryRun:
         """A few images go through each defence, and a few steps of crafting are done and timed."""
-        for given in self.inputs():
-            self.staging.check_apart(given)
+        complete = self.check_out() and not self.options.overwrite
+        if complete:
+            self.refuse_others("was made", self.made_with())
         found = self.found
         with self.ready(None):
             sketch, rough = found.victim.sketch(), found.guess.sketch()
@@ -314,5 +317,5 @@ class AuditJob(Job[AuditResult]):
             poisons=len(found.trials[0].bases),
             defences=[defence.label for defence in self.defences],
             seconds=round(seconds, 1),
-            warnings=found.remarks,
+            warnings=found.remarks + (["OUT is complete already, so nothing would be done"] if complete else []),
         )

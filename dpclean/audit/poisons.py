@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dpclean.jobs.durable import write_durably
+from dpclean.versioned import decoded, encoded
 
 NAME, TARGET_NAME = "poisons.json", "target.png"
 TRIGGER_NAME, EXAMPLE_NAME = "trigger.npy", "example.png"
-FORMAT = 1
+FORMAT: Final = 1
 LONGEST = 100  # letters of what an attacker knows, in the name of a folder
 
 
@@ -32,12 +35,12 @@ class Poison(msgspec.Struct, frozen=True, omit_defaults=True):
     base: str | None = None
 
 
-class Poisons(msgspec.Struct, frozen=True):
+class Poisons(msgspec.Struct, frozen=True, kw_only=True):
     """What poisons.json says. target, target_class: None where there is a trigger in place of a target. poison_class:
     the label that all poisons have. trigger: how what is in its file is put on an image. settings: of the attack.
     """
 
-    format: int
+    format: Literal[1] = FORMAT
     target: str | None
     target_class: str | None
     poison_class: str
@@ -50,8 +53,11 @@ def folder_name(number: int, knows: str | None) -> str:
     """Of the poisons of a trial, below `poisons/`: "0001", and "0001-adaptive-0.1" of who knows "sanitized at 0.1"."""
     if knows is None:
         return f"{number:04d}"
-    words = re.sub("[^A-Za-z0-9.]+", "-", knows.removeprefix("sanitized").replace(" at ", "-")).strip("-")
-    return f"{number:04d}-adaptive-{words[-LONGEST:]}"
+    plain = knows.removeprefix("sanitized").replace(" at ", ":")
+    words = re.sub("[^A-Za-z0-9.]+", "-", plain).strip("-")[-LONGEST:]
+    if len(plain) > LONGEST or not re.fullmatch("(:[A-Za-z0-9.]+)+", plain):  # two names must not become one
+        words += f"-{hashlib.sha256(os.fsencode(knows)).hexdigest()[:8]}"
+    return f"{number:04d}-adaptive-{words}"
 
 
 def write_poisons(
@@ -76,7 +82,7 @@ def write_poisons(
         file = io.BytesIO()
         np.save(file, trigger)
         write_durably(folder / TRIGGER_NAME, file.getvalue())
-    write_durably(folder / NAME, msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
+    write_durably(folder / NAME, encoded(told))
 
 
 def read_pixels(folder: Path, count: int) -> list[NDArray[np.uint8]]:
@@ -96,7 +102,7 @@ def read_asked(folder: Path) -> NDArray[np.uint8]:
 
 
 def _told(folder: Path) -> Poisons:
-    return msgspec.json.decode((folder / NAME).read_bytes(), type=Poisons)
+    return msgspec.convert(decoded((folder / NAME).read_bytes()), Poisons)
 
 
 def read_png(path: Path) -> NDArray[np.uint8]:

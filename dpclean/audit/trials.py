@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dpclean.data.dataset import Images
 from dpclean.errors import InputError
 from dpclean.small_files import read_small_file
+from dpclean.versioned import decoded
 
 MOST_BYTES = 64 << 20  # of a file of setups
 
@@ -115,7 +116,7 @@ def asked(trial: Trial, test: Images, eligible: NDArray[np.bool_]) -> list[int]:
 def read_setups(path: Path) -> list[Setup]:
     """A JSON list of setups. Raises InputError."""
     try:
-        return msgspec.json.decode(read_small_file(path, MOST_BYTES), type=list[Setup])
+        return msgspec.convert(decoded(read_small_file(path, MOST_BYTES)), list[Setup])
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"the setups {str(path)!r} cannot be read: {error}",
@@ -124,16 +125,16 @@ def read_setups(path: Path) -> list[Setup]:
 
 
 def find_trials(
-    setups: Sequence[Setup], raw: Images, test: Images, eligible: NDArray[np.bool_], *, count: int
+    setups: Mapping[str, Setup], raw: Images, test: Images, eligible: NDArray[np.bool_], remedy: str
 ) -> list[Trial]:
-    """The first so many setups, by places. Raises InputError where a name is not there or a setup makes no sense."""
-    if len(setups) < count:
-        raise InputError(f"{count} targets are wanted, and there are {len(setups)} setups", "give fewer --targets")
+    """Setups by places. setups: by what users know them by. Raises InputError, with this remedy, where a name is not
+    there or a setup makes no sense.
+    """
     in_raw = {name: place for place, name in enumerate(raw.names)}
     in_test = {name: place for place, name in enumerate(test.names)}
     classes = {name: place for place, name in enumerate(raw.classes)}
     trials = []
-    for number, setup in enumerate(setups[:count], 1):
+    for called, setup in setups.items():
         for kind, names, known in (
             ("a test image", [setup.target], in_test),
             ("a class", [setup.poison_class], classes),
@@ -141,11 +142,11 @@ def find_trials(
         ):
             missing = [name for name in names if name not in known]
             if missing:
-                raise InputError(f"setup {number} names {missing[0]!r}, which is not {kind}", "correct the setups")
+                raise InputError(f"{called} names {missing[0]!r}, which is not {kind}", remedy)
         target = in_test[setup.target]
         trial = Trial(target, classes[setup.poison_class], [in_raw[name] for name in setup.bases])
         if problem := _problem(trial, target, raw, test, eligible):
-            raise InputError(f"setup {number} has {problem}", "correct the setups")
+            raise InputError(f"{called} has {problem}", remedy)
         trials.append(trial)
     return trials
 

@@ -41,7 +41,7 @@ def dry_run(
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
     asked = options_of(CertifyOptions, "certify", options)
     job = CertifyJob(Path(clean), Path(out), asked, say or (lambda _: None))
-    job.staging.check_apart(*job.inputs())
+    job.check_out()
     certified, parameters = job.certified, job.asked
     cores = len(os.sched_getaffinity(0))
     if isinstance(certified, CertifiedImages):

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from dpclean.certify.runs import Ballot, ballot_of
 from dpclean.data.decoding.encode import encode
-from dpclean.errors import ConflictError, DpcleanError, InputError, printable
+from dpclean.errors import DpcleanError, InputError, printable
 from dpclean.jobs.command import Command, CommandFailed
 from dpclean.small_files import check_regular_file, read_small_file
 
@@ -74,7 +74,7 @@ class CommandTrainer:
 
         Raises ConflictError where the program is not the one that the job was begun with.
         """
-        self._check_files()
+        self.command.check_files(self.files, "trainer")
         folder = self.scratch / f"{number:07d}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -87,14 +87,6 @@ class CommandTrainer:
             return self._ballot(places["out"], len(points))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _check_files(self) -> None:
-        found = self.command.files()
-        if changed := sorted(name for name in {**self.files, **found} if self.files.get(name) != found.get(name)):
-            raise ConflictError(
-                f"the trainer is not the program that the job was begun with: {printable(changed[0])!r} has changed",
-                "restore it, or start again with --overwrite: runs must be alike",
-            )
 
     def _write_data(self, folder: Path, images: Sequence[NDArray[np.uint8]], labels: NDArray[np.int64]) -> None:
         if fits_one_shard(self.kind, images):

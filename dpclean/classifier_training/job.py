@@ -285,7 +285,7 @@ class TrainJob(Job[TrainResult]):
 
     def look_ahead(self) -> TrainDryRun:
         """A few steps are done and timed; the first one pays for what is set up once and is not counted."""
-        self.staging.check_apart(*self.inputs())
+        self.check_out()
 
         class Enough(Exception):
             pass

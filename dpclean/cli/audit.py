@@ -331,13 +331,13 @@ def _tell(result: AuditResult) -> None:
     say, out = typer.echo, printable(result.out)
     done = f"{out} is already complete" if result.already_complete else f"Audited in {result.seconds:.0f} s into {out}"
     say(f"{done}: {result.attack}, {result.targets} trials.")
-    say(result.headline)
+    say(printable(result.headline))
     for row in result.rows:
-        knows = "" if row["knows"] is None else f", the attacker knows {row['knows']}"
+        knows = "" if row["knows"] is None else f", the attacker knows {printable(row['knows'])}"
         counted = f"{row['succeeded']} of {row['trials'] - row['skipped']}"
         interval = f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
         say(
-            f"  {row['defence']}, learned by {row['head']}{knows}: {counted} ({interval}),"
+            f"  {printable(row['defence'])}, learned by {row['head']}{knows}: {counted} ({interval}),"
             f" without poison {row['control']} of {row['trials']}, accuracy {100 * row['accuracy']:.1f} %"
         )
     for warning in result.warnings:
@@ -350,14 +350,14 @@ def _tell_at_test_time(result: AuditResult) -> None:
     say, out = typer.echo, printable(result.out)
     done = f"{out} is already complete" if result.already_complete else f"Audited in {result.seconds:.0f} s into {out}"
     say(f"{done}: {result.attack}, {result.targets} test images.")
-    say(result.headline)
+    say(printable(result.headline))
     for row in result.rows:
         knows = "the model alone" if row["knows"] is None else "it too"
         counts = f"{row['attacked'][0]} of {row['images']} right under attack, {row['clean'][0]} without"
         if row["attacked_by_vote"] is not None:
             counts += f"; by vote {row['attacked_by_vote'][0]} and {row['clean_by_vote'][0]}"
         proved = "" if row["covered"] is None else f"; proved for {row['covered']}"
-        say(f"  {row['defence']}, the attacker knows {knows}: {counts}{proved}")
+        say(f"  {printable(row['defence'])}, the attacker knows {knows}: {counts}{proved}")
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
     say(f"To look at: {out}/report.html, which also says what an audit cannot show.")
@@ -366,8 +366,8 @@ def _tell_at_test_time(result: AuditResult) -> None:
 
 def _tell_dry_run_at_test_time(told: EvasionDryRun) -> None:
     typer.echo(
-        f"Would attack {told.targets} of {told.test_images} test images, behind {', '.join(told.defences)}, into"
-        f" {printable(told.out)}: about {told.seconds:.0f} s."
+        f"Would attack {told.targets} of {told.test_images} test images, behind"
+        f" {printable(', '.join(told.defences))}, into {printable(told.out)}: about {told.seconds:.0f} s."
     )
     for warning in told.warnings:
         typer.echo(f"Note: {printable(warning)}.")
@@ -377,7 +377,7 @@ def _tell_dry_run_at_test_time(told: EvasionDryRun) -> None:
 def _tell_dry_run(told: AuditDryRun) -> None:
     typer.echo(
         f"Would try {told.attack} in {told.targets} trials, each with {told.poisons} of {told.images} images, behind"
-        f" {', '.join(told.defences)}, into {printable(told.out)}:"
+        f" {printable(', '.join(told.defences))}, into {printable(told.out)}:"
         f" at most about {told.seconds:.0f} s."
     )
     for warning in told.warnings:

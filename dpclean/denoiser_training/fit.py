@@ -185,7 +185,7 @@ class FitJob(Job[FitResult]):
         return max(1, int(self.options.minutes * 60 / seconds))
 
     def look_ahead(self) -> FitDryRun:
-        self.staging.check_apart(*self.inputs())
+        self.check_out()
         with self.ready(None):
             training, seconds = self._probed()
         steps = self.options.steps or self._steps(seconds)

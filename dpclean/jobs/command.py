@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dpclean.errors import UsageError
+from dpclean.errors import ConflictError, UsageError, printable
 from dpclean.jobs.child_process import mortal_group
 
 SHELL, LAST_SIGNAL = 128, 64  # a shell leaves with 128 + N for a program that was ended by signal N
+LAST_BYTES, LONGEST_LINE = 1 << 16, 500  # of what a program said are looked at; letters of its last line are told
 PAUSE = 0.2  # seconds between two looks at whether to stop
 
 
@@ -75,6 +76,15 @@ class Command:
                     break
         return files
 
+    def check_files(self, begun: Mapping[str, str], role: str) -> None:
+        """Raises ConflictError where these are not the files that a job was begun with."""
+        found = self.files()
+        if changed := sorted(name for name in {**begun, **found} if begun.get(name) != found.get(name)):
+            raise ConflictError(
+                f"the {role} is not the program that the job was begun with: {printable(changed[0])!r} has changed",
+                "restore it, or start again with --overwrite: runs must be alike",
+            )
+
     def call(
         self,
         places: Mapping[str, Path],
@@ -95,7 +105,7 @@ class Command:
                 )
             except OSError as error:
                 raise CommandFailed(
-                    f"{arguments[0]!r} does not start: {error.strerror}", f"check {self.option}"
+                    f"does not start: {arguments[0]!r}: {error.strerror}", f"check {self.option}"
                 ) from error
             try:
                 code = _ended(process, timeout, check)
@@ -107,8 +117,7 @@ class Command:
         if signal := _signal_of(code):
             raise CommandFailed(f"was ended by signal {signal}", "free some memory, or mend it", cut_off=True)
         if code != 0:
-            last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise CommandFailed(f"left with exit code {code}: {last[0]}", "mend it")
+            raise CommandFailed(f"left with exit code {code}: {_last_line(log)}", "mend it")
 
 
 def _ended(process: subprocess.Popen[bytes], timeout: float | None, check: Callable[[], None]) -> int | None:
@@ -122,6 +131,14 @@ def _ended(process: subprocess.Popen[bytes], timeout: float | None, check: Calla
             if deadline is not None and time.monotonic() >= deadline:
                 return None
         check()
+
+
+def _last_line(log: Path) -> str:
+    """What a program said last, in so many letters at most."""
+    with log.open("rb") as said:
+        said.seek(max(0, os.path.getsize(log) - LAST_BYTES))
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:LONGEST_LINE] if lines else "it said nothing"
 
 
 def _signal_of(code: int) -> int:

@@ -95,6 +95,12 @@ class Job(ABC, Generic[Result]):
     def result(self, call: Call) -> Result:
         """What is told of the OUT that is there."""
 
+    def check_out(self) -> bool:
+        """Whether OUT is complete. Raises ConflictError where it lies in or around an input, or is something else."""
+        for given in self.inputs():
+            self.staging.check_apart(given)
+        return holds(self.out, self.marks, self.kind)
+
     # -- what only some have
 
     def reopens(self) -> bool:

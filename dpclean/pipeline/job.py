@@ -348,7 +348,7 @@ class SanitizeJob(Job[SanitizeResult]):
     # -- the look ahead
 
     def look_ahead(self) -> SanitizeDryRun:
-        self.staging.check_apart(*self.inputs())
+        self.check_out()
         source = self.source
         listed = sum(1 for _ in self.listing.entries())
         threads = choose_threads(self.options.threads)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from dpclean.audit.attacks.perturbation import stacked
 from dpclean.audit.attacks.surrogate import Surrogate
-from dpclean.audit.defences import DEFENCES, find_defences
+from dpclean.audit.defences import DEFENCES, find_defences, make_defences
 from dpclean.audit.defences.adversarial_training import Changed
 from dpclean.audit.defences.command import Filter
 from dpclean.audit.defences.deep_knn import DeepKnn
@@ -26,7 +26,7 @@ from dpclean.audit.defences.spectral import Spectral
 from dpclean.audit.victims.frozen import Frozen
 from dpclean.audit.victims.scratch import Scratch
 from dpclean.data.dataset import read_images
-from dpclean.errors import InputError, SetupError, UsageError
+from dpclean.errors import ConflictError, InputError, SetupError, UsageError
 from dpclean.train.extractor import find_extractor
 from dpclean.train.recipes import find_recipe
 
@@ -227,10 +227,12 @@ def test_a_filter_of_the_users_own_chooses_and_changes_images(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("no-such-program {data} {out}", "'no-such-program' does not start: No such file"),
+        ("no-such-program {data} {out}", "does not start: 'no-such-program': No such file"),
         ("sh -c 'echo it has no model >&2; exit 3' {data} {out}", "left with exit code 3: it has no model"),
         ("sh -c 'kill -9 $$' {data} {out}", "was ended by signal 9"),
         ("true {data} {out}", "left none of the 3 images"),
+        ("sh -c 'rm -r $2' - {data} {out}", "has taken the folder {out} away"),
+        ("sh -c 'rm -r $2; ln -s $1 $2' - {data} {out}", "has taken the folder {out} away"),
         ("cp -r {data} {out}", "which is none of the images it was given"),
         ('sh -c \'mkdir "$2/a dog"; echo no >"$2/a dog/000001.png"\' - {data} {out}', "is no image that can be read"),
     ],
@@ -239,6 +241,21 @@ def test_a_filter_that_fails_is_told_in_a_sentence(command: str, words: str) -> 
     with pytest.raises(InputError, match=words) as refused:
         filtered(command)
     assert repr(command) in refused.value.message
+
+
+def test_a_filter_is_the_same_program_throughout(tmp_path: Path) -> None:
+    asked = Filter(program(tmp_path, CHOOSES))
+    asked.filtered(IMAGES, LABELS, NAMES)
+    with (tmp_path / "a filter.py").open("a") as file:
+        file.write("# another one")
+    with pytest.raises(ConflictError, match="the defence is not the program that the job was begun with"):
+        asked.filtered(IMAGES, LABELS, NAMES)
+
+
+def test_two_defences_that_a_table_could_not_tell_apart_are_refused() -> None:
+    setting = Setting((0.1, 0.1000001), "natural", "one-step", "cpu", bytes(32), 0, 0)
+    with pytest.raises(UsageError, match="two of the defences would both be called 'noised at 0.1'"):
+        make_defences(["noised"], setting)
 
 
 def test_nothing_in_a_command_is_for_a_shell(tmp_path: Path) -> None:

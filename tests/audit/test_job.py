@@ -19,10 +19,12 @@ from PIL import Image
 from dpclean.audit.job import AuditJob, audit, dry_run
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.poisons import folder_name, read_asked, read_pixels
+from dpclean.audit.results import AuditResult
 from dpclean.audit.victims import heads
 from dpclean.classifier_training.job import train
+from dpclean.cli import audit as command_line
 from dpclean.cli import run
-from dpclean.errors import Diverged, InputError, Interrupted, UsageError
+from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
 from dpclean.jobs.tasks import Tasks
 from dpclean.pipeline import sanitize
 from dpclean.progress import Progress
@@ -265,6 +267,60 @@ def test_a_dry_run_writes_nothing(raw: Path, keywords: Keywords, tmp_path: Path)
     told = dry_run(raw, tmp_path / "audit", **keywords)
     assert told.seconds > 0 and told.poisons == POISONS and told.defences[0] == "none"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_looks_at_what_is_there(out: Path, raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+    assert dry_run(raw, out, **keywords).warnings[-1] == "OUT is complete already, so nothing would be done"
+    with pytest.raises(ConflictError, match="was made with eps 24; this command asks for eps 25"):
+        dry_run(raw, out, **{**keywords, "eps": EPS + 1})
+    (tmp_path / "file").touch()
+    with pytest.raises(ConflictError, match="is a file"):
+        dry_run(raw, tmp_path / "file", **keywords)
+
+
+def test_what_was_refused_before_anything_was_done_is_forgotten(raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+    asked = {**keywords, "targets": 1, "sigma": "0.1"}
+    for changed in ({"sigma": "1e-9"}, {"defence": "true {data} {out}"}):
+        with pytest.raises((UsageError, InputError), match=r"outside the denoiser's schedule|left none of"):
+            audit(raw, tmp_path / "audit", **{**asked, **changed})
+    assert list(tmp_path.iterdir()) == []  # so the command can be mended and given again
+
+
+def test_names_that_are_no_utf_8_go_through_all_files(
+    raw: Path, test_images: Path, keywords: Keywords, tmp_path: Path
+) -> None:
+    for name, given in (("raw", raw), ("test", test_images)):
+        for place, path in enumerate(given.rglob("*.png")):
+            target = tmp_path / name / path.parent.name / os.fsdecode(b"\xff\n<b>%d.png" % place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(path)
+    asked = {**keywords, "test": tmp_path / "test", "targets": 1, "defence": "none"}
+    audit(tmp_path / "raw", tmp_path / "audit", **asked)
+    assert audit(tmp_path / "raw", tmp_path / "audit", **asked).already_complete
+    assert "<b>" not in (tmp_path / "audit" / "report.html").read_text("utf-8")
+    told = json.loads((tmp_path / "audit/poisons/0001/poisons.json").read_bytes())
+    assert os.fsencode(told["target"]).split(b"/")[1].startswith(b"\xff\n<b>")
+    bases = [poison["name"] for poison in told["poisons"]]
+    setups = [{"target": told["target"], "poison_class": told["poison_class"], "bases": bases}]
+    (tmp_path / "setups.json").write_text(json.dumps(setups))
+    for changed in ({"setups": tmp_path / "setups.json"}, {"poisons_from": tmp_path / "audit"}):
+        audit(tmp_path / "raw", tmp_path / "again", **asked, **changed, overwrite=True)
+        again = report(tmp_path / "again")["trials"][0]
+        assert again["trial"]["bases"] == report(tmp_path / "audit")["trials"][0]["trial"]["bases"]
+
+
+def test_folders_of_poisons_are_as_many_as_attackers() -> None:
+    assert folder_name(7, "sanitized:perceptual:ddim:4 at 0.1") == "0007-adaptive-perceptual-ddim-4-0.1"
+    known = [f"sanitized:{name} at 0.1" for name in ("a-b", "a/b", "a:b", "\udcff", "\udcfe", 300 * "x", 301 * "x")]
+    assert len({folder_name(1, one) for one in known}) == len(known)
+    assert all(len(folder_name(1, one)) < 150 for one in known)
+
+
+def test_what_is_told_holds_no_commands_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {name: 0 for name in ("succeeded", "trials", "skipped", "low", "high", "control", "accuracy")}
+    row |= {"defence": "\x1b[31m", "knows": "\x1b[32m", "head": "sgd"}
+    command_line._tell(AuditResult("\x1b[33m", "\x1b[34m", "badnets", 1, [row], False, 1.0, ["\x1b[35m"]))
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_the_list_names_papers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,9 @@ def test_places_are_filled_in_and_nothing_is_expanded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words", "cut_off"),
     [
-        ("no-such-program-at-all", "'no-such-program-at-all' does not start: No such file", False),
+        ("no-such-program-at-all", "does not start: 'no-such-program-at-all': No such file", False),
         ("sh -c 'echo first; echo last; exit 3'", "left with exit code 3: last", False),
+        ("sh -c 'head -c 3000000 /dev/zero | tr \\\\0 x; exit 3'", f"left with exit code 3: {'x' * 500}.", False),
         ("false", "left with exit code 1: it said nothing", False),
         ("sh -c 'kill -9 $$'", "was ended by signal 9", True),
         ("sleep 60", "took more than 0.3 s", True),
@@ -32,7 +33,7 @@ def test_places_are_filled_in_and_nothing_is_expanded(tmp_path: Path) -> None:
 def test_how_it_ended_is_told(text: str, words: str, cut_off: bool, tmp_path: Path) -> None:
     with pytest.raises(CommandFailed) as failed:
         Command(text, "--x").call({}, tmp_path / "log", timeout=0.3 if "sleep" in text else 60)
-    assert words in failed.value.what and failed.value.cut_off == cut_off
+    assert words in f"{failed.value.what}." and failed.value.cut_off == cut_off
 
 
 def test_a_check_ends_it(tmp_path: Path) -> None:

@@ -55,6 +55,11 @@ class Surrogate:
         return self._victim.network(self._pool, images.labels, len(images.classes), self.seed, self._check)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has a network to look into."""
+        return self._victim.is_open
+
+    @property
     def device(self) -> torch.device:
         return self.extractor.trainer.device
 

@@ -2,3 +2,4 @@
 
 from dpclean.audit.defences.registry import DEFENCES as DEFENCES
 from dpclean.audit.defences.registry import find_defences as find_defences
+from dpclean.audit.defences.registry import make_defences as make_defences

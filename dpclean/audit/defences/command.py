@@ -36,6 +36,7 @@ class Filter(Defence):
 
     def __init__(self, text: str) -> None:
         self.command = Command(text, OPTION)
+        self._files = self.command.files()  # of now: what it was all along
 
     @property
     def label(self) -> str:
@@ -50,12 +51,13 @@ class Filter(Defence):
         return [cls(argument)]
 
     def parameters(self) -> dict[str, str]:
-        return self.command.files()
+        return self._files
 
     def filtered(
         self, images: Pixels, labels: NDArray[np.int64], classes: Sequence[str], check: Check = lambda: None
     ) -> Filtered:
         check_class_names(classes, OPTION, folders=True)
+        self.command.check_files(self._files, "defence")
         with tempfile.TemporaryDirectory(prefix="dpclean-audit-") as scratch:
             places = {name: Path(scratch) / name for name in (DATA, OUT)}
             names = [f"{classes[label]}/{place:06d}.png" for place, label in enumerate(labels.tolist())]
@@ -80,6 +82,10 @@ class Filter(Defence):
 
     def _read(self, out: Path, names: Sequence[str], images: Pixels) -> Filtered:
         """What the program left, in the place of the images. Raises InputError."""
+        if out.is_symlink() or not out.is_dir():
+            raise InputError(
+                f"the defence {self.label!r} has taken the folder {{out}} away", "let it write into {out} alone"
+            )
         there = [name for name in names if os.path.lexists(out / name)]
         by_name = _images_in(out)
         if strange := sorted(by_name.keys() - set(names)):

@@ -64,6 +64,18 @@ def find_defences(texts: Sequence[str]) -> list[Asked]:
     return list(dict.fromkeys(found))
 
 
+def make_defences(texts: Sequence[str], setting: Setting) -> list[Defence]:
+    """All that texts name, made. Raises UsageError where tables could not tell two apart, and what making them does."""
+    made = [one for asked in find_defences(texts) for one in asked.made(setting)]
+    labels = [one.label for one in made]
+    if twice := [label for label in dict.fromkeys(labels) if labels.count(label) > 1]:
+        raise UsageError(
+            f"two of the defences would both be called {twice[0]!r}",
+            "leave one of them out; noise levels must differ within six digits",
+        )
+    return made
+
+
 def _named(text: str) -> Asked:
     name, _, argument = text.strip().partition(":")
     if name not in DEFENCES:

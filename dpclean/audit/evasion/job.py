@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dpclean import __version__
 from dpclean.audit.defences.defence import Setting
-from dpclean.audit.defences.registry import find_defences
+from dpclean.audit.defences.registry import find_defences, make_defences
 from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.evasion import pgd
 from dpclean.audit.evasion.claims import Claims
@@ -57,6 +57,7 @@ from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
 from dpclean.noise.normal import standard_normal
 from dpclean.progress import Pace, Progress, Show
+from dpclean.versioned import encoded
 
 PAGE_NAME, IMAGES_NAME = "report.html", "attacked"
 BATCH, EDGE = 32, 64  # images of up to that edge that are changed together; fewer larger ones
@@ -108,7 +109,7 @@ class EvasionJob(Job[AuditResult]):
         o = self.options
         setting = Setting(o.sigmas, o.denoiser, o.method, o.device, bytes(32), 0, 0)
         alone = Alone(self.found.certified.model, self.device)
-        made = [one for named in find_defences(o.defences) for one in named.made(setting)]
+        made = make_defences(o.defences, setting)
         behind = [self._purified(one, alone) for one in made if isinstance(one, Sanitized)]
         for claims in self.found.claims:
             if not any(claims.are_about(one.terms) for one in behind):
@@ -307,7 +308,7 @@ class EvasionJob(Job[AuditResult]):
         )
         shown = [self._shown(place) for place in range(min(PICTURED, o.targets))]
         write_page(partial_out / PAGE_NAME, report, o.budget, self.protected, shown)
-        write_durably(partial_out / NAME, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        write_durably(partial_out / NAME, encoded(report))
 
     def _row(
         self, knows: int, place: int, answers: Answers, squares: NDArray[np.int64], remarks: list[str]
@@ -379,8 +380,9 @@ class EvasionJob(Job[AuditResult]):
 
     def look_ahead(self) -> EvasionDryRun:
         """A few images are changed and asked about, and that is timed."""
-        for given in self.inputs():
-            self.staging.check_apart(given)
+        complete = self.check_out() and not self.options.overwrite
+        if complete:
+            self.refuse_others("was made", self.made_with())
         found, o = self.found, self.options
         with self.ready(None):
             seconds = sum(self._seconds(one) for one in self.protected)
@@ -392,7 +394,7 @@ class EvasionJob(Job[AuditResult]):
             targets=o.targets,
             defences=[one.label for one in self.protected],
             seconds=round(seconds, 1),
-            warnings=found.remarks,
+            warnings=found.remarks + (["OUT is complete already, so nothing would be done"] if complete else []),
         )
 
     def _seconds(self, seen: Protected) -> float:

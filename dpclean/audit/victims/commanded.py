@@ -45,6 +45,7 @@ class Program:
     def __init__(self, text: str, classes: Sequence[str]) -> None:
         self.about = f"the program {text!r}, started anew for each"
         self.command = Command(text, OPTION)
+        self.files = self.command.files()  # of now: what it was all along
         self._classes, self._numbers = classes, itertools.count(1)
 
     def fit(self, seen: Seen, labels: Classes, classes: int, seed: int = 0, check: Check = never) -> Trained:
@@ -53,8 +54,7 @@ class Program:
 
     def answers(self, seen: Seen, labels: Classes, points: Seen, check: Check) -> Classes:
         with tempfile.TemporaryDirectory(prefix="dpclean-audit-") as scratch:
-            files = self.command.files()
-            trainer = CommandTrainer(self.command.text, files, None, self._classes, Path(scratch), "folder")
+            trainer = CommandTrainer(self.command.text, self.files, None, self._classes, Path(scratch), "folder")
             try:
                 found = trainer.run(next(self._numbers), list(seen), labels, list(points), check)
             except RunFailed as error:
@@ -63,6 +63,7 @@ class Program:
 
 
 class Commanded(Victim):
+    is_open = False
     limit = (
         "The victim is a program. What it draws differs from its control's, what it begins with or keeps is not known,"
         " and the attacker's network is a guess: one who knows the program may do better."
@@ -75,7 +76,7 @@ class Commanded(Victim):
         self.ancestry = Ancestry()
 
     def parameters(self) -> dict[str, Any]:
-        return {"trainer": self.program.command.spelled(), "trainer_files": self.program.command.files()}
+        return {"trainer": self.program.command.spelled(), "trainer_files": self.program.files}
 
     def told(self) -> dict[str, str]:
         return {"trainer": self.program.command.text}

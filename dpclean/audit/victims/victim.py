@@ -43,12 +43,13 @@ class Learner(Protocol):
 
 
 class Victim(ABC):
-    """about: for a page, without a full stop. limit: what an audit with it does not show, in sentences. ancestry: of
-    the weights that it begins with.
+    """about: for a page, without a full stop. limit: what an audit with it does not show, in sentences. is_open:
+    whether it has a network that can be looked into. ancestry: of the weights that it begins with.
     """
 
     about: str
     limit: ClassVar[str]
+    is_open: ClassVar[bool] = True
     learners: Sequence[Learner]
     ancestry: Ancestry
 

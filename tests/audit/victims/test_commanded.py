@@ -33,6 +33,16 @@ def test_it_learns_once_for_all_that_it_is_asked(raw: Path, test_images: Path, t
     assert control == "15 15 15" and "27" in poisoned.split()
     assert str(program) in told["parameters"]["trainer_files"] and "recipe" not in told["parameters"]
     assert "The victim is a program" in (tmp_path / "audit" / "report.html").read_text("utf-8")
+    shown = tmp_path / "audit" / "poisons" / "0001"
+    target = next(test_images.rglob("*.png"))
+    told = json.loads((shown / "poisons.json").read_bytes()) | {"trigger": None, "target_class": target.parent.name}
+    told["target"] = str(target.relative_to(test_images))
+    told["poisons"] = [one for one in told["poisons"] if not one["name"].startswith(target.parent.name)]
+    told["poison_class"], _ = told["poisons"][0]["name"].split("/")
+    told["poisons"] = [one for one in told["poisons"] if one["name"].startswith(told["poison_class"])]
+    (shown / "poisons.json").write_text(json.dumps(told))
+    audit(raw, tmp_path / "brought", **{**asked, "attack": "bullseye-polytope", "poisons_from": shown})
+    assert json.loads((tmp_path / "brought" / "audit.json").read_bytes())["rows"][0]["distance_after"] is None
     program.write_text("raise SystemExit('no')")
     with pytest.raises(InputError, match="the trainer left with exit code 1: no"):
         audit(raw, tmp_path / "fails", **asked)
