@@ -374,7 +374,7 @@ def test_a_gpu_s_next_chunk_is_begun_before_the_one_before_is_written(
 
         monkeypatch.setattr(owner, name, step)
 
-    logged(Denoiser, "_run_whole", lambda _, queue, *rest: f"begun {queue[0][0]}")
+    logged(Denoiser, "_run_whole", lambda _, queue, *rest: f"begun {queue[0].index}")
     logged(Ledger, "record", lambda _, outcomes, files: f"written {outcomes[0].position}")
     monkeypatch.setattr(work, "COMMIT_SECONDS", 0)
     sanitize(raw, tmp_path / "out", small, batch_size=16)

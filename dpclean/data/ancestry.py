@@ -97,10 +97,17 @@ class Ancestry:
 
         def entries() -> Iterator[bytes]:
             own = (int(entry).to_bytes(ENTRY.itemsize, "big") for entry in self.images)
-            return (entry for entry, _ in itertools.groupby(heapq.merge(prefixes(), own)))
+            both = heapq.merge(prefixes(), own) if len(self.images) else prefixes()  # a merge costs even if of nothing
+            return (entry for entry, _ in itertools.groupby(both))
 
         head = Ancestry(raw_pixel_digests=self.raw_pixel_digests | {raw_pixel_digest}, gaps=self.gaps)
-        return _file(head, sum(1 for _ in entries()), entries())
+        return _file(head, sum(1 for _ in entries()), _blocks(entries()))
+
+
+def _blocks(entries: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in larger pieces."""
+    while block := b"".join(itertools.islice(entries, 256)):
+        yield block
 
 
 def _file(head: Ancestry, images: int, entries: Iterable[bytes]) -> Iterator[bytes]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
+import msgspec
+
 from dpclean.data.digest import identity_of
 from dpclean.errors import InternalError, Reason
 
@@ -16,8 +18,7 @@ if TYPE_CHECKING:  # listing and encoding need no numpy
 Kind = Literal["folder", "shards"]  # of a source, as manifests and certificates have it
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One line of the frozen listing, known before any image is opened."""
 
     index: int  # from 0, the position in the listing
@@ -32,11 +33,11 @@ class Entry:
         return identity_of(self.index, self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """One entry after reading: pixels, or the reason why there are none. The answer to another entry makes none.
 
-    Raises InternalError where identity is not that of the entry.
+    identity: what its reader says that it read: index and name, or their digest from another process.
+    Raises InternalError where that is not the entry.
     """
 
     entry: Entry
@@ -45,10 +46,11 @@ class Sample:
     format: str  # "png", "jpeg", ... or "shard"; empty when left out
     reason: Reason | None
     left_behind: bool  # no image, and its ending claims none: counted, not quarantined
-    identity: bytes  # of what was read, as its reader knows it
+    identity: tuple[int, str] | bytes
 
     def __post_init__(self) -> None:
-        if self.identity != self.entry.identity:
+        entry, read = self.entry, self.identity
+        if read != ((entry.index, entry.name) if type(read) is tuple else entry.identity):
             raise InternalError(
                 f"the answer for {self.entry.name!r} is that for another file",
                 "nothing of it was used; please report it",
@@ -57,15 +59,15 @@ class Sample:
     @classmethod
     def left_out(cls, entry: Entry, reason: Reason | None) -> Self:
         """An entry that was not read, for a reason."""
-        return cls(entry, None, None, "", reason, False, entry.identity)
+        return cls(entry, None, None, "", reason, False, (entry.index, entry.name))
 
 
 class Written(NamedTuple):
-    """One sample that is safe on the disk."""
+    """The file of one sample, safe on the disk."""
 
     position: int  # index of the entry
     target: str  # the final name
-    sha256: bytes | None  # of its file; None for a row of a shard
+    sha256: bytes  # of the file
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+
+import msgspec
 
 from dpclean.data.records import Entry
 from dpclean.data.sources import Source
@@ -32,7 +33,7 @@ def selected(source: Source, limit: int | None = None, sample: int | None = None
     for entry in source.entries():
         label = entry.label
         if taken[label] < share.get(label, 0) and seen[label] == _place(taken[label], sizes[label], share[label]):
-            yield replace(entry, index=taken.total())
+            yield msgspec.structs.replace(entry, index=taken.total())
             taken[label] += 1
         seen[label] += 1
     if seen != sizes:

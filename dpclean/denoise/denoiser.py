@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -46,8 +47,7 @@ PROBED = 2  # evaluations of a method that tell how much memory it takes: all of
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Denoised:
+class Denoised(msgspec.Struct, frozen=True):
     """One image's result: uint8 [H, W, C]; retried in float32, and False in finite if even that failed."""
 
     index: int
@@ -66,12 +66,16 @@ class _Draw:
     test: bool
 
 
-class _Image(NamedTuple):
-    """An image that waits for its batch; number: its index."""
+class _Image(msgspec.Struct, frozen=True):
+    """An image that waits for its batch."""
 
-    number: int
-    pixels: Tensor  # uint8 [H, W, C]
+    index: int
+    pixels: np.ndarray | Tensor  # uint8 [H, W, C]
     draw: _Draw
+
+    @property
+    def tensor(self) -> Tensor:
+        return torch.from_numpy(self.pixels) if isinstance(self.pixels, np.ndarray) else self.pixels
 
 
 @dataclass(slots=True)
@@ -97,14 +101,24 @@ class _Queues:
 
     whole: dict[Edges, list[_Image]] = field(default_factory=dict)
     tiles: dict[Edges, list[_Tile]] = field(default_factory=dict)
+    pixels: int = 0
 
-    @property
-    def pixels(self) -> int:
-        return sum(h * w * len(waiting) for queue in (self.whole, self.tiles) for (h, w), waiting in queue.items())
+    def add(self, queue: dict[Edges, list[T]], shape: Edges, item: T) -> None:
+        queue.setdefault(shape, []).append(item)
+        self.pixels += shape[0] * shape[1]
+
+    def full(self, queue: dict[Edges, list[T]], shape: Edges, size: int) -> list[T] | None:
+        """A batch of so many of a shape that wait, taken out."""
+        if len(waiting := queue[shape]) < size:
+            return None
+        batch, waiting[:size] = waiting[:size], []
+        self.pixels -= size * shape[0] * shape[1]
+        return batch
 
     def clear(self) -> None:
         self.whole.clear()
         self.tiles.clear()
+        self.pixels = 0
 
 
 class _Leaving:
@@ -139,16 +153,27 @@ class _Part(NamedTuple):
     corner: tuple[int, int] = (0, 0)  # top and left of a tile
 
 
+_Drawn = tuple[slice, list[int], _Draw]  # images of a batch with one draw: where they are, and their indices
+
+
 def _shape(images: Tensor) -> tuple[int, int, int]:
     """(H, W, C) of [N, H, W, C]."""
     return images.shape[1], images.shape[2], images.shape[3]
 
 
-def _drawn_together(images: Sequence[_Image]) -> Iterator[tuple[slice, list[int], _Draw]]:
+def _stacked(images: Sequence[_Image]) -> Tensor:
+    """uint8 [N, H, W, C] of images of one shape."""
+    arrays = [image.pixels for image in images if isinstance(image.pixels, np.ndarray)]
+    if len(arrays) == len(images):  # several times as fast as stack, for small ones
+        return torch.from_numpy(np.concatenate(arrays).reshape(len(images), *arrays[0].shape))
+    return torch.stack([image.tensor for image in images])
+
+
+def _drawn_together(images: Sequence[_Image]) -> Iterator[_Drawn]:
     """(where they are, their indices, their draw) of neighbours with one draw."""
     start = 0
     for draw, together in itertools.groupby(images, lambda image: image.draw):
-        indices = [image.number for image in together]
+        indices = [image.index for image in together]
         yield slice(start, start + len(indices)), indices, draw
         start += len(indices)
 
@@ -333,7 +358,7 @@ class Denoiser:
         Raises InputError for a colour image where the denoiser takes grey ones only.
         """
         draw = _Draw(key, run, test)
-        waiting = (_Image(index, self._tensor(pixels), draw) for index, pixels in images)
+        waiting = (_Image(index, pixels, draw) for index, pixels in images)
         batches = self._batches(waiting, full=False)
         return self._taken(deque(itertools.islice(batches, self.ahead)), batches, on_batch)
 
@@ -345,16 +370,9 @@ class Denoiser:
         Blank images fill the last ones, so that no batch has another shape where fewer images or runs come together.
         """
         draws: dict[int, _Draw] = {}
-        waiting = (
-            _Image(index, self._tensor(pixels), draws.setdefault(run, _Draw(key, run, test)))
-            for run, index, pixels in images
-        )
+        waiting = (_Image(index, pixels, draws.setdefault(run, _Draw(key, run, test))) for run, index, pixels in images)
         batches = self._batches(waiting, full=True)
         return self._taken(deque(itertools.islice(batches, self.ahead)), batches, lambda _: None)
-
-    @staticmethod
-    def _tensor(pixels: np.ndarray | Tensor) -> Tensor:
-        return torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
 
     def _taken(
         self,
@@ -385,35 +403,31 @@ class Denoiser:
     def _batches(self, images: Iterable[_Image], *, full: bool) -> Iterator[tuple[float, Iterator[Denoised]]]:
         """(pixels of images that a batch has done, what it completes), as they fill; a GPU is not waited for."""
         queues = _Queues()
+        size: tuple[int, ...] = ()  # of the image before: neighbours are often of one size
         for image in images:
-            height, width, channels = image.pixels.shape
-            self.check_channels(image.number, channels)
+            if image.pixels.shape != size:
+                size = height, width, channels = image.pixels.shape
+                self.check_channels(image.index, channels)
+                shape = self.shapes.lengths(height)[0], self.shapes.lengths(width)[0]
+                most = self.shapes.batch(*shape)
             if self.level.sigma == 0:  # no noise to take away: the image as it is, whatever a network says
-                pixels = image.pixels.cpu().numpy().copy()
-                untouched = Denoised(image.number, pixels, retried=False, finite=True, run=image.draw.run)
+                pixels = image.tensor.cpu().numpy().copy()
+                untouched = Denoised(image.index, pixels, retried=False, finite=True, run=image.draw.run)
                 yield float(height * width), iter([untouched])
             elif max(height, width) <= self.shapes.tile:
-                shape = self.shapes.lengths(height)[0], self.shapes.lengths(width)[0]
-                queues.whole.setdefault(shape, []).append(image)
-                for whole in self._full(queues.whole, shape):
+                queues.add(queues.whole, shape, image)
+                if whole := queues.full(queues.whole, shape, most):
                     yield self._run_whole(whole, shape)
             else:
                 tiles = self._tiles(image)
                 for tile in tiles:
-                    queues.tiles.setdefault(tile.place[2:], []).append(tile)
-                for shape in dict.fromkeys(tile.place[2:] for tile in tiles):
-                    for some in self._full(queues.tiles, shape):
-                        yield self._run_tiles(some, shape)
+                    queues.add(queues.tiles, tile.place[2:], tile)
+                for edges in dict.fromkeys(tile.place[2:] for tile in tiles):
+                    while some := queues.full(queues.tiles, edges, self.shapes.batch(*edges)):
+                        yield self._run_tiles(some, edges)
             if queues.pixels > MOST_WAITING * self.shapes.batch_pixels:
                 yield from self._rest(queues, full=full)
         yield from self._rest(queues, full=full)
-
-    def _full(self, queue: dict[Edges, list[T]], shape: Edges) -> Iterator[list[T]]:
-        """The full batches of a shape that wait, taken out."""
-        size = self.shapes.batch(*shape)
-        while len(waiting := queue[shape]) >= size:
-            batch, waiting[:size] = waiting[:size], []
-            yield batch
 
     def _rest(self, queues: _Queues, *, full: bool) -> Iterator[tuple[float, Iterator[Denoised]]]:
         """All that waits, in as few batches as it takes; full: each shape by itself, the last batch filled up."""
@@ -454,11 +468,11 @@ class Denoiser:
             pixels[some], finite[some] = to_uint8(noised[some], taken_back, level.alphas_cumprod, prediction_type=kind)
         return pixels, finite
 
-    def _noised_each(self, images: Tensor, members: Sequence[_Image], out: Tensor | None) -> Tensor:
+    def _noised_each(self, images: Tensor, drawn: Sequence[_Drawn], out: Tensor | None) -> Tensor:
         """_noised of images that may have several draws."""
         parts = [
             self._noised(images[place], indices, draw, self.dtype, out=None if out is None else out[place])
-            for place, indices, draw in _drawn_together(members)
+            for place, indices, draw in drawn
         ]
         if out is not None:
             return out
@@ -476,20 +490,21 @@ class Denoiser:
         groups: list[tuple[slice, list[_Image], Tensor, Tensor]] = []
         parts: list[_Part] = []
         start = 0
-        for image_shape in dict.fromkeys(tuple(image.pixels.shape) for image in queue):
-            members = [image for image in queue if tuple(image.pixels.shape) == image_shape]
-            images = self._on_device(torch.stack([image.pixels for image in members]))
+        by_shape: dict[tuple[int, ...], list[_Image]] = {}
+        for image in queue:
+            by_shape.setdefault(image.pixels.shape, []).append(image)
+        for (height, width, channels), members in by_shape.items():
+            images, drawn = self._on_device(_stacked(members)), list(_drawn_together(members))
             place = slice(start, start + len(members))
-            height, width, channels = image_shape
             if (height, width, channels) == (*shape, batch.shape[1]):
-                noised = self._noised_each(images, members, batch[place])
+                noised = self._noised_each(images, drawn, batch[place])
             else:  # padding and the replication of grey act on the noised image
-                noised = self._noised_each(images, members, None)
+                noised = self._noised_each(images, drawn, None)
                 batch[place] = mirror_pad(noised, *shape)
             groups.append((place, members, images, noised))
             parts += [
                 _Part(slice(start + part.start, start + part.stop), indices, draw, (height, width, channels))
-                for part, indices, draw in _drawn_together(members)
+                for part, indices, draw in drawn
             ]
             start = place.stop
         prediction = self._predict(batch, self._for(batch), self._noise(batch, parts))
@@ -497,8 +512,8 @@ class Denoiser:
         for place, members, images, noised in groups:
             height, width = noised.shape[2:]
             leaving = _Leaving(*self._finish(noised, prediction[place, :, :height, :width]))
-            results.append(self._results([(image.number, image.draw) for image in members], images, leaving))
-        pixels = float(sum(image.pixels.shape[0] * image.pixels.shape[1] for image in queue))
+            results.append(self._results(members, images, leaving))
+        pixels = float(sum(height * width * len(members) for (height, width, _), members in by_shape.items()))
         return pixels, itertools.chain.from_iterable(results)
 
     def _on_device(self, images: Tensor) -> Tensor:
@@ -506,23 +521,24 @@ class Denoiser:
             return images.pin_memory().to(self.device, non_blocking=True)
         return images.to(self.device)
 
-    def _results(self, drawn: Sequence[tuple[int, _Draw]], images: Tensor, leaving: _Leaving) -> Iterator[Denoised]:
+    def _results(self, members: Sequence[_Image], images: Tensor, leaving: _Leaving) -> Iterator[Denoised]:
+        """The results of members, which are images on the device."""
         results, finite = leaving.arrived()
-        for position, ((index, draw), good) in enumerate(zip(drawn, finite, strict=True)):
+        for position, (image, pixels, good) in enumerate(zip(members, results, finite, strict=True)):
             if good:
-                yield Denoised(index, results[position], retried=False, finite=True, run=draw.run)
+                yield Denoised(image.index, pixels, False, True, image.draw.run)
             else:
-                yield self._retry(_Image(index, images[position], draw))
+                yield self._retry(_Image(image.index, images[position], image.draw))
 
     @refusing("the denoiser")
     @torch.inference_mode()
     def _tiles(self, image: _Image, dtype: str | None = None) -> list[_Tile]:
         """The tiles of one image, noised as a whole."""
-        pixels = self._on_device(image.pixels[None])
-        noised = self._noised(pixels, [image.number], image.draw, dtype or self.dtype)
+        pixels = self._on_device(image.tensor[None])
+        noised = self._noised(pixels, [image.index], image.draw, dtype or self.dtype)
         height, width, _ = image.pixels.shape
         blend = Blend(self.shapes, height, width, self.device)
-        pending = _Pending(image.number, image.draw, pixels, noised, blend)
+        pending = _Pending(image.index, image.draw, pixels, noised, blend)
         return [_Tile(pending, place) for place in blend.places()]
 
     def _fill(self, batch: Tensor, tiles: list[_Tile]) -> Tensor:
@@ -554,14 +570,15 @@ class Denoiser:
             if whole is not None:
                 image = tile.image
                 leaving = _Leaving(*self._finish(image.noised, whole[None]))
-                results.append(self._results([(image.index, image.draw)], image.pixels, leaving))
+                whole_image = _Image(image.index, image.pixels[0], image.draw)
+                results.append(self._results([whole_image], image.pixels, leaving))
         return sum(tile.image.blend.share for tile in tiles), itertools.chain.from_iterable(results)
 
     @refusing("the denoiser")
     @torch.inference_mode()
     def _retry(self, image: _Image) -> Denoised:
         """One image again in float32, tile by tile, with the same noise."""
-        index, run = image.number, image.draw.run
+        index, run = image.index, image.draw.run
         if self.dtype == "fp32":
             return Denoised(index, np.zeros(image.pixels.shape, np.uint8), retried=False, finite=False, run=run)
         tiles = self._tiles(image, "fp32")

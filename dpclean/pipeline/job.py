@@ -32,7 +32,7 @@ from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, Ledger, Listed
 from dpclean.pipeline.listing import Listing, entry_of, other_content
 from dpclean.pipeline.options import SanitizeKeywords, SanitizeOptions
 from dpclean.pipeline.results import SanitizeDryRun, SanitizeResult
-from dpclean.pipeline.save import check_rows, write_outputs, write_with_sums
+from dpclean.pipeline.save import write_outputs, write_with_sums
 from dpclean.pipeline.work import told, too_many_bad, work_off
 from dpclean.progress import Show
 from dpclean.threads import choose_threads, computing_with
@@ -276,8 +276,6 @@ class SanitizeJob(Job[SanitizeResult]):
         self.sink.finish()
         folder, key = self.staging.partial, self._key(record.found["key_commitment"])
         with closing(Ledger(self.ledger_path)) as ledger:
-            if (rows := self.sink.read_back(self.pool)) is not None:
-                check_rows(folder, ledger, rows)
             write_outputs(
                 folder,
                 self.out,
@@ -289,6 +287,7 @@ class SanitizeJob(Job[SanitizeResult]):
                 key=key,
                 inherited=self.inherited,
                 record=record,
+                rows=self.sink.read_back(self.pool),
             )
             if self.options.report:
                 example_images.write_pages(self.out, ledger, self.source, self.pool, self.denoiser, key)

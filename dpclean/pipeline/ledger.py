@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
+
+import msgspec
 
 from dpclean.errors import ConflictError, InternalError, Reason, SetupError
 
@@ -75,8 +77,7 @@ FROM samples
 Stamp = tuple[int, int] | tuple[None, None]  # size in bytes and time of the last change in ns, of a file in RAW
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """One row of the frozen listing."""
 
     position: int
@@ -87,8 +88,7 @@ class Listed:
     stamp: Stamp = (None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of one sample of the listing."""
 
     position: int
@@ -101,10 +101,10 @@ class Outcome:
 
 
 File = tuple[bytes, bytes | None]  # name in OUT; SHA-256, None for a shard
+_Run = tuple[Any, ...]  # what samples that are recorded together have in common
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """A sample that was sanitized: its row of the listing and its digests."""
 
     position: int
@@ -223,15 +223,17 @@ class Ledger:
 
     def listing(self, *, pending: bool = False) -> Iterator[Listed]:
         """The frozen listing, or what of it is pending, in order; rows may be recorded meanwhile."""
-        start = 0
+        start, target = 0, b""
         query = (
             "SELECT position, name, label, target, reason, raw_size, raw_mtime_ns FROM samples"
             " WHERE position >= ? AND status LIKE ? ORDER BY position LIMIT ?"
         )
         while rows := list(self._rows(query, start, PENDING if pending else "%", PAGE)):
-            for position, name, label, target, reason, size, mtime in rows:
-                if b".." in target.split(b"/") or target.startswith(b"/"):
-                    raise self._damaged(f"{os.fsdecode(target)!r} leads out of OUT")
+            for position, name, label, named, reason, size, mtime in rows:
+                if named != target:
+                    target = named
+                    if b".." in target.split(b"/") or target.startswith(b"/"):
+                        raise self._damaged(f"{os.fsdecode(target)!r} leads out of OUT")
                 yield Listed(position, name, label, target, reason, (size, mtime))
             start = rows[-1][0] + 1
 
@@ -240,22 +242,41 @@ class Ledger:
 
         Raises InternalError where one is not in the listing under its position and name, or is not pending any more.
         """
-        outcomes = list(outcomes)
-        recorded = self._db.executemany(
-            "UPDATE samples SET status = ?, reason = ?, height = ?, width = ?, channels = ?, raw_sha256 = ?,"
-            " clean_sha256 = ?, target = coalesce(?, target), file_sha256 = ?"
-            " WHERE position = ? AND name = ? AND status = ?",
-            (
-                (o.status, o.reason, *o.shape, o.raw_sha256, o.clean_sha256, *files.get(o.position, (None, None)))
-                + (o.position, o.name, PENDING)
-                for o in outcomes
-            ),
-        ).rowcount
-        if recorded != len(outcomes) and outcomes:
+        outcomes = sorted(outcomes, key=lambda outcome: outcome.position)
+        if unknown := self._not_awaited(outcomes):
             raise InternalError(
-                f"{len(outcomes) - recorded} of {len(outcomes)} samples are not those that the listing awaits",
+                f"{unknown} of {len(outcomes)} samples are not those that the listing awaits",
                 "nothing of them was recorded; please report it",
             )
+
+        def in_common(place_and_outcome: tuple[int, Outcome]) -> _Run:
+            place, o = place_and_outcome
+            file = files.get(o.position, (None, None))
+            return o.position - place, o.status, o.reason, o.shape, *file, o.raw_sha256 is None, o.clean_sha256 is None
+
+        # one statement for neighbours that differ in their digests only: rows of shards cost a third
+        for of_run, members in itertools.groupby(enumerate(outcomes), in_common):
+            run = [outcome for _, outcome in members]
+            _, status, reason, shape, target, file_sha256, no_raw, no_clean = of_run
+            first = run[0].position
+            self._db.execute(
+                "UPDATE samples SET status = ?, reason = ?, height = ?, width = ?, channels = ?,"
+                " raw_sha256 = substr(?, 1 + 32 * (position - ?), 32),"
+                " clean_sha256 = substr(?, 1 + 32 * (position - ?), 32),"
+                " target = coalesce(?, target), file_sha256 = ? WHERE position BETWEEN ? AND ?",
+                (status, reason, *shape)
+                + (None if no_raw else b"".join(o.raw_sha256 or b"" for o in run), first)
+                + (None if no_clean else b"".join(o.clean_sha256 or b"" for o in run), first)
+                + (target, file_sha256, first, run[-1].position),
+            )
+
+    def _not_awaited(self, outcomes: Sequence[Outcome]) -> int:
+        """How many of these, sorted by position, the listing does not await under their position and name."""
+        if not outcomes:
+            return 0
+        query = "SELECT position, name FROM samples WHERE position BETWEEN ? AND ? AND status = ?"
+        awaited = set(self._rows(query, outcomes[0].position, outcomes[-1].position, PENDING))
+        return len(outcomes) - len(awaited.intersection((o.position, o.name) for o in outcomes))
 
     def runs(self) -> dict[int, int]:
         """The run of a sample's noise by position, where it is not 0."""
@@ -326,6 +347,4 @@ class Ledger:
 
     def _rows(self, query: str, *values: object) -> Iterator[Any]:
         with self._asked():
-            cursor = self._db.execute(query, values)
-            while (row := cursor.fetchone()) is not None:
-                yield row
+            yield from self._db.execute(query, values)

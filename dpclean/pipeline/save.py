@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dpclean import __version__
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.digest import PixelDigest, pixel_sha256
+from dpclean.data.digest import PixelDigest, pixel_sha256s
 from dpclean.data.names import to_text
 from dpclean.data.records import Sample
 from dpclean.data.sources import Source
@@ -27,7 +27,7 @@ from dpclean.jobs.durable import write_durably, writing
 from dpclean.jobs.record import Record
 from dpclean.kernels import kernel_name
 from dpclean.noise.keys import commitment
-from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, File, Ledger
+from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, Done, File, Ledger
 
 if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoiser
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HASHING = 4  # threads
+HASHED_BYTES = 4 << 20  # of rows, together
 NOISE_SPECIFICATION = 1
 SANITIZE_RUN = 0  # of all images but those that were done anew; the ledger has theirs
 
@@ -52,11 +53,14 @@ def write_outputs(
     key: bytes,
     inherited: Ancestry,
     record: Record,
+    rows: Iterator[Sample] | None = None,
 ) -> manifests.Manifest:
     """Write manifest, ancestry and checksums into a folder that is to become out; returns the manifest.
 
-    inherited: what RAW and the denoiser were made of. record: what the job was begun with.
+    inherited: what RAW and the denoiser were made of. record: what the job was begun with. rows: what lies in folder,
+    read back, where the sums of files do not tell whether it is what was committed. Raises ConflictError where not.
     """
+    clean = ledger.done(by_target=True)
     manifest = manifests.Manifest(
         format=manifests.FORMAT,
         tool=f"dpclean {__version__}",
@@ -85,7 +89,7 @@ def write_outputs(
             kind=source.kind,
             format=source.output_format,
             images=ledger.count(DONE),
-            pixel_digest=_clean_digest(ledger, source.names_rows),
+            pixel_digest=_clean_digest(_as_committed(folder, clean, rows) if rows else clean, source.names_rows),
             unsanitized=list(source.unsanitized()) + (["alpha"] if options.alpha_policy == "keep" else []),
         ),
         quarantined=ledger.reasons(),
@@ -170,33 +174,46 @@ def _raw_digest(ledger: Ledger) -> str:
     """Pixel digest of the raw samples that were used, at their places in the frozen listing."""
     digest = PixelDigest()
     for done in ledger.done():
-        digest.update(done.position, to_text(done.name), done.label, done.shape, done.raw_sha256)
+        digest.update(done.position, done.name, done.label, done.shape, done.raw_sha256)
     return digest.hexdigest()
 
 
-def _clean_digest(ledger: Ledger, shards: bool) -> str:
+def _clean_digest(samples: Iterable[Done], shards: bool) -> str:
     """Pixel digest of the sanitized samples, in the order in which OUT lists them itself."""
     digest, row, previous = PixelDigest(), 0, b""
-    for index, done in enumerate(ledger.done(by_target=True)):
+    for index, done in enumerate(samples):
         row = row + 1 if done.target == previous else 0
         previous = done.target
-        name = to_text(done.target) + (f"#{row}" if shards else "")
+        name = b"%b#%d" % (done.target, row) if shards else done.target
         digest.update(index, name, done.label, done.shape, done.clean_sha256)
     return digest.hexdigest()
 
 
-def check_rows(folder: Path, ledger: Ledger, rows: Iterator[Sample]) -> None:
-    """Every row that was read back must be the one that was committed. Raises ConflictError."""
-    for done, sample in itertools.zip_longest(ledger.done(by_target=True), rows):
-        if (
-            done is None
-            or sample is None
-            or sample.pixels is None
-            or sample.entry.label != done.label
-            or pixel_sha256(sample.pixels) != done.clean_sha256
-        ):
+def _as_committed(folder: Path, committed: Iterable[Done], rows: Iterable[Sample]) -> Iterator[Done]:
+    """The same; every row that was read back must be the one that was committed. Raises ConflictError."""
+    hashed = _hashed(rows)
+    for done in committed:
+        sample, sha256 = next(hashed, (None, None))
+        if sample is None or sample.entry.label != done.label or sha256 != done.clean_sha256:
             name = sample.entry.name if sample is not None else to_text(done.target)
             raise _not_as_committed(f"{name} in {folder}")
+        yield done
+    for sample, _ in hashed:
+        raise _not_as_committed(f"{sample.entry.name} in {folder}")
+
+
+def _hashed(rows: Iterable[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
+    """Rows with the SHA-256 of their pixels, None where there are none; so many are hashed together."""
+    some: list[Sample] = []
+    size = 0
+    for sample in itertools.chain(rows, [None]):
+        if sample is None or size >= HASHED_BYTES:
+            digests = iter(pixel_sha256s([s.pixels for s in some if s.pixels is not None]))
+            yield from ((s, None if s.pixels is None else next(digests)) for s in some)
+            some, size = [], 0
+        if sample is not None:
+            some.append(sample)
+            size += 0 if sample.pixels is None else sample.pixels.nbytes
 
 
 def _not_as_committed(what: str) -> ConflictError:

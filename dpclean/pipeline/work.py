@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.digest import pixel_sha256
+from dpclean.data.digest import pixel_sha256s
 from dpclean.data.names import to_bytes
 from dpclean.data.records import Sample
 from dpclean.data.sinks.sink import Sink
@@ -78,7 +78,7 @@ def work_off(
         except _Stopped as error:
             commit()
             raise _interrupted(finished, total) from error
-        outcomes.extend(_outcome(sample, results.get(sample.entry.index), sink) for sample in chunk)
+        outcomes.extend(_outcomes(chunk, results, sink))
         retried += sum(result.retried for result in results.values())
         finished += len(chunk)
         if finished < total and not stop.is_set() and time.monotonic() - committed < COMMIT_SECONDS:
@@ -163,25 +163,40 @@ def _begun(
 
 def by_run(pairs: Sequence[Pair], runs: Mapping[int, int]) -> Iterator[tuple[int, list[Pair]]]:
     """(index, pixels) by the run of their noise, which is denoised together."""
+    if not runs:
+        yield SANITIZE_RUN, list(pairs)
+        return
     for run in sorted({runs.get(index, SANITIZE_RUN) for index, _ in pairs}):
         yield run, [pair for pair in pairs if runs.get(pair[0], SANITIZE_RUN) == run]
 
 
-def _outcome(sample: Sample, result: Denoised | None, sink: Sink) -> Outcome:
-    """What became of a sample; a usable one goes to the sink."""
-    position, name = sample.entry.index, to_bytes(sample.entry.name)
-    if sample.left_behind:
-        return Outcome(position, name, LEFT_BEHIND)
-    if sample.pixels is None:
-        return Outcome(position, name, QUARANTINED, sample.reason)
-    if result is None or result.pixels.shape != sample.pixels.shape:
+def _outcomes(chunk: Sequence[Sample], results: Mapping[int, Denoised], sink: Sink) -> Iterator[Outcome]:
+    """What became of the samples of a chunk; the usable ones go to the sink."""
+    usable = [(sample.pixels, _result(sample, results)) for sample in chunk if sample.pixels is not None]
+    digests = pixel_sha256s([raw for raw, _ in usable] + [result.pixels for _, result in usable])
+    hashed = zip(usable, digests[: len(usable)], digests[len(usable) :], strict=True)
+    for sample in chunk:
+        position, name = sample.entry.index, to_bytes(sample.entry.name)
+        if sample.left_behind:
+            yield Outcome(position, name, LEFT_BEHIND)
+        elif sample.pixels is None:
+            yield Outcome(position, name, QUARANTINED, sample.reason)
+        else:
+            (raw, result), raw_sha256, clean_sha256 = next(hashed)
+            if result.finite:
+                sink.put(sample, result.pixels)
+                height, width, channels = raw.shape
+                yield Outcome(position, name, DONE, None, (height, width, channels), raw_sha256, clean_sha256)
+            else:
+                yield Outcome(position, name, QUARANTINED, Reason.NOT_FINITE, raw_sha256=raw_sha256)
+
+
+def _result(sample: Sample, results: Mapping[int, Denoised]) -> Denoised:
+    """That of a sample that has pixels."""
+    result = results.get(sample.entry.index)
+    if result is None or sample.pixels is None or result.pixels.shape != sample.pixels.shape:
         raise InternalError(f"{sample.entry.name!r} went to the denoiser and did not come back", "please report it")
-    if not result.finite:
-        return Outcome(position, name, QUARANTINED, Reason.NOT_FINITE, raw_sha256=pixel_sha256(sample.pixels))
-    sink.put(sample, result.pixels)
-    height, width, channels = sample.pixels.shape
-    shape = (height, width, channels)
-    return Outcome(position, name, DONE, None, shape, pixel_sha256(sample.pixels), pixel_sha256(result.pixels))
+    return result
 
 
 def _commit(ledger: Ledger, sink: Sink, outcomes: list[Outcome], retried: int) -> None:

@@ -50,6 +50,27 @@ def test_resume_starts_after_what_was_recorded(tmp_path: Path) -> None:
     assert again.labels_done() == {0: 1} and again.reasons() == {"empty": 1}
 
 
+def test_neighbours_that_are_recorded_together_keep_what_is_their_own(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "l", 9)
+    outcomes = [
+        Outcome(n, b"class/\xff %d.png" % n, DONE, None, (2, 3, 1 if n < 3 else 3), b"r%d" % n * 16, b"c%d" % n * 16)
+        for n in range(9)
+    ]
+    outcomes[5] = Outcome(5, b"class/\xff 5.png", QUARANTINED, "truncated")
+    outcomes[6] = Outcome(6, b"class/\xff 6.png", QUARANTINED, "not-finite", raw_sha256=b"6" * 32)
+    named = {7: (b"class/7.webp", b"f" * 32)}
+    with ledger.transaction():
+        ledger.record(outcomes[:2] + outcomes[:1:-1], named)  # in any order
+    done = list(ledger.done())
+    assert [(d.position, d.shape, d.raw_sha256, d.clean_sha256) for d in done] == [
+        (o.position, o.shape, o.raw_sha256, o.clean_sha256) for o in outcomes if o.status == DONE
+    ]
+    assert [d.target for d in done if d.position >= 7] == [b"class/7.webp", b"class/8.png"]
+    assert dict(ledger.files())[b"class/7.webp"] == b"f" * 32
+    assert ledger.seen(5) == (QUARANTINED, "truncated", None)
+    assert ledger.seen(6) == (QUARANTINED, "not-finite", b"6" * 32)
+
+
 def test_an_outcome_of_another_name_or_of_what_is_done_already_is_refused(tmp_path: Path) -> None:
     ledger = filled(tmp_path / "l", 5)
     first = Outcome(0, b"class/\xff 0.png", DONE)

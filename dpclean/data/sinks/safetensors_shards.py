@@ -48,7 +48,6 @@ class ShardSink:
         self._source = source
         self._root = root
         self._outputs = {shard.name: _Output(shard, source, root) for shard in source.shards()}
-        self._pending: list[Written] = []
         self._current: _Output | None = None
         for entry in kept:
             self._outputs[entry.target].keep(entry)
@@ -63,15 +62,13 @@ class ShardSink:
                 self._current.flush()
             self._current = output
         output.append(sample.entry, pixels)
-        self._pending.append(Written(sample.entry.index, sample.entry.target, None))
 
     def sync(self) -> list[Written]:
-        """Writes what is buffered, then flushes the file system."""
+        """Writes what is buffered, then flushes the file system. Rows are in no file of their own."""
         if self._current is not None:
             self._current.flush()
         sync_file_system(self._root)
-        done, self._pending = self._pending, []
-        return done
+        return []
 
     def finish(self) -> None:
         """Labels, carried tensors and headers; the same bytes when it is done again. Raises InputError, SetupError."""
@@ -99,7 +96,7 @@ class _Output:
         self._labels = np.zeros(shard.rows, np.min_scalar_type(max(0, shard.largest_label)))
         self.rows = 0
         self._next = 0  # rows come in order, so that labels and carried tensors stay with their images
-        self._buffer: list[NDArray[np.uint8]] = []  # copies of rows [H,W,C]
+        self._buffer: list[NDArray[np.uint8]] = []  # rows [H,W,C]
         self._end = self._reserve  # of what is written
 
     def keep(self, entry: Entry) -> None:
@@ -129,14 +126,14 @@ class _Output:
     def append(self, entry: Entry, pixels: NDArray[np.uint8]) -> None:
         """Adds one row [H,W,C], in the layout of the input."""
         self.keep(entry)
-        self._buffer.append(pixels.copy())
+        self._buffer.append(pixels)
         if len(self._buffer) * self._shard.row_bytes >= _BUFFER_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Hands the rows to the operating system."""
         if self._buffer:
-            rows = np.stack(self._buffer)
+            rows = np.concatenate(self._buffer).reshape(-1, *self._buffer[0].shape)
             self._buffer.clear()
             self._end = self._write(self._end, [self._shard.in_layout(rows)])
 

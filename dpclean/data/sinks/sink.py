@@ -20,7 +20,7 @@ class Sink(Protocol):
         ...
 
     def sync(self) -> list[Written]:
-        """Waits until all that was put is on the disk; gives what was not safe before."""
+        """Waits until all that was put is on the disk; gives the files of single samples that were not before."""
         ...
 
     def finish(self) -> None:

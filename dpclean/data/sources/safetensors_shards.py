@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from dpclean.data.decoding.pool import WorkerPool
-from dpclean.data.digest import identity_of
 from dpclean.data.records import DataOptions, Entry, Kind, Sample
 from dpclean.data.safe_open import Unusable, check_there, identity_of_folder
 from dpclean.data.shard import Shard, open_shard
@@ -78,13 +77,14 @@ class ShardSource:
     def samples(self, entries: Iterable[Entry], pool: WorkerPool) -> Iterator[Sample]:
         """Rows in the order asked for; neighbours are read together. The pool is not needed."""
         run: list[Entry] = []
+        following = end = -1  # the index that goes on with the run, and the one where it ends all the same
         for entry in entries:
-            if run and not self._continues(run, entry):
+            if entry.index != following or entry.index == end or entry.reason is not None:
                 yield from self._read(run)
-                run = []
+                run, end = [], self._end_of_run(entry)
             run.append(entry)
-        if run:
-            yield from self._read(run)
+            following = entry.index + 1
+        yield from self._read(run)
 
     def make_sink(self, root: Path, pool: WorkerPool, kept: Iterable[Entry] = ()) -> ShardSink:
         """A shard for each of these, written here: the pool is not needed."""
@@ -156,15 +156,16 @@ class ShardSource:
         except Unusable as problem:
             raise InputError(f"{shard.name} changed while it was listed", "give the same command again") from problem
 
-    def _continues(self, run: list[Entry], entry: Entry) -> bool:
-        if entry.reason or run[-1].reason or entry.index != run[-1].index + 1:
-            return False
-        shard = self.shard_of(run[0].index)
-        return entry.index < shard.first + shard.rows and len(run) < max(1, SLICE_BYTES // shard.row_bytes)
+    def _end_of_run(self, entry: Entry) -> int:
+        """The index before which what is read together with this entry ends."""
+        if entry.reason is not None:
+            return entry.index + 1
+        shard = self.shard_of(entry.index)
+        return min(shard.first + shard.rows, entry.index + max(1, SLICE_BYTES // shard.row_bytes))
 
     def _read(self, run: list[Entry]) -> Iterator[Sample]:
-        reason = run[0].reason
-        if reason is None:
+        reason = run[0].reason if run else None
+        if run and reason is None:
             shard = self.shard_of(run[0].index)
             try:
                 rows = shard.read_rows(run[0].index - shard.first, len(run))
@@ -172,9 +173,10 @@ class ShardSource:
                 check_there(self.root, self._identity)
                 reason = problem.reason
             else:
-                for row, (entry, pixels) in enumerate(zip(run, rows, strict=False), run[0].index - shard.first):
-                    identity = identity_of(shard.first + row, f"{shard.name}#{row}")
-                    yield Sample(entry, pixels, None, "shard", None, False, identity)
+                first = shard.first
+                for row, (entry, pixels) in enumerate(zip(run, rows, strict=False), run[0].index - first):
+                    read = (first + row, f"{shard.name}#{row}")
+                    yield Sample(entry, pixels, None, "shard", None, False, read)
                 reason, run = Reason.TRUNCATED, run[len(rows) :]
         for entry in run:
             yield Sample.left_out(entry, reason)

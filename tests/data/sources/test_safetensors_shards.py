@@ -368,14 +368,14 @@ def test_an_interrupted_job_ends_with_the_same_bytes(
     out.mkdir()
     sink = source.make_sink(out, pool)
     put_all(source, sink, pool, entries[:synced])
-    assert sink.sync() == [(entry.index, entry.target, None) for entry in entries[:synced]]
+    assert sink.sync() == []  # rows are in no file of their own
     put_all(source, sink, pool, entries[synced:])  # written, and never committed
     sink.sync()
     if finished:
         sink.finish()
     sink = source.make_sink(out, pool, kept=iter(entries[:synced]))
     put_all(source, sink, pool, entries[synced:])
-    assert [index for index, *_ in sink.sync()] == list(range(synced, 12))
+    assert sink.sync() == []
     sink.finish()
     sink.finish()
     for name in ("a.safetensors", "b.safetensors"):
