@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine_facts import RESULTS, machine_facts, spread, write_results
+from audit_cases import folder_of, kept, run_cases
 from make_inputs import load_unpack
 from PIL import Image
 
 from dpclean.audit.attacks import ATTACKS
 from dpclean.audit.job import audit
-from dpclean.errors import DpcleanError
 
 FIRST, TRIALS, EACH, EVERY = 46, 50, 250, 10  # trial, and how many; images of a class; test image
 WEIGHTS = "cifar10_resnet20.safetensors"
@@ -108,7 +106,7 @@ def measured(name: str, data: Path, scratch: Path, targets: int) -> dict[str, An
     """What the table says of a case; the whole of it stays in SCRATCH."""
     case = CASES[name]
     targets, drawn = case.get("targets", targets), ATTACKS[case.get("attack", "bullseye-polytope")].has_trigger
-    out = scratch / f"{name.replace(', ', '-').replace(' ', '-')}-{targets}"
+    out = folder_of(scratch, name, targets)
     audit(
         scratch / "raw",
         out,
@@ -120,17 +118,8 @@ def measured(name: str, data: Path, scratch: Path, targets: int) -> dict[str, An
         progress=True,
         **{**FROZEN, "weights": data / WEIGHTS, "sigma": SIGMAS, **case, "targets": targets},
     )
-    told = json.loads((out / "audit.json").read_bytes())
-    crafting = dict[str, dict[str, float]]()
-    for number, made in enumerate(told["trials"][0]["craftings"]):
-        each = [trial["craftings"][number]["processor_seconds"] for trial in told["trials"]]
-        crafting["no defence" if made["crafted_for"] is None else f"sigma {made['crafted_for']:g}"] = spread(each)
-    return {
-        "trials": f"{targets} drawn by seed 0" if drawn else f"{FIRST} to {FIRST + targets - 1}",
-        "machine": machine_facts(),
-        "crafting, processor s a target, by what the attacker knows": crafting,
-        **{key: told[key] for key in ("headline", "images", "test_images", "parameters", "environment", "rows")},
-    }
+    trials = f"{targets} drawn by seed 0" if drawn else f"{FIRST} to {FIRST + targets - 1}"
+    return {"trials": trials, **kept(out)}
 
 
 def main() -> None:
@@ -143,17 +132,7 @@ def main() -> None:
     trials = json.loads((asked.data / "poison_setups_cifar10.json").read_text())["transfer_learning"][FIRST:]
     if not (asked.scratch / "setups.json").exists():
         write_inputs(asked.data, asked.scratch, trials[:TRIALS])
-    for name in asked.cases or CASES:
-        try:
-            found = measured(name, asked.data, asked.scratch, asked.targets)
-        except DpcleanError as error:
-            sys.exit(str(error))
-        path = RESULTS / "audit.json"
-        cases = json.loads(path.read_text())["cases"] if path.exists() else {}
-        write_results("audit", {"cases": {**cases, name: found}})
-        print(found["headline"])
-        for row in found["rows"]:
-            print(*row.values(), sep="\t")
+    run_cases("audit", asked.cases or CASES, lambda name: measured(name, asked.data, asked.scratch, asked.targets))
 
 
 if __name__ == "__main__":

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from audit import FIRST, TRIALS, write_inputs
-from machine_facts import RESULTS, machine_facts, spread, write_results
+from audit_cases import CRAFTING, folder_of, kept, run_cases
 from make_inputs import load_unpack
 from PIL import Image
 
 from dpclean.audit.job import audit
-from dpclean.errors import DpcleanError
 
 CLASSES, EACH, TESTED, POISONS = ("airplane", "automobile", "frog"), 300, 200, 90
 TEN, THREE = "ten classes", "three classes"
@@ -79,18 +77,12 @@ def inputs(images: str, data: Path, scratch: Path) -> dict[str, Any]:
 def measured(name: str, data: Path, scratch: Path, model: Path, targets: int) -> dict[str, Any]:
     """What the table says of a case; the whole of it stays in SCRATCH."""
     images, asked = cases(data, model)[name]
-    out = scratch / f"{name.replace(', ', '-').replace(' ', '-')}-{targets}"
+    out = folder_of(scratch, name, targets)
     given: dict[str, Any] = {"workers": 1, "threads": 1, "device": "cpu", "progress": True, "targets": targets}
     audit(out=out, **inputs(images, data, scratch), **given, **asked)
-    told = json.loads((out / "audit.json").read_bytes())
-    seconds = [trial["craftings"][0]["processor_seconds"] for trial in told["trials"]]
-    return {
-        "images of": images,
-        "machine": machine_facts(),
-        "crafting, processor s a target": spread(seconds),
-        **{key: told[key] for key in ("headline", "images", "test_images", "remarks", "parameters")},
-        **{key: told[key] for key in ("environment", "rows")},
-    }
+    found = kept(out, "remarks")
+    crafting = found.pop(CRAFTING)
+    return {"images of": images, "crafting, processor s a target": crafting["no defence"], **found}
 
 
 def main() -> None:
@@ -101,17 +93,11 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(map(repr, cases(Path(), Path()))))
     parser.add_argument("--targets", type=int, default=20)
     asked = parser.parse_args()
-    for name in asked.cases or cases(asked.data, asked.model):
-        try:
-            found = measured(name, asked.data, asked.scratch, asked.model, asked.targets)
-        except DpcleanError as error:
-            sys.exit(str(error))
-        path = RESULTS / "audit_victims.json"
-        before = json.loads(path.read_text())["cases"] if path.exists() else {}
-        write_results("audit_victims", {"cases": {**before, name: found}})
-        print(found["headline"])
-        for row in found["rows"]:
-            print(*row.values(), sep="\t")
+    run_cases(
+        "audit_victims",
+        asked.cases or cases(asked.data, asked.model),
+        lambda name: measured(name, asked.data, asked.scratch, asked.model, asked.targets),
+    )
 
 
 if __name__ == "__main__":

@@ -13,21 +13,18 @@ on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from audit_cases import folder_of, kept, run_cases
 from diffusers import DDPMScheduler, UNet2DModel
-from machine_facts import RESULTS, machine_facts, spread, write_results
 from PIL import Image
 from torch.nn import functional
 
 from dpclean.audit.job import audit
 from dpclean.classifier_training.job import train
-from dpclean.errors import DpcleanError
 
 EDGE, PARTS = 16, {"extractor": 600, "raw": 700, "test": 497}
 STEPS, BATCH, RATE, AVERAGED = 2500, 64, 1e-3, 0.995  # of the generator; of its weights' running mean a step
@@ -110,7 +107,7 @@ def prepare(scratch: Path) -> None:
 
 def measured(name: str, scratch: Path, targets: int) -> dict[str, Any]:
     """What the table says of a case; the whole of it stays in SCRATCH."""
-    out = scratch / f"{name.replace(', ', '-').replace(' ', '-')}-{targets}"
+    out = folder_of(scratch, name, targets)
     audit(
         scratch / "raw",
         out,
@@ -126,16 +123,7 @@ def measured(name: str, scratch: Path, targets: int) -> dict[str, Any]:
         progress=True,
         **{"sigma": SIGMAS, **CASES[name]},
     )
-    told = json.loads((out / "audit.json").read_bytes())
-    crafting = dict[str, dict[str, float]]()
-    for number, made in enumerate(told["trials"][0]["craftings"]):
-        each = [trial["craftings"][number]["processor_seconds"] for trial in told["trials"]]
-        crafting["no defence" if made["crafted_for"] is None else f"sigma {made['crafted_for']:g}"] = spread(each)
-    return {
-        "machine": machine_facts(),
-        "crafting, processor s a target, by what the attacker knows": crafting,
-        **{key: told[key] for key in ("headline", "images", "test_images", "parameters", "environment", "rows")},
-    }
+    return kept(out)
 
 
 def main() -> None:
@@ -146,18 +134,12 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     prepare(asked.scratch)
-    for name in asked.cases or CASES:
-        try:
-            found = measured(name, asked.scratch, asked.targets)
-        except DpcleanError as error:
-            sys.exit(str(error))
-        path = RESULTS / "guided_diffusion.json"
-        cases = json.loads(path.read_text())["cases"] if path.exists() else {}
-        told = {"generator": {"steps": STEPS, "batch": BATCH, **NETWORK}}
-        write_results("guided_diffusion", {**told, "cases": {**cases, name: found}})
-        print(found["headline"])
-        for row in found["rows"]:
-            print(*row.values(), sep="\t")
+    run_cases(
+        "guided_diffusion",
+        asked.cases or CASES,
+        lambda name: measured(name, asked.scratch, asked.targets),
+        generator={"steps": STEPS, "batch": BATCH, **NETWORK},
+    )
 
 
 if __name__ == "__main__":
