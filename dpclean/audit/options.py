@@ -55,8 +55,37 @@ class AuditKeywords(TypedDict, total=False):
     overwrite: bool
 
 
+class DefenceOptions:
+    """What the options of either kind of audit say of defences, read."""
+
+    defence: str | tuple[str, ...]
+    sigma: str
+
+    @property
+    def defences(self) -> tuple[str, ...]:
+        """The texts that name them."""
+        return (self.defence,) if isinstance(self.defence, str) else self.defence
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The noise levels to defend with, in order, each once. Raises UsageError."""
+        found = []
+        for text in self.sigma.split(","):
+            try:
+                value = float(text)
+            except ValueError:
+                value = -1.0
+            if not 0 < value <= SIGMA_MAX:
+                raise UsageError(
+                    f"sigma must be above 0 and at most {SIGMA_MAX:g} on the [0, 1] pixel scale, got {text.strip()!r}",
+                    "give noise levels with commas between them, as in 0.1,0.25; the row without noise is always there",
+                )
+            found.append(value)
+        return tuple(dict.fromkeys(found))
+
+
 @dataclass(frozen=True)
-class AuditOptions:
+class AuditOptions(DefenceOptions):
     """The options of `audit`; names and defaults are those of the command line. Raises UsageError.
 
     victim: "frozen", "fine-tuned", or the name of a recipe. trainer: a command that is the victim in place of these.
@@ -242,16 +271,6 @@ class AuditOptions:
             return self.begins_with_network
         return self.surrogate_weights is not None or not _is_recipe(str(self.surrogate))
 
-    @property
-    def defences(self) -> tuple[str, ...]:
-        """The texts that name them."""
-        return texts_of(self.defence)
-
-    @property
-    def sigmas(self) -> tuple[float, ...]:
-        """The noise levels to defend with, in order, each once."""
-        return levels_of(self.sigma)
-
 
 def _is_recipe(name: str) -> bool:
     try:
@@ -273,25 +292,3 @@ def _check_recipe_of_attacker(name: str, weights: Path | None, victim: str) -> N
         raise UsageError(
             f"surrogate {name!r} learns from scratch and takes no weights", "leave --surrogate-weights out"
         )
-
-
-def texts_of(defence: str | tuple[str, ...]) -> tuple[str, ...]:
-    """One text or several, as several."""
-    return (defence,) if isinstance(defence, str) else defence
-
-
-def levels_of(sigma: str) -> tuple[float, ...]:
-    """Noise levels with commas between them, each once. Raises UsageError."""
-    found = []
-    for text in sigma.split(","):
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not 0 < value <= SIGMA_MAX:
-            raise UsageError(
-                f"sigma must be above 0 and at most {SIGMA_MAX:g} on the [0, 1] pixel scale, got {text.strip()!r}",
-                "give noise levels with commas between them, as in 0.1,0.25; the row without noise is always there",
-            )
-        found.append(value)
-    return tuple(dict.fromkeys(found))

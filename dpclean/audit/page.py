@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,23 +71,44 @@ def write_page(
         *((defence.label, "the poisons as the victim gets them") for defence in defences if defence.changes),
     ]
     proved = _proved(report)
-    page = render(
+    write_attacks(
+        path,
         "audit.html",
+        report,
+        [(trial.caption, _tiles(trial)) for trial in shown],
+        _facts(report, attack),
         title="Audit: what real attacks do to these data",
-        headline=report.headline,
         tried=TRIGGER_TRIED if attack.has_trigger else TARGET_TRIED,
         head=HEAD + (PROVED if proved else ()),
         table_rows=[_cells(row, bool(proved)) for row in report.rows],
         proved=proved,
         making_head=MAKING,
         making_rows=_making(report.rows),
-        heads=[f"{learner.name}: {learner.about}" for learner in victim.learners],
-        defences=list(dict.fromkeys(f"{defence.name}: {defence.about}" for defence in defences)),
-        remarks=report.remarks,
+        about=[
+            *(f"{learner.name}: {learner.about}" for learner in victim.learners),
+            *dict.fromkeys(f"{defence.name}: {defence.about}" for defence in defences),
+        ],
         limits=(*LIMITS[:2], victim.limit, *LIMITS[2:]),
         columns=columns,
-        rows=[{"name": trial.caption, "caption": "", "tiles": _tiles(trial), "crops": []} for trial in shown],
-        run_facts=_facts(report, attack),
+    )
+
+
+def write_attacks(
+    path: Path,
+    template: str,
+    report: Any,
+    shown: Sequence[tuple[str, Sequence[Picture]]],
+    facts: Mapping[str, str],
+    **values: Any,
+) -> None:
+    """The page of either kind of audit. shown: captions, each with a picture a column. Raises SetupError."""
+    page = render(
+        template,
+        headline=report.headline,
+        remarks=report.remarks,
+        rows=[{"name": caption, "caption": "", "tiles": tiles, "crops": []} for caption, tiles in shown],
+        run_facts={**facts, "Seed": str(report.parameters["seed"]), "Made by": report.tool},
+        **values,
     )
     write_durably(path, page.encode())
 
@@ -170,9 +192,7 @@ def _facts(report: Report, attack: Attack) -> dict[str, str]:
         "Trials": str(len(report.trials)),
         "Victim": report.victim,
         "Test images": str(report.test_images),
-        "Seed": str(asked["seed"]),
         "RAW's pixel digest": asked["raw"],
-        "Made by": report.tool,
     }
 
 

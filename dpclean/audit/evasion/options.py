@@ -12,7 +12,7 @@ from dpclean.audit.defences.nothing import Nothing
 from dpclean.audit.defences.registry import find_defences
 from dpclean.audit.defences.sanitized import Sanitized
 from dpclean.audit.evasion.pgd import LINF, Budget
-from dpclean.audit.options import levels_of, texts_of
+from dpclean.audit.options import DefenceOptions
 from dpclean.denoise.methods import find_method
 from dpclean.errors import UsageError
 from dpclean.jobs.checks import check_ranges, check_seed
@@ -47,7 +47,7 @@ class EvasionKeywords(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class EvasionOptions:
+class EvasionOptions(DefenceOptions):
     """The options of `audit --attack pgd`; names and defaults are those of the command line. Raises UsageError.
 
     targets: test images that are attacked. eps: in grey levels, of a norm. steps: of the descent; draws: of the noise,
@@ -103,13 +103,3 @@ class EvasionOptions:
     @property
     def budget(self) -> Budget:
         return Budget(self.norm, self.eps)
-
-    @property
-    def defences(self) -> tuple[str, ...]:
-        """The texts that name them."""
-        return texts_of(self.defence)
-
-    @property
-    def sigmas(self) -> tuple[float, ...]:
-        """The noise levels to defend with, in order, each once."""
-        return levels_of(self.sigma)

@@ -10,9 +10,8 @@ from pathlib import Path
 from dpclean.audit.evasion.pgd import ABOUT, LINF, NAME, Budget
 from dpclean.audit.evasion.protected import Protected, Purified
 from dpclean.audit.evasion.results import EvasionReport, Row, told_of
-from dpclean.audit.page import GAIN, Pixels, difference, montage
-from dpclean.jobs.durable import write_durably
-from dpclean.report.html import render
+from dpclean.audit.page import GAIN, Pixels, difference, montage, write_attacks
+from dpclean.report.html import Picture
 
 PICTURED = 6  # images
 
@@ -51,10 +50,18 @@ def write_page(
         knows = "who knows the model" if not isinstance(one, Purified) else f"who knows {one.label}"
         columns += [("Attacked", f"by one {knows}"), (f"Difference x{GAIN}", "mid-grey is no change")]
         columns += [("Purified", "as the model gets it")] if isinstance(one, Purified) else []
-    page = render(
+    write_attacks(
+        path,
         "evasion.html",
+        report,
+        [(one.caption, _tiles(one, protected)) for one in shown],
+        {
+            "Model": report.model,
+            "Attacked": f"{len(report.names)} of {report.test_images} test images, by changes of {told_of(budget)}",
+            "Steps": str(report.parameters["steps"]),
+            "The model's digest": report.parameters["model"],
+        },
         title="Audit: what attacks on test images do to this model",
-        headline=report.headline,
         head=HEAD + (PROVED if certified else ()),
         table_rows=[_cells(row, certified) for row in report.rows],
         images=len(report.names),
@@ -65,20 +72,9 @@ def write_page(
             _making(row) for row in report.rows if row.knows == (None if row.defence == "none" else row.defence)
         ],
         about=[f"{NAME}: {ABOUT} ({report.paper})"],
-        remarks=report.remarks,
         limits=LIMITS,
         columns=columns,
-        rows=[{"name": one.caption, "caption": "", "tiles": _tiles(one, protected), "crops": []} for one in shown],
-        run_facts={
-            "Model": report.model,
-            "Attacked": f"{len(report.names)} of {report.test_images} test images, by changes of {told_of(budget)}",
-            "Steps": str(report.parameters["steps"]),
-            "Seed": str(report.parameters["seed"]),
-            "The model's digest": report.parameters["model"],
-            "Made by": report.tool,
-        },
     )
-    write_durably(path, page.encode())
 
 
 def _cells(row: Row, certified: bool) -> list[str]:
@@ -137,8 +133,8 @@ def _proved(report: EvasionReport, budget: Budget) -> str:
     )
 
 
-def _tiles(one: Shown, protected: Sequence[Protected]) -> list[object]:
-    tiles: list[object] = [montage([one.image])]
+def _tiles(one: Shown, protected: Sequence[Protected]) -> list[Picture]:
+    tiles = [montage([one.image])]
     for seen, attacked, purified in zip(protected, one.attacked, one.purified, strict=True):
         tiles += [montage([attacked]), montage([difference(attacked, one.image)])]
         tiles += [montage([purified])] if isinstance(seen, Purified) else []
