@@ -18,6 +18,7 @@ from dpclean.denoise.differentiable import DifferentiableDenoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.errors import InputError
 from dpclean.noise.keys import draw_key
+from dpclean.noise.table import check_sigma
 
 CHANNELS = {"RGB": 3, "L": 1}  # of the modes of PIL
 
@@ -59,9 +60,9 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
         differentiable: bool = False,
     ) -> None:
         super().__init__()
-        self.sigma = sigma
+        self.sigma = check_sigma(sigma)
         dtype = "fp32" if differentiable else dtype
-        self._denoiser = Denoiser(find_denoiser(denoiser), sigma, method=method, device=device, dtype=dtype)
+        self._denoiser = Denoiser(find_denoiser(denoiser), self.sigma, method=method, device=device, dtype=dtype)
         self._differentiable = DifferentiableDenoiser(self._denoiser) if differentiable else None
         self._renew()
 
@@ -109,7 +110,7 @@ class Sanitizer(v2.Transform):  # type: ignore[misc]
         if not images.is_floating_point() or images.ndim < 3 or images.shape[-3] not in (1, 3):
             raise InputError(
                 f"images are {images.dtype} {list(images.shape)}, expected float [..., C, H, W] on [0, 1], C 1 or 3",
-                "give uint8 images to a Sanitizer that is not differentiable",
+                "convert them to that, or take a Sanitizer that is not differentiable for uint8 images",
             )
         if images.numel() == 0:
             return images.clone()

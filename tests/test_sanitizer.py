@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dpclean import Sanitizer
-from dpclean.errors import InputError
+from dpclean.errors import InputError, UsageError
 from tests.networks import make_transparent
 
 
@@ -72,6 +73,12 @@ def test_in_a_pipeline_it_takes_what_other_v2_transforms_take_and_keeps_types(sa
         before, after = (np.asarray(each).astype(int) for each in (image, found))
         assert before.shape == after.shape and 15 < (after - before).std() < 35
     assert type(pipeline((tv_tensors.Image(grey(1, 28, 28)), 7))) is tuple
+
+
+@pytest.mark.parametrize("sigma", [-0.25, 5.0, float("nan"), "much", None])
+def test_a_sigma_out_of_range_is_refused_before_any_image(sigma: Any) -> None:
+    with pytest.raises(UsageError, match="sigma must be from 0 to 4, got "):
+        Sanitizer(sigma)
 
 
 def test_an_empty_batch_stays_empty_and_other_modes_are_refused(sanitizer: Sanitizer) -> None:

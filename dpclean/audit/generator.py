@@ -100,8 +100,9 @@ class Generator:
         return found
 
     def _levels(self, steps: int) -> list[NoiseLevel]:
-        """Whole timesteps, evenly spaced from the last one down; diffusers' "trailing"."""
+        """Whole timesteps, evenly spaced from the last one down, none twice; diffusers' "trailing"."""
         known = self._schedule.alphas_cumprod
+        steps = min(steps, len(known))
         return [schedules.at(known, float(t) - 1) for t in np.linspace(len(known), 0, steps + 1)[:-1].round()]
 
     def _one_shape(self, images: Images) -> tuple[int, int, int]:
@@ -127,8 +128,11 @@ class Generator:
         problem = ""
         try:
             with torch.no_grad():
-                shape = self._evaluated(x, 0, self._levels(1)[0]).shape
-            if shape[1] not in (channels, 2 * channels) or shape[2:] != x.shape[2:]:
+                found = self._evaluated(x, 0, self._levels(1)[0])
+            shape = found.shape
+            if not found.isfinite().all():
+                problem = "what it predicts is not finite"
+            elif shape[1] not in (channels, 2 * channels) or shape[2:] != x.shape[2:]:
                 problem = f"it makes {' x '.join(map(str, shape[1:]))} of {' x '.join(map(str, x.shape[1:]))}"
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             problem = " ".join(str(error).split())[:300]

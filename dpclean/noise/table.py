@@ -6,6 +6,7 @@ nearest multiple of 2^-96, then arranged as an alias table (Walker 1977) with fi
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
@@ -45,9 +46,12 @@ class Table:
 
 def check_sigma(sigma: float) -> float:
     """sigma as a float from 0 to SIGMA_MAX; UsageError else."""
-    value = float(sigma)
+    try:
+        value = float(sigma)
+    except (TypeError, ValueError):
+        value = math.nan
     if not 0 <= value <= SIGMA_MAX:  # false for NaN too
-        raise UsageError(f"sigma must be from 0 to {SIGMA_MAX:g}, got {sigma}", "choose a sigma in that range")
+        raise UsageError(f"sigma must be from 0 to {SIGMA_MAX:g}, got {sigma!r:.40}", "choose a sigma in that range")
     return value
 
 

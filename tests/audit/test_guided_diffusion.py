@@ -65,6 +65,24 @@ def seeded(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def test_a_schedule_of_few_timesteps_is_gone_through_once(tmp_path: Path, data: Images) -> None:
+    short = make_denoiser(tmp_path / "short", sample_size=16, num_class_embeds=3)
+    told = {"_class_name": "DDPMScheduler", "num_train_timesteps": 6, "prediction_type": "epsilon"}
+    (short / "scheduler" / "scheduler_config.json").write_text(json.dumps(told))
+    found, steps = find_generator(short, data, CPU), list[None]()
+    made = found.sample(0, 1, random=torch.Generator().manual_seed(1), on_step=lambda: steps.append(None))
+    assert len(steps) == 6 and made[0].shape == (16, 16, 3)
+
+
+def test_what_it_predicts_is_finite(tmp_path: Path, data: Images) -> None:
+    def burst(model: Any) -> None:
+        model.conv_out.weight.fill_(3e38)
+
+    folder = make_denoiser(tmp_path / "burst", prepare=burst, sample_size=16, num_class_embeds=3)
+    with pytest.raises(SetupError, match="what it predicts is not finite"):
+        find_generator(folder, data, CPU)
+
+
 def test_without_guidance_it_samples_as_diffusers_does(folder: Path, generator: Generator) -> None:
     from diffusers import DDIMScheduler, UNet2DModel
 
