@@ -3,10 +3,11 @@
     python benchmarks/audit_victims.py DATA SCRATCH MODEL [CASE ...] [--targets N]
 
 DATA is the data folder of make_inputs.py. MODEL is what `dpclean train --recipe tiny` made of Tiny-ImageNet (15,000
-images, 200 classes, averaged down to 32 px): it has seen nothing of CIFAR-10. Attacks on frozen features are those of
-audit.py: its RAW of 2,500 images and its trials. Attacks on all weights have a RAW that the machine carries: 300 images
-of each of three classes of CIFAR-10, and 200 of each to test on; a tenth of RAW are poisons. One thread. The same
-command again goes on where it was stopped.
+images, 200 classes, averaged down to 32 px): it has seen nothing of CIFAR-10. MODEL-16, beside it, is the same by the
+recipe tiny@16. Attacks on frozen features are those of audit.py: its RAW of 2,500 images and its trials. Attacks on all
+weights have a RAW that the machine carries: 300 images of each of three classes of CIFAR-10, of which a tenth are
+poisons, or, for gradient matching at 16 px, 2,000 of each of two classes near to each other, of which 15 % are; and 200
+of each class to test on. One thread. The same command again goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from PIL import Image
 
 from dpclean.audit.job import audit
 
-CLASSES, EACH, TESTED, POISONS = ("airplane", "automobile", "frog"), 300, 200, 90
-TEN, THREE = "ten classes", "three classes"
+POISONS, NEAR_POISONS = 90, 600
+TEN, THREE, NEAR = "ten classes", "three classes", "two near classes"
+CLASSES = {THREE: ("airplane", "automobile", "frog"), NEAR: ("automobile", "truck")}
+EACH = {THREE: 300, NEAR: 2000}
+TESTED = {THREE: slice(0, 200), NEAR: slice(200, 400)}  # settings were chosen on the first ones
 RESNET20, RESNET56 = "cifar10_resnet20.safetensors", "cifar10_resnet56.safetensors"
 
 
@@ -42,6 +46,10 @@ def cases(data: Path, model: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         ),
         "bullseye-polytope, fine-tuned": (THREE, learning),
         "gradient-matching, fine-tuned": (THREE, {"attack": "gradient-matching", **learning}),
+        "gradient-matching, fine-tuned at 16 px": (
+            NEAR,
+            {"attack": "gradient-matching", **learning, "extractor": f"{model}-16", "poisons": NEAR_POISONS},
+        ),
         "gradient-matching, from scratch": (
             THREE,
             {"attack": "gradient-matching", "victim": "tiny", "poisons": POISONS, "defence": "none"},
@@ -50,13 +58,13 @@ def cases(data: Path, model: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def write_three_classes(data: Path, scratch: Path) -> None:
-    """RAW and the test images, the first ones of each class."""
+def write_few_classes(kind: str, data: Path, scratch: Path) -> None:
+    """RAW, the first ones of each class, and the test images."""
     unpack = load_unpack(data)
-    for folder, part, count in (("raw", "train", EACH), ("test", "test", TESTED)):
+    for folder, part, these in (("raw", "train", slice(EACH[kind])), ("test", "test", TESTED[kind])):
         images, labels = unpack.load_cifar10(part)
-        for name in CLASSES:
-            for place in np.flatnonzero(labels == unpack.CLASSES.index(name))[:count].tolist():
+        for name in CLASSES[kind]:
+            for place in np.flatnonzero(labels == unpack.CLASSES.index(name))[these].tolist():
                 path = scratch / folder / name / f"{place:05d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(images[place]).save(path)
@@ -68,8 +76,8 @@ def inputs(images: str, data: Path, scratch: Path) -> dict[str, Any]:
     if images == TEN and not (folder / "setups.json").exists():
         trials = json.loads((data / "poison_setups_cifar10.json").read_text())["transfer_learning"][FIRST:]
         write_inputs(data, folder, trials[:TRIALS])
-    if images == THREE and not (folder / "test").exists():
-        write_three_classes(data, folder)
+    if images in CLASSES and not (folder / "test").exists():
+        write_few_classes(images, data, folder)
     setups = {"setups": folder / "setups.json"} if images == TEN else {}
     return {"raw": folder / "raw", "test": folder / "test", **setups}
 

@@ -25,10 +25,11 @@ def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim, gues
     a_look = _timed(partial(victim.read, images)) / len(images)
     whole = a_look * len(test)
     behind = {defence.label: defence for foe in foes for defence in foe.defences}
+    each: dict[str | None, float] = {None: 0.0}  # of an image behind a defence
     for defence in behind.values():
         experiment.defended(defence, images, places, 0)
-        an_image = a_look + _timed(partial(experiment.defended, defence, images, places, 0)) / len(images)
-        whole += an_image * (len(raw) + 2 * sum(len(trial.bases) for trial in trials))
+        each[defence.label] = _timed(partial(experiment.defended, defence, images, places, 0)) / len(images)
+        whole += (a_look + each[defence.label]) * (len(raw) + 2 * sum(len(trial.bases) for trial in trials))
     many = np.resize(seen, (len(raw), *seen.shape[1:]))
     whole += sum(2 * len(trials) * defence.seconds(raw, many) for foe in foes for defence in foe.defences)
     learning = victim.seconds(many, raw.labels, len(raw.classes))
@@ -41,7 +42,9 @@ def seconds_of(experiment: Experiment, foes: Sequence[Foe], victim: Victim, gues
         experiment.crafted(1, trials[0], foe, lambda: None, 1)
         crafting = _timed(partial(experiment.crafted, 1, trials[0], foe, lambda: None, STEPS))
         whole += crafting / STEPS * experiment.attack.most_steps(foe.surrogate) * len(trials)
-        whole += its_learning if guess.sketch() is not guess else 0  # the attacker trains one of his own
+        if guess.sketch() is not guess:  # the attacker trains one of his own, and some for each trial, as he sees RAW
+            networks = 1 + experiment.attack.retrainings * len(trials)
+            whole += networks * (its_learning + (a_look + each[foe.knows]) * len(raw))
     return whole
 
 

@@ -59,7 +59,8 @@ class Attack(ABC):
 
     has_trigger: it is after every image with its trigger. one_source: of one class alone. relabels: its bases are of
     other classes, and get the label of the poison class; else they are of that class. has_gradients: there is something
-    to adapt to a defence. one_shape: all images must have one. beyond: what of a poison's change eps does not bound,
+    to adapt to a defence. one_shape: all images must have one. retrainings: how many networks the attacker
+    trains anew for a trial, beside the one that serves all. beyond: what of a poison's change eps does not bound,
     for a page.
     """
 
@@ -72,6 +73,7 @@ class Attack(ABC):
     relabels: bool = False
     has_gradients: bool = True
     one_shape: bool = False
+    retrainings: int = 0
     beyond: str = ""
 
     def parameters(self) -> dict[str, str]:

@@ -44,6 +44,7 @@ class GuidedDiffusion(Attack):
         if inner is not None:
             self.name = f"{GuidedDiffusion.name}:{inner.name}"
             self.victims, self.has_trigger, self.one_source = inner.victims, inner.has_trigger, inner.one_source
+            self.retrainings = (GROUPS + 1) * inner.retrainings
 
     def with_generator(self, generator: Generator) -> GuidedDiffusion:
         return GuidedDiffusion(self._inner, generator)

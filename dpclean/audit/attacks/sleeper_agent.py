@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dpclean.audit.attacks.attack import Case, Crafted, Following, Objective
-from dpclean.audit.attacks.gradients import match, matching
+from dpclean.audit.attacks.gradients import STEPS, match_in_rounds, matching
 from dpclean.audit.attacks.hidden_trigger import patch_of
-from dpclean.audit.attacks.perturbation import Perturbation, stacked
+from dpclean.audit.attacks.perturbation import stacked
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.attacks.triggers import Patch
 from dpclean.audit.victims.scratch import SCRATCH
 
-ROUNDS, STEPS = 5, 50  # in each of which the network is another one, and steps of each
+ROUNDS = 5  # in each of which the network is another one
 SOURCES = 100  # images of the other class, at most
 
 
@@ -33,6 +32,7 @@ class SleeperAgent(Following):
     )
     victims = (SCRATCH,)
     has_trigger = one_source = one_shape = True
+    retrainings = ROUNDS - 1
 
     def most_steps(self, surrogate: Surrogate) -> int:
         return ROUNDS * STEPS
@@ -43,23 +43,9 @@ class SleeperAgent(Following):
         return matching(surrogate, asked, case.poison_class)
 
     def craft(self, case: Case, surrogate: Surrogate, *, most_steps: int, on_step: Callable[[], None]) -> Crafted:
-        generator = torch.Generator().manual_seed(case.seed)
         patch, asked = _asked(case, surrogate)
-        changed = Perturbation(case.bases, case.eps, surrogate.device)
-        changed.scatter(generator)
-        rounds = max(1, most_steps // STEPS)
-        for number in range(rounds):
-            within = surrogate if number == 0 else surrogate.poisoned(case.places, changed.pixels(), number)
-            match(
-                changed,
-                within,
-                asked,
-                case.poison_class,
-                steps=most_steps // rounds,
-                generator=generator,
-                on_step=on_step,
-            )
-        return Crafted(changed.pixels(), rounds * (most_steps // rounds), patch)
+        pixels, steps = match_in_rounds(case, surrogate, asked, together=False, most_steps=most_steps, on_step=on_step)
+        return Crafted(pixels, steps, patch)
 
 
 def _asked(case: Case, surrogate: Surrogate) -> tuple[Patch, Tensor]:
