@@ -2,25 +2,37 @@
 
     python benchmarks/sanitize_whole.py shards INPUTS [--images 50000] [--rounds 3]
     python benchmarks/sanitize_whole.py folder INPUTS [--rounds 3]
+    python benchmarks/sanitize_whole.py overhead INPUTS [--rounds 3] [--beside CHECKOUT ...]
 
 shards: CIFAR-10 train shards to shards, against a bare loop over dpclean's own denoiser with the data in memory and
 nothing written. Two ratios: loop seconds alone (imports, loading and set-up not counted) and whole process.
 folder: the 10,000 PNG of CIFAR-10 test to PNG, against DataLoader + Pillow around the same weights as diffusers runs
-them (same dtype, channels-last), whole process each. INPUTS is what make_inputs.py made.
+them (same dtype, channels-last), whole process each.
+overhead: what `sanitize` itself costs an image of CIFAR-10 train, in microseconds of processor time by stage, shards to
+shards on one thread: noise and network are taken out, images leave the denoiser as they came, in batches of a GPU.
+--beside: built checkouts of other versions, which take turns with this one.
+INPUTS is what make_inputs.py made.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from machine_facts import spread, write_results
+from machine_facts import REPOSITORY, spread, write_results
 
 SIGMA = "0.25"
 
@@ -148,20 +160,125 @@ def folder(inputs: Path, images: int, rounds: int, scratch: Path) -> dict[str, o
     return {"images": images, "peak_mib_by_images": peaks, "process_over_command": spread(ratios)}
 
 
+# where the processor is, by the innermost of dpclean's files
+STAGES = {
+    "read": ("data/sources/", "data/shard", "data/safe_open"),
+    "hash": ("data/digest", "kernels"),
+    "batches": ("denoise/", "noise/"),
+    "write": ("data/sinks/", "jobs/durable"),
+    "ledger": ("pipeline/ledger",),
+    "order and records": ("pipeline/work", "pipeline/listing", "data/records", "data/names", "data/selection"),
+    "manifest, ancestry, sums": ("pipeline/save", "data/ancestry", "data/manifest"),
+}
+PARTS = ("begin", "work", "save")  # of the job, in which all of it is done
+
+
+def take_out_the_denoiser() -> None:
+    """Of every Denoiser made from now on: its batches are those of a GPU, and what it does to images is nothing."""
+    import torch
+
+    from dpclean.denoise import denoiser
+
+    pixels = denoiser.PREFERRED_BATCH_PIXELS["cpu"] = denoiser.PREFERRED_BATCH_PIXELS["cuda"]
+    denoiser.AHEAD["cpu"] = denoiser.AHEAD["cuda"]
+
+    def blank(_: object, batch: int, height: int, width: int) -> torch.Tensor:
+        return torch.empty((batch, height, width, 3), dtype=torch.uint8).movedim(3, 1)
+
+    def finish(_: object, images: torch.Tensor, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images.movedim(1, 3).contiguous(), torch.ones(len(images), dtype=torch.bool)
+
+    whole: Any = denoiser.Denoiser
+    whole._find_batch_pixels = lambda self, asked: pixels
+    whole._blank, whole._finish = blank, finish
+    whole._noised_each = lambda self, images, members, out: out.copy_(images.movedim(3, 1))
+    whole._predict = lambda self, batch, evaluations=None, noise=None: batch
+
+
+def overhead_once(raw: Path, out: Path) -> None:
+    """One job in a process of its own; prints microseconds an image, by part and by stage, as JSON."""
+    import dpclean
+    from dpclean.pipeline import job, sanitize
+
+    take_out_the_denoiser()
+    package = os.path.dirname(str(dpclean.__file__)) + os.sep
+    seen: Counter[str] = Counter()
+    spent: dict[str, float] = {}
+    inside = False
+
+    def look(_: int, frame: FrameType | None) -> None:
+        while inside and frame is not None:
+            if frame.f_code.co_filename.startswith(package):
+                name = frame.f_code.co_filename.removeprefix(package)
+                seen[next((stage for stage, files in STAGES.items() if name.startswith(files)), "other")] += 1
+                return
+            frame = frame.f_back
+
+    def timed_part(name: str) -> Callable[..., Any]:
+        part = getattr(job.SanitizeJob, name)
+
+        def run(*arguments: Any) -> Any:
+            nonlocal inside
+            inside, begun = True, time.process_time()
+            result = part(*arguments)
+            inside, spent[name] = False, time.process_time() - begun
+            return result
+
+        return run
+
+    for name in PARTS:
+        setattr(job.SanitizeJob, name, timed_part(name))
+    signal.signal(signal.SIGPROF, look)
+    signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+    images = sanitize(raw, out, sigma=float(SIGMA), seed=1, threads=1).images
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    total, looks = sum(spent.values()) / images * 1e6, sum(seen.values())
+    parts = {name: seconds / images * 1e6 for name, seconds in spent.items()}
+    print(json.dumps({"all": total, **parts, **{stage: total * seen[stage] / looks for stage in (*STAGES, "other")}}))
+
+
+def overhead(inputs: Path, rounds: int, scratch: Path, beside: list[Path]) -> dict[str, object]:
+    found: dict[Path, list[dict[str, float]]] = {checkout.resolve(): [] for checkout in [*beside, REPOSITORY]}
+    for _ in range(rounds):
+        for checkout, measured in found.items():
+            command = [sys.executable, __file__, "overhead-once", str(inputs / "cifar10_train"), "--out"]
+            run = subprocess.run(
+                [*command, str(scratch / "out")], env={**os.environ, "PYTHONPATH": str(checkout)},
+                stdout=subprocess.PIPE, check=True,
+            )  # fmt: skip
+            shutil.rmtree(scratch / "out")
+            measured.append(json.loads(run.stdout))
+            print(checkout.name, {name: round(value, 1) for name, value in measured[-1].items()}, flush=True)
+    versions = []
+    for checkout, measured in found.items():
+        describe = ["git", "-C", str(checkout), "log", "-1", "--format=%h %s"]
+        commit = subprocess.run(describe, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        medians = {name: round(statistics.median(row[name] for row in measured), 2) for name in measured[0]}
+        versions.append({"commit": commit, "us_an_image": medians})
+    return {"images": 50_000, "rounds": rounds, "versions": versions}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("shards", "folder", "bare-loop", "plain-pipeline"))
+    parser.add_argument(
+        "what", choices=("shards", "folder", "overhead", "bare-loop", "plain-pipeline", "overhead-once")
+    )
     parser.add_argument("inputs", type=Path)
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], metavar="CHECKOUT")
     a = parser.parse_args()
     if a.what == "bare-loop":
         return bare_loop(a.inputs, a.images)
     if a.what == "plain-pipeline":
         return plain_pipeline(a.inputs, a.out)
+    if a.what == "overhead-once":
+        return overhead_once(a.inputs, a.out)
     with tempfile.TemporaryDirectory(dir=a.inputs) as scratch:
-        if a.what == "shards":
+        if a.what == "overhead":
+            measured = overhead(a.inputs, a.rounds, Path(scratch), a.beside)
+        elif a.what == "shards":
             measured = shards(a.inputs, a.images, a.rounds, Path(scratch))
         else:
             measured = folder(a.inputs, 10_000, a.rounds, Path(scratch))

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
-from operator import or_
+from operator import itemgetter, or_
 from pathlib import Path
 
 import msgspec
@@ -98,10 +98,10 @@ class Ancestry:
         def entries() -> Iterator[bytes]:
             own = (int(entry).to_bytes(ENTRY.itemsize, "big") for entry in self.images)
             both = heapq.merge(prefixes(), own) if len(self.images) else prefixes()  # a merge costs even if of nothing
-            return (entry for entry, _ in itertools.groupby(both))
+            return map(itemgetter(0), itertools.groupby(both))
 
         head = Ancestry(raw_pixel_digests=self.raw_pixel_digests | {raw_pixel_digest}, gaps=self.gaps)
-        return _file(head, sum(1 for _ in entries()), _blocks(entries()))
+        return _file(head, sum(map(len, _blocks(entries()))) // ENTRY.itemsize, _blocks(entries()))
 
 
 def _blocks(entries: Iterator[bytes]) -> Iterator[bytes]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dpclean.data.names import to_bytes
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _NAME = struct.Struct("<QI")
 _REST = struct.Struct("<qIII")
+_BLOCK = 256  # samples that are hashed together
 
 
 def pixel_sha256(pixels: NDArray[np.uint8]) -> bytes:
@@ -51,10 +53,20 @@ class PixelDigest:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def update(self, index: int, name: str | bytes, label: int, shape: tuple[int, ...], pixel_sha256: bytes) -> None:
-        """Adds the next sample; name: as text or as its bytes, shape: (H, W, C), label: -1 for none."""
-        encoded = to_bytes(name) if isinstance(name, str) else name
-        self._hash.update(_NAME.pack(index, len(encoded)) + encoded + _REST.pack(label, *shape) + pixel_sha256)
+    def update(self, index: int, name: str, label: int, shape: tuple[int, ...], pixel_sha256: bytes) -> None:
+        """Adds the next sample; shape is (H, W, C), label -1 for none."""
+        height, width, channels = shape
+        self.update_all([(index, (to_bytes(name), label, height, width, channels, pixel_sha256))])
+
+    def update_all(self, samples: Iterable[tuple[int, tuple[bytes, int, int, int, int, bytes]]]) -> None:
+        """Adds samples: index, and name as its bytes, label, H, W, C, SHA-256 of the pixels of each."""
+        pack, pack_rest = _NAME.pack, _REST.pack
+        pieces = (
+            pack(index, len(name)) + name + pack_rest(label, height, width, channels) + sha256
+            for index, (name, label, height, width, channels, sha256) in samples
+        )
+        while block := b"".join(itertools.islice(pieces, _BLOCK)):
+            self._hash.update(block)
 
     def hexdigest(self) -> str:
         """The digest of what was added so far."""

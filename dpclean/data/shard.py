@@ -73,9 +73,9 @@ class Shard:
         rows = data[: whole * self.row_bytes].reshape(whole, *self.images.shape[1:])
         return rows if self.layout == "nhwc" else np.ascontiguousarray(rows.transpose(0, 2, 3, 1))
 
-    def in_layout(self, rows: NDArray[np.uint8]) -> bytes:
+    def in_layout(self, rows: NDArray[np.uint8]) -> memoryview:
         """Rows [n,H,W,C] as the bytes that this shard has for them."""
-        return (rows if self.layout == "nhwc" else rows.transpose(0, 3, 1, 2)).tobytes()
+        return np.ascontiguousarray(rows if self.layout == "nhwc" else rows.transpose(0, 3, 1, 2)).data
 
     def label_slices(self) -> Iterator[NDArray[Any]]:
         """The labels in order, in slices, as the integers that they are; -1 where there are none."""

@@ -86,6 +86,8 @@ class SanitizeJob(Job[SanitizeResult]):
 
     pool: WorkerPool
     denoiser: Denoiser
+    opened: ExitStack  # what is closed at the end
+    ledger: Ledger
 
     def __init__(self, raw: Path, out: Path, options: SanitizeOptions) -> None:
         super().__init__(out)
@@ -210,7 +212,11 @@ class SanitizeJob(Job[SanitizeResult]):
         workers = self.options.workers or len(os.sched_getaffinity(0))
         assert self.source is not None and self.inherited is not None  # refused before anything is loaded
         threads = choose_threads(self.options.threads)
-        with WorkerPool(workers, self.options.data_options()) as self.pool, self._loaded(threads) as self.denoiser:
+        with (
+            WorkerPool(workers, self.options.data_options()) as self.pool,
+            self._loaded(threads) as self.denoiser,
+            ExitStack() as self.opened,
+        ):
             yield
 
     @contextmanager
@@ -253,45 +259,43 @@ class SanitizeJob(Job[SanitizeResult]):
         return {"key_commitment": complete.noise.key_commitment, "again": self._again(complete)}
 
     def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
-        with closing(Ledger(self.ledger_path)) as ledger:
-            key, before = self._key(record.found["key_commitment"]), ledger.count(DONE)
-            kept = map(example_images.entry_of, ledger.done())
-            self.sink = self.source.make_sink(self.staging.partial, self.pool, kept)
-            if ledger.count(PENDING) > 0:
-                samples = self.source.samples(map(entry_of, ledger.listing(pending=True)), self.pool)
-                work_off(samples, self.denoiser, self.sink, ledger, self.options, key, stop, tell)
-            if (pending := ledger.count(PENDING)) > 0:
-                raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
-            if self.complete is not None and not self.changed and ledger.count(DONE) == self.complete.output.images:
-                return False
-            self._check_bad(ledger.reasons(), ledger.count() - ledger.count(LEFT_BEHIND))
-            if ledger.count(DONE) == 0:
-                why = f" ({told(reasons)}: {_first_names(ledger)})" if (reasons := ledger.reasons()) else ""
-                message = f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used{why}"
-                raise Hopeless(InputError(message, "look at RAW"))
-            self.sanitized = ledger.count(DONE) - before
+        ledger = self.ledger = self.opened.enter_context(closing(Ledger(self.ledger_path)))
+        key, before = self._key(record.found["key_commitment"]), ledger.count(DONE)
+        kept = map(example_images.entry_of, ledger.done())
+        self.sink = self.source.make_sink(self.staging.partial, self.pool, kept)
+        if ledger.count(PENDING) > 0:
+            samples = self.source.samples(map(entry_of, ledger.listing(pending=True)), self.pool)
+            work_off(samples, self.denoiser, self.sink, ledger, self.options, key, stop, tell)
+        if (pending := ledger.count(PENDING)) > 0:
+            raise InternalError(f"{pending} inputs have no answer", "please report it; the same command goes on")
+        if self.complete is not None and not self.changed and ledger.count(DONE) == self.complete.output.images:
+            return False
+        self._check_bad(ledger.reasons(), ledger.count() - ledger.count(LEFT_BEHIND))
+        if ledger.count(DONE) == 0:
+            why = f" ({told(reasons)}: {_first_names(ledger)})" if (reasons := ledger.reasons()) else ""
+            message = f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used{why}"
+            raise Hopeless(InputError(message, "look at RAW"))
+        self.sanitized = ledger.count(DONE) - before
         return True
 
     def save(self, record: Record) -> None:
         self.sink.finish()
-        folder, key = self.staging.partial, self._key(record.found["key_commitment"])
-        with closing(Ledger(self.ledger_path)) as ledger:
-            write_outputs(
-                folder,
-                self.out,
-                self.raw,
-                ledger=ledger,
-                source=self.source,
-                denoiser=self.denoiser,
-                options=self.options,
-                key=key,
-                inherited=self.inherited,
-                record=record,
-                rows=self.sink.read_back(self.pool),
-            )
-            if self.options.report:
-                example_images.write_pages(self.out, ledger, self.source, self.pool, self.denoiser, key)
-                self.report = [str(page) for page in example_images.pages(self.out)]
+        write_outputs(
+            self.staging.partial,
+            self.out,
+            self.raw,
+            ledger=self.ledger,
+            source=self.source,
+            denoiser=self.denoiser,
+            options=self.options,
+            key=(key := self._key(record.found["key_commitment"])),
+            inherited=self.inherited,
+            record=record,
+            rows=self.sink.read_back(self.pool),
+        )
+        if self.options.report:
+            example_images.write_pages(self.out, self.ledger, self.source, self.pool, self.denoiser, key)
+            self.report = [str(page) for page in example_images.pages(self.out)]
 
     def _check_bad(self, reasons: Mapping[str, int], images: int) -> None:
         """Refuse where more of the inputs that claim to be images are bad than --max-bad allows; at every end."""

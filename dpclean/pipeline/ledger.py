@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -100,6 +101,7 @@ class Outcome(msgspec.Struct, frozen=True):
     clean_sha256: bytes | None = None
 
 
+Digested = tuple[bytes, int, int, int, int, bytes]  # name or target, label, H, W, C, SHA-256 of the pixels
 File = tuple[bytes, bytes | None]  # name in OUT; SHA-256, None for a shard
 _Run = tuple[Any, ...]  # what samples that are recorded together have in common
 
@@ -275,8 +277,9 @@ class Ledger:
         if not outcomes:
             return 0
         query = "SELECT position, name FROM samples WHERE position BETWEEN ? AND ? AND status = ?"
-        awaited = set(self._rows(query, outcomes[0].position, outcomes[-1].position, PENDING))
-        return len(outcomes) - len(awaited.intersection((o.position, o.name) for o in outcomes))
+        awaited = list(self._rows(query, outcomes[0].position, outcomes[-1].position, PENDING))
+        come = [(outcome.position, outcome.name) for outcome in outcomes]
+        return 0 if come == awaited else len(come) - len(set(come).intersection(awaited))
 
     def runs(self) -> dict[int, int]:
         """The run of a sample's noise by position, where it is not 0."""
@@ -306,20 +309,31 @@ class Ledger:
         """(name, reason) of what was left out, in order."""
         return self._rows("SELECT name, reason FROM samples WHERE status = ? ORDER BY position", QUARANTINED)
 
-    def done(self, *, by_target: bool = False) -> Iterator[Done]:
-        """The samples that were sanitized, in the order of the listing or of their places in OUT."""
+    def done(self) -> Iterator[Done]:
+        """The samples that were sanitized, in the order of the listing."""
         rows = self._rows(
             "SELECT position, name, label, target, height, width, channels, raw_sha256, clean_sha256"
-            f" FROM samples WHERE status = ? ORDER BY {'target, position' if by_target else 'position'}",
+            " FROM samples WHERE status = ? ORDER BY position",
             DONE,
         )
         for position, name, label, target, height, width, channels, raw, clean in rows:
             yield Done(position, name, label, target, (height, width, channels), raw, clean)
 
+    def raw_digests(self) -> Iterator[tuple[int, Digested]]:
+        """Of the samples that were sanitized, in the order of the listing: their positions, and what they were."""
+        columns = "position, name, label, height, width, channels, raw_sha256"
+        rows = self._rows(f"SELECT {columns} FROM samples WHERE status = ? ORDER BY position", DONE)
+        return ((row[0], row[1:]) for row in rows)
+
+    def clean_digests(self) -> Iterator[Digested]:
+        """Of the samples that were sanitized, in the order of their places in OUT: what they are."""
+        columns = "target, label, height, width, channels, clean_sha256"
+        return self._rows(f"SELECT {columns} FROM samples WHERE status = ? ORDER BY target, position", DONE)
+
     def raw_prefixes(self) -> Iterator[bytes]:
         """The first 8 bytes of the digests of the raw pixels that were sanitized, sorted, each once."""
         query = "SELECT DISTINCT substr(raw_sha256, 1, 8) FROM samples WHERE status = ? ORDER BY 1"
-        return (prefix for (prefix,) in self._rows(query, DONE))
+        return map(itemgetter(0), self._rows(query, DONE))
 
     def files(self) -> Iterator[File]:
         """The files of OUT that hold data, in byte order of their names, each once."""
@@ -347,4 +361,5 @@ class Ledger:
 
     def _rows(self, query: str, *values: object) -> Iterator[Any]:
         with self._asked():
-            yield from self._db.execute(query, values)
+            # the cursor itself would be closed where this generator is, which may be after its database
+            yield from iter(self._db.execute(query, values).fetchone, None)

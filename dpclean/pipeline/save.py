@@ -27,7 +27,7 @@ from dpclean.jobs.durable import write_durably, writing
 from dpclean.jobs.record import Record
 from dpclean.kernels import kernel_name
 from dpclean.noise.keys import commitment
-from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, Done, File, Ledger
+from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, Digested, File, Ledger
 
 if TYPE_CHECKING:
     from dpclean.denoise.denoiser import Denoiser
@@ -60,7 +60,7 @@ def write_outputs(
     inherited: what RAW and the denoiser were made of. record: what the job was begun with. rows: what lies in folder,
     read back, where the sums of files do not tell whether it is what was committed. Raises ConflictError where not.
     """
-    clean = ledger.done(by_target=True)
+    clean = ledger.clean_digests()
     manifest = manifests.Manifest(
         format=manifests.FORMAT,
         tool=f"dpclean {__version__}",
@@ -173,31 +173,33 @@ def _images_by_class(ledger: Ledger, source: Source) -> dict[str, int]:
 def _raw_digest(ledger: Ledger) -> str:
     """Pixel digest of the raw samples that were used, at their places in the frozen listing."""
     digest = PixelDigest()
-    for done in ledger.done():
-        digest.update(done.position, done.name, done.label, done.shape, done.raw_sha256)
+    digest.update_all(ledger.raw_digests())
     return digest.hexdigest()
 
 
-def _clean_digest(samples: Iterable[Done], shards: bool) -> str:
+def _clean_digest(samples: Iterable[Digested], shards: bool) -> str:
     """Pixel digest of the sanitized samples, in the order in which OUT lists them itself."""
-    digest, row, previous = PixelDigest(), 0, b""
-    for index, done in enumerate(samples):
-        row = row + 1 if done.target == previous else 0
-        previous = done.target
-        name = b"%b#%d" % (done.target, row) if shards else done.target
-        digest.update(index, name, done.label, done.shape, done.clean_sha256)
+    digest = PixelDigest()
+    digest.update_all(enumerate(_rows_named(samples) if shards else samples))
     return digest.hexdigest()
 
 
-def _as_committed(folder: Path, committed: Iterable[Done], rows: Iterable[Sample]) -> Iterator[Done]:
+def _rows_named(samples: Iterable[Digested]) -> Iterator[Digested]:
+    """The same, each named as a row of its shard."""
+    for shard, rows in itertools.groupby(samples, itemgetter(0)):
+        for row, sample in enumerate(rows):
+            yield (b"%b#%d" % (shard, row), *sample[1:])
+
+
+def _as_committed(folder: Path, committed: Iterable[Digested], rows: Iterable[Sample]) -> Iterator[Digested]:
     """The same; every row that was read back must be the one that was committed. Raises ConflictError."""
     hashed = _hashed(rows)
-    for done in committed:
+    for row in committed:
         sample, sha256 = next(hashed, (None, None))
-        if sample is None or sample.entry.label != done.label or sha256 != done.clean_sha256:
-            name = sample.entry.name if sample is not None else to_text(done.target)
+        if sample is None or sample.entry.label != row[1] or sha256 != row[-1]:
+            name = sample.entry.name if sample is not None else to_text(row[0])
             raise _not_as_committed(f"{name} in {folder}")
-        yield done
+        yield row
     for sample, _ in hashed:
         raise _not_as_committed(f"{sample.entry.name} in {folder}")
 

@@ -172,7 +172,7 @@ class _Output:
                 begin += size
         return tensors
 
-    def _write(self, place: int, blocks: Iterable[bytes]) -> int:
+    def _write(self, place: int, blocks: Iterable[bytes | memoryview]) -> int:
         """Writes blocks from place on; gives back the place after them."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with writing(self._path), os.fdopen(os.open(self._path, flags, 0o666), "wb") as file:
