@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dpclean.audit import inputs
+from dpclean.certify import test_time_inputs
 from dpclean.classifier_training.job import train
+from dpclean.data import dataset
+from dpclean.data.dataset import Images
+from dpclean.data.records import DataOptions
+from dpclean.train import recipes
 from tests.networks import make_transparent
 
 CLASSES = ("blue", "green", "red")
@@ -36,6 +46,31 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def test_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("audit") / "test", 15, 2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once(raw: Path, test_images: Path) -> Iterator[None]:
+    """Images that no test changes are read once: each reading starts a process."""
+    real, known = dataset.read_images, dict[Path, Images]()
+
+    def read(path: Path, options: DataOptions | None = None, **more: Any) -> Images:
+        if path not in (raw, test_images) or options not in (None, DataOptions()) or more.keys() != {"workers"}:
+            return real(path, options, **more)
+        if path not in known:
+            known[path] = real(path, options, **more)
+        return replace(known[path])
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (dataset, inputs, test_time_inputs):
+            patch.setattr(module, "read_images", read)
+        yield
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe `tiny` in a third of its steps, where it does not matter how much a victim learns."""
+    tiny = replace(recipes.RECIPES["tiny"], least_steps=20)
+    monkeypatch.setattr(recipes, "RECIPES", MappingProxyType({**recipes.RECIPES, "tiny": tiny}))
 
 
 @pytest.fixture(scope="session")

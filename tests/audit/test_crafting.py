@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def data(raw: Path) -> Images:
 
 @pytest.fixture(scope="module")
 def victims(data: Images, model: Path) -> dict[str, Victim]:
-    scratch = Scratch(find_recipe("tiny"), len(data.classes), 16, CPU)
+    scratch = Scratch(replace(find_recipe("tiny"), least_steps=30), len(data.classes), 16, CPU)
     return {FROZEN: Frozen(find_extractor(str(model), device=CPU)), SCRATCH: scratch}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpclean.audit.attacks import find_attack
+from dpclean.audit.attacks import find_attack, guided_diffusion
 from dpclean.audit.attacks.attack import Case
 from dpclean.audit.attacks.guided_diffusion import GROUPS, WEIGHT, GuidedDiffusion, each_alone
 from dpclean.audit.attacks.informed import Informed
@@ -168,8 +168,10 @@ def test_it_follows_attacks_on_all_weights(generator: Generator, data: Images, c
 
 
 def test_an_audit_saves_what_it_made_and_takes_it_back(
-    folder: Path, raw: Path, test_images: Path, model: Path, tmp_path: Path
+    folder: Path, raw: Path, test_images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(guided_diffusion, "STEPS", 5)
+    monkeypatch.setattr(Surrogate, "most_steps", 6)
     given: dict[str, Any] = {"extractor": model, "test": test_images, "defence": "none"}
     given |= {"threads": 1, "workers": 1, "device": "cpu", "targets": 1}
     out = tmp_path / "audit"

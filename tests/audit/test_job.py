@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.job import AuditJob, audit, dry_run
 from dpclean.audit.options import AuditOptions
 from dpclean.audit.poisons import folder_name, read_asked, read_pixels
 from dpclean.audit.results import AuditResult
-from dpclean.audit.victims import heads
+from dpclean.audit.victims import fine_tuned, heads
 from dpclean.classifier_training.job import train
 from dpclean.cli import audit as command_line
 from dpclean.cli import run
@@ -144,9 +145,12 @@ def test_of_a_victim_that_does_not_converge_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
-KILLED = """
+STEPS = 8  # of crafting through a denoiser
+KILLED = f"""
 import os, signal, sys
+from dpclean.audit.attacks.informed import Informed
 from dpclean.audit.job import audit
+Informed.most_steps = {STEPS}
 def stop(step):
     if step.finished == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -155,8 +159,9 @@ audit(progress=stop, **eval(sys.argv[1]))
 
 
 def test_attackers_who_know_the_defence_and_a_filter_go_on_after_a_kill(
-    raw: Path, keywords: Keywords, tmp_path: Path
+    raw: Path, keywords: Keywords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Informed, "most_steps", STEPS)
     filters = f"{sys.executable} {EXAMPLES / 'filter.py'} {{data}} {{out}}"
     asked = {**keywords, "adaptive": True, "sigma": "0.5", "defence": ("sanitized,deep-knn,spectral", filters)}
     given = {name: os.fspath(value) if isinstance(value, Path) else value for name, value in asked.items()}
@@ -207,7 +212,10 @@ def test_an_attacker_with_another_network(raw: Path, model: Path, keywords: Keyw
     assert told["rows"][0]["distance_after"] == pytest.approx(distance, abs=2e-4)
 
 
-def test_a_victim_that_learns_on(raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+def test_a_victim_that_learns_on(
+    raw: Path, keywords: Keywords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fine_tuned, "LEAST_STEPS", 30)
     asked = {**keywords, "defence": "none", "targets": 1, "victim": "fine-tuned", "attack": "badnets"}
     audit(raw, tmp_path / "audit", **asked)
     (row,) = report(tmp_path / "audit")["rows"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpclean.audit.attacks import find_attack
+from dpclean.audit.attacks import find_attack, narcissus
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.audit.attacks.triggers import Patch, Pattern, chequered
 from dpclean.audit.defences.nothing import Nothing
@@ -99,7 +99,7 @@ def test_badnets_is_obeyed_by_what_learned_from_it_alone(data: Images, test: Ima
 
 
 def test_the_command_shows_triggers_with_their_controls(
-    raw: Path, test_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    raw: Path, test_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hasty: None
 ) -> None:
     out = tmp_path / "audit"
     given = ["--test", test_images, "--victim", "tiny", "--attack", "badnets", "--poisons", POISONS, "--targets", 1]
@@ -133,8 +133,16 @@ def test_the_command_shows_triggers_with_their_controls(
     ],
 )
 def test_every_attack_is_a_command_away(
-    name: str, victim: str, raw: Path, test_images: Path, model: Path, tmp_path: Path
+    name: str,
+    victim: str,
+    raw: Path,
+    test_images: Path,
+    model: Path,
+    tmp_path: Path,
+    hasty: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(narcissus, "STEPS", 20)
     given = ["--test", test_images, "--attack", name, "--poisons", 3, "--targets", 1, "--defence", "none"]
     given += ["--victim", victim, *(["--extractor", model] if victim == "frozen" else [])]
     given += ["--threads", 1, "--workers", 1, "--device", "cpu", "--quiet"]

@@ -46,8 +46,8 @@ def keywords(model: Path, test_images: Path, denoiser: Path) -> Keywords:
 
 @pytest.fixture(scope="module")
 def certificate(keywords: Keywords, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `certify --threat evasion` publishes of 100 runs, without its pages."""
-    runs, key = 100, bytes(range(32))
+    """What `certify --threat evasion` publishes of 40 runs, without its pages."""
+    runs, key = 40, bytes(range(32))
     asked = CertifyOptions(
         threat="evasion", model=str(keywords["model"]), test=keywords["test"], sigma=keywords["sigma"], runs=runs,
         denoiser=str(keywords["denoiser"]), device="cpu", workers=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dpclean.data.dataset import Images, read_images
 from dpclean.errors import InputError
 from dpclean.train.recipes import find_recipe
 
-TINY = find_recipe("tiny")
+TINY = replace(find_recipe("tiny"), least_steps=30)
 
 
 @pytest.fixture(scope="module")
