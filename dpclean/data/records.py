@@ -70,6 +70,15 @@ class Written(NamedTuple):
     sha256: bytes  # of the file
 
 
+class Rows(NamedTuple):
+    """Neighbouring rows of a shard."""
+
+    shard: str
+    first: int  # place of the first one
+    labels: list[int]
+    pixels: NDArray[np.uint8]  # [n,H,W,C]
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """Every option that changes what the samples are or where they go."""

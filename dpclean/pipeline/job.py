@@ -291,7 +291,7 @@ class SanitizeJob(Job[SanitizeResult]):
             key=(key := self._key(record.found["key_commitment"])),
             inherited=self.inherited,
             record=record,
-            rows=self.sink.read_back(self.pool),
+            rows=self.sink.read_back(),
         )
         if self.options.report:
             example_images.write_pages(self.out, self.ledger, self.source, self.pool, self.denoiser, key)

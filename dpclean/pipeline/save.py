@@ -19,8 +19,8 @@ from dpclean import __version__
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
 from dpclean.data.digest import PixelDigest, pixel_sha256s
-from dpclean.data.names import to_text
-from dpclean.data.records import Sample
+from dpclean.data.names import to_bytes, to_text
+from dpclean.data.records import Rows
 from dpclean.data.sources import Source
 from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs.durable import write_durably, writing
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HASHING = 4  # threads
-HASHED_BYTES = 4 << 20  # of rows, together
 NOISE_SPECIFICATION = 1
 SANITIZE_RUN = 0  # of all images but those that were done anew; the ledger has theirs
 
@@ -53,7 +52,7 @@ def write_outputs(
     key: bytes,
     inherited: Ancestry,
     record: Record,
-    rows: Iterator[Sample] | None = None,
+    rows: Iterator[Rows] | None = None,
 ) -> manifests.Manifest:
     """Write manifest, ancestry and checksums into a folder that is to become out; returns the manifest.
 
@@ -191,31 +190,17 @@ def _rows_named(samples: Iterable[Digested]) -> Iterator[Digested]:
             yield (b"%b#%d" % (shard, row), *sample[1:])
 
 
-def _as_committed(folder: Path, committed: Iterable[Digested], rows: Iterable[Sample]) -> Iterator[Digested]:
+def _as_committed(folder: Path, committed: Iterator[Digested], read: Iterable[Rows]) -> Iterator[Digested]:
     """The same; every row that was read back must be the one that was committed. Raises ConflictError."""
-    hashed = _hashed(rows)
+    for shard, first, labels, pixels in read:
+        expected = list(itertools.islice(committed, len(labels)))
+        name, digests = to_bytes(shard), pixel_sha256s(list(pixels))
+        for place, (row, label, sha256) in enumerate(itertools.zip_longest(expected, labels, digests), first):
+            if row is None or (row[0], row[1], row[-1]) != (name, label, sha256):
+                raise _not_as_committed(f"{shard}#{place} in {folder}")
+        yield from expected
     for row in committed:
-        sample, sha256 = next(hashed, (None, None))
-        if sample is None or sample.entry.label != row[1] or sha256 != row[-1]:
-            name = sample.entry.name if sample is not None else to_text(row[0])
-            raise _not_as_committed(f"{name} in {folder}")
-        yield row
-    for sample, _ in hashed:
-        raise _not_as_committed(f"{sample.entry.name} in {folder}")
-
-
-def _hashed(rows: Iterable[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
-    """Rows with the SHA-256 of their pixels, None where there are none; so many are hashed together."""
-    some: list[Sample] = []
-    size = 0
-    for sample in itertools.chain(rows, [None]):
-        if sample is None or size >= HASHED_BYTES:
-            digests = iter(pixel_sha256s([s.pixels for s in some if s.pixels is not None]))
-            yield from ((s, None if s.pixels is None else next(digests)) for s in some)
-            some, size = [], 0
-        if sample is not None:
-            some.append(sample)
-            size += 0 if sample.pixels is None else sample.pixels.nbytes
+        raise _not_as_committed(f"{to_text(row[0])} in {folder}")
 
 
 def _not_as_committed(what: str) -> ConflictError:

@@ -47,7 +47,7 @@ class FolderSink:
     def finish(self) -> None:
         """Image files need nothing more."""
 
-    def read_back(self, pool: WorkerPool) -> None:
+    def read_back(self) -> None:
         """Each file has a sum of its own."""
 
     def _make_folder(self, folder: str) -> None:

@@ -15,9 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.names import to_bytes
-from dpclean.data.records import Entry, Sample, Written
+from dpclean.data.records import Entry, Rows, Sample, Written
 from dpclean.data.safe_open import Unusable
 from dpclean.data.shard import CLASS_NAMES, IMAGES, LABEL_DTYPES, LABELS, Shard
 from dpclean.data.shard_header import Tensor, write_header
@@ -36,8 +35,8 @@ class Shards(Protocol):
         """Names of the tensors of a shard that are carried over."""
         ...
 
-    def written(self, root: Path, names: Sequence[str], pool: WorkerPool) -> Iterator[Sample]:
-        """The rows that a sink wrote below root, by the names of its files."""
+    def written(self, root: Path, names: Sequence[str]) -> Iterator[Rows]:
+        """The rows that a sink wrote below root, by the names of its files, but for what cannot be read any more."""
         ...
 
 
@@ -76,10 +75,10 @@ class ShardSink:
             output.finish()
         sync_file_system(self._root)
 
-    def read_back(self, pool: WorkerPool) -> Iterator[Sample]:
+    def read_back(self) -> Iterator[Rows]:
         """All rows, by file name, then row."""
         names = sorted((name for name, output in self._outputs.items() if output.rows), key=to_bytes)
-        return self._source.written(self._root, names, pool)
+        return self._source.written(self._root, names)
 
 
 class _Output:

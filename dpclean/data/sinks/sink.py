@@ -8,8 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.decoding.pool import WorkerPool
-from dpclean.data.records import Sample, Written
+from dpclean.data.records import Rows, Sample, Written
 
 
 class Sink(Protocol):
@@ -27,6 +26,9 @@ class Sink(Protocol):
         """Writes what can only come last. Does nothing new when it is done again after a crash."""
         ...
 
-    def read_back(self, pool: WorkerPool) -> Iterator[Sample] | None:
-        """What was written, once finished, in the order of its names; None where the sums of whole files tell it."""
+    def read_back(self) -> Iterator[Rows] | None:
+        """What was written, once finished, in the order of its names, but for what cannot be read any more.
+
+        None where the sums of whole files tell it.
+        """
         ...

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from dpclean.data.decoding.pool import WorkerPool
-from dpclean.data.records import DataOptions, Entry, Kind, Sample
+from dpclean.data.records import DataOptions, Entry, Kind, Rows, Sample
 from dpclean.data.safe_open import Unusable, check_there, identity_of_folder
 from dpclean.data.shard import Shard, open_shard
 from dpclean.data.shard_header import BadShard
@@ -90,10 +92,15 @@ class ShardSource:
         """A shard for each of these, written here: the pool is not needed."""
         return ShardSink(self, root, kept)
 
-    def written(self, root: Path, names: Sequence[str], pool: WorkerPool) -> Iterator[Sample]:
-        """The rows that a sink wrote below root, by the names of its files."""
+    def written(self, root: Path, names: Sequence[str]) -> Iterator[Rows]:
+        """The rows that a sink wrote below root, by the names of its files, but for what cannot be read any more."""
         back = ShardSource(root, tuple(names), replace(self._options, carry=()), hidden=0)
-        return back.samples(back.entries(), pool)
+        for shard in back.shards():
+            labels, step = back._labels(shard), max(1, SLICE_BYTES // shard.row_bytes)
+            with suppress(Unusable):
+                for start in range(0, shard.rows, step):
+                    pixels = shard.read_rows(start, min(step, shard.rows - start))
+                    yield Rows(shard.name, start, list(itertools.islice(labels, len(pixels))), pixels)
 
     def unsanitized(self) -> tuple[str, ...]:
         """Names of the tensors that are carried over as they are, in any shard."""
