@@ -38,6 +38,10 @@ CASES: dict[str, dict[str, Any]] = {
     "bullseye-polytope, adaptive at 0.5": {"adaptive": True, "defence": "sanitized", "sigma": "0.5", "targets": 3},
     "bullseye-polytope, 8 levels, adaptive": {"eps": 8, "adaptive": True, "sigma": "0.1", "targets": 5},
     "bullseye-polytope, 50 targets": {"defence": "sanitized", "targets": 50},
+    "bullseye-polytope, other purifiers": {
+        "defence": "sanitized,sanitized:perceptual,sanitized:natural:ddim:4",
+        "test": "all-test",
+    },
     "bullseye-polytope, 8 levels": {"eps": 8, "defence": "none"},
     "feature-collision": {"attack": "feature-collision"},
     "convex-polytope": {"attack": "convex-polytope"},
@@ -68,7 +72,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def write_inputs(data: Path, scratch: Path, trials: list[dict[str, Any]]) -> None:
-    """RAW, the test images and the setups by name."""
+    """RAW, the test images, a part and all of them, and the setups by name."""
     unpack = load_unpack(data)
 
     def name(place: int, label: int) -> str:
@@ -91,6 +95,7 @@ def write_inputs(data: Path, scratch: Path, trials: list[dict[str, Any]]) -> Non
     images, labels = unpack.load_cifar10("test")
     targets = {trial["target_index"] for trial in trials}
     save(scratch / "test", images, labels, sorted(targets | set(range(0, len(labels), EVERY))))
+    save(scratch / "all-test", images, labels, list(range(len(labels))))
     setups = [
         {
             "target": name(trial["target_index"], trial["target_class"]),
@@ -104,13 +109,13 @@ def write_inputs(data: Path, scratch: Path, trials: list[dict[str, Any]]) -> Non
 
 def measured(name: str, data: Path, scratch: Path, targets: int) -> dict[str, Any]:
     """What the table says of a case; the whole of it stays in SCRATCH."""
-    case = CASES[name]
+    case = {"test": "test", **CASES[name]}
     targets, drawn = case.get("targets", targets), ATTACKS[case.get("attack", "bullseye-polytope")].has_trigger
     out = folder_of(scratch, name, targets)
     audit(
         scratch / "raw",
         out,
-        test=scratch / "test",
+        test=scratch / case.pop("test"),
         setups=None if drawn else scratch / "setups.json",
         workers=1,
         threads=1,
