@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("dpclean", deadline=None)
 settings.load_profile("dpclean")
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe `tiny` in a third of its steps, where it does not matter how much is learned."""
+    from dpclean.train import recipes
+
+    tiny = replace(recipes.RECIPES["tiny"], least_steps=20)
+    monkeypatch.setattr(recipes, "RECIPES", MappingProxyType({**recipes.RECIPES, "tiny": tiny}))
 
 
 def pytest_configure(config: pytest.Config) -> None:

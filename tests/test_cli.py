@@ -250,10 +250,12 @@ def test_output_to_a_full_disk_is_refused_and_to_a_closed_one_is_not() -> None:
     assert shown(">&-") == (0, "")
 
 
-def test_doctor_and_denoiser_list_tell_what_is_there() -> None:
-    examined = json.loads(shell("doctor", "--json").stdout)
+def test_doctor_and_denoiser_list_tell_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["doctor", "--json"])
+    examined = json.loads(capsys.readouterr().out)
     assert examined["command"] == "doctor" and examined["status"] in ("ok", "warn", "fail")
-    listed = json.loads(shell("denoiser", "list", "--json").stdout)["denoisers"]
+    assert run(["denoiser", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["denoisers"]
     assert [row["id"] for row in listed] == ["natural", "perceptual"]
     assert len({row["weights"] for row in listed}) == 2 and len(listed[0]["weights"]) == 64
 

@@ -77,7 +77,7 @@ def test_threads_are_put_back() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_every_command_takes_the_number_that_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_takes_the_number_that_it_is_given(tmp_path: Path, hasty: None) -> None:
     from dpclean import sanitize
 
     seen: list[int] = []
@@ -99,7 +99,7 @@ def test_every_command_takes_the_number_that_it_is_given(tmp_path: Path, monkeyp
 UNSET: dict[str, Any] = {"threads": None}  # as by default, where the tests' own commands say one
 
 
-def test_a_training_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Path) -> None:
+def test_a_training_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Path, hasty: None) -> None:
     from dpclean import sanitize
 
     def stop(_: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from dpclean.classifier_training.job import train
 from dpclean.data import dataset
 from dpclean.data.dataset import Images
 from dpclean.data.records import DataOptions
-from dpclean.train import recipes
 from tests.networks import make_transparent
 
 CLASSES = ("blue", "green", "red")
@@ -64,13 +62,6 @@ def read_once(raw: Path, test_images: Path) -> Iterator[None]:
         for module in (dataset, inputs, test_time_inputs):
             patch.setattr(module, "read_images", read)
         yield
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recipe `tiny` in a third of its steps, where it does not matter how much a victim learns."""
-    tiny = replace(recipes.RECIPES["tiny"], least_steps=20)
-    monkeypatch.setattr(recipes, "RECIPES", MappingProxyType({**recipes.RECIPES, "tiny": tiny}))
 
 
 @pytest.fixture(scope="session")

@@ -109,9 +109,10 @@ def test_killed_at_every_stage_the_same_command_makes_the_same_model(material: P
     killed_again_and_again(
         tmp_path,
         "from dpclean.jobs import job as jobs, staging\nfrom dpclean.classifier_training import job\n"
-        "job.CHECKPOINT_SECONDS = 0",
+        "job.CHECKPOINT_SECONDS = 0\nfrom dataclasses import replace\nfrom dpclean.train import recipes\n"
+        "recipes.RECIPES = {'tiny': replace(recipes.RECIPES['tiny'], least_steps=20)}",
         f"job.train({str(material / 'clean')!r}, out, recipe='tiny@16', device='cpu', workers=1, threads=1, seed=1)",
-        ["jobs, write_record, 1", "job, _write_checkpoint, 20", "job, write_outputs, 1", "staging, sync_folder, 1"],
+        ["jobs, write_record, 1", "job, _write_checkpoint, 10", "job, write_outputs, 1", "staging, sync_folder, 1"],
         clocked="training.tsv",
     )
 

@@ -120,7 +120,7 @@ def test_a_fit_asks_for_the_images_of_each_epoch_once(stop: int | None) -> None:
 
 
 def test_the_model_says_what_its_images_went_through(
-    tmp_path: Path, trusted: Path, model: Path, denoiser: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, trusted: Path, model: Path, denoiser: str, capsys: pytest.CaptureFixture[str], hasty: None
 ) -> None:
     """Plain images serve, and no certificate against poisoning may rest on it; other models say nothing of it."""
     test = make_folder(tmp_path / "test", 30, seed=9)
@@ -150,7 +150,7 @@ def test_the_model_says_what_its_images_went_through(
             train(trusted, tmp_path / "model", **{**options, **other})
 
 
-def test_it_goes_on_to_the_same_weights(tmp_path: Path, trusted: Path, denoiser: str) -> None:
+def test_it_goes_on_to_the_same_weights(tmp_path: Path, trusted: Path, denoiser: str, hasty: None) -> None:
     """Stopped in the middle of an epoch, and while the images of one are noised."""
     options: dict[str, Any] = {"sigma_augment": 0.25, "denoiser": denoiser, "seed": 4}
     train(trusted, tmp_path / "whole", **options)
@@ -173,7 +173,7 @@ def test_it_goes_on_to_the_same_weights(tmp_path: Path, trusted: Path, denoiser:
     assert same_weights(tmp_path / "whole", tmp_path / "broken")
 
 
-def test_a_certificate_never_rests_on_it(tmp_path: Path, material: Path, denoiser: str) -> None:
+def test_a_certificate_never_rests_on_it(tmp_path: Path, material: Path, denoiser: str, hasty: None) -> None:
     """Neither as weights that runs begin from, though the images were sanitized, nor as an option of the runs."""
     result = train(material / "clean", tmp_path / "model", sigma_augment=0.1, denoiser=denoiser)
     assert not result.certifiable and any("sanitized already" in text for text in result.warnings)
