@@ -291,6 +291,9 @@ REFUSED_AT_ONCE = [
     *[["plan", "--radius", "0.25", "--sigma", "0.25", option, BEYOND]
       for option in ("--points", "--workers", "--seconds-per-run", "--image-bytes", "--image-values")],
     ["plan", "--radius", "0.25", "--sigma", "5"],
+    ["train", "raw", "--out", "model", "--recipe", "tiny@" + "9" * 5000],
+    ["audit", "raw", "--out", "audit", "--victim", "tiny@" + "9" * 5000],
+    ["predict", "model", "raw", "--smooth", "--sigma", "0.25", "--local-smoothing", "9" * 5000 + ":0.1"],
 ]  # fmt: skip
 
 

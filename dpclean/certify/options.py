@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,7 +281,7 @@ class CertifyOptions:
 def local_numbers(text: str) -> tuple[int, str]:
     """(M, S) of M:S, the local smoothing of predictions. Raises UsageError."""
     draws, colon, sigma = text.partition(":")
-    if not colon or not (draws.isascii() and draws.isdigit()) or not 1 <= int(draws) <= MOST_DRAWS or not sigma:
+    if not colon or not re.fullmatch("[0-9]{1,9}", draws) or not 1 <= int(draws) <= MOST_DRAWS or not sigma:
         raise UsageError(
             f"--local-smoothing is M:S, a number of predictions from 1 to {MOST_DRAWS} and the size of the noise on"
             f" each, got {text!r}",

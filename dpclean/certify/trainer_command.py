@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from dpclean.small_files import check_regular_file, read_small_file
 
 PREDICTIONS, SCORES = "predictions.tsv", "scores.safetensors"
 LONGEST_NAME = 255  # bytes, of a folder
+POINT = re.compile("[0-9]{1,18}")  # the name of a test point, without its ending
 
 
 class RunFailed(DpcleanError):
@@ -155,9 +157,10 @@ class CommandTrainer:
         for line in filter(None, (line.removesuffix("\r") for line in lines)):
             name, _, predicted = line.partition("\t")
             stem, _, ending = name.rpartition(".")
-            if ending != "png" or not stem.isdecimal() or int(stem) >= count or predicted not in numbers:
+            if ending != "png" or not POINT.fullmatch(stem) or int(stem) >= count or predicted not in numbers:
                 raise RunFailed(
-                    f"{PREDICTIONS} has the line {line!r}, which is not a point, a tab and a class", "mend the trainer"
+                    f"{PREDICTIONS} has the line {line!r:.200}, which is not a point, a tab and a class",
+                    "mend the trainer",
                 )
             if votes[int(stem)] >= 0:
                 raise RunFailed(f"{PREDICTIONS} has the point {name!r} twice", "mend the trainer")

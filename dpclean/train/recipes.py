@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
@@ -113,7 +114,7 @@ def sized(recipe: Recipe, name: str) -> Recipe:
     base, at, size = name.partition("@")
     if not at:
         return recipe
-    if not size.isascii() or not size.isdigit() or not 8 <= int(size) <= 1024:
+    if not re.fullmatch("[0-9]{1,4}", size) or not 8 <= int(size) <= 1024:
         raise UsageError(f"recipe {name!r} has no size from 8 to 1024 behind its @", f"give for example {base}@32")
     return replace(recipe, name=name, size=int(size))
 

@@ -84,6 +84,14 @@ def test_a_point_that_is_told_twice_is_refused(tmp_path: Path) -> None:
         votes(make(tmp_path, trainer_command(tmp_path, program)))
 
 
+@pytest.mark.parametrize("name", ["9" * 5000, "\u0661", "000003", ""])
+def test_a_point_that_was_not_asked_is_refused(name: str, tmp_path: Path) -> None:
+    program = f'cd "$2" && printf \'{name}.png\\tred\\n\' > "$3/predictions.tsv"'
+    with pytest.raises(RunFailed, match="which is not a point, a tab and a class") as failed:
+        votes(make(tmp_path, trainer_command(tmp_path, program)))
+    assert len(failed.value.message) < 400
+
+
 # -- scores
 
 WRITES_SCORES = """
