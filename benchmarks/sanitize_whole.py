@@ -237,6 +237,87 @@ def overhead_once(raw: Path, out: Path) -> None:
     print(json.dumps({"all": total, **parts, **{stage: total * seen[stage] / looks for stage in (*STAGES, "other")}}))
 
 
+def ways(folder: Path) -> list[dict[str, object]]:
+    """The ways that were tried for what is done for every image, one beside the other: microseconds an image."""
+    import sqlite3
+    from dataclasses import make_dataclass
+    from hashlib import blake2b, sha256
+
+    import msgspec
+    import numpy as np
+    import torch
+
+    from dpclean.kernels import sha256_of_each
+
+    images = np.random.default_rng(0).integers(0, 256, (1024, 32, 32, 3), np.uint8)
+    rows, numbers, digest = list(images), range(1024), bytes(32)
+    names = [f"train-00000.safetensors#{number}" for number in numbers]
+    plain = make_dataclass("plain", "abcde", frozen=True, slots=True)
+    struct: Any = msgspec.defstruct("struct", [*"abcde"], frozen=True)
+    columns = "position INTEGER PRIMARY KEY, name BLOB, status TEXT, raw BLOB, clean BLOB"
+    data = sqlite3.connect(folder / "ways.sqlite", isolation_level=None)
+    data.execute(f"CREATE TABLE samples ({columns})")
+
+    def identity(number: int) -> bytes:
+        return blake2b(number.to_bytes(12, "little") + names[number].encode(), digest_size=16).digest()
+
+    def named() -> list[bool]:
+        return [(number, f"train-00000.safetensors#{number}") == (number, names[number]) for number in numbers]
+
+    def renew() -> None:
+        data.execute("DELETE FROM samples")
+        data.executemany("INSERT INTO samples VALUES (?, ?, 'pending', NULL, NULL)", enumerate(names))
+
+    def renew_from_json() -> None:
+        data.execute("DELETE FROM samples")
+        listed = "SELECT key, CAST(value AS BLOB), 'pending', NULL, NULL FROM json_each(?)"
+        data.execute(f"INSERT INTO samples {listed}", (json.dumps(names),))
+
+    def one_by_one() -> None:
+        update = "UPDATE samples SET status = ?, raw = ?, clean = ? WHERE position = ? AND name = ? AND status = ?"
+        data.executemany(update, (("done", digest, digest, n, names[n], "pending") for n in numbers))
+
+    def together() -> None:
+        data.execute("SELECT position, name FROM samples WHERE status = 'pending'").fetchall()
+        part = "substr(?, 1 + 32 * position, 32)"
+        update = f"UPDATE samples SET status = 'done', raw = {part}, clean = {part} WHERE position BETWEEN ? AND ?"
+        data.execute(update, (digest * 1024, digest * 1024, 0, 1023))
+
+    def anew() -> None:
+        data.executemany(
+            "REPLACE INTO samples VALUES (?, ?, 'done', ?, ?)", ((n, names[n], digest, digest) for n in numbers)
+        )
+
+    tried: list[tuple[str, str, bool, Callable[[], object], Callable[[], object]]] = [
+        ("a record of five fields", "frozen dataclass", False, lambda: [plain(1, 2, 3, 4, 5) for _ in numbers], int),
+        ("a record of five fields", "msgspec struct", True, lambda: [struct(1, 2, 3, 4, 5) for _ in numbers], int),
+        ("which row it is", "two digests compared", False, lambda: [identity(n) == identity(n) for n in numbers], int),
+        ("which row it is", "index and name compared", True, named, int),
+        ("SHA-256 of its pixels", "hashlib", False, lambda: [sha256(row).digest() for row in rows], int),
+        ("SHA-256 of its pixels", "csrc, two at a time, one thread", True, lambda: sha256_of_each(rows), int),
+        ("into one batch", "torch.stack", False, lambda: torch.stack([torch.from_numpy(row) for row in rows]), int),
+        ("into one batch", "numpy.stack", False, lambda: np.stack(rows), int),
+        ("into one batch", "numpy.concatenate", True, lambda: np.concatenate(rows), int),
+        ("listed in the ledger", "a statement a row", True, renew, int),
+        ("listed in the ledger", "one statement, JSON (text names only)", False, renew_from_json, int),
+        ("recorded in the ledger", "a statement a row", False, one_by_one, renew),
+        ("recorded in the ledger", "a row in the place of another", False, anew, renew),
+        ("recorded in the ledger", "one statement for neighbours, checked before", True, together, renew),
+    ]  # fmt: skip
+    found: list[dict[str, object]] = []
+    for what, how, taken, way, prepare in tried:
+        best = float("inf")
+        for _ in range(15):
+            data.execute("BEGIN")
+            prepare()
+            begun = time.process_time()
+            way()
+            best = min(best, time.process_time() - begun)
+            data.execute("COMMIT")
+        found.append({"what": what, "how": how, "taken": taken, "us_an_image": round(best / 1024 * 1e6, 2)})
+    return found
+
+
 def overhead(inputs: Path, rounds: int, scratch: Path, beside: list[Path]) -> dict[str, object]:
     found: dict[Path, list[dict[str, float]]] = {checkout.resolve(): [] for checkout in [*beside, REPOSITORY]}
     for _ in range(rounds):
@@ -255,7 +336,7 @@ def overhead(inputs: Path, rounds: int, scratch: Path, beside: list[Path]) -> di
         commit = subprocess.run(describe, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
         medians = {name: round(statistics.median(row[name] for row in measured), 2) for name in measured[0]}
         versions.append({"commit": commit, "us_an_image": medians})
-    return {"images": 50_000, "rounds": rounds, "versions": versions}
+    return {"images": 50_000, "rounds": rounds, "versions": versions, "ways": ways(scratch)}
 
 
 def main() -> None:
