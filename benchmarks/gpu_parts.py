@@ -554,7 +554,9 @@ def shards(check: Check) -> Result:
         loop.append(float(printed))
         whole.append(process)
         print(own, loop, whole, flush=True)
+    beside = sanitize_whole.overhead_of(REPOSITORY, raw, check.scratch / "out")
     return {
+        "beside the denoiser, us an image": {name: round(value, 1) for name, value in beside.items()},
         "sanitize, s": [round(s, 2) for s in own], "loop alone, s": [round(s, 2) for s in loop],
         "rival's process, s": [round(s, 2) for s in whole],
         "loop over command": round(statistics.median(t / o for t, o in zip(loop, own, strict=True)), 3),

@@ -230,7 +230,7 @@ def overhead_once(raw: Path, out: Path) -> None:
         setattr(job.SanitizeJob, name, timed_part(name))
     signal.signal(signal.SIGPROF, look)
     signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
-    images = sanitize(raw, out, sigma=float(SIGMA), seed=1, threads=1).images
+    images = sanitize(raw, out, sigma=float(SIGMA), seed=1, threads=1, device="cpu").images
     signal.setitimer(signal.ITIMER_PROF, 0)
     total, looks = sum(spent.values()) / images * 1e6, sum(seen.values())
     parts = {name: seconds / images * 1e6 for name, seconds in spent.items()}
@@ -318,21 +318,25 @@ def ways(folder: Path) -> list[dict[str, object]]:
     return found
 
 
+def overhead_of(checkout: Path, raw: Path, out: Path) -> dict[str, float]:
+    """Microseconds an image of one job in a process of its own; its output is removed."""
+    command = [sys.executable, __file__, "overhead-once", str(raw), "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    shutil.rmtree(out)
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
+
+
 def overhead(inputs: Path, rounds: int, scratch: Path, beside: list[Path]) -> dict[str, object]:
     found: dict[Path, list[dict[str, float]]] = {checkout.resolve(): [] for checkout in [*beside, REPOSITORY]}
     for _ in range(rounds):
         for checkout, measured in found.items():
-            command = [sys.executable, __file__, "overhead-once", str(inputs / "cifar10_train"), "--out"]
-            run = subprocess.run(
-                [*command, str(scratch / "out")], env={**os.environ, "PYTHONPATH": str(checkout)},
-                stdout=subprocess.PIPE, check=True,
-            )  # fmt: skip
-            shutil.rmtree(scratch / "out")
-            measured.append(json.loads(run.stdout))
+            measured.append(overhead_of(checkout, inputs / "cifar10_train", scratch / "out"))
             print(checkout.name, {name: round(value, 1) for name, value in measured[-1].items()}, flush=True)
     versions = []
     for checkout, measured in found.items():
-        describe = ["git", "-C", str(checkout), "log", "-1", "--format=%h %s"]
+        describe = ["git", "-C", str(checkout), "log", "-1", "--format=%h %s", "--", "dpclean", "csrc"]
         commit = subprocess.run(describe, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
         medians = {name: round(statistics.median(row[name] for row in measured), 2) for name in measured[0]}
         versions.append({"commit": commit, "us_an_image": medians})

@@ -188,6 +188,27 @@ def whole() -> str:
     )
 
 
+def overhead() -> str:
+    result = load("sanitize_overhead")
+    versions, commits = result["versions"], [version["commit"].split()[0] for version in result["versions"]]
+    before, now = (versions[place]["us_an_image"]["all"] for place in (0, -1))
+    stages = [(name, *(f"{v['us_an_image'][name]:.1f}" for v in versions)) for name in versions[0]["us_an_image"]]
+    ways = [
+        (row["what"], row["how"], f"{row['us_an_image']:.2f}", ("no", "yes")[row["taken"]]) for row in result["ways"]
+    ]
+    return (
+        "What `sanitize` itself costs an image of 32 x 32, without noise and denoiser: microseconds of processor time, "
+        f"{result['images']:,} images from shards to shards on one thread, medians of {result['rounds']} on "
+        f"{where('sanitize_overhead')}, versions by their commits (`benchmarks/sanitize_whole.py overhead`). Other "
+        f"work kept the machine busy (load {result['machine']['load']:.0f}), which makes all of them dearer; the last "
+        f"over the first is {now / before:.2f}. Begin, work and save are the parts of the job, the rows below them "
+        "where the time goes:\n\n"
+        + table(("", *commits), stages)
+        + "\n\nWays that were tried for what is done for each image, microseconds an image:\n\n"
+        + table(("what", "how", "cost", "taken"), ways)
+    )
+
+
 def kernels() -> str:
     result = load("noise_kernels")
     rows = [
@@ -781,6 +802,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sizes": sizes,
     "in_domain": in_domain,
     "whole": whole,
+    "overhead": overhead,
     "kernels": kernels,
     "gpu": gpu,
     "certified_curve": certified_curve,
