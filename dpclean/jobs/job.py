@@ -157,7 +157,8 @@ def run(job: Job[Result], *, overwrite: bool, progress: Show | bool | None = Non
         except Hopeless as error:
             if job.shared:
                 lock.enter_context(_locked(job))
-            staging.discard(keep_key=complete)
+            if not (job.shared and staging.is_busy()):  # else whoever else is at it finds out as well
+                staging.discard(keep_key=complete)
             raise error.cause from error
         if gained:
             staging.commit()

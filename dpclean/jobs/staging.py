@@ -174,13 +174,18 @@ class Staging:
             try_lock(file.fileno(), shared=True)
             yield
 
+    def is_busy(self) -> bool:
+        """Whether other processes work on what was begun."""
+        with contextlib.suppress(FileNotFoundError), (self.work / AT_WORK).open("r") as file:
+            return not try_lock(file.fileno())
+        return False
+
     def check_idle(self) -> None:
         """Raise ConflictError where other processes work on what was begun."""
-        with contextlib.suppress(FileNotFoundError), (self.work / AT_WORK).open("r") as file:
-            if not try_lock(file.fileno()):
-                raise ConflictError(
-                    f"another command is at work on {str(self.out)!r}", "stop it first, or choose another --out"
-                )
+        if self.is_busy():
+            raise ConflictError(
+                f"another command is at work on {str(self.out)!r}", "stop it first, or choose another --out"
+            )
 
     def start(self, *, keep_key: bool = False) -> None:
         """Empty folders partial and work, whatever was there before, for an OUT that can be made by a rename."""

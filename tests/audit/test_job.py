@@ -26,6 +26,7 @@ from dpclean.classifier_training.job import train
 from dpclean.cli import audit as command_line
 from dpclean.cli import run
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
+from dpclean.jobs.staging import Staging
 from dpclean.jobs.tasks import Tasks
 from dpclean.pipeline import sanitize
 from dpclean.progress import Progress
@@ -292,6 +293,14 @@ def test_what_was_refused_before_anything_was_done_is_forgotten(raw: Path, keywo
         with pytest.raises((UsageError, InputError), match=r"outside the denoiser's schedule|left none of"):
             audit(raw, tmp_path / "audit", **{**asked, **changed})
     assert list(tmp_path.iterdir()) == []  # so the command can be mended and given again
+    asked["defence"], staging = "true {data} {out}", Staging(tmp_path / "audit")
+    with ExitStack() as other:
+        with pytest.raises(InputError, match="left none of"):
+            audit(raw, staging.out, progress=lambda _: other.enter_context(staging.at_work()), **asked)
+        assert staging.begun() is not None  # another command is at work on it
+    with pytest.raises(InputError, match="left none of"):
+        audit(raw, staging.out, **asked)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_that_are_no_utf_8_go_through_all_files(
