@@ -109,8 +109,11 @@ def options_of(kind: type[Options], command: str, given: Mapping[str, object]) -
 
 
 def _as_hinted(name: str, hint: Any, value: Any) -> Any:
-    wanted = {get_origin(each) or each for each in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
-    found = type(value)
+    hints = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    wanted, found = {get_origin(each) or each for each in hints}, type(value)
+    if tuple in wanted and found in (tuple, list):  # of any length, of one type
+        (inner,) = (get_args(each)[0] for each in hints if get_origin(each) is tuple)
+        return tuple(_as_hinted(name, inner, one) for one in value)
     if found in wanted or (found is int and float in wanted):
         return value
     if Path in wanted and isinstance(value, str | os.PathLike):
@@ -119,8 +122,6 @@ def _as_hinted(name: str, hint: Any, value: Any) -> Any:
         return repr(value)
     if str in wanted and isinstance(value, os.PathLike):
         return os.fspath(value)
-    if tuple in wanted and found is list:
-        return tuple(value)
     kinds: tuple[tuple[Any, type], ...] = ((str, str), (int, Integral), (float, Real))
     for basic, kin in kinds:  # enumerations, NumPy's numbers
         if basic in wanted and isinstance(value, kin) and found is not bool:

@@ -55,6 +55,12 @@ def test_text_serves_for_a_path_and_a_number_for_a_decimal() -> None:
     assert (sanitized.carry, sanitized.max_bad) == (("ids",), "3")
 
 
+@pytest.mark.parametrize("given", [[None], ["ids", b"ids"], ([],)])
+def test_what_stands_in_a_list_is_looked_at_too(given: Any) -> None:
+    with pytest.raises(UsageError, match="carry must be str, got "):
+        options_of(SanitizeOptions, "sanitize", {"sigma": 0.1, "carry": given})
+
+
 @pytest.mark.parametrize("path", ["~no-user-of-that-name/x", "a\0b", "n" * 256, "n/" * 2500])
 @pytest.mark.parametrize("function", [given_path, lambda path: fit([path], "out"), lambda path: certify_votes(path)])
 def test_a_path_that_no_file_can_have_is_refused(path: str, function: Any) -> None:
