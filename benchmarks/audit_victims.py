@@ -6,8 +6,8 @@ DATA is the data folder of make_inputs.py. MODEL is what `dpclean train --recipe
 images, 200 classes, averaged down to 32 px): it has seen nothing of CIFAR-10. MODEL-16, beside it, is the same by the
 recipe tiny@16. Attacks on frozen features are those of audit.py: its RAW of 2,500 images and its trials. Attacks on all
 weights have a RAW that the machine carries: 300 images of each of three classes of CIFAR-10, of which a tenth are
-poisons, or, for gradient matching at 16 px, 2,000 of each of two classes near to each other, of which 15 % are; and 200
-of each class to test on. One thread. The same command again goes on where it was stopped.
+poisons, or, for gradient matching at 16 px, 1,000 of each of two classes near to each other, of which a tenth are too;
+and 200 of each class to test on. One thread. The same command again goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from PIL import Image
 
 from dpclean.audit.job import audit
 
-POISONS, NEAR_POISONS = 90, 600
+POISONS, NEAR_POISONS = 90, 200
 TEN, THREE, NEAR = "ten classes", "three classes", "two near classes"
-CLASSES = {THREE: ("airplane", "automobile", "frog"), NEAR: ("automobile", "truck")}
-EACH = {THREE: 300, NEAR: 2000}
+CLASSES = {THREE: ("airplane", "automobile", "frog"), NEAR: ("cat", "dog")}
+EACH = {THREE: 300, NEAR: 1000}
 TESTED = {THREE: slice(0, 200), NEAR: slice(200, 400)}  # settings were chosen on the first ones
 RESNET20, RESNET56 = "cifar10_resnet20.safetensors", "cifar10_resnet56.safetensors"
 
@@ -50,9 +50,9 @@ def cases(data: Path, model: Path) -> dict[str, tuple[str, dict[str, Any]]]:
             NEAR,
             {"attack": "gradient-matching", **learning, "extractor": f"{model}-16", "poisons": NEAR_POISONS},
         ),
-        "gradient-matching, from scratch": (
-            THREE,
-            {"attack": "gradient-matching", "victim": "tiny", "poisons": POISONS, "defence": "none"},
+        "gradient-matching, from scratch at 16 px": (
+            NEAR,
+            {"attack": "gradient-matching", "victim": "tiny@16", "poisons": NEAR_POISONS, "sigma": "0.1"},
         ),
         "sleeper-agent, fine-tuned": (THREE, {"attack": "sleeper-agent", **learning}),
     }
