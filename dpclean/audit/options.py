@@ -12,6 +12,7 @@ from dpclean.audit.attacks import ATTACKS, find_attack
 from dpclean.audit.attacks.attack import Attack
 from dpclean.audit.attacks.guided_diffusion import GuidedDiffusion
 from dpclean.audit.defences import find_defences
+from dpclean.audit.defences.defence import Defence
 from dpclean.audit.victims.commanded import OPTION as TRAINER_OPTION
 from dpclean.audit.victims.fine_tuned import FINE_TUNED
 from dpclean.audit.victims.frozen import FROZEN
@@ -174,7 +175,13 @@ class AuditOptions(DefenceOptions):
             )
 
     def _check_defences(self) -> None:
-        for asked in find_defences(self.defences):
+        defences = find_defences(self.defences)
+        if self.adaptive and all(asked.kind.seen_through is Defence.seen_through for asked in defences):
+            raise UsageError(
+                "--adaptive tries attackers who see through a defence, and none of these is one that they can",
+                "give sanitized among them, or leave --adaptive out",
+            )
+        for asked in defences:
             kind = asked.kind
             if self.trainer is not None and (kind.frozen_only or kind.scratch_only or kind.looks_inside):
                 raise UsageError(

@@ -241,6 +241,10 @@ def audit(
         _at_test_time(out, attacked, dry_run=dry_run, json=json, quiet=quiet)
         return
     _refuse(context, OF_EVASION, "has a meaning with --attack pgd only")
+    if poisons_from is not None:
+        _refuse(context, ("attack", "eps", "poisons"), "has no meaning with --poisons-from, which brings its own")
+    if setups is not None:
+        _refuse(context, ("poisons",), "has no meaning with --setups, which names the images")
     if raw is None:
         raise UsageError("missing argument 'RAW'", "give a folder of images; --list names the attacks")
     from dpclean.audit import job

@@ -254,6 +254,7 @@ def test_what_it_refuses(raw: Path, model: Path, keywords: Keywords, tmp_path: P
     refused(UsageError, "sigma must be above 0", sigma="0.1,0")
     refused(UsageError, "attack 'x' is not known", attack="x")
     refused(UsageError, "defence 'x' is not known", defence="sanitized,x")
+    refused(UsageError, "none of these is one that they can", defence="jpeg-75,spectral", adaptive=True)
     refused(UsageError, "missing option '--extractor'", extractor=None)
     refused(UsageError, "victim 'x' is neither 'frozen', 'fine-tuned' nor a recipe", victim="x")
     refused(UsageError, "takes no extractor", victim="tiny")
@@ -345,5 +346,8 @@ def test_the_list_names_papers(capsys: pytest.CaptureFixture[str]) -> None:
     listed = json.loads(capsys.readouterr().out)
     assert "Aghakhani" in listed["attacks"][0]["paper"] and listed["defences"][0]["name"] == "none"
     assert "partitions:K" in [one["name"] for one in listed["defences"]]
+    for brought, ignored in (("--poisons-from", "--attack"), ("--poisons-from", "--eps"), ("--setups", "--poisons")):
+        assert run(["audit", "raw", brought, "x", ignored, "badnets" if ignored == "--attack" else "3"]) == 2
+        assert f"{ignored} has no meaning with {brought}" in capsys.readouterr().err
     assert run(["audit"]) == 2
     assert "missing argument 'RAW'" in capsys.readouterr().err
