@@ -7,7 +7,6 @@
 
 #include "areas.h"
 #include "cuda.h"
-#include "sha256.h"
 #include "threads.h"
 
 namespace py = pybind11;
@@ -211,48 +210,6 @@ size_t members(const std::string& kernel, const py::bytes& key, uint32_t run, ui
     return chosen.members(job);
 }
 
-// Memory that Python objects lend as one piece, given back at the end.
-struct Lent {
-    std::vector<Py_buffer> buffers;
-    explicit Lent(const py::sequence& objects) {
-        buffers.reserve(objects.size());
-        for (const auto object : objects) {
-            Py_buffer& buffer = buffers.emplace_back();
-            if (PyObject_GetBuffer(object.ptr(), &buffer, PyBUF_SIMPLE)) {
-                buffers.pop_back();
-                give_back();
-                throw py::error_already_set();
-            }
-        }
-    }
-    ~Lent() { give_back(); }
-    void give_back() {
-        for (Py_buffer& buffer : buffers) PyBuffer_Release(&buffer);
-        buffers.clear();
-    }
-};
-
-py::list sha256_of_each(size_t threads, const py::sequence& objects) {
-    require(has_sha256(), "this CPU has no instructions for SHA-256");
-    const Lent lent(objects);
-    std::vector<Hashed> pieces;
-    pieces.reserve(lent.buffers.size());
-    size_t bytes = 0;
-    for (const Py_buffer& buffer : lent.buffers) {
-        pieces.push_back({static_cast<const uint8_t*>(buffer.buf), static_cast<size_t>(buffer.len), {}});
-        bytes += pieces.back().size;
-    }
-    {
-        py::gil_scoped_release release;
-        in_parallel(bytes < 1 << 18 ? 1 : threads, pieces.size(), 8,
-                    [&](size_t first, size_t last) { sha256(pieces.data() + first, last - first); });
-    }
-    py::list digests(pieces.size());
-    for (size_t i = 0; i < pieces.size(); i++)
-        digests[i] = py::bytes(reinterpret_cast<const char*>(pieces[i].digest), sizeof pieces[i].digest);
-    return digests;
-}
-
 py::list chacha20(const py::bytes& key, uint32_t counter, uint32_t run, uint32_t low, uint32_t high) {
     uint32_t words[16];
     chacha20_block(stream_of(key, run, false).key, counter, run, low, high, words);
@@ -312,8 +269,6 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("convolve", &convolve, py::arg("kernel"), py::arg("threads"), py::arg("job"));
     module.def("members", &members, py::arg("kernel"), py::arg("key"), py::arg("run"), py::arg("share"),
                py::arg("count"), py::arg("places"), "How many places were written, int64 each.");
-    module.def("has_sha256", &has_sha256, "Whether this CPU has instructions for SHA-256.");
-    module.def("sha256_of_each", &sha256_of_each, py::arg("threads"), py::arg("objects"));
     module.def("chacha20", &chacha20, py::arg("key"), py::arg("counter"), py::arg("run"), py::arg("low"),
                py::arg("high"), "The 16 words of one block.");
 #ifdef DPCLEAN_CUDA

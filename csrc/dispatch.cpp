@@ -1,6 +1,5 @@
 // Which kernels this CPU can run. The only file that asks it.
 #include "kernels.h"
-#include "sha256.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -32,16 +31,6 @@ const Kernel& with_bf16() {
 
 }  // namespace
 #endif
-
-bool has_sha256() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    unsigned a, b, c, d;
-    return __builtin_cpu_supports("sse4.1") && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);
-#else
-    return false;
-#endif
-}
 
 const Kernel* const* available_kernels(size_t& count) {
     static const Kernel* found[4];

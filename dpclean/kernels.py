@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 from dpclean import _kernels
 from dpclean.errors import SetupError, UsageError
@@ -32,13 +29,6 @@ def kernel_name() -> str:
 def convolves() -> bool:
     """Whether the CPU kernel in use has a convolution that is faster than torch's."""
     return _kernels.convolves(kernel_name())
-
-
-def sha256_of_each(pieces: Sequence[Any]) -> list[bytes]:
-    """The SHA-256 of each of these arrays, bytes and the like, which lie in memory as one piece each; 32 bytes."""
-    if _kernels.has_sha256():
-        return _kernels.sha256_of_each(default_threads(), pieces)
-    return [hashlib.sha256(piece).digest() for piece in pieces]
 
 
 def cuda_built() -> bool:

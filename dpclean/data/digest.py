@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dpclean.data.names import to_bytes
@@ -22,13 +22,6 @@ _BLOCK = 256  # samples that are hashed together
 def pixel_sha256(pixels: NDArray[np.uint8]) -> bytes:
     """SHA-256 of one image's bytes in order [H,W,C]; 32 bytes."""
     return hashlib.sha256(pixels.data if pixels.flags.c_contiguous else pixels.tobytes()).digest()
-
-
-def pixel_sha256s(images: Sequence[NDArray[np.uint8]]) -> list[bytes]:
-    """pixel_sha256 of each of many images, C-contiguous ones; small ones cost less than half together."""
-    from dpclean.kernels import sha256_of_each  # a worker process that decodes needs no kernels
-
-    return sha256_of_each(images)
 
 
 def content_sha256(values: NDArray[np.generic]) -> bytes:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dpclean import __version__
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.digest import PixelDigest, pixel_sha256s
+from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.names import to_bytes, to_text
 from dpclean.data.records import Rows
 from dpclean.data.sources import Source
@@ -194,7 +194,7 @@ def _as_committed(folder: Path, committed: Iterator[Digested], read: Iterable[Ro
     """The same; every row that was read back must be the one that was committed. Raises ConflictError."""
     for shard, first, labels, pixels in read:
         expected = list(itertools.islice(committed, len(labels)))
-        name, digests = to_bytes(shard), pixel_sha256s(list(pixels))
+        name, digests = to_bytes(shard), [pixel_sha256(image) for image in pixels]
         for place, (row, label, sha256) in enumerate(itertools.zip_longest(expected, labels, digests), first):
             if row is None or (row[0], row[1], row[-1]) != (name, label, sha256):
                 raise _not_as_committed(f"{shard}#{place} in {folder}")

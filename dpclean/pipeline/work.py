@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpclean.data.digest import pixel_sha256s
+from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes
 from dpclean.data.records import Sample
 from dpclean.data.sinks.sink import Sink
@@ -172,9 +172,6 @@ def by_run(pairs: Sequence[Pair], runs: Mapping[int, int]) -> Iterator[tuple[int
 
 def _outcomes(chunk: Sequence[Sample], results: Mapping[int, Denoised], sink: Sink) -> Iterator[Outcome]:
     """What became of the samples of a chunk; the usable ones go to the sink."""
-    usable = [(sample.pixels, _result(sample, results)) for sample in chunk if sample.pixels is not None]
-    digests = pixel_sha256s([raw for raw, _ in usable] + [result.pixels for _, result in usable])
-    hashed = zip(usable, digests[: len(usable)], digests[len(usable) :], strict=True)
     for sample in chunk:
         position, name = sample.entry.index, to_bytes(sample.entry.name)
         if sample.left_behind:
@@ -182,11 +179,12 @@ def _outcomes(chunk: Sequence[Sample], results: Mapping[int, Denoised], sink: Si
         elif sample.pixels is None:
             yield Outcome(position, name, QUARANTINED, sample.reason)
         else:
-            (raw, result), raw_sha256, clean_sha256 = next(hashed)
+            raw, result, raw_sha256 = sample.pixels, _result(sample, results), pixel_sha256(sample.pixels)
             if result.finite:
                 sink.put(sample, result.pixels)
                 height, width, channels = raw.shape
-                yield Outcome(position, name, DONE, None, (height, width, channels), raw_sha256, clean_sha256)
+                shape, clean_sha256 = (height, width, channels), pixel_sha256(result.pixels)
+                yield Outcome(position, name, DONE, None, shape, raw_sha256, clean_sha256)
             else:
                 yield Outcome(position, name, QUARANTINED, Reason.NOT_FINITE, raw_sha256=raw_sha256)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import pytest
 
-from dpclean import _kernels, kernels
-from dpclean.data.digest import PixelDigest, pixel_sha256, pixel_sha256s
+from dpclean.data.digest import PixelDigest, pixel_sha256
 
 
 def test_the_digest_is_what_the_definition_says() -> None:
@@ -29,22 +27,3 @@ def test_pixels_are_hashed_in_their_order_not_in_memorys() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
     turned = np.asfortranarray(pixels)
     assert not turned.flags.c_contiguous and pixel_sha256(turned) == pixel_sha256(pixels)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("instructions", [True, False])
-def test_many_are_hashed_together_as_each_alone(
-    instructions: bool, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not instructions:
-        monkeypatch.setattr(_kernels, "has_sha256", lambda: False)
-    elif not _kernels.has_sha256():
-        pytest.skip("this CPU has no instructions for SHA-256")
-    monkeypatch.setattr(kernels, "default_threads", lambda: threads)
-    number = np.random.default_rng(1)
-    sizes = [*range(200), *range(200), *(size for size in range(190, 260) for _ in (1, 2)), *[3072] * 129, 1 << 20]
-    images = [number.integers(0, 256, (1, size, 1), np.uint8) for size in sizes]
-    assert pixel_sha256s(images) == [hashlib.sha256(image.tobytes()).digest() for image in images]
-    assert pixel_sha256s([]) == []
-    with pytest.raises((ValueError, BufferError)):
-        pixel_sha256s([images[-1], np.asfortranarray(number.integers(0, 256, (3, 4, 3), np.uint8))])
