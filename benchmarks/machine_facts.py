@@ -7,10 +7,11 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -35,8 +36,8 @@ def machine_facts() -> dict[str, object]:
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, quartiles and number of repeated measurements."""
-    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": statistics.median(values), "q1": first, "q3": third, "n": len(values)}
+    first, median, third = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return {"median": median, "q1": first, "q3": third, "n": len(values)}
 
 
 def write_results(name: str, results: Mapping[str, object]) -> Path:

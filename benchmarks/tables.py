@@ -754,8 +754,9 @@ def audit_victims() -> str:
         seconds = "; ".join(
             f"{name} {case['crafting, processor s a target']['median']:.0f} s" for name, case in own.items()
         )
+        those = images if "ImageNet" in images else f"{images} of CIFAR-10"
         told.append(
-            f"{first['images']:,} images of {images} of CIFAR-10, accuracy on {first['test_images']:,} test images;"
+            f"{first['images']:,} images of {those}, accuracy on {first['test_images']:,} test images;"
             f" processor time of crafting a target: {seconds}:\n\n"
             + table(COUNTED, [counted(name, row) for name, case in own.items() for row in case["rows"]])
         )
