@@ -41,6 +41,7 @@ LIMITS = {
     "shards": 60,
     "commands": 90,
     "compiled": 90,
+    "fit": 360,
 }
 REHEARSAL_LIMIT = 300  # of each part: a busy CPU is no reason
 

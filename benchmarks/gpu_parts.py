@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SIGMA, KEY = 0.25, bytes(range(32))
 QUEUED = 8  # calls of a kernel between two waits for the card
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FITS = ((32, 3e-4), (256, 3e-4), (256, 1e-3), (1024, 1e-3))  # patches in a step, and the highest learning rate
+FIT_SIGMAS = (0.1, 0.25, 0.5)
 Result = dict[str, Any]
 
 
@@ -54,13 +56,12 @@ class Check:
         """Of the denoiser, in images of 32 x 32."""
         return 8 if self.rehearse else None
 
-    def natural(self) -> Denoiser:
-        """The bundled denoiser."""
+    def denoiser(self, source: str = "natural", sigma: float = SIGMA) -> Denoiser:
         from dpclean.denoise.denoiser import Denoiser
         from dpclean.denoise.loading import find_denoiser
 
         batch_pixels = self.batch_size and self.batch_size * 32 * 32
-        return Denoiser(find_denoiser("natural"), SIGMA, device=self.device, batch_pixels=batch_pixels)
+        return Denoiser(find_denoiser(source), sigma, device=self.device, batch_pixels=batch_pixels)
 
     def wait(self) -> None:
         import torch
@@ -364,7 +365,7 @@ def contenders(check: Check, sizes: tuple[tuple[int, int], ...], compiled: str |
     from dpclean.denoise.denoiser import DTYPES
     from dpclean.denoise.loading import find_denoiser, load_through_diffusers
 
-    denoiser = check.natural()
+    denoiser = check.denoiser()
     dtype, level = DTYPES[denoiser.dtype], denoiser.level
     eager = load_through_diffusers(find_denoiser("natural")).to(check.device, dtype, memory_format=torch.channels_last)
     timestep = torch.tensor(level.timestep, device=check.device)
@@ -409,7 +410,7 @@ def where_time_goes(check: Check) -> Result:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    denoiser = check.natural()
+    denoiser = check.denoiser()
     images, _ = check.pictures("test", check.size(8192, 8))
     there = [torch.from_numpy(image).to(check.device) for image in images]
     list(denoiser.denoise(enumerate(there), key=KEY))
@@ -562,6 +563,37 @@ def shards(check: Check) -> Result:
         "loop over command": round(statistics.median(t / o for t, o in zip(loop, own, strict=True)), 3),
         "process over command": round(statistics.median(t / o for t, o in zip(whole, own, strict=True)), 3),
     }  # fmt: skip
+
+
+def fit(check: Check) -> Result:
+    """PSNR on images held out, in dB: of `natural`, and of what a minute of `denoiser fit` makes of it, by batch and
+    learning rate.
+    """
+    from dpclean.denoiser_training.fit import fit as fit_denoiser
+
+    trusted = check.shard("train", check.size(50_000, 40))
+    images, _ = check.pictures("test", check.size(2_000, 4))
+    found: Result = {"natural": psnr(check, "natural", images)}
+    for batch_size, rate in FITS[: check.size(len(FITS), 1)]:
+        out = check.scratch / f"fit-{batch_size}-{rate}"
+        length: dict[str, Any] = {"steps": 2} if check.rehearse else {"minutes": 1.0}
+        made = fit_denoiser(
+            [trusted], out, init="natural", batch_size=batch_size, learning_rate=rate, device=check.device, **length
+        )
+        name = f"a minute in batches of {batch_size} at {rate:g}"
+        found[name] = {"steps": made.steps, "seconds": made.seconds, **psnr(check, str(out), images)}
+        print(name, found[name], flush=True)
+    return found
+
+
+def psnr(check: Check, denoiser: str, images: NDArray[np.uint8]) -> dict[str, float]:
+    """By sigma, the mean over images."""
+    found = dict[str, float]()
+    for sigma in FIT_SIGMAS:
+        cleaned = check.denoiser(denoiser, sigma).denoise(enumerate(images), key=KEY)
+        squares = [np.square(one.pixels - images[one.index].astype(np.float64)).mean() for one in cleaned]
+        found[f"{sigma:g}"] = round(float((20 * np.log10(255) - 10 * np.log10(squares)).mean()), 3)
+    return found
 
 
 def main() -> None:

@@ -341,6 +341,9 @@ def card(name: str) -> str:
         process = min(made["rival's process, s"])
         rows.append(("the same as a bare loop in memory, whole process", f"{process:.1f} s"))
         rows.append(("that loop alone", f"{min(made['loop alone, s']):.1f} s"))
+    for name, row in parts.get("fit", {}).items():
+        what = name if name == "natural" else f"natural, fitted further, {name}, {row['steps']:,} steps"
+        rows.append((what, ", ".join(f"{row[sigma]:.2f} dB at {sigma}" for sigma in ("0.1", "0.25", "0.5"))))
     checks = [(name, part) for name, part in result["parts"].items() if name in ("tests", "memcheck", "racecheck")]
     rows.extend((name, part["result"].get("pytest", part["status"]).strip("=")) for name, part in checks)
     kind, driver = result["gpus"][0].split(", ")

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CHECK = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py")]
 # what is left out has tests of its own (the build, the tests, the commands, shards), or is torch's compiler
-PARTS = ("group_norm", "denoiser", "training", "certify")
+PARTS = ("group_norm", "denoiser", "training", "certify", "fit")
 
 
 def test_parts_end_well_and_leave_their_figures(tmp_path: Path) -> None:
