@@ -282,9 +282,7 @@ def test_sanitized_data_name_what_is_certified(raw: Path, tmp_path: Path, transp
     raw.rename(tmp_path / "moved")
     with pytest.raises(InputError):
         certify(clean, tmp_path / "out", trainer=trainer, denoiser=transparent, **CLEAN)
-    result = certify(
-        clean, tmp_path / "out", raw=tmp_path / "moved", trainer=trainer, denoiser=transparent, **CLEAN
-    )
+    result = certify(clean, tmp_path / "out", raw=tmp_path / "moved", trainer=trainer, denoiser=transparent, **CLEAN)
     terms = json.loads((tmp_path / "out/certificate.json").read_text())["terms"]
     assert result.runs == 6 and terms["sigma"] == "0.25" and terms["seed"] is None
     manifest = json.loads((clean / "dpclean.json").read_text())
