@@ -30,9 +30,10 @@ FIRST, TRIALS, EACH, EVERY = 46, 50, 250, 10  # trial, and how many; images of a
 WEIGHTS = "cifar10_resnet20.safetensors"
 SIGMAS = "0.1,0.25"
 FROZEN: dict[str, Any] = {"extractor": "cifar-resnet20"}
+VOTES = "partitions:250,subsample:0.004:1000"
 SCRATCH: dict[str, Any] = {"victim": "tiny", "extractor": None, "weights": None, "targets": 3}
 CASES: dict[str, dict[str, Any]] = {
-    "bullseye-polytope": {"defence": "sanitized,jpeg-75,deep-knn,spectral,partitions:250,subsample:0.004:1000"},
+    "bullseye-polytope": {"defence": f"sanitized,jpeg-75,deep-knn,spectral,{VOTES}"},
     "bullseye-polytope, adaptive at 0.1": {"adaptive": True, "defence": "sanitized", "sigma": "0.1"},
     "bullseye-polytope, adaptive at 0.25": {"adaptive": True, "defence": "sanitized", "sigma": "0.25"},
     "bullseye-polytope, adaptive at 0.5": {"adaptive": True, "defence": "sanitized", "sigma": "0.5", "targets": 3},
@@ -68,6 +69,12 @@ CASES: dict[str, dict[str, Any]] = {
         "targets": 1,
     },
     "badnets, 100 poisons, from scratch": {"attack": "badnets", "poisons": 100, **SCRATCH, "sigma": "0.25"},
+    "feature-collision, votes": {"attack": "feature-collision", "defence": VOTES},
+    "convex-polytope, votes": {"attack": "convex-polytope", "defence": VOTES},
+    "hidden-trigger, votes": {"attack": "hidden-trigger", "defence": VOTES, "targets": 3},
+    "label-consistent, votes": {"attack": "label-consistent", "defence": VOTES, "targets": 3},
+    "narcissus, votes": {"attack": "narcissus", "defence": VOTES, "targets": 3},
+    "badnets, votes": {"attack": "badnets", "defence": VOTES, "targets": 3},
 }
 
 
