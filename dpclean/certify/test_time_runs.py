@@ -31,6 +31,7 @@ from dpclean.train.trainer import Trainer
 
 MOST_BATCHES = 16  # that are filled before some places of the last stay empty
 PORTIONS = 32  # of a job, at least, for several processes to share; but none smaller than a batch
+MOST_TOGETHER = 768  # runs: each is claimed by a file that stays open, and a process may usually have 1,024 of these
 
 
 def check_settings(settings: TestTimeSettings, parameters: EvasionParameters) -> None:
@@ -118,7 +119,7 @@ class TestTimeRuns:
 def together(points: int, total: int, batch: int) -> int:
     """How many of so many runs are best done together, to fill batches of so many images."""
     batches = min(MOST_BATCHES, max(1, points * total // (PORTIONS * batch)))
-    return max(1, batches * batch // points)
+    return max(1, min(MOST_TOGETHER, batches * batch // points))
 
 
 def _trainer(settings: TestTimeSettings, device: torch.device) -> Trainer:

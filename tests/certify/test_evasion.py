@@ -162,9 +162,11 @@ def test_a_run_is_the_same_whoever_does_it_and_with_which_others(
 
 
 @pytest.mark.parametrize(
-    ("points", "total", "at_once"), [(1, 1000, 128), (10, 1000, 25), (500, 1000, 4), (10**4, 10**4, 1), (9, 12, 14)]
+    ("points", "total", "at_once"),
+    [(1, 1000, 128), (10, 1000, 25), (500, 1000, 4), (10**4, 10**4, 1), (9, 12, 14), (1, 10**5, 768)],
 )
 def test_runs_fill_batches_and_are_shared(points: int, total: int, at_once: int) -> None:
+    """And are not more than there may be open files, as each claim is one."""
     assert together(points, total, batch=128) == at_once
 
 
