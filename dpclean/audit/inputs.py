@@ -26,7 +26,7 @@ from dpclean.certify.trainer_command import check_class_names
 from dpclean.classifier_training.inputs import check_classes
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images
+from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, unusable
 from dpclean.errors import InputError
 from dpclean.jobs.checks import given_path
 from dpclean.train.extractor import Extractor, find_extractor
@@ -134,7 +134,9 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         eps=eps,
         trials=trials,
         poisons_digest=None if brought is None else brought.digest,
-        remarks=whole.remarks + [sentence for applies, sentence in said if applies],
+        remarks=whole.remarks
+        + [sentence for applies, sentence in said if applies]
+        + (unusable(test, "test images") if source == "test" else []),
     )
 
 

@@ -230,7 +230,7 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
         train=train,
         points=points,
         point_source=point_source,
-        remarks=remarks(whole, points),
+        remarks=remarks(whole, points, point_source),
         raw_digest=digest,
         train_digest=train_digest,
         points_digest=pixel_digest(points, point_hashes),

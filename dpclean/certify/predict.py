@@ -33,13 +33,14 @@ from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.runs import Ballot, ballot_of
 from dpclean.certify.save import holds_certificate
 from dpclean.certify.workdir import MODELS, model_name, read_model
-from dpclean.data.dataset import read_images
+from dpclean.data.dataset import Images, read_images, unusable
 from dpclean.data.features import holds_features
 from dpclean.errors import InputError, UsageError
 from dpclean.train.ridge import rankings as rankings_of
 from dpclean.train.ridge import votes as votes_of
 
 Vote: TypeAlias = Callable[[bytes], Ballot]  # what a kept model says of each image
+Remark: TypeAlias = Callable[[str], None]
 
 
 def predict(
@@ -51,12 +52,12 @@ def predict(
     device: str = "auto",
     workers: int | None = None,
     smooth: bool = False,
-    on_remark: Callable[[str], None] = lambda remark: None,
+    on_remark: Remark = lambda remark: None,
 ) -> list[VotedImage]:
     """The vote of the kept models on each image, or row of features, in the order of the listing, after `verify`.
 
     Of a certificate at test time it is the smoothed prediction with its settings (smooth.py); smooth: of others it is
-    refused. on_remark: gets what a user should know then.
+    refused. on_remark: gets what a user should know.
 
     Each claim is one of level alpha, valid for an image that was chosen without looking at these models; of models of
     parts it is true of any image. A run without a model is one that failed or took too little: its votes say so, and it
@@ -75,9 +76,7 @@ def predict(
 
         if extractor is not None:
             raise UsageError("an extractor makes rows of images, and here is one model for images", "leave it out")
-        return smooth_as_certified(
-            terms, images, weights=weights, device=device, workers=workers, on_remark=on_remark
-        )
+        return smooth_as_certified(terms, images, weights=weights, device=device, workers=workers, on_remark=on_remark)
     if smooth:
         raise InputError(
             f"{str(folder)!r} names no model that could be asked about noised images",
@@ -94,12 +93,14 @@ def predict(
         )
     used = parameters.extractor
     if isinstance(used, ExtractorUsed) and not holds_features(images):
-        names, rows = _extracted(used, images, extractor or used.id, weights, device, workers)
+        found = _read(images, workers, on_remark)
+        names, rows = found.names, _extracted(used, found, extractor or used.id, weights, device)
         vote = _on_rows(parameters, rows)
     elif (extractor, weights) != (None, None):
         raise UsageError("an extractor makes rows of images, and here it has none to make", "leave --extractor out")
     elif isinstance(parameters.dimensions, UnsetType):
-        names, vote = _on_images(parameters, images, device, workers)
+        found = _read(images, workers, on_remark)
+        names, vote = found.names, _on_images(parameters, found, device)
     else:
         names, rows = _given_rows(parameters, images)
         vote = _on_rows(parameters, rows)
@@ -130,8 +131,15 @@ def predict(
     ]
 
 
-def _on_images(parameters: JobParameters, images: Path, device: str, workers: int | None) -> tuple[list[str], Vote]:
-    """The names of images, and how a model votes on them."""
+def _read(images: Path, workers: int | None, on_remark: Remark) -> Images:
+    found = read_images(images, workers=workers)
+    for remark in unusable(found, "images"):
+        on_remark(remark)
+    return found
+
+
+def _on_images(parameters: JobParameters, images: Images, device: str) -> Vote:
+    """How a model votes on images."""
     import torch
     from safetensors.torch import load
 
@@ -141,10 +149,9 @@ def _on_images(parameters: JobParameters, images: Path, device: str, workers: in
 
     size = parameters.size
     assert size is not None  # as models are kept, no command trained them
-    found = read_images(images, workers=workers)
     recipe, classes = recipe_of(parameters.recipe), len(parameters.classes)
     trainer = Trainer(recipe, classes, size=size, device=choose_device(device))
-    prepared: torch.Tensor = prepare(found.pixels, size)
+    prepared: torch.Tensor = prepare(images.pixels, size)
 
     def vote(model: bytes) -> Ballot:
         trainer.load_state_dict(load(model))
@@ -152,7 +159,7 @@ def _on_images(parameters: JobParameters, images: Path, device: str, workers: in
             return trainer.predict(prepared).cpu().numpy().astype(np.int32)
         return ballot_of(trainer.scores(prepared).numpy(), ranked=has_rankings(parameters))
 
-    return found.names, vote
+    return vote
 
 
 def _on_rows(parameters: JobParameters, rows: NDArray[np.float32]) -> Vote:
@@ -162,9 +169,9 @@ def _on_rows(parameters: JobParameters, rows: NDArray[np.float32]) -> Vote:
 
 
 def _extracted(
-    used: ExtractorUsed, images: Path, source: str, weights: Path | None, device: str, workers: int | None
-) -> tuple[list[str], NDArray[np.float32]]:
-    """The names of images, and what the extractor of a certificate makes of them. Raises InputError for another one."""
+    used: ExtractorUsed, images: Images, source: str, weights: Path | None, device: str
+) -> NDArray[np.float32]:
+    """What the extractor of a certificate makes of images. Raises InputError for another one."""
     from dpclean.device import choose_device
     from dpclean.train.extractor import find_extractor
 
@@ -175,8 +182,7 @@ def _extracted(
             f" another size ({used.size})",
             f"name the one that was {used.id!r} with --extractor",
         )
-    whole = read_images(images, workers=workers)
-    return whole.names, rows_of(found, whole.pixels)
+    return rows_of(found, images.pixels)
 
 
 def _given_rows(parameters: JobParameters, path: Path) -> tuple[list[str], NDArray[np.float32]]:

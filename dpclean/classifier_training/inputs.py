@@ -73,7 +73,7 @@ def read_inputs(clean: Path, options: TrainOptions, denoiser: Ancestry) -> Input
         test_digest=pixel_digest(test, test_hashes) if test is not None else None,
         shared=sum(found in known or (source == "test" and found in inherited) for found in test_hashes),
         unlabelled=len(train) - len(labelled),
-        remarks=remarks(whole, test),
+        remarks=remarks(whole, test, source),
         not_sanitized=_not_sanitized(clean, whole, hashes, manifest),
     )
 

@@ -160,11 +160,21 @@ def divide(
     return train, None, ""
 
 
-def remarks(whole: Images, test: Images | None) -> list[str]:
-    """What a user should know about how the folders were read, one sentence each."""
+def remarks(whole: Images, test: Images | None, source: str = "") -> list[str]:
+    """What a user should know about how the folders were read, one sentence each. source: of test, as divide names it:
+    of a data set of its own nobody else counts what cannot be used.
+    """
     measured = test.names[0].partition("/")[0] if test is not None and test.has_splits and len(test) else TEST
     standing_in = [f"no split is named {TEST!r}: the test images are those of {measured!r}"]
-    return whole.remarks + (standing_in if measured in MEASURED and measured != TEST else [])
+    said = whole.remarks + (standing_in if measured in MEASURED and measured != TEST else [])
+    return said + (unusable(test, "test images") if test is not None and source == "test" else [])
+
+
+def unusable(images: Images, what: str) -> list[str]:
+    """That there are some which cannot be used, in a sentence, and why; nothing where there are none."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in images.quarantined.items())
+    left_out = sum(images.quarantined.values())
+    return [f"{what} that cannot be used and are left out: {left_out} ({reasons})"] if left_out else []
 
 
 def relabelled(images: Images, classes: Sequence[str]) -> Images:

@@ -419,13 +419,15 @@ def test_a_certificate_without_a_model_to_ask(tmp_path: Path, test: Path) -> Non
 def test_a_model_that_has_seen_other_noise(
     sigma_augment: float | None, said: bool, test: Path, tmp_path: Path, transparent: str
 ) -> None:
-    """Is said once, by whoever asks it."""
+    """Is said once, by whoever asks it; and how many images have no prediction."""
+    (test / "red" / "broken.png").write_bytes(b"")
     named, remarks = write_model(tmp_path / "model", sigma_augment=sigma_augment), list[str]()
     options: dict[str, Any] = {"sigma": "0.10", "runs": 12, "alpha": "0.1", "denoiser": transparent, "device": "cpu"}
     options["workers"] = 1
     smooth(named, test, on_remark=remarks.append, **options)
     certify(out=tmp_path / "out", threat="evasion", model=named, test=test, say=remarks.append, **options)
     assert sum("noised at sigma 0.25" in remark for remark in remarks) == 2 * said
+    assert sum("cannot be used and are left out: 1 (1 empty)" in remark for remark in remarks) == 2
 
 
 def test_votes_from_elsewhere(tmp_path: Path) -> None:

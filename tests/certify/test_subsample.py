@@ -124,10 +124,12 @@ def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_p
     verify(out)
     certificate = json.loads((out / "certificate.json").read_text())
     assert certificate["terms"]["with_images"] == [1, 2]
-    points = certificate["points"]
-    for image, point in zip(predict(out, raw / "test"), points, strict=True):
+    points, images, remarks = certificate["points"], shutil.copytree(raw / "test", tmp_path / "images"), list[str]()
+    (images / "red" / "broken.png").write_bytes(b"")
+    for image, point in zip(predict(out, images, on_remark=remarks.append), points, strict=True):
         assert (image.votes, image.certified_radius) == (point["k_a"], point["certified_radius"])
         assert image.whole == {kind: point[kind] for kind in image.whole} and len(image.whole) == 3
+    assert remarks == ["images that cannot be used and are left out: 1 (1 empty)"]
 
 
 @pytest.mark.parametrize(

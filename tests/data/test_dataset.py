@@ -33,6 +33,8 @@ def test_samples_come_in_listing_order_with_indices_that_skip_what_cannot_be_rea
     assert images.indices.tolist() == [1, 3, 4, 5, 6] and images.listed == 7
     assert images.labels.tolist() == [0, 0, 1, 1, 1] and images.classes == ("cat", "dog")
     assert images.quarantined == {"empty": 1}
+    said = ["test images that cannot be used and are left out: 1 (1 empty)"]
+    assert remarks(images, images, "test") == said and remarks(images, images, "split") == []
     np.testing.assert_array_equal(images.pixels[0], noise(seed=0))
 
 
