@@ -69,13 +69,17 @@ class RunSettings(NoiseSettings):
 
 @dataclass(frozen=True)
 class TestTimeSettings(NoiseSettings):
-    """draws, local_sigma: of local smoothing, 0 and "0" without; weights: of a torchvision model."""
+    """draws, local_sigma: of local smoothing, 0 and "0" without; weights: of a torchvision model. recipe, size: how the
+    model takes images, which its weights do not say.
+    """
 
     __test__ = False
 
     model: str
     weights: str | None
     model_digest: str
+    recipe: dict[str, Any]
+    size: int
     draws: int
     local_sigma: str
 
@@ -185,6 +189,8 @@ def make_test_time_settings(
         model=options.model if options.weights is not None else absolute(options.model),
         weights=None if options.weights is None else absolute(str(options.weights)),
         model_digest=certified.model.digest,
+        recipe=parameters.recipe,
+        size=parameters.size,
         draws=draws,
         local_sigma=local_sigma,
     )

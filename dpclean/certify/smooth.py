@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -73,7 +74,7 @@ def smooth_as_certified(
     on_remark: Callable[[str], None] = lambda remark: None,
 ) -> list[VotedImage]:
     """The same with the settings of a certificate at test time, whose model and denoiser are found under the names that
-    they had; their digests are compared. Raises InputError for others.
+    they had, and compared with those that voted; classes are called as there. Raises InputError for others.
     """
     local = terms.local_smoothing
     asked = CertifyOptions(
@@ -92,8 +93,10 @@ def smooth_as_certified(
         method=terms.denoiser.method,
     )
     certified = read_certified_images(asked, labelled=False)
+    model, classes = certified.model, tuple(terms.classes)
+    found = model.digest, model.recipe.as_dict(), model.size, model.classes or classes, model.outputs
     for what, id, same in (
-        ("model", terms.model.id, certified.model.digest == terms.model.digest),
+        ("model", terms.model.id, found == (terms.model.digest, terms.recipe, terms.size, classes, len(classes))),
         ("denoiser", terms.denoiser.id, certified.denoiser.digests() == terms.denoiser.digests),
     ):
         if not same:
@@ -101,12 +104,11 @@ def smooth_as_certified(
                 f"the {what} {id!r} is not the one of the certificate",
                 "restore its files, or give the model in place of the certificate, with --smooth and --sigma",
             )
-    return _smoothed(asked, certified, on_remark)
+    named = replace(certified, points=replace(certified.points, classes=classes))  # a torchvision model has no names
+    return _smoothed(asked, named, on_remark)
 
 
-def _smoothed(
-    asked: CertifyOptions, certified: CertifiedImages, on_remark: Callable[[str], None]
-) -> list[VotedImage]:
+def _smoothed(asked: CertifyOptions, certified: CertifiedImages, on_remark: Callable[[str], None]) -> list[VotedImage]:
     for remark in certified.remarks:
         on_remark(remark)
     parameters = make_test_time_parameters(certified, asked)

@@ -46,6 +46,8 @@ def check_settings(settings: TestTimeSettings, parameters: EvasionParameters) ->
             "dtype": parameters.engine["dtype"],
             "batch_pixels": parameters.engine["batch_pixels"],
             "model_digest": parameters.model.digest,
+            "recipe": parameters.recipe,
+            "size": parameters.size,
             "draws": 0 if local is None else local.draws,
             "local_sigma": "0" if local is None else local.sigma,
         },
@@ -124,7 +126,7 @@ def together(points: int, total: int, batch: int) -> int:
 
 def _trainer(settings: TestTimeSettings, device: torch.device) -> Trainer:
     model = find_model(settings.model, None if settings.weights is None else given_path(settings.weights))
-    if model.digest != settings.model_digest:
+    if (model.digest, model.recipe.as_dict(), model.size) != (settings.model_digest, settings.recipe, settings.size):
         raise ConflictError(
             f"the model {settings.model!r} is not the one that the job was begun with", "restore its files"
         )

@@ -38,7 +38,7 @@ from dpclean.certify.predict import predict
 from dpclean.certify.results import CertifyResult
 from dpclean.certify.run_settings import make_test_time_settings
 from dpclean.certify.save import write_outputs
-from dpclean.certify.smooth import smooth
+from dpclean.certify.smooth import smooth, smooth_as_certified
 from dpclean.certify.test_time_inputs import PointData, read_certified_images
 from dpclean.certify.test_time_runs import TestTimeRuns, together
 from dpclean.data.ancestry import Ancestry
@@ -181,6 +181,14 @@ def test_every_batch_has_one_shape(model: str, test: Path, transparent: str) -> 
     assert len(shapes) == 1
 
 
+def test_a_run_takes_images_as_the_job_was_begun_to(model: str, test: Path, transparent: str) -> None:
+    """By a description beside the weights, whose digest says nothing of it."""
+    runs = make_runs(model, test, transparent)
+    other = replace(runs.settings, recipe={**runs.settings.recipe, "mean": [0.4, 0.5, 0.6]})
+    with pytest.raises(ConflictError, match="is not the one that the job was begun with"):
+        TestTimeRuns(other, KEY, runs.data, 12)
+
+
 def test_the_noise_is_that_of_the_point_in_its_run(model: str, test: Path, transparent: str) -> None:
     """Seen through a denoiser that takes nothing away: the address is (key, run, index, test)."""
     runs = make_runs(model, test, transparent)
@@ -315,6 +323,19 @@ def test_a_torchvision_model(tmp_path: Path, test: Path, transparent: str) -> No
         make_runs(named, test, transparent, weights=tmp_path / "4.safetensors")
     with pytest.raises(UsageError, match="needs --weights"):
         make_runs(named, test, transparent)
+    weights = tmp_path / "3.safetensors"
+    asked = CertifyOptions(
+        threat="evasion", model=named, weights=weights, test=test, sigma="0.1", denoiser=transparent, device="cpu",
+        workers=1, runs=20, alpha="0.1",
+    )  # fmt: skip
+    terms = make_test_time_parameters(read_certified_images(asked), asked)
+    found = smooth_as_certified(terms, test, weights=weights, device="cpu", workers=1)
+    assert {image.predicted for image in found} & {*CLASSES} and {image.predicted for image in found} <= {
+        *CLASSES,
+        None,
+    }
+    with pytest.raises(InputError, match="the model 'torchvision:squeezenet1_1@32' is not the one of the certificate"):
+        smooth_as_certified(structs.replace(terms, classes=list("abcd")), test, weights=weights, device="cpu")
 
 
 def test_forged_terms(model: str, test: Path, tmp_path: Path, transparent: str) -> None:
@@ -398,7 +419,12 @@ def test_a_certificate_gives_its_settings_to_new_images(
     for flag in (False, True):
         found = predict(tmp_path / "out", test, smooth=flag, device="cpu", workers=1)
         assert {(image.predicted, image.runs) for image in found} == {("green", 40)} and len(found) == 9
-    begun = read(tmp_path / "out" / "certificate.json")
+    begun, described = read(tmp_path / "out" / "certificate.json"), Path(sure) / "model.json"
+    told = json.loads(described.read_text())
+    for change in ({"classes": told["classes"][::-1]}, {"recipe": {**told["recipe"], "mean": [0.4, 0.5, 0.6]}}):
+        described.write_text(json.dumps({**told, **change}))
+        with pytest.raises(InputError, match="is not the one of the certificate"):
+            predict(tmp_path / "out", test, device="cpu", workers=1)
     assert {(s.sigma, s.method, s.draws, s.local_sigma) for s in taken} == {("0.1", "ddim:2", 2, "0.05")}
     assert {image.certified_radius for image in found} == {p["certified_radius"] for p in begun["points"]}
     shutil.rmtree(sure)
