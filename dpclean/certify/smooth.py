@@ -22,7 +22,7 @@ from dpclean.certify.results import VotedImage
 from dpclean.certify.run_settings import make_test_time_settings
 from dpclean.certify.test_time_inputs import CertifiedImages, PointData, read_certified_images
 from dpclean.certify.test_time_runs import TestTimeRuns
-from dpclean.errors import InputError
+from dpclean.errors import InputError, UsageError
 from dpclean.noise.keys import commitment, draw_key
 
 
@@ -52,6 +52,8 @@ def smooth(
     Each claim is one of level alpha by itself; nothing is written that could be verified. on_remark: gets a sentence on
     whatever a user should know of model or images. Raises what `certify` does under the threat evasion.
     """
+    if options.get("sigma") is None:
+        raise UsageError("a smoothed prediction is of noised images, and --sigma is missing", "0.25 is a common choice")
     asked = CertifyOptions(
         threat=EVASION,
         model=os.fspath(model),

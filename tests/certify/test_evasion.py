@@ -398,6 +398,8 @@ def test_runs_are_added_and_others_refused(model: str, test: Path, tmp_path: Pat
 
 def test_smoothed_predictions(model: str, test: Path, tmp_path: Path, transparent: str) -> None:
     """Under keys of chance: what holds whatever they are, and of a model that nothing could make waver."""
+    with pytest.raises(UsageError, match="a smoothed prediction is of noised images, and --sigma is missing"):
+        smooth(model, test)
     sure = write_model(tmp_path / "sure", wavers=False)
     found = smooth(sure, test, sigma="0.1", runs=40, denoiser=transparent, device="cpu", workers=1)
     assert {(image.predicted, image.votes) for image in found} == {("green", 40)}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from dpclean.certificate.parameters import EvasionParameters
 from dpclean.certificate.verify import folder_of, verify
 from dpclean.errors import InputError, InternalError
 
-ROUNDING = ("threads", "versions")
+ROUNDING = "threads", "versions"  # of what runs are done with: of the latter all but dpclean's own
 RISK = Fraction(1, 1000)  # of taking chance for a violated claim: that of the audit's votes, and that of the claims
 
 
@@ -33,16 +34,17 @@ class Claims:
 
     def are_about(self, terms: EvasionParameters) -> bool:
         """Whether a job with these terms would ask the same model behind the same purifier."""
-        own = self.terms
-        return (own.model.digest, own.sigma, own.denoiser.digests, own.denoiser.method) == (
-            terms.model.digest, terms.sigma, terms.denoiser.digests, terms.denoiser.method,
-        )  # fmt: skip
+        return _about(self.terms) == _about(terms)
 
-    def other_engine(self, here: Mapping[str, object]) -> str:
+    def other_engine(self, here: Mapping[str, Any]) -> str:
         """What the runs were done with that is something else here, in a word or two; empty where nothing is but how
-        many threads there are and which versions, by which results differ by rounding alone.
+        many threads there are and which libraries, by which results differ by rounding alone.
         """
-        differing = [name for name in here if name not in ROUNDING and self.terms.engine.get(name) != here[name]]
+        there = self.terms.engine
+        differing = [name for name in here if name not in ROUNDING and there.get(name) != here[name]]
+        versions = there.get("versions")
+        if not isinstance(versions, dict) or versions.get("dpclean") != here["versions"]["dpclean"]:
+            differing.append("version of dpclean")
         return f"another {differing[0].replace('_', ' ')}" if differing else ""
 
     def reach(self, squares: Sequence[int]) -> NDArray[np.bool_]:
@@ -84,8 +86,15 @@ class Claims:
             raise InternalError(
                 f"{told}: attacks changed the vote of {count} images, and their certificate says that changes of this"
                 " size cannot",
-                "please report this: certificates of this kind may be wrong",
+                "if you made the certificate, please report this: certificates of this kind may be wrong; if you did"
+                " not, its votes may be none of honest runs, which nobody can check",
             )
+
+
+def _about(terms: EvasionParameters) -> tuple[Any, ...]:
+    """What decides which class a noised image gets: the model, how it takes images and calls classes, the purifier."""
+    model = terms.model.digest, terms.recipe, terms.size, terms.classes
+    return (*model, terms.sigma, terms.denoiser.digests, terms.denoiser.method)
 
 
 def read_claims(path: Path, points_digest: str, names: Sequence[str]) -> Claims:
@@ -103,7 +112,9 @@ def read_claims(path: Path, points_digest: str, names: Sequence[str]) -> Claims:
             f"{str(folder)!r} is no certificate of a model's answers to changed test images",
             "make one with 'dpclean certify --threat evasion', or leave --certificate out",
         )
-    if terms.points_digest != points_digest:
+    points = {point["name"]: point for point in certificate["points"]}
+    # what is said of points, their names and their digest, is the issuer's word
+    if terms.points_digest != points_digest or len(points) != terms.points or not points.keys() >= set(names):
         raise InputError(
             f"{str(folder)!r} is about other test images", "give those as --test, or certify these with the same model"
         )
@@ -112,7 +123,6 @@ def read_claims(path: Path, points_digest: str, names: Sequence[str]) -> Claims:
             f"{str(folder)!r} is about a model with local smoothing, which pgd does not look through",
             "certify without --local-smoothing",
         )
-    points = {point["name"]: point for point in certificate["points"]}
     asked = [points[name] for name in names]
     return Claims(
         job=certificate["job"],

@@ -118,6 +118,9 @@ class EvasionJob(Job[AuditResult]):
                     " that is attacked",
                     f"give its model as --model, with --sigma {claims.terms.sigma}, and its denoiser and method",
                 )
+        for one in behind:
+            if sum(claims.are_about(one.terms) for claims in self.found.claims) > 1:
+                raise InputError(f"several certificates are about {one.label}", "give one for each purifier")
         return [alone, *behind]
 
     def _purified(self, defence: Sanitized, alone: Alone) -> Purified:

@@ -19,7 +19,7 @@ from dpclean.audit.evasion.claims import Claims, read_claims
 from dpclean.audit.evasion.job import EvasionJob, audit
 from dpclean.audit.evasion.options import EvasionOptions
 from dpclean.audit.evasion.results import told_of
-from dpclean.certificate.votes import Votes
+from dpclean.certificate.votes import Votes, read_votes
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
 from dpclean.certify.run_settings import THREADS, make_test_time_settings
@@ -130,11 +130,27 @@ def test_a_certificate_stands_beside_the_vote_that_it_is_about(
     names, digest = job.found.attacked.names, job.found.certified.points_digest
     claims = read_claims(certificate, digest, names)
     assert (claims.classes >= 0).any() and claims.other_engine(claims.terms.engine) == ""
-    assert claims.other_engine({**claims.terms.engine, "dtype": "x", "threads": 7}) == "another dtype"
+    here = {**claims.terms.engine, "versions": {**claims.terms.engine["versions"], "torch": "x"}}
+    assert claims.other_engine({**here, "dtype": "x", "threads": 7}) == "another dtype"
+    assert claims.other_engine({**here, "threads": 7}) == ""
+    assert claims.other_engine({**here, "versions": {"dpclean": "x"}}) == "another version of dpclean"
+    for change in ({"classes": claims.terms.classes[::-1]}, {"recipe": {**claims.terms.recipe, "mirror": False}}):
+        assert claims.are_about(claims.terms) and not claims.are_about(structs.replace(claims.terms, **change))
     radius = max(claims.radii)
     place = claims.radii.index(radius)
     square = int(radius**2 * 255**2)
     assert claims.reach([square] * TARGETS)[place] and not claims.reach([square + 1] * TARGETS)[place]
+
+
+def test_names_that_an_issuer_made_up_are_of_other_images(certificate: Path, tmp_path: Path) -> None:
+    """Beside the digest of those that are attacked: another name, and one twice."""
+    votes = read_votes(certificate / "votes.safetensors")
+    names = votes.parameters.point_names
+    for number, forged in enumerate((["x.png", *names[1:]], [names[1], *names[1:]])):
+        terms = structs.replace(votes.parameters, point_names=forged)
+        folder = hand_over(tmp_path / str(number), recorded(replace(votes, parameters=terms)))
+        with pytest.raises(InputError, match="is about other test images"):
+            read_claims(folder, str(terms.points_digest), names[number:])
 
 
 def claims_of(certificate: Path, classes: list[int], **terms: Any) -> Claims:
@@ -161,8 +177,9 @@ def test_votes_that_a_certificate_rules_out_stop_the_audit(certificate: Path) ->
     with pytest.raises(InternalError, match="x: attacks changed the vote of 2 images"):
         claims.check(np.array([True, True, False, False]), "x")
     together = claims_of(certificate, [0] * 4, family="all", alpha="0.001")
-    with pytest.raises(InternalError, match="certificates of this kind may be wrong"):
+    with pytest.raises(InternalError) as refused:
         together.check(one, "x")
+    assert "certificates of this kind may be wrong; if you did not, its votes may be none" in refused.value.remedy
 
 
 def test_it_goes_on_after_a_signal(out: Path, certificate: Path, keywords: Keywords, tmp_path: Path) -> None:
@@ -207,6 +224,7 @@ def test_what_it_refuses(keywords: Keywords, certificate: Path, raw: Path, tmp_p
     refused(InputError, "is no model", model=str(raw))
     refused(InputError, "is not there", certificate=(raw / "blue",))
     refused(InputError, "is about another model, denoiser or sigma", certificate=(certificate,), sigma="0.2")
+    refused(InputError, "several certificates are about sanitized at 0.1", certificate=(certificate, certificate))
     refused(InputError, "is about other test images", certificate=(certificate,), test=raw)
     assert not (tmp_path / "no").exists()
 
