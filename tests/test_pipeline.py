@@ -290,6 +290,8 @@ def test_a_sample_has_every_class_and_gets_the_noise_of_its_places(tmp_path: Pat
     assert dry_run(raw, out, sigma=SIGMA, denoiser=transparent, sample=7).listed == 7
     result = sanitize(raw, out, transparent, sample=7)
     assert (result.images, result.left_behind) == (7, 0)
+    with pytest.raises(ConflictError, match="was made with .*sample 7"):
+        dry_run(raw, out, sigma=SIGMA, denoiser=transparent, sample=6)
     assert sorted(str(path.relative_to(out)) for path in out.glob("*/*.png")) == chosen
     for index, name in enumerate(chosen):
         np.testing.assert_array_equal(read(out / name), noised(read(raw / name), index), err_msg=name)

@@ -51,7 +51,7 @@ from dpclean.device import choose_device
 from dpclean.errors import Diverged, DpcleanError, InternalError, Interrupted
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import write_durably
-from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
+from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record
 from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
@@ -300,9 +300,7 @@ class AuditJob(Job[AuditResult]):
 
     def look_ahead(self) -> AuditDryRun:
         """A few images go through each defence, and a few steps of crafting are done and timed."""
-        complete = self.check_out() and not self.options.overwrite
-        if complete:
-            self.refuse_others("was made", self.made_with())
+        complete = self.foresee(overwrite=self.options.overwrite)
         found = self.found
         with self.ready(None):
             sketch, rough = found.victim.sketch(), found.guess.sketch()
@@ -317,5 +315,5 @@ class AuditJob(Job[AuditResult]):
             poisons=len(found.trials[0].bases),
             defences=[defence.label for defence in self.defences],
             seconds=round(seconds, 1),
-            warnings=found.remarks + (["OUT is complete already, so nothing would be done"] if complete else []),
+            warnings=found.remarks + [COMPLETE] * complete,
         )

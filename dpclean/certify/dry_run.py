@@ -28,6 +28,7 @@ from dpclean.certify.run_settings import THREADS, RunSettings, TestTimeSettings
 from dpclean.certify.test_time_inputs import CertifiedImages, PointData
 from dpclean.certify.worker import runs_on_images
 from dpclean.jobs.checks import options_of
+from dpclean.jobs.job import COMPLETE
 from dpclean.noise.keys import draw_key
 
 
@@ -41,7 +42,8 @@ def dry_run(
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
     asked = options_of(CertifyOptions, "certify", options)
     job = CertifyJob(Path(clean), Path(out), asked, say or (lambda _: None))
-    job.check_out()
+    if job.foresee(overwrite=asked.overwrite):
+        job.say(COMPLETE)
     certified, parameters = job.certified, job.asked
     cores = len(os.sched_getaffinity(0))
     if isinstance(certified, CertifiedImages):

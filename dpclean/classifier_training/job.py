@@ -31,7 +31,7 @@ from dpclean.device import choose_device, has_bf16
 from dpclean.errors import Diverged, InputError, Interrupted
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import write_durably
-from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
+from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record
 from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import choose_threads, computing_with
@@ -285,7 +285,7 @@ class TrainJob(Job[TrainResult]):
 
     def look_ahead(self) -> TrainDryRun:
         """A few steps are done and timed; the first one pays for what is set up once and is not counted."""
-        self.check_out()
+        complete = self.foresee(overwrite=self.options.overwrite)
 
         class Enough(Exception):
             pass
@@ -318,7 +318,7 @@ class TrainJob(Job[TrainResult]):
             steps=steps,
             seconds=round((times[-1] - times[0]) / max(1, len(times) - 1) * steps + noising * epochs, 1),
             bytes=len(save(trainer.state_dict())),
-            warnings=training_set.warnings(),
+            warnings=training_set.warnings() + [COMPLETE] * complete,
         )
 
     def _seconds_an_epoch(self) -> float:

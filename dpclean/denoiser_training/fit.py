@@ -185,7 +185,7 @@ class FitJob(Job[FitResult]):
         return max(1, int(self.options.minutes * 60 / seconds))
 
     def look_ahead(self) -> FitDryRun:
-        self.check_out()
+        self.foresee(overwrite=self.options.overwrite)
         with self.ready(None):
             training, seconds = self._probed()
         steps = self.options.steps or self._steps(seconds)

@@ -23,6 +23,7 @@ from dpclean.progress import Progress, Show, shown_as_asked
 
 Result = TypeVar("Result")
 Tell = Callable[[Progress], None]
+COMPLETE = "OUT is complete already, so nothing would be done"  # of a look ahead
 LOCK_SECONDS = 600.0  # how long to wait for another command that begins or saves the same job
 
 
@@ -95,11 +96,17 @@ class Job(ABC, Generic[Result]):
     def result(self, call: Call) -> Result:
         """What is told of the OUT that is there."""
 
-    def check_out(self) -> bool:
-        """Whether OUT is complete. Raises ConflictError where it lies in or around an input, or is something else."""
+    def foresee(self, *, overwrite: bool) -> bool:
+        """Whether `run` would find OUT complete and do nothing. Raises ConflictError where it would, for where OUT lies
+        and what it is, was made with or was begun with. Touches nothing.
+        """
         for given in self.inputs():
             self.staging.check_apart(given)
-        return holds(self.out, self.marks, self.kind)
+        if _is_complete(self, overwrite):
+            return not self.reopens()
+        if not overwrite and (record := _begun_as(self)) is not None:
+            self.refuse_others("was begun", record.parameters)
+        return False
 
     # -- what only some have
 
@@ -234,11 +241,17 @@ def _is_complete(job: Job[Result], overwrite: bool) -> bool:
 
 
 def _begun(job: Job[Result]) -> Record | None:
-    """What an interrupted command left to go on with. Raises ConflictError where it is of another kind."""
+    """What an interrupted command left to go on with. Raises ConflictError as _begun_as and goes_on do."""
+    record = _begun_as(job)
+    return record if record is not None and job.goes_on(record) else None
+
+
+def _begun_as(job: Job[Result]) -> Record | None:
+    """What an interrupted command left. Raises ConflictError where it is of another kind."""
     record = job.staging.begun()
     if record is not None and record.kind != job.kind:
         raise ConflictError(
             f"{str(job.out)!r} was begun by 'dpclean {record.kind}'",
             "choose another --out, or --overwrite to start again",
         )
-    return record if record is not None and job.goes_on(record) else None
+    return record

@@ -351,7 +351,7 @@ class SanitizeJob(Job[SanitizeResult]):
     # -- the look ahead
 
     def look_ahead(self) -> SanitizeDryRun:
-        self.check_out()
+        self.foresee(overwrite=self.options.overwrite)
         source = self.source
         listed = sum(1 for _ in self.listing.entries())
         threads = choose_threads(self.options.threads)

@@ -35,7 +35,6 @@ from dpclean.certify.job import certify
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
 from dpclean.certify.predict import predict
-from dpclean.certify.results import CertifyResult
 from dpclean.certify.run_settings import make_test_time_settings
 from dpclean.certify.save import write_outputs
 from dpclean.certify.smooth import smooth, smooth_as_certified
@@ -99,10 +98,10 @@ def test(tmp_path: Path) -> Path:
     return folder
 
 
-def run(model: str, test: Path, out: Path, denoiser: str, **options: Any) -> CertifyResult:
-    """A job that can be repeated: its key comes from a seed."""
+def run(model: str, test: Path, out: Path, denoiser: str, job: Any = certify, **options: Any) -> Any:
+    """A job that can be repeated: its key comes from a seed. job: or a look ahead at it."""
     asked = {"sigma": "0.1", "denoiser": denoiser, "workers": 1, "device": "cpu", **SEED, **FEW, **options}
-    return certify(out=out, threat="evasion", model=model, test=test, **asked)
+    return job(out=out, threat="evasion", model=model, test=test, **asked)
 
 
 def make_runs(model: str, test: Path, denoiser: str, **options: Any) -> TestTimeRuns:
@@ -137,6 +136,11 @@ def test_a_whole_job(model: str, test: Path, tmp_path: Path, transparent: str) -
     assert terms["values"] == 16 * 16 * 3 and terms["order"] == ["model and test images fixed", "key drawn"]
     again = run(model, test, tmp_path / "out", transparent)
     assert again.already_complete
+    with pytest.raises(ConflictError, match="was made with"):
+        run(model, test, tmp_path / "out", transparent, sigma="0.2", job=dry_run)
+    said = list[str]()
+    run(model, test, tmp_path / "out", transparent, job=dry_run, say=said.append)
+    assert said == ["OUT is complete already, so nothing would be done"]
 
 
 @pytest.mark.parametrize("method", ["one-step", "sde:2"])

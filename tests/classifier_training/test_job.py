@@ -165,7 +165,7 @@ def test_the_command_line_from_plan_to_predictions(
     assert run(command) == 0
     said = capsys.readouterr()
     assert said.out == "" and all(line.startswith("dpclean: note: ") for line in said.err.splitlines())
-    assert run([*command, "--seed", "4"]) == 5
+    assert run([*command, "--seed", "4"]) == run([*command, "--seed", "4", "--dry-run"]) == 5
     capsys.readouterr()
     assert run(["predict", str(out), str(material / "test"), "--workers", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -138,6 +138,8 @@ def test_what_is_complete_is_left_alone_and_what_is_not_ours_too(images: Path, t
     assert (tmp_path / "d" / WEIGHTS).stat().st_mtime_ns == made
     edit_environment(tmp_path / "d" / module.RECORD_NAME, torch="1.0", threads=99, dpclean="0.0.1")  # of another time
     assert fit([images], tmp_path / "d", steps=2, batch_size=8, workers=1).already_complete
+    with pytest.raises(ConflictError, match="was made with"):
+        dry_run([images], tmp_path / "d", steps=3, batch_size=8, workers=1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):

@@ -129,6 +129,25 @@ def test_other_parameters_another_machine_and_another_command_are_refused(tmp_pa
         run(Counting(out, source, by=2), overwrite=False)
 
 
+def test_a_look_ahead_refuses_what_the_command_would_and_touches_nothing(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    assert not Counting(out, source).foresee(overwrite=False) and list(tmp_path.iterdir()) == [source]
+    interrupted(out, source)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    other = Counting(out, source)
+    other.kind = "recount"  # type: ignore[misc]
+    for job, words in ((Counting(out, source, by=2), "was begun with by 1"), (other, "was begun by 'dpclean count'")):
+        with pytest.raises(ConflictError, match=words):
+            job.foresee(overwrite=False)
+        assert not job.foresee(overwrite=True)
+    assert not Counting(out, source).foresee(overwrite=False)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    run(Counting(out, source), overwrite=False)
+    assert Counting(out, source).foresee(overwrite=False) and not Counting(out, source).foresee(overwrite=True)
+    with pytest.raises(ConflictError, match="was made with by 1; this command asks for by 2"):
+        Counting(out, source, by=2).foresee(overwrite=False)
+
+
 def test_an_out_of_other_making_or_at_an_input_is_refused_whatever_is_asked(tmp_path: Path, source: Path) -> None:
     for place in ("mine", "file"):
         out = tmp_path / place

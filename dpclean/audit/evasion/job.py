@@ -51,7 +51,7 @@ from dpclean.device import choose_device
 from dpclean.errors import InputError
 from dpclean.jobs.checks import options_of
 from dpclean.jobs.durable import write_durably
-from dpclean.jobs.job import Call, Job, Tell, run
+from dpclean.jobs.job import COMPLETE, Call, Job, Tell, run
 from dpclean.jobs.record import Json, Record
 from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
@@ -383,9 +383,7 @@ class EvasionJob(Job[AuditResult]):
 
     def look_ahead(self) -> EvasionDryRun:
         """A few images are changed and asked about, and that is timed."""
-        complete = self.check_out() and not self.options.overwrite
-        if complete:
-            self.refuse_others("was made", self.made_with())
+        complete = self.foresee(overwrite=self.options.overwrite)
         found, o = self.found, self.options
         with self.ready(None):
             seconds = sum(self._seconds(one) for one in self.protected)
@@ -397,7 +395,7 @@ class EvasionJob(Job[AuditResult]):
             targets=o.targets,
             defences=[one.label for one in self.protected],
             seconds=round(seconds, 1),
-            warnings=found.remarks + (["OUT is complete already, so nothing would be done"] if complete else []),
+            warnings=found.remarks + [COMPLETE] * complete,
         )
 
     def _seconds(self, seen: Protected) -> float:
