@@ -17,7 +17,8 @@ from dpclean.certificate.verify import folder_of, verify
 from dpclean.errors import InputError, InternalError
 
 ROUNDING = "threads", "versions"  # of what runs are done with: of the latter all but dpclean's own
-RISK = Fraction(1, 1000)  # of taking chance for a violated claim: that of the audit's votes, and that of the claims
+# of taking chance for a violated claim in an audit: that of its votes in all rows, and that of all its certificates
+RISK = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,10 @@ class Claims:
         pairs = zip(self.radii, squares, strict=True)
         return np.array([radius**2 * 255**2 > square for radius, square in pairs]) & (self.classes >= 0)
 
-    def refuted(self, votes: NDArray[np.int32], squares: Sequence[int]) -> NDArray[np.bool_]:
+    def refuted(self, votes: NDArray[np.int32], squares: Sequence[int], rows: int) -> NDArray[np.bool_]:
         """The images, changed by that much, of which votes [V,N] say that another class is more probable at them than
-        the claimed one, where the claim allows for the change: wrongly of any of them with a chance of RISK at most.
+        the claimed one, where the claim allows for the change: wrongly of any of them, in one of so many rows of an
+        audit, with a chance of RISK at most.
         """
         from scipy.stats import binomtest
 
@@ -69,12 +71,12 @@ class Claims:
             other = int(np.delete(counts, self.classes[place]).max(initial=0))
             if other > claimed:
                 chance = binomtest(other, other + claimed, alternative="greater").pvalue
-                found[place] = chance <= float(RISK) / (len(within) * (classes - 1))
+                found[place] = chance <= float(RISK) / (rows * len(within) * (classes - 1))
         return found
 
-    def check(self, refuted: NDArray[np.bool_], told: str) -> None:
-        """Raises InternalError where more claims were refuted than chance explains, RISK apart: each is false with a
-        probability of alpha, or any of them.
+    def check(self, refuted: NDArray[np.bool_], told: str, certificates: int) -> None:
+        """Raises InternalError where more claims were refuted than chance explains, RISK apart in all of so many
+        certificates of an audit: each is false with a probability of alpha, or any of them.
         """
         from scipy.stats import binom
 
@@ -82,7 +84,7 @@ class Claims:
         if not count:
             return
         chance = alpha if self.terms.family == "all" else Fraction(binom.sf(count - 1, len(refuted), float(alpha)))
-        if chance <= RISK:
+        if chance <= RISK / certificates:
             raise InternalError(
                 f"{told}: attacks changed the vote of {count} images, and their certificate says that changes of this"
                 " size cannot",

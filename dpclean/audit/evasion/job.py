@@ -324,7 +324,8 @@ class EvasionJob(Job[AuditResult]):
         if isinstance(protected, Purified) and (claims := self._claims(protected)) is not None:
             reach = claims.reach([o.budget.squares(self.found.pixels[0].size)] * o.targets)
             covered = int((reach & (claims.classes == labels)).sum())
-            wrong = claims.refuted(answers, squares.tolist())
+            certificates = len(self.found.claims)  # each about one purifier, which has two rows
+            wrong = claims.refuted(answers, squares.tolist(), 2 * certificates)
             refuted = int(wrong.sum())
             told = f"{protected.label}, attacked by one who knows {self.protected[knows].label}"
             if elsewhere := claims.other_engine(engine(load_denoiser(protected.settings), THREADS)):
@@ -334,7 +335,7 @@ class EvasionJob(Job[AuditResult]):
                 )
                 remarks += [] if remark in remarks else [remark]
             else:
-                claims.check(wrong, told)
+                claims.check(wrong, told, certificates)
         noisy = isinstance(protected, Purified)
         row = Row(
             knows=None if knows == 0 else self.protected[knows].label,

@@ -169,16 +169,20 @@ def test_votes_that_a_certificate_rules_out_stop_the_audit(certificate: Path) ->
     claims = claims_of(certificate, [0, 0, 0, -1], alpha="0.001")
     votes = np.array([[0, 1, 1, 1]] * 60 + [[0, 1, 0, 1]] * 40, np.int32)  # 60 of 100 may be chance
     squares = [64, 64, 64, 64]
-    assert claims.refuted(votes, squares).tolist() == [False, True, False, False]
-    assert not claims.refuted(votes, [64, 64**2, 64, 64]).any()  # beyond its radius of 63.75
-    claims.check(np.zeros(4, bool), "x")
+    assert claims.refuted(votes, squares, 2).tolist() == [False, True, False, False]
+    assert not claims.refuted(votes, [64, 64**2, 64, 64], 2).any()  # beyond its radius of 63.75
+    fewer = np.array([[1, 1, 1, 1]] * 70 + [[0, 0, 0, 0]] * 30, np.int32)  # by chance of 1 in 25,000
+    for rows in (2, 20):  # that share one risk
+        assert claims.refuted(fewer, [64, 64**2, 64**2, 64], rows).tolist() == [rows == 2, False, False, False]
+    claims.check(np.zeros(4, bool), "x", 1)
     one = np.array([True, False, False, False])
-    claims.check(one, "x")  # with a chance of 0.4 %
+    claims.check(one, "x", 1)  # with a chance of 0.4 %
     with pytest.raises(InternalError, match="x: attacks changed the vote of 2 images"):
-        claims.check(np.array([True, True, False, False]), "x")
+        claims.check(np.array([True, True, False, False]), "x", 1)
     together = claims_of(certificate, [0] * 4, family="all", alpha="0.001")
+    together.check(one, "x", 2)  # of two certificates one may be the one in 1,000
     with pytest.raises(InternalError) as refused:
-        together.check(one, "x")
+        together.check(one, "x", 1)
     assert "certificates of this kind may be wrong; if you did not, its votes may be none" in refused.value.remedy
 
 
