@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 from dpclean.errors import UsageError
@@ -23,8 +23,10 @@ def exact_decimal(name: str, text: str) -> Fraction:
 
 def shortest(name: str, text: str) -> str:
     """The same number in the one spelling of terms: 1e-3 and 0.0010 are 0.001. Raises what exact_decimal does."""
-    exact_decimal(name, text)
-    return format(Decimal(text).normalize(), "f")
+    if exact_decimal(name, text) == 0:
+        return "0"  # whatever its sign
+    with localcontext(prec=LONGEST):  # of all its digits none is lost
+        return format(Decimal(text).normalize(), "f")
 
 
 def text(value: Fraction, places: int) -> str:

@@ -6,7 +6,6 @@ And what it says of attacks of the sizes that have been published. All of it fol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -158,4 +157,4 @@ def _proof(parameters: CertificateParameters) -> str:
     if parts_of(parameters) is not None:
         return "This is proved, without exception."
     of = "for all test images together" if parameters.family == "all" else "for each test image"
-    return f"This is proved (risk {Decimal(parameters.alpha).normalize():f} {of})."
+    return f"This is proved (risk {parameters.alpha} {of})."

@@ -16,6 +16,7 @@ from dpclean.certificate.decimals import budget, exact_decimal, text
 from dpclean.certificate.elections import MOST_RANKED
 from dpclean.certificate.parameters import (
     FAMILIES,
+    MOST_CLASSES,
     CertificateParameters,
     Partitions,
     beside_of,
@@ -83,6 +84,11 @@ def check_parameters(parameters: CertificateParameters) -> None:
     """Refuse terms under which nothing can be claimed, or nothing could be proved. Raises UsageError."""
     if len(parameters.classes) < 2:
         raise UsageError("a vote needs at least two classes", "say how many classes there are")
+    if len(parameters.classes) > MOST_CLASSES:
+        raise UsageError(
+            f"at most {MOST_CLASSES} classes are counted, got {len(parameters.classes)}",
+            "labels are numbers of classes, not of images; take fewer classes",
+        )
     if parameters.points < 1:
         raise UsageError("there are no test points to vote on", "give some")
     if (partitions := parts_of(parameters)) is not None:

@@ -19,6 +19,7 @@ from dpclean.certificate.parameters import (
     FORMAT,
     MOST_CLASSES,
     ForeignParameters,
+    FormError,
     as_json,
     check_consistent,
     parts_of,
@@ -88,12 +89,20 @@ def certify_votes(
         "with_images": None if with_images is None else numbers_of(str(with_images)),
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if not 0 <= Fraction(given.get("sigma", 0)) <= Fraction(SIGMA_MAX):
+        raise UsageError(
+            f"sigma is on the [0, 1] pixel scale, from 0 to {SIGMA_MAX:g}, got {given['sigma']}",
+            "divide it by 255 if pixels went from 0 to 255",
+        )
     if has_parameters(path):
         read = _own(path, given, exploratory)
     else:
         read = _foreign(path, given, classes, exploratory)
     check_parameters(read.parameters)
-    check_consistent(read.parameters)
+    try:
+        check_consistent(read.parameters)
+    except FormError as error:
+        raise UsageError(f"these votes are not read in this way: {error}", "leave the options out") from error
     return run_job(VotesJob(path, read, Path(out)), overwrite=overwrite)
 
 
@@ -197,11 +206,6 @@ def _foreign(path: Path, given: dict[str, Any], classes: int | None, exploratory
         raise UsageError("votes from elsewhere say neither their classes nor their noise", "give --classes and --sigma")
     if classes > MOST_CLASSES:
         raise UsageError(f"at most {MOST_CLASSES} classes are counted, got {classes}", "give as many as there are")
-    if Fraction(given["sigma"]) > Fraction(SIGMA_MAX):
-        raise UsageError(
-            f"sigma is on the [0, 1] pixel scale, up to {SIGMA_MAX:g}, got {given['sigma']}",
-            "divide it by 255 if pixels went from 0 to 255",
-        )
     table, labels = read_plain_votes(path, classes)
     runs, points = table.shape
     if given.get("runs", runs) != runs:

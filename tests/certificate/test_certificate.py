@@ -366,10 +366,22 @@ def test_a_sigma_at_which_nothing_can_be_covered_is_refused() -> None:
         check_parameters(parameters(1000, 3, sigma="0.001"))
 
 
+def test_more_classes_than_terms_can_name_are_refused_before_any_run() -> None:
+    with pytest.raises(UsageError, match="at most 100000 classes"):
+        check_parameters(structs.replace(parameters(1000, 3), classes=list(map(str, range(100_001)))))
+
+
+def test_points_stand_where_points_are_whatever_a_recipe_names_so() -> None:
+    made = certificate(counted({0: 100}, recipe={"name": "x", "size": None, "points": []}))
+    assert json.loads(dump(made)) == json.loads(json.dumps(made))
+
+
 def test_a_decimal_is_the_number_it_spells() -> None:
     assert exact_decimal("alpha", "0.001") == Fraction(1, 1000) != Fraction(0.001)
     assert exact_decimal("alpha", "1e-3") == Fraction(1, 1000)
     assert [shortest("alpha", text) for text in ("1e-3", "0.0010", ".001", "100", "4.")] == ["0.001"] * 3 + ["100", "4"]
+    assert [shortest("sigma", text) for text in ("-0", "-0.00", "0e5")] == ["0"] * 3
+    assert shortest("tau", f"0.{'1' * 57}0") == f"0.{'1' * 57}"  # no digit of it is lost
     for text in ("0__0.001", "0_1", " 0.1", "٠.١", "0x1", "1/2", "", ".", "nan", "inf", "9" * 100, "1e-99"):
         with pytest.raises(UsageError):
             exact_decimal("alpha", text)

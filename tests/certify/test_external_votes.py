@@ -24,6 +24,8 @@ from dpclean.jobs.record import Record, write_record
 from dpclean.jobs.staging import Staging
 from tests.certificate.ballots import ballot
 
+U = WORD // 50
+
 
 def foreign(tmp_path: Path, runs: int = 40, points: int = 5, **tensors: Any) -> Path:
     """Votes of which point 0 is unanimous, point 1 has no votes, and the others are noisy."""
@@ -83,6 +85,7 @@ def test_more_classes_than_votes_name_change_nothing(tmp_path: Path) -> None:
         ({"classes": 2}, InputError),  # a vote for class 2 is there
         ({"sigma": "0"}, UsageError),
         ({"sigma": "nan"}, UsageError),
+        ({"sigma": "-1", "subsample_word": U}, UsageError),
         ({"alpha": "0.7"}, UsageError),
         ({"tau": "0.25"}, UsageError),
         ({"tau": "-1"}, UsageError),
@@ -140,6 +143,21 @@ def test_threat_and_runs_are_honoured(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_noise_beyond_the_pixel_scale_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pixel scale"):
         certify_votes(foreign(tmp_path), tmp_path / "out", classes=3, sigma="25")
+    with pytest.raises(UsageError, match="pixel scale"):
+        certify_votes(published(tmp_path), tmp_path / "more", sigma="25", exploratory=True)
+
+
+def test_rows_of_features_are_not_read_as_if_they_had_been_noised(tmp_path: Path) -> None:
+    of_rows = {"raw": {"kind": "features"}, "dimensions": 30, "values": 3000, "sigma": "0", "subsample": U}
+    own = ballot(np.zeros((100, 1)), **of_rows, **dict.fromkeys(("denoiser", "decode", "size")))
+    (tmp_path / "own.safetensors").write_bytes(votes_bytes(own))
+    with pytest.raises(UsageError, match="training data are features"):
+        certify_votes(tmp_path / "own.safetensors", tmp_path / "out", sigma="0.5", exploratory=True)
+
+
+def test_a_nought_with_a_sign_is_a_nought(tmp_path: Path) -> None:
+    certify_votes(foreign(tmp_path), tmp_path / "out", classes=3, sigma="-0", tau="-0.0", subsample_word=U)
+    assert verify(tmp_path / "out").runs == 40
 
 
 def published(tmp_path: Path, **terms: Any) -> Path:
@@ -243,8 +261,6 @@ def test_a_job_that_was_begun_is_not_lost_to_votes_that_were_cast_elsewhere(tmp_
 
 
 # ------------------------------------------------------------------------------------------------ whole images
-
-U = WORD // 50
 
 
 def test_votes_on_shares_from_elsewhere_become_claims_on_whole_images(tmp_path: Path) -> None:
