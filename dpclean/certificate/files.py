@@ -50,7 +50,8 @@ def dump(certificate: Mapping[str, Any]) -> bytes:
     """certificate.json: one line a point, so that it can be looked at and compared."""
     points = ",\n".join(json.dumps(point) for point in certificate["points"])
     rest = json.dumps({**certificate, "points": []}, indent=1)
-    return rest.replace('"points": []', f'"points": [\n{points}\n]', 1).encode() + b"\n"
+    here = '\n "points": []'  # of the certificate: what lies deeper, in a recipe of any form, is indented further
+    return rest.replace(here, f'\n "points": [\n{points}\n]').encode() + b"\n"
 
 
 def read(path: Path) -> Json:
