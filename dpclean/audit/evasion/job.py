@@ -324,8 +324,8 @@ class EvasionJob(Job[AuditResult]):
         if isinstance(protected, Purified) and (claims := self._claims(protected)) is not None:
             reach = claims.reach([o.budget.squares(self.found.pixels[0].size)] * o.targets)
             covered = int((reach & (claims.classes == labels)).sum())
-            certificates = len(self.found.claims)  # each about one purifier, which has two rows
-            wrong = claims.refuted(answers, squares.tolist(), 2 * certificates)
+            certificates = len(self.found.claims)
+            wrong = claims.refuted(answers, squares.tolist(), self._tested_rows)
             refuted = int(wrong.sum())
             told = f"{protected.label}, attacked by one who knows {self.protected[knows].label}"
             if elsewhere := claims.other_engine(engine(load_denoiser(protected.settings), THREADS)):
@@ -364,6 +364,12 @@ class EvasionJob(Job[AuditResult]):
 
     def _claims(self, protected: Purified) -> Claims | None:
         return next((claims for claims in self.found.claims if claims.are_about(protected.terms)), None)
+
+    @cached_property
+    def _tested_rows(self) -> int:
+        """How many rows there are that could refute a certificate."""
+        asked = [self.protected[place] for _, place in self.rows]
+        return sum(isinstance(one, Purified) and self._claims(one) is not None for one in asked)
 
     def _shown(self, place: int) -> Shown:
         found, numbers = self.found, self.found.attacked.indices[[place]]
