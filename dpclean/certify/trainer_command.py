@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from dpclean.small_files import check_regular_file, read_small_file
 
 PREDICTIONS, SCORES = "predictions.tsv", "scores.safetensors"
 LONGEST_NAME = 255  # bytes, of a folder
+_OF_THE_MACHINE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ESTALE}
 POINT = re.compile("[0-9]{1,18}")  # the name of a test point, without its ending
 
 
@@ -34,7 +36,9 @@ class RunFailed(DpcleanError):
 
 
 class RunCutOff(RunFailed):
-    """A run that was ended from outside, by its time or by a signal: what else the machine did has a part in that."""
+    """A run that was ended from outside, by its time or by a signal, or never begun: what else the machine did has a
+    part in that.
+    """
 
 
 class CommandTrainer:
@@ -128,7 +132,7 @@ class CommandTrainer:
                     raise RunFailed(f"{SCORES} has scores of {found.get_shape()}, not {wanted}", "mend the trainer")
                 scores: NDArray[np.floating[Any]] = file.get_tensor("scores")
         except OSError as error:
-            raise RunFailed(f"the trainer wrote no {SCORES}: {error.strerror or error}", "mend it") from error
+            raise _failed(SCORES, error) from error
         except SafetensorError as error:
             raise RunFailed(f"{SCORES} is no safetensors file: {error}", "mend the trainer") from error
         return scores[:, self._columns(metadata)]
@@ -153,7 +157,7 @@ class CommandTrainer:
         try:
             lines = read_small_file(path).decode("utf-8", "surrogateescape").split("\n")
         except OSError as error:
-            raise RunFailed(f"the trainer wrote no {PREDICTIONS}: {error.strerror}", "mend it") from error
+            raise _failed(PREDICTIONS, error) from error
         for line in filter(None, (line.removesuffix("\r") for line in lines)):
             name, _, predicted = line.partition("\t")
             stem, _, ending = name.rpartition(".")
@@ -168,6 +172,13 @@ class CommandTrainer:
         if (votes < 0).any():
             raise RunFailed(f"{PREDICTIONS} misses {int((votes < 0).sum())} of {count} points", "mend the trainer")
         return votes
+
+
+def _failed(name: str, error: OSError) -> OSError | RunFailed:
+    """What to raise where a file of the trainer's cannot be read: the machine's own errors are no vote."""
+    if error.errno in _OF_THE_MACHINE:
+        return error
+    return RunFailed(f"the trainer wrote no {name}: {error.strerror or error}", "mend it")
 
 
 def fits_one_shard(kind: str, images: Sequence[NDArray[np.uint8]]) -> bool:

@@ -24,7 +24,7 @@ PAUSE = 0.2  # seconds between two looks at whether to stop
 class CommandFailed(Exception):
     """A command that did not do its work. what: in words that follow the program's role in a sentence.
 
-    cut_off: by its time or by a signal, in which what else the machine did has a part.
+    cut_off: by its time or by a signal, or never begun, in which what else the machine did has a part.
     """
 
     def __init__(self, what: str, remedy: str, *, cut_off: bool = False) -> None:
@@ -105,7 +105,7 @@ class Command:
                 )
             except OSError as error:
                 raise CommandFailed(
-                    f"does not start: {arguments[0]!r}: {error.strerror}", f"check {self.option}"
+                    f"does not start: {arguments[0]!r}: {error.strerror}", f"check {self.option}", cut_off=True
                 ) from error
             try:
                 code = _ended(process, timeout, check)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -249,3 +251,19 @@ def test_a_program_that_ends_its_own_group_takes_only_its_run_with_it(tmp_path: 
         votes(trainer)
     with mortal_group() as group:
         os.killpg(group, signal.SIGKILL)  # the guard too
+
+
+def test_a_file_that_the_machine_does_not_let_be_read_is_no_failed_run(tmp_path: Path) -> None:
+    """No more files may be opened, say, when the trainer has ended: that is by nothing that it was given."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def starve() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+
+    trainer = make(tmp_path, trainer_command(tmp_path, 'sleep 0.5; : "$2"'))
+    try:
+        with pytest.raises(OSError) as refused:
+            trainer.run(1, IMAGES, LABELS, IMAGES[:3], starve)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert refused.value.errno == errno.EMFILE

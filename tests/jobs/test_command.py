@@ -22,7 +22,7 @@ def test_places_are_filled_in_and_nothing_is_expanded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words", "cut_off"),
     [
-        ("no-such-program-at-all", "does not start: 'no-such-program-at-all': No such file", False),
+        ("no-such-program-at-all", "does not start: 'no-such-program-at-all': No such file", True),
         ("sh -c 'echo first; echo last; exit 3'", "left with exit code 3: last", False),
         ("sh -c 'head -c 3000000 /dev/zero | tr \\\\0 x; exit 3'", f"left with exit code 3: {'x' * 500}.", False),
         ("false", "left with exit code 1: it said nothing", False),
