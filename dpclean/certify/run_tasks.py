@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.certificate.parameters import OwnParameters
-from dpclean.certificate.votes import DIGEST_BYTES, Votes, first_of, record
+from dpclean.certificate.votes import ABSTAIN, DIGEST_BYTES, Votes, first_of, record
 from dpclean.certify.runs import Ballot, for_nobody
 from dpclean.errors import ConflictError, InputError, SetupError
 from dpclean.jobs.durable import write_durably
@@ -98,6 +98,8 @@ class RunTasks(Tasks):
         row = first_of(ballot) if self.ranked else ballot
         ranked = np.ascontiguousarray(ballot, "<u2").tobytes() if self.ranked else b""
         votes, digest = np.ascontiguousarray(row, "<i4"), b""
+        if (votes == ABSTAIN).all():  # by scores that are not finite, say: a vote for nobody is that of no model
+            model = None
         if self.keep_models:
             digest = NO_MODEL if model is None else hashlib.sha256(model).digest()
         if model is not None and self.keep_models:

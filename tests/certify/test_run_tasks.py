@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpclean.certify.run_tasks import RunTasks
+from dpclean.certify.run_tasks import NO_MODEL, RunTasks
+from dpclean.certify.runs import ballot_of
 from dpclean.errors import ConflictError, InputError, SetupError
 
 JOB = "ab" * 32
@@ -64,6 +65,14 @@ def test_the_model_that_counts_is_that_of_the_vote_that_counts(tmp_path: Path) -
     votes, models = table.votes, table.models
     assert models is not None and models[1].tolist() == [0] * 32
     assert (votes.tolist(), models[0].tobytes()) == ([[0, 0, 0], [-1, -1, -1]], vote.model)
+
+
+def test_a_model_that_votes_for_nobody_is_none(tmp_path: Path) -> None:
+    """A votes file with a model and no vote of it is refused by whoever reads it."""
+    kept = RunTasks(tmp_path, JOB, points=2, keep_models=True, ranked=3)
+    kept.make_folders()
+    kept.write(1, ballot_of(np.full((2, 3), np.nan), ranked=True), b"weights that are finite, whose scores are not")
+    assert kept.read(1).model == NO_MODEL and not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_model_that_is_swapped_after_its_vote_has_another_name(tmp_path: Path) -> None:
