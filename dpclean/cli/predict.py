@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +108,7 @@ def predict(
     if (model / "certificate.json").is_file() or model.name == "certificate.json":
         if given:
             raise UsageError(f"{given[0]} is what the certificate says", "leave it out, or give a model in its place")
-        _by_vote(model, images, extractor, weights, device, workers, json, smooth)
+        _by_vote(model, images, extractor, weights, device, workers, json, smooth, quiet)
         return
     if smooth:
         from dpclean.certify.smooth import smooth as smoothed
@@ -115,7 +116,7 @@ def predict(
         if extractor is not None:
             raise UsageError("--extractor is that of a certificate, and --smooth asks one model", "leave it out")
         found = smoothed(
-            model, images, weights=weights, device=device, workers=workers, on_remark=_note, **of_smoothing
+            model, images, weights=weights, device=device, workers=workers, on_remark=_noting(quiet), **of_smoothing
         )
         _tell_votes(found, "model", model, json)
         return
@@ -145,18 +146,20 @@ def _by_vote(
     workers: int | None,
     json: bool,
     smooth: bool,
+    quiet: bool,
 ) -> None:
     from dpclean.certify.predict import predict as vote
 
     found = vote(
         certificate, images, extractor=extractor, weights=weights, device=device, workers=workers, smooth=smooth,
-        on_remark=_note,
+        on_remark=_noting(quiet),
     )  # fmt: skip
     _tell_votes(found, "certificate", certificate, json)
 
 
-def _note(remark: str) -> None:
-    typer.echo(f"dpclean: note: {printable(remark)}", err=True)
+def _noting(quiet: bool) -> Callable[[str], None]:
+    """What tells of what is as well to know, where that is wanted."""
+    return lambda remark: None if quiet else typer.echo(f"dpclean: note: {printable(remark)}", err=True)
 
 
 def _tell_votes(found: list[VotedImage], what: str, path: Path, json: bool) -> None:

@@ -40,6 +40,7 @@ from dpclean.certify.save import write_outputs
 from dpclean.certify.smooth import smooth, smooth_as_certified
 from dpclean.certify.test_time_inputs import PointData, read_certified_images
 from dpclean.certify.test_time_runs import TestTimeRuns, together
+from dpclean.cli import run as command
 from dpclean.data.ancestry import Ancestry
 from dpclean.errors import ConflictError, DifferenceError, InputError, UsageError
 from dpclean.noise import add_noise
@@ -400,13 +401,20 @@ def test_runs_are_added_and_others_refused(model: str, test: Path, tmp_path: Pat
         run(other, test, tmp_path / "out", transparent, runs=14, **options)
 
 
-def test_smoothed_predictions(model: str, test: Path, tmp_path: Path, transparent: str) -> None:
+def test_smoothed_predictions(
+    model: str, test: Path, tmp_path: Path, transparent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Under keys of chance: what holds whatever they are, and of a model that nothing could make waver."""
     with pytest.raises(UsageError, match="a smoothed prediction is of noised images, and --sigma is missing"):
         smooth(model, test)
     sure = write_model(tmp_path / "sure", wavers=False)
     found = smooth(sure, test, sigma="0.1", runs=40, denoiser=transparent, device="cpu", workers=1)
     assert {(image.predicted, image.votes) for image in found} == {("green", 40)}
+    (test / "red" / "broken.png").write_bytes(b"")
+    asked = ["predict", sure, str(test), "--smooth", "--sigma=0.1", "--runs=40", f"--denoiser={transparent}"]
+    assert command([*asked, "--device=cpu", "--workers=1", "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "" and told.out.count("green\t0.") == 9
     found = smooth(model, test, sigma="0.1", runs=40, alpha="0.1", denoiser=transparent, device="cpu", workers=1)
     assert [image.name for image in found] == [f"{name}/{n}.png" for name in CLASSES for n in (100, 101, 102)]
     for image in found:
