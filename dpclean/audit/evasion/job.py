@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import threading
@@ -304,7 +305,7 @@ class EvasionJob(Job[AuditResult]):
             model=found.certified.model.id,
             norm=o.norm,
             eps=o.eps,
-            reach=round(o.budget.radius(values), 4),
+            reach=math.ceil(o.budget.radius(values) * 10**4) / 10**4,  # all lies within: rounded up
             remarks=remarks,
             parameters=record.parameters,
             environment=record.environment,

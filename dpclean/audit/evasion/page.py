@@ -120,7 +120,7 @@ def _making(row: Row) -> list[str]:
 def _proved(report: EvasionReport, budget: Budget) -> str:
     """What the certificates say beside the attack."""
     ball = (
-        f"All that an attacker may do lies within a distance of {report.reach:.3f} of the image, where pixel values go"
+        f"All that an attacker may do lies within a distance of {report.reach:.4f} of the image, where pixel values go"
         " from 0 to 1"
     )
     if budget.norm == LINF:
