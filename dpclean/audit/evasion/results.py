@@ -79,7 +79,9 @@ def told_of(budget: Budget) -> str:
     """How far the attacks go, in words."""
     if budget.norm == LINF:
         return f"up to {budget.eps} of 255 grey levels of each pixel value"
-    return f"up to {budget.eps / 255:.3g} in Euclidean length, pixel values from 0 to 1"
+    return (
+        f"up to {budget.eps} grey levels in Euclidean length (about {budget.eps / 255:.3g}, pixel values from 0 to 1)"
+    )
 
 
 def headline(rows: Sequence[Row], budget: Budget) -> str:

@@ -211,7 +211,10 @@ def test_the_length_of_all_changes_together(keywords: Keywords, tmp_path: Path) 
     changed = job._attacked(job.protected[0], range(3), 3)
     lengths = np.sqrt(np.square(changed.astype(float) - job.found.pixels[:3]).sum((1, 2, 3)))
     assert 0.9 * 300 < lengths.min() and lengths.max() <= 300
-    assert told_of(job.options.budget) == "up to 1.18 in Euclidean length, pixel values from 0 to 1"
+    assert (
+        told_of(job.options.budget)
+        == "up to 300 grey levels in Euclidean length (about 1.18, pixel values from 0 to 1)"
+    )
 
 
 def test_what_it_refuses(keywords: Keywords, certificate: Path, raw: Path, tmp_path: Path) -> None:
