@@ -32,6 +32,25 @@ from dpclean.certificate.whole_images import WORD, Images, members_of_run
 from dpclean.errors import Reason, UsageError
 from dpclean.jobs.checks import check_ranges
 
+# why an image is left out where others have a part in it, which an attacker may have put there
+LEFT_OUT_FOR_OTHERS = (
+    (
+        (Reason.NAME_COLLISION,),
+        "images were left out because of the names of others, which an attacker chooses",
+        "rename them",
+    ),
+    (
+        (Reason.TIMEOUT, Reason.DECODER_DIED),
+        "images were left out because reading them took too long or too much memory, or ended the decoder, which what"
+        " else the machine had to do may have decided, other images too",
+        "give the same command when less is going on, or take those files away",
+    ),
+    (
+        (Reason.BAD_SHARD,),
+        "shards were left out with all their rows, which what another shard says of the classes may have decided",
+        "mend them, or take those files away",
+    ),
+)
 LEAST_LEVEL = Fraction(1, 10**30)  # of a point: far below what anybody asks, far above where the arithmetic ends
 
 
@@ -159,18 +178,9 @@ def _check_each_alone(parameters: CertificateParameters, option: str) -> None:
             " another one out",
             "leave it out; to train on less, choose another number for " + option,
         )
-    if raw is not None and raw.quarantined.get(Reason.NAME_COLLISION):
-        raise UsageError(
-            f"{raw.quarantined[Reason.NAME_COLLISION]} images were left out because of the names of others, which an"
-            " attacker chooses",
-            "rename them",
-        )
-    if raw is not None and raw.quarantined.get(Reason.TIMEOUT):
-        raise UsageError(
-            f"{raw.quarantined[Reason.TIMEOUT]} images were left out because they took too long to read, which what"
-            " else the machine had to do may have decided, other images too",
-            "give the same command when less is going on, or take those files away",
-        )
+    for reasons, said, remedy in LEFT_OUT_FOR_OTHERS:
+        if raw is not None and (count := sum(raw.quarantined.get(reason, 0) for reason in reasons)):
+            raise UsageError(f"{count} {said}", remedy)
     if find_threat(parameters.threat).noises_points and Fraction(parameters.sigma) == 0:
         raise UsageError(
             f"{parameters.threat} covers small changes of the test image by the noise on it, and sigma is 0",

@@ -159,6 +159,8 @@ def test_the_theorem_is_tight() -> None:
         {"decode": {**OWN["decode"], "sample": 50}},
         {"raw": {"quarantined": {"name-collision": 1}}},
         {"raw": {"quarantined": {"timeout": 1}}},
+        {"raw": {"quarantined": {"decoder-died": 1}}},
+        {"raw": {"quarantined": {"bad-shard": 1}}},
         {"threat": "noised-test", "sigma": "0"},
         {"point_source": "holdout"},
     ],
