@@ -138,8 +138,9 @@ def _amplified(parameters: CertificateParameters) -> bool:
 def _published(folder: Path, votes: Votes) -> Published:
     """The certificate as it was published, for the proofs in it: they are tested, not searched for again."""
     parameters = votes.parameters
-    rows = parameters.points + len(parameters.classes) + 100
-    most = (1 << 20) + (1 << 13) * rows * (1 + len(beside_of(parameters))) + 8 * len(canonical(parameters))
+    curves = 1 + len(beside_of(parameters))
+    of_points, of_classes = parameters.points * (1 << 10), (len(parameters.classes) + 100) * (1 << 14)
+    most = (1 << 20) + curves * (of_points + of_classes) + 8 * len(canonical(parameters))
     try:
         return Published(json.loads(read_bytes(folder / CERTIFICATE_NAME, most)))
     except (ValueError, RecursionError):  # no JSON: the bytes differ, whatever is in them

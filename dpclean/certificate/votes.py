@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,8 +143,8 @@ def read_bytes(path: Path, most: int = -1) -> bytes:
     """The first so many bytes of a regular file, or all. Raises InputError where it cannot be read."""
     try:
         check_regular_file(path)
-        with path.open("rb") as file:
-            return file.read(most)
+        with path.open("rb") as file:  # memory is taken for what is asked for, however little is there
+            return file.read(most if most < 0 else min(most, os.fstat(file.fileno()).st_size))
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -20,7 +20,7 @@ from dpclean.certificate.bounds import BOUNDS
 from dpclean.certificate.certificate import build
 from dpclean.certificate.files import dump, tsv
 from dpclean.certificate.verify import verify
-from dpclean.certificate.votes import Votes, job_id, read_votes, record, votes_bytes
+from dpclean.certificate.votes import Votes, job_id, read_bytes, read_votes, record, votes_bytes
 from dpclean.cli import run
 from dpclean.errors import ConflictError, DifferenceError, InputError
 from tests.certificate.ballots import ballot, counted, hand_over
@@ -319,6 +319,12 @@ def test_a_file_without_end_is_read_as_far_as_a_difference(folder: Path) -> None
 
 
 # ------------------------------------------------------------------------------------------------ the other files
+
+
+def test_no_memory_is_taken_for_more_than_a_file_has(tmp_path: Path) -> None:
+    """What may be read of a certificate of many points is far more than most have."""
+    (tmp_path / "short").write_bytes(b"short")
+    assert [read_bytes(tmp_path / "short", most) for most in (-1, 2, 1 << 60)] == [b"short", b"sh", b"short"]
 
 
 def test_a_changed_table_is_named_by_its_line(folder: Path) -> None:
