@@ -169,10 +169,20 @@ class CertifyJob(Job[CertifyResult]):
     def reopens(self) -> bool:
         """Whether runs are to be added to a finished job. Fewer are not refused: what is there stays."""
         published = read_votes(self.out / VOTES_NAME)
+        self._refuse_other_engine("was made", published.parameters.engine or {})
         if self.asked.runs <= published.parameters.runs:
             return False
         self.published = published
         return True
+
+    def goes_on(self, record: Record) -> bool:
+        self._refuse_other_engine("was begun", record.environment)
+        return super().goes_on(record)
+
+    def _refuse_other_engine(self, how: str, engine: Json) -> None:
+        """Whoever goes on takes the engine that there is: what was asked for by name must be it. Rows need none."""
+        demanded = self.options.demanded() if "dtype" in engine else {}
+        self.refuse_others(how, {name: engine.get(name) for name in demanded}, demanded)
 
     # -- begin
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from dpclean.certificate.bounds import BOUNDS
 from dpclean.certificate.bounds.search import MOST_RUNS
@@ -138,6 +138,16 @@ class CertifyOptions:
     local_smoothing: str | None = None
     keep_models: bool = False
     overwrite: bool = False
+
+    @property
+    def batch_pixels(self) -> int | None:
+        """Pixels in a batch, None where the denoiser is to find them."""
+        return None if self.batch_size is None else self.batch_size * 32 * 32
+
+    def demanded(self) -> dict[str, Any]:
+        """What was asked of the engine by name, where the default would have chosen."""
+        asked = {"device": self.device.split(":")[0], "dtype": self.dtype, "batch_pixels": self.batch_pixels}
+        return {name: value for name, value in asked.items() if value not in ("auto", None)}
 
     @property
     def is_at_test_time(self) -> bool:

@@ -31,7 +31,7 @@ from dpclean.certificate.votes import read_votes
 from dpclean.certify import smooth as smoothing
 from dpclean.certify.dry_run import dry_run
 from dpclean.certify.external_votes import certify_votes
-from dpclean.certify.job import certify
+from dpclean.certify.job import CertifyJob, certify
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
 from dpclean.certify.predict import predict
@@ -43,6 +43,7 @@ from dpclean.certify.test_time_runs import TestTimeRuns, together
 from dpclean.cli import run as command
 from dpclean.data.ancestry import Ancestry
 from dpclean.errors import ConflictError, DifferenceError, InputError, UsageError
+from dpclean.jobs.record import Record
 from dpclean.noise import add_noise
 from dpclean.train.model import Augmentation, Description, TrainedOn, dump
 from dpclean.train.recipes import find_recipe
@@ -497,6 +498,23 @@ def test_two_workers_share_the_runs(model: str, test: Path, tmp_path: Path, tran
         run(model, test, tmp_path / str(workers), transparent, batch_size=1, workers=workers)
     one, two = ((tmp_path / name / "votes.safetensors").read_bytes() for name in ("1", "2"))
     assert one == two
+    with pytest.raises(ConflictError, match="was made with batch-pixels 1024; this command asks for batch-pixels 2048"):
+        run(model, test, tmp_path / "1", transparent, batch_size=2)
+
+
+def test_what_is_asked_of_the_engine_by_name_is_not_passed_over(
+    model: str, test: Path, tmp_path: Path, transparent: str
+) -> None:
+    """Whoever goes on with a job takes the one that it was begun with."""
+    asked = {"model": model, "test": test, "sigma": "0.1", "denoiser": transparent, "workers": 1, **FEW}
+    engine = {"device": "cpu", "dtype": "fp32", "batch_pixels": 1024}
+    for same, other in (("cpu", {"device": "cuda"}), ("auto", {"dtype": "bf16"}), ("auto", {"batch_size": 2})):
+        job = CertifyJob(tmp_path, tmp_path / "out", CertifyOptions(threat="evasion", device=same, **asked), print)
+        record = Record("certify", job.parameters(), engine, {})
+        assert job.goes_on(record)
+        job.options = replace(job.options, **other)
+        with pytest.raises(ConflictError, match="was begun with"):
+            job.goes_on(record)
 
 
 def test_a_dry_run(model: str, test: Path, tmp_path: Path, transparent: str) -> None:

@@ -171,6 +171,7 @@ def begun_job(raw: Path, tmp_path: Path, denoiser: str, **options: Any) -> tuple
             denoiser=denoiser,
             workers=1,
             device="cpu",
+            batch_size=8,
             progress=stop,
             **SEED,
             **MANY,
