@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import UnsetType
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dpclean.build import build
@@ -21,12 +22,14 @@ from dpclean.certify.data import read_checked
 from dpclean.certify.division import Division
 from dpclean.certify.runs import Ballot, Result, for_nobody
 from dpclean.data.features import Features
+from dpclean.errors import InputError
 from dpclean.jobs.durable import write_durably
 from dpclean.noise.membership import members
 from dpclean.train.ridge import Dual, Head, Ridge, fit_both, rankings, votes, votes_by_products
 
 AT_ONCE = 32  # runs: a matrix product is fast with so many heads, and gains nothing from more
 MOST_SCORES = 1 << 26  # of all points and classes, that are in memory together
+NOT_KEPT = "do not rely on this certificate; ask its issuer for the original"
 MOST_PRODUCTS = 1 << 27  # of all rows of D and points, in each worker's memory: 512 MB
 
 
@@ -177,9 +180,18 @@ def dump(head: Head) -> bytes:
     return save({"weights": head.weights, "bias": head.bias})
 
 
-def load_head(model: bytes) -> Head:
-    """What dump wrote."""
-    return Head(**load(model))
+def load_head(model: bytes, dimensions: int, classes: int) -> Head:
+    """What dump wrote. Raises InputError for what is no head of rows of so many numbers that tells so many classes."""
+    try:
+        tensors = load(model)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"a model that was kept cannot be read: {error}", NOT_KEPT) from error
+    told = {name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items()}
+    if told != {"weights": ("float32", (dimensions, classes)), "bias": ("float32", (classes,))}:
+        raise InputError(
+            f"a model that was kept is no head for rows of {dimensions} numbers and {classes} classes", NOT_KEPT
+        )
+    return Head(**tensors)
 
 
 def engine() -> dict[str, Any]:

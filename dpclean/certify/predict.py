@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from msgspec import UnsetType, structs
+from msgspec import UnsetType, ValidationError, structs
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from dpclean.certificate.certificate import build
 from dpclean.certificate.elections import NO_RANKING
@@ -26,7 +27,7 @@ from dpclean.certificate.verify import folder_of, verify
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, first_of, read_votes
 from dpclean.certify.extracted import rows_of
 from dpclean.certify.feature_inputs import read_points
-from dpclean.certify.feature_runs import load_head
+from dpclean.certify.feature_runs import NOT_KEPT, load_head
 from dpclean.certify.results import VotedImage
 from dpclean.certify.run_settings import recipe_of
 from dpclean.certify.run_tasks import NO_MODEL
@@ -149,12 +150,19 @@ def _on_images(parameters: JobParameters, images: Images, device: str) -> Vote:
 
     size = parameters.size
     assert size is not None  # as models are kept, no command trained them
-    recipe, classes = recipe_of(parameters.recipe), len(parameters.classes)
-    trainer = Trainer(recipe, classes, size=size, device=choose_device(device))
+    try:
+        recipe = recipe_of(parameters.recipe)
+    except ValidationError as error:
+        raise InputError(f"the certificate names no recipe that models are trained by: {error}", NOT_KEPT) from error
+    trainer = Trainer(recipe, len(parameters.classes), size=size, device=choose_device(device))
     prepared: torch.Tensor = prepare(images.pixels, size)
 
     def vote(model: bytes) -> Ballot:
-        trainer.load_state_dict(load(model))
+        try:
+            weights = load(model)
+        except SafetensorError as error:
+            raise InputError(f"a model that was kept cannot be read: {error}", NOT_KEPT) from error
+        trainer.load_state_dict(weights)
         if parts_of(parameters) is None:
             return trainer.predict(prepared).cpu().numpy().astype(np.int32)
         return ballot_of(trainer.scores(prepared).numpy(), ranked=has_rankings(parameters))
@@ -165,7 +173,8 @@ def _on_images(parameters: JobParameters, images: Images, device: str) -> Vote:
 def _on_rows(parameters: JobParameters, rows: NDArray[np.float32]) -> Vote:
     """How a head votes on rows."""
     cast = rankings_of if has_rankings(parameters) else votes_of
-    return lambda model: cast([load_head(model)], rows)[0]
+    dimensions, classes = rows.shape[1], len(parameters.classes)
+    return lambda model: cast([load_head(model, dimensions, classes)], rows)[0]
 
 
 def _extracted(

@@ -13,7 +13,7 @@ from dpclean.certificate.verify import verify
 from dpclean.certificate.votes import ABSTAIN, read_votes
 from dpclean.certify.dry_run import dry_run
 from dpclean.certify.feature_inputs import read_certified_features
-from dpclean.certify.feature_runs import FeatureData, FeatureRuns
+from dpclean.certify.feature_runs import FeatureData, FeatureRuns, load_head
 from dpclean.certify.job import certify
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_parameters
@@ -61,6 +61,11 @@ def test_a_certificate_of_features_from_end_to_end(files: dict[str, Path], tmp_p
     for image, point in zip(predict(out, files["test_features"]), certificate["points"], strict=True):
         assert image.votes == point["k_a"] and image.whole["images_changed"] == point["images_changed"]
     assert certify(out=out, **files, **ASKED, keep_models=True).already_complete
+    kept = (out / "models/0000001.safetensors").read_bytes()
+    load_head(kept, 20, 3)
+    for model, dimensions, classes in ((b"", 20, 3), (kept, 19, 3), (kept, 20, 2)):  # that anybody may have put there
+        with pytest.raises(InputError, match="a model that was kept"):
+            load_head(model, dimensions, classes)
     assert dry_run(out=tmp_path / "other", **files, **ASKED).images == 240
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from safetensors.numpy import load_file, save_file
 
 import dpclean
@@ -544,7 +547,22 @@ def failed_run(out: Path) -> None:
     (out / "votes.safetensors").write_bytes(votes_bytes(recorded(votes)))
 
 
-@pytest.mark.parametrize("change", [without, copied, damaged, larger_sigma, failed_run])
+def no_weights(out: Path) -> None:
+    """Everything made to fit what no model is."""
+    votes = read_votes(out / "votes.safetensors")
+    assert votes.models is not None
+    (out / "models/0000002.safetensors").write_bytes(b"no weights")
+    votes.models[1] = np.frombuffer(hashlib.sha256(b"no weights").digest(), np.uint8)
+    write_outputs(out, recorded(votes), [])
+
+
+def no_recipe(out: Path) -> None:
+    votes = read_votes(out / "votes.safetensors")
+    recipe = {"name": "x", "size": None}
+    write_outputs(out, recorded(replace(votes, parameters=structs.replace(votes.parameters, recipe=recipe))), [])
+
+
+@pytest.mark.parametrize("change", [without, copied, damaged, larger_sigma, failed_run, no_weights, no_recipe])
 def test_models_that_did_not_vote_in_the_certificate_are_refused(
     tmp_path: Path, with_models: tuple[Path, Path], change: Callable[[Path], None]
 ) -> None:
