@@ -72,27 +72,29 @@ def runoff(rankings: NDArray[np.uint16]) -> Election:
         least = max(-(-x // 2), -(-y // 2), -(-(x + y) // 3))
     above = places[:, [winner]] < places  # [voters, C]: the winner above each class
     needed = 2 * above.sum(axis=0) - len(voters) + (classes > winner)
+    present, places_of_firsts = np.unique(firsts, return_inverse=True)  # of many classes few come first anywhere
     for rival in rivals[np.argsort(needed[rivals], kind="stable")].tolist():
         if (needed[rival] + 1) // 2 >= least:  # a touched model gives 2 at most
             break
-        least = _beaten(firsts, above[:, rival], n, winner, rival, int(needed[rival]), silent, least)
+        least = _beaten(present, places_of_firsts, above[:, rival], n, winner, rival, int(needed[rival]), silent, least)
     return _of(n, winner, least - 1)
 
 
 def _beaten(
-    firsts: NDArray[np.uint16], above: NDArray[np.bool_], n: NDArray[np.int64], winner: int, b: int, needed: int,
-    silent: int, most: int,
+    present: NDArray[np.uint16], firsts: NDArray[np.int64], above: NDArray[np.bool_], n: NDArray[np.int64], winner: int,
+    b: int, needed: int, silent: int, most: int,
 ) -> int:  # fmt: skip
     """The fewest touched models that bring b into the second round and let it win there; most, if not fewer than that.
 
-    Every touched model may as well rank b first and the winner last. firsts: first places of the voters; above: bool,
-    whether they rank the winner above b; needed: by how much b must gain on the winner in the second round.
+    Every touched model may as well rank b first and the winner last. present: the classes that any voter ranks first,
+    ascending; firsts: of each voter, a place in these; above: bool, whether they rank the winner above b; needed: by
+    how much b must gain on the winner in the second round.
     """
-    classes = np.arange(len(n))
-    others = classes[(classes != winner) & (classes != b) & (n > 0)]  # with one model touched b has passed the rest
+    third = (present != winner) & (present != b)  # with one model touched b has passed those that nobody ranks first
+    others = present[third]
     there = n[others]
     behind = there - n[b] + (b > others)
-    turned = np.bincount(firsts[above], minlength=len(n))[others]
+    turned = np.bincount(firsts[above], minlength=len(present))[third]
     by_two = int(n[winner] + turned.sum())  # models at most whose touch counts 2
 
     def suffices(m: int) -> bool:
