@@ -37,6 +37,7 @@ from dpclean.certify.workdir import MODELS, model_name, read_model
 from dpclean.data.dataset import Images, read_images, unusable
 from dpclean.data.features import holds_features
 from dpclean.errors import InputError, UsageError
+from dpclean.progress import Pace, Progress, Show, shown_as_asked
 from dpclean.train.ridge import rankings as rankings_of
 from dpclean.train.ridge import votes as votes_of
 
@@ -54,6 +55,7 @@ def predict(
     workers: int | None = None,
     smooth: bool = False,
     on_remark: Remark = lambda remark: None,
+    progress: Show | bool | None = None,
 ) -> list[VotedImage]:
     """The vote of the kept models on each image, or row of features, in the order of the listing, after `verify`.
 
@@ -77,7 +79,9 @@ def predict(
 
         if extractor is not None:
             raise UsageError("an extractor makes rows of images, and here is one model for images", "leave it out")
-        return smooth_as_certified(terms, images, weights=weights, device=device, workers=workers, on_remark=on_remark)
+        return smooth_as_certified(
+            terms, images, weights=weights, device=device, workers=workers, on_remark=on_remark, progress=progress
+        )
     if smooth:
         raise InputError(
             f"{str(folder)!r} names no model that could be asked about noised images",
@@ -109,13 +113,16 @@ def predict(
     rankings = None
     if has_rankings(parameters):
         rankings = np.full((*votes.shape, len(parameters.classes)), NO_RANKING, np.uint16)
-    for place, digest in enumerate(row.tobytes() for row in kept.models):
-        if digest != NO_MODEL:
-            ballot = vote(read_model(folder / MODELS / model_name(place + 1), digest))
-            if rankings is None:
-                votes[place] = ballot
-            else:
-                rankings[place], votes[place] = ballot, first_of(ballot)
+    pace, total = Pace(), parameters.runs
+    with shown_as_asked(progress) as tell:
+        for place, digest in enumerate(row.tobytes() for row in kept.models):
+            if digest != NO_MODEL:
+                ballot = vote(read_model(folder / MODELS / model_name(place + 1), digest))
+                if rankings is None:
+                    votes[place] = ballot
+                else:
+                    rankings[place], votes[place] = ballot, first_of(ballot)
+            tell(Progress(place + 1, total, "models", pace.seconds_left(place + 1, total)))
     family = "point" if parts_of(parameters) is None else parameters.family
     made_of = structs.replace(parameters, points=len(names), point_names=names, family=family)
     made = build(Votes(votes, None, None, made_of, rankings=rankings), "")

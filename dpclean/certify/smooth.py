@@ -24,6 +24,7 @@ from dpclean.certify.test_time_inputs import CertifiedImages, PointData, read_ce
 from dpclean.certify.test_time_runs import TestTimeRuns
 from dpclean.errors import InputError, UsageError
 from dpclean.noise.keys import commitment, draw_key
+from dpclean.progress import Pace, Progress, Show, shown_as_asked
 
 
 class SmoothKeywords(TypedDict, total=False):
@@ -45,12 +46,14 @@ def smooth(
     device: str = "auto",
     workers: int | None = None,
     on_remark: Callable[[str], None] = lambda remark: None,
+    progress: Show | bool | None = None,
     **options: Unpack[SmoothKeywords],
 ) -> list[VotedImage]:
     """The smoothed prediction of each image, in the order of the listing, under a key that is drawn now and forgotten.
 
     Each claim is one of level alpha by itself; nothing is written that could be verified. on_remark: gets a sentence on
-    whatever a user should know of model or images. Raises what `certify` does under the threat evasion.
+    whatever a user should know of model or images. progress: as everywhere, of the runs. Raises what `certify` does
+    under the threat evasion.
     """
     if options.get("sigma") is None:
         raise UsageError("a smoothed prediction is of noised images, and --sigma is missing", "0.25 is a common choice")
@@ -63,7 +66,7 @@ def smooth(
         workers=workers,
         **options,
     )
-    return _smoothed(asked, read_certified_images(asked, labelled=False), on_remark)
+    return _smoothed(asked, read_certified_images(asked, labelled=False), on_remark, progress)
 
 
 def smooth_as_certified(
@@ -74,6 +77,7 @@ def smooth_as_certified(
     device: str = "auto",
     workers: int | None = None,
     on_remark: Callable[[str], None] = lambda remark: None,
+    progress: Show | bool | None = None,
 ) -> list[VotedImage]:
     """The same with the settings of a certificate at test time, whose model and denoiser are found under the names that
     they had, and compared with those that voted; classes are called as there. Raises InputError for others.
@@ -107,10 +111,15 @@ def smooth_as_certified(
                 "restore its files, or give the model in place of the certificate, with --smooth and --sigma",
             )
     named = replace(certified, points=replace(certified.points, classes=classes))  # a torchvision model has no names
-    return _smoothed(asked, named, on_remark)
+    return _smoothed(asked, named, on_remark, progress)
 
 
-def _smoothed(asked: CertifyOptions, certified: CertifiedImages, on_remark: Callable[[str], None]) -> list[VotedImage]:
+def _smoothed(
+    asked: CertifyOptions,
+    certified: CertifiedImages,
+    on_remark: Callable[[str], None],
+    progress: Show | bool | None,
+) -> list[VotedImage]:
     for remark in certified.remarks:
         on_remark(remark)
     parameters = make_test_time_parameters(certified, asked)
@@ -119,7 +128,12 @@ def _smoothed(asked: CertifyOptions, certified: CertifiedImages, on_remark: Call
     runs = TestTimeRuns(
         make_test_time_settings(certified, asked, parameters), key, PointData.of(certified.points), parameters.runs
     )
-    votes = np.stack([ballot for ballot, _ in runs.results(range(1, parameters.runs + 1))]).astype(np.int32)
+    votes, pace = np.empty((parameters.runs, parameters.points), np.int32), Pace()
+    with shown_as_asked(progress) as tell:
+        for done in range(0, parameters.runs, runs.at_once):
+            numbers = range(done + 1, min(done + runs.at_once, parameters.runs) + 1)
+            votes[done : numbers[-1]] = [ballot for ballot, _ in runs.results(numbers)]
+            tell(Progress(numbers[-1], parameters.runs, "runs", pace.seconds_left(numbers[-1], parameters.runs)))
     found = build(Votes(votes, None, None, structs.replace(parameters, key_commitment=commitment(key))), "")
     return [
         VotedImage(

@@ -112,12 +112,15 @@ def predict(
         return
     if smooth:
         from dpclean.certify.smooth import smooth as smoothed
+        from dpclean.progress import shown
 
         if extractor is not None:
             raise UsageError("--extractor is that of a certificate, and --smooth asks one model", "leave it out")
-        found = smoothed(
-            model, images, weights=weights, device=device, workers=workers, on_remark=_noting(quiet), **of_smoothing
-        )
+        with shown(quiet) as progress:
+            found = smoothed(
+                model, images, weights=weights, device=device, workers=workers, on_remark=_noting(quiet),
+                progress=progress, **of_smoothing,
+            )  # fmt: skip
         _tell_votes(found, "model", model, json)
         return
     if given:
@@ -149,11 +152,13 @@ def _by_vote(
     quiet: bool,
 ) -> None:
     from dpclean.certify.predict import predict as vote
+    from dpclean.progress import shown
 
-    found = vote(
-        certificate, images, extractor=extractor, weights=weights, device=device, workers=workers, smooth=smooth,
-        on_remark=_noting(quiet),
-    )  # fmt: skip
+    with shown(quiet) as progress:
+        found = vote(
+            certificate, images, extractor=extractor, weights=weights, device=device, workers=workers, smooth=smooth,
+            on_remark=_noting(quiet), progress=progress,
+        )  # fmt: skip
     _tell_votes(found, "certificate", certificate, json)
 
 

@@ -45,6 +45,7 @@ from dpclean.data.ancestry import Ancestry
 from dpclean.errors import ConflictError, DifferenceError, InputError, UsageError
 from dpclean.jobs.record import Record
 from dpclean.noise import add_noise
+from dpclean.progress import Progress
 from dpclean.train.model import Augmentation, Description, TrainedOn, dump
 from dpclean.train.recipes import find_recipe
 from dpclean.train.trainer import Trainer
@@ -416,10 +417,13 @@ def test_smoothed_predictions(
     assert command([*asked, "--device=cpu", "--workers=1", "--quiet"]) == 0
     told = capsys.readouterr()
     assert told.err == "" and told.out.count("green\t0.") == 9
-    found = smooth(model, test, sigma="0.1", runs=40, alpha="0.1", denoiser=transparent, device="cpu", workers=1)
+    steps = list[Progress]()
+    asked_of: dict[str, Any] = {"sigma": "0.1", "runs": 60, "alpha": "0.1", "denoiser": transparent, "device": "cpu"}
+    found = smooth(model, test, progress=steps.append, workers=1, **asked_of)
+    assert len(steps) > 1 and steps[-1].finished == 60 and {step.total for step in steps} == {60}
     assert [image.name for image in found] == [f"{name}/{n}.png" for name in CLASSES for n in (100, 101, 102)]
     for image in found:
-        assert (image.predicted is None) == (float(image.certified_radius) == 0) and image.votes <= image.runs == 40
+        assert (image.predicted is None) == (float(image.certified_radius) == 0) and image.votes <= image.runs == 60
 
 
 def test_a_certificate_gives_its_settings_to_new_images(

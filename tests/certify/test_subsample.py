@@ -21,6 +21,7 @@ from dpclean.certify.training_runs import TrainingRuns
 from dpclean.cli import run
 from dpclean.errors import ConflictError, DifferenceError, InputError, UsageError
 from dpclean.noise.membership import members
+from dpclean.progress import Progress
 from tests.certify.conftest import write_folder
 from tests.certify.test_training_runs import KEY, make_runs
 from tests.networks import make_denoiser
@@ -125,10 +126,12 @@ def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_p
     certificate = json.loads((out / "certificate.json").read_text())
     assert certificate["terms"]["with_images"] == [1, 2]
     points, images, remarks = certificate["points"], shutil.copytree(raw / "test", tmp_path / "images"), list[str]()
+    steps = list[Progress]()
     (images / "red" / "broken.png").write_bytes(b"")
-    for image, point in zip(predict(out, images, on_remark=remarks.append), points, strict=True):
+    for image, point in zip(predict(out, images, on_remark=remarks.append, progress=steps.append), points, strict=True):
         assert (image.votes, image.certified_radius) == (point["k_a"], point["certified_radius"])
         assert image.whole == {kind: point[kind] for kind in image.whole} and len(image.whole) == 3
+    assert steps[-1].finished == steps[-1].total == len(steps) > 1
     assert remarks == ["images that cannot be used and are left out: 1 (1 empty)"]
 
 
