@@ -48,10 +48,11 @@ class ShareRow:
 class ImagesPlan:
     """What withstanding some images takes. Shares are decimals; numbers are None where no share does it.
 
-    asked: for the share that was asked for, else the largest that holds with the votes expected. least_runs: that
-    suffice at that share, all agreeing or, where a share of votes was given, with the power asked for. reach: of images
-    of each kind, what `runs` runs at that share show where all agree. shares: the largest one and smaller ones, which
-    leave room for points where fewer agree. parts: the fewest that withstand as much where all of them agree.
+    counted: of the runs, those that do not select. asked: for the share that was asked for, else the largest that holds
+    with the votes expected. least_runs: that suffice at that share, all agreeing or, where a share of votes was given,
+    with the power asked for. reach: of images of each kind, what `runs` runs at that share show where all agree.
+    shares: the largest one and smaller ones, which leave room for points where fewer agree. parts: the fewest that
+    withstand as much where all of them agree.
     """
 
     images: int
@@ -62,6 +63,7 @@ class ImagesPlan:
     family: str
     points: int
     runs: int
+    counted: int
     pa: str | None
     pb: str | None
     power: str
@@ -193,6 +195,7 @@ def plan_images(
         family=family,
         points=points,
         runs=runs,
+        counted=question.settings(runs, 1).runs,
         pa=pa,
         pb=pb,
         power=power,

@@ -215,9 +215,9 @@ def _tell_images(plan: ImagesPlan) -> None:
         say(f"  --subsample {plan.shares[0].share} is the largest share that does if {agree}")
         say("  share of the images in a run    images in a run    runs that must agree on a point")
         for row in plan.shares:
-            say(f"  {_share_row(row, plan.runs)}")
+            say(f"  {_share_row(row, plan.counted)}")
     if plan.asked is not None and (not plan.shares or plan.asked != plan.shares[0]):
-        say(f"  {_share_row(plan.asked, plan.runs)}: the share that was asked for")
+        say(f"  {_share_row(plan.asked, plan.counted)}: the share that was asked for")
     if plan.why_impossible:
         say(f"Not possible: {plan.why_impossible}.")
     if plan.asked is not None and plan.reach is not None:
@@ -237,8 +237,8 @@ def _tell_images(plan: ImagesPlan) -> None:
         say("A smaller share certifies points where fewer agree, by models that saw fewer images; a pilot tells which.")
 
 
-def _share_row(row: ShareRow, runs: int) -> str:
-    votes = "not even all" if row.votes is None else f"{row.votes:,} of {runs:,}"
+def _share_row(row: ShareRow, counted: int) -> str:
+    votes = "not even all" if row.votes is None else f"{row.votes:,} of {counted:,}"
     return f"{row.share:<30}  {row.members:,g} +- {row.spread:,g}".ljust(50) + f" {votes}"
 
 

@@ -109,6 +109,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
                   "156 put in, 25 changed or relabelled, 25 taken away", "Time: 2.0 hours", "101 parts",
                   "more images with the share"):  # fmt: skip
         assert words in said, words
+    assert run(["plan", "--images", "25", "--of", "5000", "--bound", "cohen"]) == 0
+    assert "900 of 900" in capsys.readouterr().out  # a tenth of the runs selects, and is not counted
     assert run(["plan", "--images", "60", "--of", "100", "--attack", "inserted"]) == 0
     assert "not possible" in capsys.readouterr().out
     assert run(["plan", "--images", "25", "--of", "5000", "--json"]) == 0
