@@ -13,14 +13,16 @@ from torch.nn import functional
 
 from dpclean.errors import InputError
 
-BATCH_VALUES = 1 << 24  # pixel values that are resized together
+BATCH_VALUES = 1 << 24  # pixel values that are resized together, before or afterwards
+LONG, MIDDLE = 16, 3  # times the shorter side: of what is longer than that, so much of the middle is looked at
 
 
 def prepare(pixels: Sequence[NDArray[np.uint8]], size: int | None) -> Tensor:
     """uint8 [N,S,S,3] from images [H,W,C]; grey is replicated. What comes out for an image depends on it alone.
 
     size: the shorter side is resized to S (bilinear, antialiased), then the centre is cropped; an image that is
-    S x S already stays as it is. None: the images must be squares of one size. Raises InputError.
+    S x S already stays as it is; of a very long one the middle is resized, or its memory would have no bound. None:
+    the images must be squares of one size. Raises InputError.
     """
     if size is None:
         size = _common_size(pixels)
@@ -29,7 +31,9 @@ def prepare(pixels: Sequence[NDArray[np.uint8]], size: int | None) -> Tensor:
     for place, image in enumerate(pixels):
         by_shape.setdefault(image.shape, []).append(place)
     for shape, places in by_shape.items():
-        count = max(1, BATCH_VALUES // math.prod(shape))
+        sides = _middle(*shape[:2])
+        brought = size * size * shape[2] * (max(sides) / min(sides))
+        count = max(1, int(BATCH_VALUES // max(math.prod(shape), brought)))
         for start in range(0, len(places), count):
             batch = places[start : start + count]
             prepared[batch] = _resized(torch.from_numpy(np.stack([pixels[place] for place in batch])), size)
@@ -57,9 +61,19 @@ def _resized(images: Tensor, size: int) -> Tensor:
 
 def resized(planes: Tensor, size: int) -> Tensor:
     """float [N,C,S,S] from [N,C,H,W]: the shorter side brought to S, the centre cropped; gradients pass."""
-    height, width = planes.shape[2:]
+    height, width = _middle(*planes.shape[2:])
+    top, left = (planes.shape[2] - height) // 2, (planes.shape[3] - width) // 2
+    planes = planes[:, :, top : top + height, left : left + width]
     short = min(height, width)
     shape = (max(size, round(height * size / short)), max(size, round(width * size / short)))
     planes = functional.interpolate(planes, shape, mode="bilinear", antialias=True)
     top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
     return planes[:, :, top : top + size, left : left + size]
+
+
+def _middle(height: int, width: int) -> tuple[int, int]:
+    """How much of each side is resized: all, but of a very long one as much as the centre of the result is made of."""
+    short = min(height, width)
+    if max(height, width) <= LONG * short:
+        return height, width
+    return min(height, MIDDLE * short), min(width, MIDDLE * short)

@@ -38,6 +38,15 @@ def test_reducing_is_antialiased() -> None:
     assert 100 < prepare([stripes], 16).float()[:, :, 2:-2].min() < 156
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_a_very_long_image_the_middle_is_all_that_is_looked_at(turned: bool) -> None:
+    """One of 1 x 1,000,000 pixels, which is a small file, would take 600 GB to be brought to 224."""
+    long = np.random.default_rng(1).integers(0, 256, (1, 1_000_000, 3)).astype(np.uint8)
+    short = long[:, 499_998:500_001]  # what the centre is made of, and as much on either side
+    made, expected = (prepare([image.swapaxes(0, 1) if turned else image], 224) for image in (long, short))
+    assert torch.equal(made, expected)
+
+
 def test_an_image_does_not_depend_on_the_others() -> None:
     pixels = [noise(13 + i % 2, 17, seed=i) for i in range(5)]
     together = prepare(pixels, 24)
