@@ -112,7 +112,11 @@ def certify(
     ] = None,
     run_timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="With --trainer: a longer run has failed.", rich_help_panel=TRAINING),
+        typer.Option(
+            metavar="SECONDS",
+            help="With --trainer: a longer run has failed; on a share or a part of the images it stops the job.",
+            rich_help_panel=TRAINING,
+        ),
     ] = 3600.0,
     keep_models: Annotated[
         bool,

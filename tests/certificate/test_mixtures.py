@@ -49,6 +49,17 @@ def test_one_kind_alone_holds_for_as_many_as_are_published(bound: str) -> None:
                 )
 
 
+def test_what_verify_has_found_proved_holds_where_a_search_finds_a_little_less() -> None:
+    """Floats propose witnesses: of another machine they may be better by a step of the last decimal."""
+    votes = made(bound="multiclass")
+    points = build(votes, "")["points"]
+    best = max(points, key=lambda point: Fraction(point["with_images"][1]["certified_radius"]))["with_images"][1]
+    best["certified_radius"] = f"{float(best['certified_radius']) + 0.001:.6f}"
+    for mixture in ({"changed": 5}, {"inserted": 3, "missing": 5}):
+        assert withstood(votes.parameters, points, Mixture(**mixture, radius=best["certified_radius"])).held == 1
+    assert withstood(votes.parameters, points, Mixture(changed=6, radius=best["certified_radius"])).held == 0
+
+
 def test_mixtures_are_those_of_the_theorem() -> None:
     """Put in: of D; taken away: of what would have been; changed: of both. And no more than each by itself."""
     votes = counted({0: 1000}, runs=1000, subsample=WORD // 50, sigma="0", labels=[0])
