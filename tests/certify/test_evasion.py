@@ -511,12 +511,12 @@ def test_what_is_asked_of_the_engine_by_name_is_not_passed_over(
 ) -> None:
     """Whoever goes on with a job takes the one that it was begun with."""
     asked = {"model": model, "test": test, "sigma": "0.1", "denoiser": transparent, "workers": 1, **FEW}
-    engine = {"device": "cpu", "dtype": "fp32", "batch_pixels": 1024}
-    for same, other in (("cpu", {"device": "cuda"}), ("auto", {"dtype": "bf16"}), ("auto", {"batch_size": 2})):
-        job = CertifyJob(tmp_path, tmp_path / "out", CertifyOptions(threat="evasion", device=same, **asked), print)
-        record = Record("certify", job.parameters(), engine, {})
-        assert job.goes_on(record)
-        job.options = replace(job.options, **other)
+    job = CertifyJob(tmp_path, tmp_path / "out", CertifyOptions(threat="evasion", device="cpu", **asked), print)
+    record = Record("certify", job.parameters(), {"device": "cpu", "dtype": "fp32", "batch_pixels": 1024}, {})
+    assert job.goes_on(record)
+    options, others = job.options, [{"device": "cuda"}, {"dtype": "bf16"}, {"batch_size": 2}]
+    for other in others:
+        job.options = replace(options, **other)
         with pytest.raises(ConflictError, match="was begun with"):
             job.goes_on(record)
 
