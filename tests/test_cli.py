@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpclean import cli
 from dpclean.cli import run
 from tests.networks import make_transparent
 
@@ -474,3 +475,8 @@ def test_the_command_that_checks_the_copy_can_be_copied(
     locale = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(["bash", "-c", line.removeprefix("Check the copy: ")], capture_output=True, env=locale)
     assert done.returncode == 0, done.stderr
+
+
+def test_too_little_memory_is_no_error_of_ours() -> None:
+    told = cli._unforeseen(MemoryError("Unable to allocate 9 GiB"))
+    assert (told.exit, told.code) == (4, "environment") and "9 GiB" in told.message and "ulimit" in told.remedy

@@ -126,6 +126,9 @@ def _unforeseen(error: Exception) -> DpcleanError:
             check_libraries()
         except SetupError as cause:
             return cause
+    if isinstance(error, MemoryError):
+        why = f": {error}" if str(error) else ""
+        return SetupError(f"there is not enough memory for this{why}", "free some, or lift the limit on it (ulimit -v)")
     said = f"an error of dpclean's own: {type(error).__name__}: {error}"
     try:
         with tempfile.NamedTemporaryFile("w", prefix="dpclean-error-", suffix=".txt", delete=False) as file:
