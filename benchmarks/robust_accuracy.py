@@ -5,7 +5,7 @@
 The setting of Nie et al. 2022 ("Diffusion Models for Adversarial Purification", section 5): CIFAR-10 test, changes of
 at most 8 / 255 a pixel, 40 steps of PGD on the cross-entropy, each along the mean gradient of 20 draws of the noise
 (Athalye et al. 2018). TEST: labelled test images. MODEL: what `dpclean train` wrote. The same command goes on where it
-was stopped; rows of other methods that the result file has stay, each with its own setting.
+was stopped; rows of other methods and settings that the result file has stay.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from dpclean.audit.evasion.job import audit
 
 
 def measured(a: argparse.Namespace, method: str) -> dict[str, dict[str, Any]]:
-    """By the method, and by the model alone."""
+    """By the method and the setting, and by the model alone."""
     out = a.scratch / f"{method.replace(':', '-')}-{a.images}-{a.steps}-{a.draws}"
     told = audit(
         out, model=a.model, test=a.test, targets=a.images, steps=a.steps, draws=a.draws, sigma=a.sigma, method=method,
         device=a.device, threads=1, progress=True,
     )  # fmt: skip
     print(told.headline)
-    found = dict[str, dict[str, Any]]()
+    found, setting = dict[str, dict[str, Any]](), f"{a.images} images, {a.steps} steps, {a.draws} draws"
     for row in told.rows:
         knows = row["knows"] is not None
         if knows or row["defence"] == "none":
-            found[method if knows else "none"] = row
+            found[f"{method}, {setting}" if knows else f"none, {setting}"] = row
         else:
-            found[f"{method}, attacked without it"] = row
+            found[f"{method}, {setting}, attacked without it"] = row
     return found
 
 

@@ -632,7 +632,7 @@ def robust() -> str:
     result, told = load("robust_accuracy"), ("attacked, one draw", "attacked, by vote")
     rows = [
         (
-            name if name == "none" else f"`{name.partition(',')[0]}`",
+            f"`{name.partition(',')[0]}`".replace("`none`", "none"),
             "no" if row["knows"] is None else "yes",
             f"{row['images']}",
             f"{row['steps']}, {row['draws']}",
