@@ -32,6 +32,7 @@ EPS, POISONS, SIGMAS = 16, 10, "0.1,0.25"
 CASES: dict[str, dict[str, Any]] = {
     "bullseye-polytope": {"attack": "bullseye-polytope"},
     "guided-diffusion": {"attack": "guided-diffusion"},
+    "guided-diffusion, votes": {"attack": "guided-diffusion", "defence": "partitions:70,subsample:0.01:1000"},
     "bullseye-polytope, adaptive at 0.25": {"attack": "bullseye-polytope", "adaptive": True, "sigma": "0.25"},
     "guided-diffusion, adaptive at 0.25": {"attack": "guided-diffusion", "adaptive": True, "sigma": "0.25"},
 }
