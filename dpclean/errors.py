@@ -7,7 +7,7 @@ print both on standard error (or one JSON object with --json) and leave with the
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 
@@ -126,3 +126,14 @@ class Reason(StrEnum):
     VANISHED = "vanished"
     BAD_SHARD = "bad-shard"
     NOT_FINITE = "not-finite"
+
+
+SHOWN_NAMES = 3
+
+
+def told(reasons: Mapping[str, int], names: Sequence[str] = ()) -> str:
+    """Counts by reason in words, the most frequent first, and the first names of what they count."""
+    ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+    counts = ", ".join(f"{count} {reason}" for reason, count in ordered)
+    more = ", ..." if len(names) > SHOWN_NAMES else ""
+    return f"{counts}: {', '.join(map(repr, names[:SHOWN_NAMES]))}{more}" if names else counts

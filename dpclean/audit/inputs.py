@@ -26,7 +26,7 @@ from dpclean.certify.trainer_command import check_class_names
 from dpclean.classifier_training.inputs import check_classes
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, unusable
+from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.errors import InputError
 from dpclean.jobs.checks import given_path
 from dpclean.train.extractor import Extractor, find_extractor
@@ -120,7 +120,6 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         (mixed, f"poisons of several attackers, and each row counts all of them: those who know {mixed}"),
         (in_raw.sum(), f"test images that are in RAW, none of them a target: {in_raw.sum()}"),
         (source == "holdout", "the test images are held out from RAW, so whoever made RAW chose them"),
-        (sum(whole.quarantined.values()), f"images that cannot be used: {sum(whole.quarantined.values())}"),
     ]
     return AuditInputs(
         raw=train,
@@ -134,9 +133,7 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         eps=eps,
         trials=trials,
         poisons_digest=None if brought is None else brought.digest,
-        remarks=whole.remarks
-        + [sentence for applies, sentence in said if applies]
-        + (unusable(test, "test images") if source == "test" else []),
+        remarks=remarks(whole, test, source) + [sentence for applies, sentence in said if applies],
     )
 
 

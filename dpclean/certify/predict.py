@@ -141,7 +141,7 @@ def predict(
 
 def _read(images: Path, workers: int | None, on_remark: Remark) -> Images:
     found = read_images(images, workers=workers)
-    for remark in unusable(found, "images"):
+    for remark in unusable(found.left_out, "images"):
         on_remark(remark)
     return found
 

@@ -75,7 +75,7 @@ def read_certified_images(options: CertifyOptions, *, labelled: bool = True) -> 
         denoiser=denoiser,
         method=options.method or DEFAULT_METHOD,
         data_options=read,
-        remarks=remarks(whole, points, POINT_SOURCE) + unlike(model, options.sigma),
+        remarks=remarks(whole, points) + unlike(model, options.sigma),
         points_digest=pixel_digest(points, hashes),
         point_images=Ancestry.of(hashes),
     )

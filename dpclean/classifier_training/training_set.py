@@ -145,10 +145,9 @@ class TrainingSet:
 
     def warnings(self) -> list[str]:
         """What a user should know, one sentence each."""
-        found, left_out = self.inputs, sum(self.inputs.train.quarantined.values())
+        found = self.inputs
         gaps = self.ancestry.because()
         said = [
-            (left_out, f"images of the training data that cannot be used: {left_out}"),
             (found.unlabelled, f"training images without a class, left aside: {found.unlabelled}"),
             (
                 found.shared,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,24 +122,30 @@ def fit_denoiser(
 
 
 def _tell_dry_run(told: FitDryRun) -> None:
-    left_out = sum(told.quarantined.values())
     typer.echo(
-        f"Would fit {printable(told.out)} to {told.images} images ({told.patches} patches; {left_out} images could not"
-        f" be used) in {told.steps} steps: about {told.seconds / 60:.1f} minutes on {told.device}, with"
-        f" {told.memory_bytes / 1e9:.1f} GB of its memory and at most {told.bytes / 1e6:.0f} MB on the disk."
+        f"Would fit {printable(told.out)} to {told.images} images ({told.patches} patches) in {told.steps} steps: about"
+        f" {told.seconds / 60:.1f} minutes on {told.device}, with {told.memory_bytes / 1e9:.1f} GB of its memory and at"
+        f" most {told.bytes / 1e6:.0f} MB on the disk."
     )
+    _tell_warnings(told.warnings)
     typer.echo("Nothing was written. Next: the same command without --dry-run.")
 
 
+def _tell_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        typer.echo(f"Note: {printable(warning)}.")
+
+
 def _tell_fit(result: FitResult) -> None:
-    out, left_out = printable(result.out), sum(result.quarantined.values())
+    out = printable(result.out)
     if result.already_complete:
         typer.echo(f"{out} is already complete: {result.images} images, {result.steps} steps, seed {result.seed}.")
     else:
         typer.echo(
             f"Fitted {out} to {result.images} images in {result.steps} steps, {result.seconds:.0f} s on {result.device}"
-            f" (seed {result.seed}; {left_out} images could not be used)."
+            f" (seed {result.seed})."
         )
+    _tell_warnings(result.warnings)
     typer.echo(
         f"To look at: {out}/samples.png\n"
         f"Next, with images that are not among these: dpclean denoiser eval {quoted(str(result.out))} IMAGES"
@@ -233,6 +240,7 @@ def _tell_evaluation(result: Evaluation) -> None:
         _tell_classifier(seeing)
     if worse := sorted({f"{row.sigma:g}" for row in result.rows if row.psnr_denoised < row.psnr_noised}):
         typer.echo(f"Note: at sigma {', '.join(worse)} images are worse denoised than noised; fit one to their kind.")
+    _tell_warnings(result.warnings)
     if result.seen:
         typer.echo(f"Note: the denoiser was fitted on {result.seen} of them, so the figures flatter it.")
     elif result.seen is None:

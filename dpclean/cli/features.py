@@ -66,8 +66,8 @@ def features(
 def _tell(result: FeaturesResult) -> None:
     say = typer.echo
     say(f"{result.images} images in {len(result.classes)} classes, {result.dimensions} numbers each.")
-    if left_out := sum(result.quarantined.values()):
-        say(f"{left_out} images cannot be used and have no row.")
+    for warning in result.warnings:
+        say(f"Note: {printable(warning)}.")
     if result.assumption:
         say(f"Note: whether the extractor was made from these images is not known: {printable(result.assumption)}.")
     say(f"Next: dpclean certify --features {quoted(result.out)} --test-features TEST.safetensors --subsample 0.01")

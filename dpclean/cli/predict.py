@@ -136,8 +136,8 @@ def predict(
     typer.echo("name\tclass\tprobability")
     for row in predicted.predictions:
         typer.echo(f"{printable(row.name)}\t{printable(row.class_name)}\t{row.probability:.6f}")
-    if (left_out := sum(predicted.quarantined.values())) and not quiet:
-        typer.echo(f"dpclean: {left_out} images cannot be used and have no line", err=True)
+    for warning in [] if quiet else predicted.warnings:
+        typer.echo(f"dpclean: note: {printable(warning)}", err=True)
 
 
 def _by_vote(

@@ -10,21 +10,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import PixelDigest, pixel_sha256
-from dpclean.data.records import DataOptions, Kind, Sample
+from dpclean.data.records import DataOptions, Kind
 from dpclean.data.selection import selected
 from dpclean.data.sources import open_source
 from dpclean.data.splits import MEASURED, TEST, TRAIN, measured_split
-from dpclean.errors import InputError, UsageError
+from dpclean.errors import InputError, UsageError, told
 
 _HOLDOUT_DOMAIN = b"dpclean-holdout-1"
 _ADDRESS = struct.Struct("<Qq")
+LeftOut: TypeAlias = Sequence[tuple[str, str]]  # name and reason of each sample that cannot be used
 
 
 class Labelled(Protocol):
@@ -48,13 +49,18 @@ class Images:
     source_labels: NDArray[np.int64]  # [N], as the listing has them: other than labels where shards name no classes
     classes: tuple[str, ...]  # where shards name none: the integers that occur, in their order
     listed: int  # entries of the listing
-    quarantined: dict[str, int]  # samples left out, by reason
+    left_out: LeftOut  # samples that cannot be used
     kind: Kind
     has_splits: bool  # top folders are splits (data/splits.py)
     remarks: list[str] = field(default_factory=list)  # on how the folders were read, one sentence each
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def quarantined(self) -> dict[str, int]:
+        """How many samples are left out, by reason."""
+        return by_reason(self.left_out)
 
     def take(self, chosen: NDArray[np.bool_]) -> Images:
         """The samples where chosen, bool [N], is True; the rest stays as it is."""
@@ -89,10 +95,9 @@ def read_images(
         entries = list(selected(source, limit, sample))
         samples = list(source.samples(entries, pool))
     usable = [sample for sample in samples if sample.pixels is not None]
+    left_out = [(sample.entry.name, sample.reason.value) for sample in samples if sample.reason is not None]
     if not usable:
-        raise InputError(
-            f"none of the {len(samples)} files in {str(path)!r} is an image that can be used", "look at it"
-        )
+        raise none_usable(path, len(samples), left_out)
     source_labels = np.array([sample.entry.label for sample in usable], np.int64)
     labels, classes = numbered(source_labels, source.classes)
     return Images(
@@ -103,10 +108,10 @@ def read_images(
         source_labels=source_labels,
         classes=classes,
         listed=len(samples),
-        quarantined=_reasons(samples),
+        left_out=left_out,
         kind=source.kind,
         has_splits=source.has_splits,
-        remarks=([] if source.names_rows else source.remarks()) + pool.remarks(),
+        remarks=source.remarks() + pool.remarks(),
     )
 
 
@@ -116,10 +121,6 @@ def numbered(labels: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[NDArr
         return labels, classes
     values = np.unique(labels[labels >= 0])
     return np.where(labels >= 0, np.searchsorted(values, labels), -1), tuple(map(str, values.tolist()))
-
-
-def _reasons(samples: list[Sample]) -> dict[str, int]:
-    return dict(sorted(Counter(sample.reason.value for sample in samples if sample.reason is not None).items()))
 
 
 def split(images: Images) -> tuple[Images, Images | None]:
@@ -161,20 +162,34 @@ def divide(
 
 
 def remarks(whole: Images, test: Images | None, source: str = "") -> list[str]:
-    """What a user should know about how the folders were read, one sentence each. source: of test, as divide names it:
-    of a data set of its own nobody else counts what cannot be used.
-    """
+    """What a user should know about how data were read, one sentence each. source: of test, as divide names it."""
     measured = test.names[0].partition("/")[0] if test is not None and test.has_splits and len(test) else TEST
     standing_in = [f"no split is named {TEST!r}: the test images are those of {measured!r}"]
     said = whole.remarks + (standing_in if measured in MEASURED and measured != TEST else [])
-    return said + (unusable(test, "test images") if test is not None and source == "test" else [])
+    if source != "test" or test is None:
+        return said + unusable(whole.left_out, "images")
+    return said + unusable(whole.left_out, "images") + test.remarks + unusable(test.left_out, "test images")
 
 
-def unusable(images: Images, what: str) -> list[str]:
-    """That there are some which cannot be used, in a sentence, and why; nothing where there are none."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in images.quarantined.items())
-    left_out = sum(images.quarantined.values())
-    return [f"{what} that cannot be used and are left out: {left_out} ({reasons})"] if left_out else []
+def unusable(left_out: LeftOut, what: str) -> list[str]:
+    """That there are some which cannot be used, why, and the first names; nothing where there are none."""
+    count = len(left_out)
+    return [f"{what} that cannot be used and are left out: {count} ({_why(left_out)})"] if count else []
+
+
+def none_usable(path: Path, files: int, left_out: LeftOut) -> InputError:
+    """The refusal of a data set none of whose files is an image that can be used."""
+    why = f" ({_why(left_out)})" if left_out else ""
+    return InputError(f"none of the {files} files in {str(path)!r} is an image that can be used{why}", "look at it")
+
+
+def by_reason(left_out: LeftOut) -> dict[str, int]:
+    """How many there are of each reason."""
+    return dict(sorted(Counter(reason for _, reason in left_out).items()))
+
+
+def _why(left_out: LeftOut) -> str:
+    return told(by_reason(left_out), [name for name, _ in left_out])
 
 
 def relabelled(images: Images, classes: Sequence[str]) -> Images:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpclean.data.dataset import numbered
+from dpclean.data.dataset import by_reason, none_usable, numbered, unusable
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import pixel_sha256
 from dpclean.data.records import DataOptions, Entry, Sample
@@ -26,7 +26,7 @@ from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import DenoiserFiles, find_denoiser, load_schedule
 from dpclean.denoise.methods import Method, find_method
 from dpclean.device import choose_device
-from dpclean.errors import InputError, SetupError, UsageError
+from dpclean.errors import SetupError, UsageError
 from dpclean.jobs.checks import check_ranges, given_path
 from dpclean.noise import add_noise
 from dpclean.progress import Pace, Progress, Show, shown_as_asked
@@ -85,13 +85,17 @@ class Seeing:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `denoiser eval` found. seen: how many images, at least, the denoiser was fitted on; None: not known."""
+    """What `denoiser eval` found. seen: how many images, at least, the denoiser was fitted on; None: not known.
+    quarantined: images that cannot be used, by reason; warnings names the first.
+    """
 
     denoiser: str
     images: int
     seen: int | None
     classifier: Seeing | None
     rows: list[Row]
+    quarantined: dict[str, int]
+    warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""
@@ -129,23 +133,30 @@ def evaluate(
         judge.name_labels(entries, source.classes)
     ancestry = files.ancestry()
     rows, seen, images = list[Row](), 0, 0
+    left_out: list[tuple[str, str]] = []
     pace, total = Pace(), len(sigmas) * len(methods) * len(entries)
     with shown_as_asked(progress) as tell, WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for sigma, by in itertools.product(sigmas, methods):
             first, before = not rows, len(rows) * len(entries)
             measured = _Measured(sigma, by)
             engine = Denoiser(files, sigma, device=device, dtype=dtype, method=by.name)
-            for index, clean, noised, found in _restored(engine, source.samples(entries, pool), measured):
+            samples = _usable(source.samples(entries, pool), left_out)
+            for index, clean, noised, found in _restored(engine, samples, measured):
                 measured.values.append([measure(clean, image) for image in (noised, found) for measure in metrics])
                 seen += first and pixel_sha256(clean) in ancestry
                 if judge is not None:
                     judge.look(index, clean if first else None, found)
                 done = before + len(measured.values)
                 tell(Progress(done, total, "images", pace.seconds_left(done, total), f"sigma {sigma:g}, {by.name}"))
-            rows.append(measured.row(judge, rows, data))
-            images = len(measured.values)
+            if not measured.values:
+                raise none_usable(Path(data), len(entries), left_out)
+            rows.append(measured.row(judge, rows))
+            images, gone = len(measured.values), {name for name, _ in left_out}
+            entries = [entry for entry in entries if entry.name not in gone]  # what appears later has no clean one
     seeing = judge.seeing() if judge is not None else None
-    return Evaluation(denoiser, images, seen if seen or ancestry.complete else None, seeing, rows)
+    said = source.remarks() + unusable(left_out, "images")
+    known = seen if seen or ancestry.complete else None
+    return Evaluation(denoiser, images, known, seeing, rows, by_reason(left_out), said)
 
 
 def _methods(asked: str | Sequence[str]) -> list[Method]:
@@ -188,10 +199,8 @@ class _Measured:
             self.pixels, self.seconds = 0.0, 0.0
         self.pixels, self.seconds = self.pixels + pixels, self.seconds + seconds
 
-    def row(self, judge: _Judge | None, before: Sequence[Row], data: str | os.PathLike[str]) -> Row:
-        """Raises InputError where there was no image."""
-        if not self.values:
-            raise InputError(f"none of the files in {str(data)!r} is an image that can be used", "look at it")
+    def row(self, judge: _Judge | None, before: Sequence[Row]) -> Row:
+        """Of one image at least."""
         psnr_noised, ssim_noised, psnr_denoised, ssim_denoised = np.mean(self.values, axis=0).tolist()
         agreement, accuracy = judge.verdict() if judge is not None else (None, None)
         rate = self.pixels / 1e6 / max(self.seconds, 1e-9)
@@ -270,8 +279,17 @@ class _Classes:
         return self._found
 
 
+def _usable(samples: Iterable[Sample], left_out: list[tuple[str, str]]) -> Iterator[tuple[int, Pixels]]:
+    """(index, pixels) of each that can be used; name and reason of the others are added to left_out."""
+    for sample in samples:
+        if sample.pixels is not None:
+            yield sample.entry.index, sample.pixels
+        elif sample.reason is not None:
+            left_out.append((sample.entry.name, sample.reason.value))
+
+
 def _restored(
-    engine: Denoiser, samples: Iterable[Sample], measured: _Measured
+    engine: Denoiser, samples: Iterable[tuple[int, Pixels]], measured: _Measured
 ) -> Iterator[tuple[int, Pixels, Pixels, Pixels]]:
     """(index, clean, noised and clipped, denoised), uint8 [H, W, C] each, as the denoiser's batches fill."""
     waiting: dict[int, Pixels] = {}
@@ -279,12 +297,11 @@ def _restored(
 
     def remembered() -> Iterator[tuple[int, Pixels]]:
         clock.halt()  # reading is not the denoiser's
-        for sample in samples:
-            if sample.pixels is not None:
-                waiting[sample.entry.index] = sample.pixels
-                clock.go()
-                yield sample.entry.index, sample.pixels
-                clock.halt()
+        for index, pixels in samples:
+            waiting[index] = pixels
+            clock.go()
+            yield index, pixels
+            clock.halt()
         clock.go()
 
     measured.evaluations = engine.evaluations_a_sample
@@ -334,8 +351,8 @@ def _metrics() -> tuple[Metric, Metric]:
     def ssim(clean: Pixels, found: Pixels) -> float:
         window = min(WINDOW, *clean.shape[:2])
         window -= window % 2 == 0
-        return float(
-            metrics.structural_similarity(clean, found, win_size=max(1, window), channel_axis=2, data_range=255)
-        )
+        options = {"win_size": window, "channel_axis": 2, "data_range": 255}
+        # in a window of one pixel nothing varies, and the sample covariance would divide by zero
+        return float(metrics.structural_similarity(clean, found, use_sample_covariance=window > 1, **options))
 
     return psnr, ssim

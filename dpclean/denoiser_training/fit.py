@@ -164,6 +164,7 @@ class FitJob(Job[FitResult]):
             device=self.device.type,
             already_complete=call.already_complete,
             seconds=round(call.seconds, 3),
+            warnings=self.patches.remarks,
         )
 
     def _training(self, steps: int) -> Training:
@@ -202,6 +203,7 @@ class FitJob(Job[FitResult]):
             memory_bytes=memory,
             bytes=sum(tensor.nbytes for tensor in training.state().values())
             + sum(tensor.nbytes // 2 for tensor in training.average.values()),
+            warnings=self.patches.remarks,
         )
 
 

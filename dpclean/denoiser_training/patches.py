@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from dpclean.data.ancestry import Ancestry, ancestry_of_data, united
+from dpclean.data.dataset import by_reason, none_usable, unusable
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.records import DataOptions
 from dpclean.data.sources import open_source
 from dpclean.denoise.tiling import mirror_pad
-from dpclean.errors import InputError
 
 SMALL, LARGE = 32, 64  # edges of patches
 MOST_PATCHES = 100_000  # 1.2 GB of the large ones; of more images, evenly spaced ones are read
@@ -47,6 +46,7 @@ class Patches:
     squares: int  # how many of `large`, the first ones, are the largest squares of their images
     images: int
     quarantined: dict[str, int]  # samples left out, by reason
+    remarks: list[str]  # on how they were read, one sentence each
     ancestry: Ancestry  # the images, and what they were made of
 
     def to(self, device: torch.device) -> Patches:
@@ -106,14 +106,15 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
     inherited = [ancestry_of_data(path) for path in sources]  # first: it may be damaged
     hashes: list[bytes] = []
     digests: list[str] = []
-    reasons: Counter[str] = Counter()
+    left_out: list[tuple[str, str]] = []
     images = 0
     with WorkerPool(workers or len(os.sched_getaffinity(0)), options) as pool:
         for number, source in enumerate(opened):
             before, digest = images, PixelDigest()
             for sample in source.samples(chosen[number], pool):
                 if sample.pixels is None:
-                    reasons.update([sample.reason.value] if sample.reason is not None else [])
+                    if sample.reason is not None:
+                        left_out.append((str(source.root / sample.entry.name), sample.reason.value))
                     continue
                 rng = np.random.default_rng([seed, number, sample.entry.index])
                 first, *rest = _patches(sample.pixels, 1 + min(room, MOST_CROPS - 1), rng)
@@ -125,12 +126,13 @@ def read_patches(sources: Sequence[Path], *, seed: int, workers: int | None = No
                 hashes.append(found[:8])
                 images += 1
             if images == before:
-                raise InputError(f"{str(sources[number])!r} has no image that can be used", "look at it")
+                raise none_usable(sources[number], len(chosen[number]), left_out)
             digests.append(digest.hexdigest())
     squares = len(firsts[LARGE])
     small, large = (_stacked(firsts[edge], others[edge], edge) for edge in (SMALL, LARGE))
     ancestry = united([Ancestry.of(hashes, *digests), *inherited])
-    return Patches(small, large, squares, images, dict(sorted(reasons.items())), ancestry)
+    remarks = [remark for source in opened for remark in source.remarks()] + unusable(left_out, "images")
+    return Patches(small, large, squares, images, by_reason(left_out), remarks, ancestry)
 
 
 def _patches(pixels: NDArray[np.uint8], most: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:

@@ -18,6 +18,7 @@ class FitResult:
     device: str
     already_complete: bool
     seconds: float
+    warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""
@@ -41,6 +42,7 @@ class FitDryRun:
     device: str
     memory_bytes: int
     bytes: int
+    warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

@@ -19,7 +19,7 @@ from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.names import to_text
 from dpclean.data.sources import Source
-from dpclean.errors import ConflictError, InputError, InternalError, UsageError
+from dpclean.errors import SHOWN_NAMES, ConflictError, InputError, InternalError, UsageError, told
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import remove_unfinished, writing
 from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
@@ -33,7 +33,7 @@ from dpclean.pipeline.listing import Listing, entry_of, other_content
 from dpclean.pipeline.options import SanitizeKeywords, SanitizeOptions
 from dpclean.pipeline.results import SanitizeDryRun, SanitizeResult
 from dpclean.pipeline.save import write_outputs, write_with_sums
-from dpclean.pipeline.work import told, too_many_bad, work_off
+from dpclean.pipeline.work import too_many_bad, work_off
 from dpclean.progress import Show
 from dpclean.threads import choose_threads, computing_with
 
@@ -272,7 +272,8 @@ class SanitizeJob(Job[SanitizeResult]):
             return False
         self._check_bad(ledger.reasons(), ledger.count() - ledger.count(LEFT_BEHIND))
         if ledger.count(DONE) == 0:
-            why = f" ({told(reasons)}: {_first_names(ledger)})" if (reasons := ledger.reasons()) else ""
+            names = [to_text(name) for name, _ in itertools.islice(ledger.quarantined(), SHOWN_NAMES + 1)]
+            why = f" ({told(ledger.reasons(), names)})" if names else ""
             message = f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used{why}"
             raise Hopeless(InputError(message, "look at RAW"))
         self.sanitized = ledger.count(DONE) - before
@@ -342,7 +343,7 @@ class SanitizeJob(Job[SanitizeResult]):
         if call.already_complete:
             still = f"tried again, and still of no use: {len(self.bad)} of {listed} inputs; OUT is as it was"
             return [still] if self.complete is not None else []
-        remarks = self.source.remarks() + self.pool.remarks()
+        remarks = self.source.remarks() + self.source.not_carried() + self.pool.remarks()
         if self.complete is not None:
             redone = len(self.bad) + len(self.changed)
             remarks.append(f"done anew: {redone} of {listed} inputs; all other files are the same as before")
@@ -388,12 +389,6 @@ class SanitizeJob(Job[SanitizeResult]):
             seconds=round(seconds * share, 1),
             bytes=int(values * share),
         )
-
-
-def _first_names(ledger: Ledger) -> str:
-    """The first inputs that were left out, by name."""
-    first = [repr(to_text(name)) for name, _ in itertools.islice(ledger.quarantined(), 4)]
-    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
 
 
 def _warnings(manifest: manifests.Manifest) -> list[str]:

@@ -15,7 +15,7 @@ from dpclean.data.digest import pixel_sha256
 from dpclean.data.names import to_bytes
 from dpclean.data.records import Sample
 from dpclean.data.sinks.sink import Sink
-from dpclean.errors import InputError, InternalError, Interrupted, Reason
+from dpclean.errors import InputError, InternalError, Interrupted, Reason, told
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, PENDING, QUARANTINED, Ledger, Outcome
 from dpclean.pipeline.options import SanitizeOptions
 from dpclean.pipeline.save import SANITIZE_RUN
@@ -106,12 +106,6 @@ def too_many_bad(reasons: Mapping[str, int], images: int, allowed: str) -> Input
         f" more than --max-bad {allowed} allows",
         "'dpclean quarantine OUT' lists them; with a larger --max-bad the same command goes on",
     )
-
-
-def told(reasons: Mapping[str, int]) -> str:
-    """Counts by reason in words, the most frequent first."""
-    ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
-    return ", ".join(f"{count} {reason}" for reason, count in ordered)
 
 
 def chunks(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:

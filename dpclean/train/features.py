@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import pixel_hashes, read_images
+from dpclean.data.dataset import pixel_hashes, read_images, unusable
 from dpclean.data.features import EXTRACTOR, FEATURES, NAMES
 from dpclean.data.shard import CLASS_NAMES, LABELS
 from dpclean.data.shard_header import Tensor, write_header
@@ -24,7 +24,7 @@ from dpclean.train.extractor import BLOCK, Extractor, find_extractor
 
 @dataclass(frozen=True)
 class FeaturesResult:
-    """What `features` did. quarantined: images that cannot be used, by reason."""
+    """What `features` did. quarantined: images that cannot be used, by reason; warnings names the first."""
 
     out: str
     images: int
@@ -34,6 +34,7 @@ class FeaturesResult:
     extractor_digest: str
     quarantined: dict[str, int]
     assumption: str  # on where the extractor comes from, "" where all of it is known
+    warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""
@@ -99,6 +100,7 @@ def features(
         extractor_digest=frozen.digest,
         quarantined=found.quarantined,
         assumption=frozen.ancestry.because(),
+        warnings=found.remarks + unusable(found.left_out, "images"),
     )
 
 

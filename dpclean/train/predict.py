@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpclean.data.dataset import read_images
+from dpclean.data.dataset import read_images, unusable
 from dpclean.device import choose_device
 from dpclean.jobs.checks import given_path
 from dpclean.train.images import prepare
@@ -24,12 +24,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """In the order of the listing. quarantined: images that cannot be used, by reason."""
+    """In the order of the listing. quarantined: images that cannot be used, by reason; warnings names the first."""
 
     model: str
     classes: list[str]
     predictions: list[Prediction]
     quarantined: dict[str, int]
+    warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""
@@ -41,6 +42,7 @@ class Predictions:
             "classes": self.classes,
             "predictions": rows,
             "quarantined": self.quarantined,
+            "warnings": self.warnings,
         }
 
 
@@ -54,4 +56,5 @@ def predict(model: Path, images: Path, *, device: str = "auto", workers: int | N
     classes = read.description.classes
     rows = zip(found.names, best.indices.tolist(), best.values.tolist(), strict=True)
     predictions = [Prediction(name, classes[place], round(value, 6)) for name, place, value in rows]
-    return Predictions(str(model), classes, predictions, found.quarantined)
+    said = found.remarks + unusable(found.left_out, "images")
+    return Predictions(str(model), classes, predictions, found.quarantined, said)

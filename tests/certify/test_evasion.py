@@ -472,7 +472,7 @@ def test_a_model_that_has_seen_other_noise(
     smooth(named, test, on_remark=remarks.append, **options)
     certify(out=tmp_path / "out", threat="evasion", model=named, test=test, say=remarks.append, **options)
     assert sum("noised at sigma 0.25" in remark for remark in remarks) == 2 * said
-    assert sum("cannot be used and are left out: 1 (1 empty)" in remark for remark in remarks) == 2
+    assert sum("left out: 1 (1 empty: 'red/broken.png')" in remark for remark in remarks) == 2
 
 
 def test_votes_from_elsewhere(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_with_noise_both_are_certified_and_kept_models_say_both(raw: Path, tmp_p
         assert (image.votes, image.certified_radius) == (point["k_a"], point["certified_radius"])
         assert image.whole == {kind: point[kind] for kind in image.whole} and len(image.whole) == 3
     assert steps[-1].finished == steps[-1].total == len(steps) > 1
-    assert remarks == ["images that cannot be used and are left out: 1 (1 empty)"]
+    assert remarks == ["images that cannot be used and are left out: 1 (1 empty: 'red/broken.png')"]
 
 
 @pytest.mark.parametrize(

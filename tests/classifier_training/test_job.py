@@ -172,9 +172,14 @@ def test_the_command_line_from_plan_to_predictions(
     assert lines[0] == "name\tclass\tprobability" and len(lines) == 31
     right = [line.split("\t")[0].startswith(line.split("\t")[1] + "/") for line in lines[1:]]
     assert sum(right) == round(result["accuracy"] * 30)
-    assert run(["predict", str(out), str(material / "test"), "--workers", "1", "--json"]) == 0
+    images = shutil.copytree(material / "test", tmp_path / "images")
+    (images / "blue" / "broken.png").touch()
+    assert run(["predict", str(out), str(images), "--workers", "1"]) == 0
+    assert "left out: 1 (1 empty: 'blue/broken.png')" in capsys.readouterr().err
+    assert run(["predict", str(out), str(images), "--workers", "1", "--json"]) == 0
     predicted = json.loads(capsys.readouterr().out)
     assert len(predicted["predictions"]) == 30 and predicted["predictions"][0]["name"].startswith("blue/")
+    assert predicted["quarantined"] == {"empty": 1} and "blue/broken.png" in predicted["warnings"][0]
 
 
 def test_predict_refuses_what_is_no_model(material: Path, model: Path, tmp_path: Path) -> None:

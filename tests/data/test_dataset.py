@@ -33,8 +33,8 @@ def test_samples_come_in_listing_order_with_indices_that_skip_what_cannot_be_rea
     assert images.indices.tolist() == [1, 3, 4, 5, 6] and images.listed == 7
     assert images.labels.tolist() == [0, 0, 1, 1, 1] and images.classes == ("cat", "dog")
     assert images.quarantined == {"empty": 1}
-    said = ["test images that cannot be used and are left out: 1 (1 empty)"]
-    assert remarks(images, images, "test") == said and remarks(images, images, "split") == []
+    said = "images that cannot be used and are left out: 1 (1 empty: 'cat/1.png')"
+    assert remarks(images, images, "split") == [said] and remarks(images, images, "test") == [said, f"test {said}"]
     np.testing.assert_array_equal(images.pixels[0], noise(seed=0))
 
 
@@ -44,8 +44,17 @@ def test_the_limit_counts_entries(tmp_path: Path) -> None:
 
 def test_nothing_readable_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "raw" / "a.png", b"")
-    with pytest.raises(InputError, match="none of the 1 files"):
+    with pytest.raises(InputError, match=r"none of the 1 files in .* \(1 empty: 'a.png'\)"):
         read_images(tmp_path / "raw", workers=1)
+
+
+def test_what_is_wrong_with_a_shard_is_said_and_of_many_names_the_first(tmp_path: Path) -> None:
+    save_file({"images": np.stack([noise(8, 8)])}, tmp_path / "a.safetensors")
+    for name in "bcde":
+        save_file({"images": np.zeros((1, 8, 8, 3))}, tmp_path / f"{name}.safetensors")
+    bad, *_, said = remarks(read_images(tmp_path, workers=1), None)
+    assert bad.startswith("b.safetensors has a tensor 'images' of F64 [1, 8, 8, 3]; uint8")
+    assert said.endswith("left out: 4 (4 bad-shard: 'b.safetensors', 'c.safetensors', 'd.safetensors', ...)")
 
 
 def test_shards_without_class_names_get_a_class_for_each_integer(tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ pytest.importorskip("skimage")
 
 @pytest.fixture
 def images(tmp_path: Path) -> dict[str, np.ndarray]:
-    """Colour, grey, and one too small for the usual window of SSIM."""
+    """Colour, grey, and two too small for the usual window of SSIM, one of them for any."""
     folder, rng, made = tmp_path / "images", np.random.default_rng(0), {}
     folder.mkdir()
-    for name, shape in (("a.png", (40, 50, 3)), ("b.png", (33, 64)), ("c.png", (4, 9, 3))):
+    for name, shape in (("a.png", (40, 50, 3)), ("b.png", (33, 64)), ("c.png", (4, 9, 3)), ("e.png", (2, 9))):
         made[name] = rng.integers(60, 200, shape, np.uint8)
         Image.fromarray(made[name]).save(folder / name)
     (folder / "d.png").write_text("no image")
@@ -46,10 +46,11 @@ def images(tmp_path: Path) -> dict[str, np.ndarray]:
 def test_the_figures_are_those_of_the_definitions(tmp_path: Path, images: dict[str, np.ndarray]) -> None:
     transparent = str(make_transparent(tmp_path / "d"))  # gives back the noised image, clipped
     found = evaluate(transparent, tmp_path / "images", sigmas=(0.05, 0.25), dtype="fp32", workers=1)
-    assert (found.images, found.seen, [row.sigma for row in found.rows]) == (3, None, [0.05, 0.25])
+    assert (found.images, found.seen, [row.sigma for row in found.rows]) == (4, None, [0.05, 0.25])
+    assert found.quarantined == {"not-an-image": 1} and "(1 not-an-image: 'd.png')" in found.warnings[0]
     for row in found.rows:
         psnr = []
-        for index, clean in enumerate(images.values()):
+        for index, clean in zip((0, 1, 2, 4), images.values(), strict=True):
             whole = clean.reshape(*clean.shape[:2], -1)
             noised = add_noise(whole[None], row.sigma, key=KEY, run=0, indices=np.array([index]))[0].clip(0, 255)
             psnr.append(10 * np.log10(255**2 / np.mean((noised.astype(float) - whole) ** 2)))
@@ -64,8 +65,11 @@ def test_each_method_is_measured_by_itself(tmp_path: Path, images: dict[str, np.
     for name in ("one-step", "ddim:2"):
         engine = Denoiser(find_denoiser(folder), 0.25, dtype="fp32", method=name)
         (row,) = evaluate(folder, tmp_path / "images", sigmas=(0.25,), dtype="fp32", method=name, workers=1).rows
-        pairs = [(i, pixels.reshape(*pixels.shape[:2], -1)) for i, pixels in enumerate(images.values())]
-        errors = [np.mean((r.pixels - pairs[r.index][1].astype(float)) ** 2) for r in engine.denoise(pairs, key=KEY)]
+        pairs = {
+            i: pixels.reshape(*pixels.shape[:2], -1) for i, pixels in zip((0, 1, 2, 4), images.values(), strict=True)
+        }
+        done = engine.denoise(pairs.items(), key=KEY)
+        errors = [np.mean((result.pixels - pairs[result.index].astype(float)) ** 2) for result in done]
         assert row.psnr_denoised == pytest.approx(np.mean([10 * np.log10(255**2 / error) for error in errors]))
     assert run(["denoiser", "eval", folder, str(tmp_path / "images"), "--method", "ddim:1"]) == UsageError.exit
 
@@ -97,15 +101,15 @@ def test_the_first_of_several_batches_does_not_count_for_the_cost() -> None:
         measured.on_batch(1e6, 10.0)
     several.on_batch(1e6, 2.0)
     several.on_batch(2e6, 4.0)
-    row = several.row(None, [], "data")
+    row = several.row(None, [])
     assert row.megapixels_per_second == 0.5 and row.cost == 1
-    assert alone.row(None, [], "data").megapixels_per_second == 0.1 and alone.row(None, [], "data").cost is None
+    assert alone.row(None, []).megapixels_per_second == 0.1 and alone.row(None, []).cost is None
     other = evaluating._Measured(0.1, find_method("ddim:2"))
     other.values.append([1.0] * 4)
     for seconds in (99.0, 6.0):
         other.on_batch(1e6, seconds)
-    assert other.row(None, [row], "data").cost == pytest.approx(3)
-    assert other.row(None, [], "data").cost is None
+    assert other.row(None, [row]).cost == pytest.approx(3)
+    assert other.row(None, []).cost is None
 
 
 def test_a_classifier_tells_what_it_sees_before_and_after(
@@ -153,7 +157,7 @@ def test_the_command_tells_it_as_a_table_and_as_json(
     assert "fitted on 1 of them" in told
     assert run([*arguments, "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)
-    assert fields["command"] == "denoiser eval" and fields["images"] == 3 and fields["seen"] == 1
+    assert fields["command"] == "denoiser eval" and fields["images"] == 4 and fields["seen"] == 1
     assert f"{fields['rows'][0]['psnr_noised']:.2f}" in told
 
 
@@ -172,7 +176,7 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, images: dict[str, np
         evaluate("nothing", tmp_path / "images")
     for name in images:
         (tmp_path / "images" / name).unlink()
-    with pytest.raises(InputError, match="none of the files"):
+    with pytest.raises(InputError, match=r"none of the 1 files in .* \(1 not-an-image: 'd.png'\)"):
         evaluate(transparent, tmp_path / "images", workers=1)
 
 

@@ -42,8 +42,10 @@ def made_of(patches: Patches) -> set[bytes]:
 
 def test_images_of_any_size_become_patches_and_ancestry(tmp_path: Path) -> None:
     images = write(tmp_path / "d")
+    (tmp_path / "d" / "e.png").touch()
     found = read_patches([tmp_path / "d"], seed=0, workers=1)
-    assert found.images == len(images) and not found.quarantined
+    assert found.images == len(images) and found.quarantined == {"empty": 1}
+    assert found.remarks == [f"images that cannot be used and are left out: 1 (1 empty: '{tmp_path / 'd' / 'e.png'}')"]
     assert found.small.shape[1:] == (3, SMALL, SMALL) and found.large.shape[1:] == (3, LARGE, LARGE)
     assert made_of(found) == {pixel_sha256(pixels)[:8] for pixels in images.values()}
     photo = found.large[0].permute(1, 2, 0).numpy()  # its first patch is the largest square, made smaller
@@ -107,7 +109,7 @@ def test_sanitized_images_bring_the_ancestry_of_what_they_were_made_from(tmp_pat
 
 def test_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(InputError, match="no image that can be used"):
+    with pytest.raises(InputError, match=r"none of the 1 files in .* \(1 not-an-image: .*text.png'\)"):
         read_patches([tmp_path], seed=0, workers=1)
 
 

@@ -50,7 +50,7 @@ class Friends(Defence):
     ) -> Filtered:
         places = np.arange(len(images))
         names = [""] * len(images)
-        whole = Images(names, list(images), labels, places, labels, tuple(classes), len(images), {}, "folder", False)
+        whole = Images(names, list(images), labels, places, labels, tuple(classes), len(images), [], "folder", False)
         surrogate = Surrogate(self._victim, whole, seed=number_of(self._seed, "friends"), check=check)
         found = list[NDArray[np.uint8]]()
         for start in range(0, len(images), BATCH):

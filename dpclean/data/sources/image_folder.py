@@ -67,6 +67,10 @@ class FolderSource:
         )
         return [f"beside the splits, and so of no split and no class: {named}"] if self._beside else []
 
+    def not_carried(self) -> list[str]:
+        """Folders carry no tensors."""
+        return []
+
     def _label(self, name: str) -> int:
         parts = name.split("/", 2)
         place = 1 if self.has_splits else 0

@@ -107,10 +107,13 @@ class ShardSource:
         return tuple(sorted({name for shard in self._shards.values() for name in self.carried(shard)}))
 
     def remarks(self) -> list[str]:
-        """What is wrong with each shard that is left out, and the tensors that are left behind."""
-        bad = [f"{name} {problem}" for name, problem in self.problems.items()]
+        """What is wrong with each shard that is left out."""
+        return [f"{name} {problem}" for name, problem in self.problems.items()]
+
+    def not_carried(self) -> list[str]:
+        """The tensors that are left behind."""
         behind = f"tensors left behind (--carry NAME copies them unsanitized): {', '.join(self.left_behind)}"
-        return bad + ([behind] if self.left_behind else [])
+        return [behind] if self.left_behind else []
 
     def carried(self, shard: Shard) -> tuple[str, ...]:
         """Names of the tensors of this shard that are carried over: asked for, and with a row for each image."""

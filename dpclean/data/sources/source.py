@@ -65,3 +65,7 @@ class Source(Protocol):
     def remarks(self) -> list[str]:
         """What a user should know about how it was read, one sentence each."""
         ...
+
+    def not_carried(self) -> list[str]:
+        """The tensors that are left behind, in a sentence; nothing where there are none."""
+        ...
