@@ -135,5 +135,9 @@ def told(reasons: Mapping[str, int], names: Sequence[str] = ()) -> str:
     """Counts by reason in words, the most frequent first, and the first names of what they count."""
     ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
     counts = ", ".join(f"{count} {reason}" for reason, count in ordered)
-    more = ", ..." if len(names) > SHOWN_NAMES else ""
-    return f"{counts}: {', '.join(map(repr, names[:SHOWN_NAMES]))}{more}" if names else counts
+    return f"{counts}: {shown_names(names)}" if names else counts
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """The first of some names, for a sentence."""
+    return ", ".join(map(repr, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")

@@ -25,9 +25,8 @@ from dpclean.audit.victims.victim import Victim
 from dpclean.certify.trainer_command import check_class_names
 from dpclean.classifier_training.inputs import check_classes
 from dpclean.data import manifest as manifests
-from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import Images, divide, pixel_digest, pixel_hashes, read_images, remarks
-from dpclean.errors import InputError
+from dpclean.data.dataset import Images, divide, names_in, pixel_digest, pixel_hashes, read_images, remarks
+from dpclean.errors import InputError, shown_names
 from dpclean.jobs.checks import given_path
 from dpclean.train.extractor import Extractor, find_extractor
 from dpclean.train.recipes import find_recipe
@@ -88,12 +87,11 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     if options.surrogate is not None:
         guess = _victim(options.victim, options.surrogate, surrogate, train, device)
     hashes = pixel_hashes(train)
-    shared = victim.ancestry.shared_images(Ancestry.of(hashes))
-    if shared:
+    if shared := names_in(train, hashes, victim.ancestry):
         raise InputError(
-            f"{shared} of the images of RAW went into the extractor {options.extractor!r}, which poisons would have"
-            " changed",
-            "give one that never saw them",
+            f"{len(shared)} of the images of RAW went into the extractor {options.extractor!r}, which poisons would"
+            f" have changed ({shown_names(shared)})",
+            "give one that never saw them, or leave the images out",
         )
     if test is None or not len(test):
         raise InputError("there are no test images to be targets", "give some with --test")

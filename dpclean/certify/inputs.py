@@ -20,13 +20,13 @@ from dpclean.certify.options import OF_NOISE, CertifyOptions
 from dpclean.classifier_training.inputs import check_classes, data_options, is_what_was_written
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import Images, pixel_digest, pixel_hashes, read_images, remarks
+from dpclean.data.dataset import Images, names_in, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.data.dataset import divide as divide_from_points
 from dpclean.data.manifest import Manifest
 from dpclean.data.names import to_bytes, to_text
 from dpclean.data.records import DataOptions
 from dpclean.denoise.loading import BUNDLED, DenoiserFiles, find_denoiser
-from dpclean.errors import InputError, Reason, UsageError, printable
+from dpclean.errors import InputError, Reason, UsageError, printable, shown_names
 from dpclean.pipeline.ledger import Ledger
 
 DEFAULT_HOLDOUT = 0.1
@@ -282,11 +282,19 @@ def _denoiser(source: DataSource) -> DenoiserFiles:
 
 def check_ancestry(what: str, theirs: Ancestry, certified: CertifiedData) -> None:
     """Refuse weights that were made from what is certified, as far as anything tells. Raises InputError."""
-    shared = theirs.shared_images(certified.ancestry)
-    if shared or theirs.raw_pixel_digests & certified.ancestry.raw_pixel_digests:
-        named = f"{shared} of the images" if shared else "the data"
+    if shared := theirs.shared_images(certified.ancestry):
+        sets = (certified.train, certified.points)
+        both = Ancestry(np.intersect1d(theirs.images, certified.ancestry.images))
+        names = [name for images in sets for name in names_in(images, pixel_hashes(images), both)]
+        named = f" ({shown_names(names)})" if names else ""
         raise InputError(
-            f"{named} to be certified went into {what}, which then is not fixed while they change",
+            f"{shared} of the images to be certified went into {what}, which then is not fixed while they change"
+            f"{named}",
+            "use weights that never saw these images, or leave the images out",
+        )
+    if theirs.raw_pixel_digests & certified.ancestry.raw_pixel_digests:
+        raise InputError(
+            f"the data to be certified went into {what}, which then is not fixed while they change",
             "use weights that never saw these images",
         )
 

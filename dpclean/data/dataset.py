@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dpclean.data.ancestry import Ancestry
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.digest import PixelDigest, pixel_sha256
 from dpclean.data.records import DataOptions, Kind
@@ -228,6 +229,11 @@ def holdout(images: Images, fraction: float) -> NDArray[np.bool_]:
 
 def _rank(index: int, label: int) -> bytes:
     return hashlib.sha256(_HOLDOUT_DOMAIN + _ADDRESS.pack(index, label)).digest()
+
+
+def names_in(images: Images, hashes: Sequence[bytes], ancestry: Ancestry) -> list[str]:
+    """Those of the images, with these pixel_hashes, that an ancestry speaks of."""
+    return [name for name, found in zip(images.names, hashes, strict=True) if found in ancestry]
 
 
 def pixel_hashes(images: Images) -> list[bytes]:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import pixel_hashes, read_images, unusable
+from dpclean.data.dataset import names_in, pixel_hashes, read_images, unusable
 from dpclean.data.features import EXTRACTOR, FEATURES, NAMES
 from dpclean.data.shard import CLASS_NAMES, LABELS
 from dpclean.data.shard_header import Tensor, write_header
 from dpclean.device import choose_device
-from dpclean.errors import ConflictError, InputError
+from dpclean.errors import ConflictError, InputError, shown_names
 from dpclean.jobs.checks import given_path
 from dpclean.jobs.durable import write_durably
 from dpclean.progress import Pace, Progress, Show, shown_as_asked
@@ -67,11 +66,11 @@ def features(
             f"{str(source)!r} has splits, and rows of one file are all to train on or all to vote on",
             "name one of its folders, and give each a file of its own",
         )
-    shared = frozen.ancestry.shared_images(Ancestry.of(pixel_hashes(found)))
-    if shared:
+    if shared := names_in(found, pixel_hashes(found), frozen.ancestry):
         raise InputError(
-            f"{shared} of these images went into the extractor {extractor!r}, which is not fixed while they change",
-            "use an extractor that never saw them",
+            f"{len(shared)} of these images went into the extractor {extractor!r}, which is not fixed while they change"
+            f" ({shown_names(shared)})",
+            "use an extractor that never saw them, or leave the images out",
         )
     rows, pace = [], Pace()
     with shown_as_asked(progress) as show:

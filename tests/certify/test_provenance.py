@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec import UNSET
+from PIL import Image
 
 import dpclean
 from dpclean.certificate.assumptions import assumptions, warnings
@@ -129,6 +130,18 @@ def test_test_points_may_not_have_been_seen_where_they_may_be_changed(
     assert any(warning.startswith("1 test points went into the denoiser") for warning in warnings(terms))
     with pytest.raises(InputError, match="1 of the images to be certified went into the denoiser"):
         begun(raw, denoiser=str(seen), test=test, threat="noised-test")
+
+
+def test_one_image_that_was_seen_is_named_and_without_it_all_is_well(
+    raw: Path, tmp_path: Path, transparent: str
+) -> None:
+    seen, copied = shutil.copytree(transparent, tmp_path / "seen"), raw / "train" / "red" / "copied.png"
+    (seen / "dpclean.ancestry").write_bytes(Ancestry.of([pixel_sha256(colour_image(0, 900))]).dump())
+    Image.fromarray(colour_image(0, 900)).save(copied)
+    with pytest.raises(InputError, match=r"1 of the images .* while they change \('train/red/copied.png'\)"):
+        begun(raw, denoiser=str(seen))
+    copied.unlink()
+    assert begun(raw, denoiser=str(seen))
 
 
 def test_a_damaged_record_is_no_record(raw: Path, tmp_path: Path, transparent: str) -> None:
