@@ -20,13 +20,13 @@ from dpclean.certify.options import OF_NOISE, CertifyOptions
 from dpclean.classifier_training.inputs import check_classes, data_options, is_what_was_written
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import Images, names_in, pixel_digest, pixel_hashes, read_images, remarks
+from dpclean.data.dataset import Images, by_reason, names_in, pixel_digest, pixel_hashes, read_images, remarks
 from dpclean.data.dataset import divide as divide_from_points
 from dpclean.data.manifest import Manifest
 from dpclean.data.names import to_bytes, to_text
 from dpclean.data.records import DataOptions
 from dpclean.denoise.loading import BUNDLED, DenoiserFiles, find_denoiser
-from dpclean.errors import InputError, Reason, UsageError, printable, shown_names
+from dpclean.errors import InputError, Reason, UsageError, printable, shown_names, told
 from dpclean.pipeline.ledger import Ledger
 
 DEFAULT_HOLDOUT = 0.1
@@ -122,6 +122,7 @@ def find_source(path: Path, options: CertifyOptions) -> DataSource:
         follow_links=asked["follow_links"],
         layout=asked["layout"],
         output_format=asked["format"],
+        **manifest.raw.limits(),
     )
     raw = options.raw or _raw_of(path, manifest)
     return DataSource(
@@ -138,6 +139,7 @@ def find_source(path: Path, options: CertifyOptions) -> DataSource:
         taken=f"{str(path)!r} has a {manifests.NAME}, so it is taken as sanitized data; to be certified are the raw"
         f" ones in {str(raw)!r}, read with alpha-policy {read.alpha_policy}, layout {read.layout},"
         f" follow-links {'on' if read.follow_links else 'off'}, max-pixels {read.max_pixels},"
+        f" decode-timeout {read.decode_timeout:g}, decode-memory {read.decode_memory},"
         f" limit {asked['limit'] or 'none'}, sample {asked.get('sample') or 'none'};"
         f" sigma is {options.sigma or sigma}, the denoiser {denoiser},"
         f" the method {options.method or manifest.denoiser.method}",
@@ -263,10 +265,22 @@ def _check_digest(source: DataSource, whole: Images, hashes: Sequence[bytes], di
         digest = pixel_digest(whole.take(kept), [hash for hash, keep in zip(hashes, kept, strict=True) if keep])
     if digest != source.manifest.raw.pixel_digest:
         raise InputError(
-            f"the images in {str(source.raw)!r} are not those that were sanitized: their digest is {digest[:16]}...,"
-            f" the manifest says {source.manifest.raw.pixel_digest[:16]}...",
+            f"the images in {str(source.raw)!r} are not those that were sanitized{_others(source, whole, hashes)}:"
+            f" their digest is {digest[:16]}..., the manifest says {source.manifest.raw.pixel_digest[:16]}...",
             "restore them, name their place with --raw, or sanitize again",
         )
+
+
+def _others(source: DataSource, whole: Images, hashes: Sequence[bytes]) -> str:
+    """The first images that are others than the ledger of the sanitized ones says, or not there, for a sentence."""
+    assert source.clean is not None
+    with closing(Ledger(source.clean / manifests.LEDGER_NAME, writable=False)) as ledger:
+        before = {to_text(image.name): image.raw_sha256 for image in ledger.done()}
+    now = {name: found for name, found in zip(whole.names, hashes, strict=True) if name not in source.unfinished}
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    unusable = by_reason([(name, reason) for name, reason in whole.left_out if name in before])
+    why = f"; {told(unusable)} now" if unusable else ""
+    return f" ({shown_names(names)}{why})" if names else ""
 
 
 def _denoiser(source: DataSource) -> DenoiserFiles:

@@ -83,7 +83,9 @@ def data_options(manifest: Manifest | None) -> DataOptions:
     if manifest is None:
         return DataOptions()
     asked = manifest.parameters
-    return DataOptions(alpha_policy="drop", max_pixels=asked["max_pixels"], layout=asked["layout"])
+    return DataOptions(
+        alpha_policy="drop", max_pixels=asked["max_pixels"], layout=asked["layout"], **manifest.raw.limits()
+    )
 
 
 def check_classes(train: Labelled, expected: Sequence[str] = ()) -> None:

@@ -27,6 +27,12 @@ class Raw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listed: int
     images: int
     pixel_digest: str
+    decode_timeout: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] = 30.0  # the limits with which it was read
+    decode_memory: Annotated[int, msgspec.Meta(ge=1, le=1 << 50)] = 1 << 30
+
+    def limits(self) -> dict[str, Any]:
+        """With which the same images are read again, as options of the reader."""
+        return {"decode_timeout": self.decode_timeout, "decode_memory": self.decode_memory}
 
 
 class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -71,6 +71,8 @@ def write_outputs(
             listed=ledger.count(),
             images=ledger.count(DONE),
             pixel_digest=_raw_digest(ledger),
+            decode_timeout=options.decode_timeout,
+            decode_memory=options.decode_memory,
         ),
         noise=manifests.Noise(
             sigma=options.sigma,

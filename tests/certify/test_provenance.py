@@ -19,8 +19,10 @@ from dpclean.certify.inputs import find_source, read_certified_data
 from dpclean.certify.job import certify
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_parameters
+from dpclean.classifier_training.inputs import data_options
 from dpclean.classifier_training.job import train
 from dpclean.cli import run
+from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.digest import pixel_sha256
 from dpclean.denoiser_training.fit import fit
@@ -259,6 +261,27 @@ def test_of_a_sample_the_same_sample_is_certified(raw: Path, tmp_path: Path, tra
     (raw / "train/red/900.png").write_bytes((raw / "train/red/000.png").read_bytes())
     with pytest.raises(InputError, match="are not those that were sanitized"):  # another sample of other data
         begun(clean, denoiser=transparent)
+
+
+def test_what_is_not_what_was_sanitized_is_named(raw: Path, tmp_path: Path, transparent: str) -> None:
+    clean = sanitized(raw, tmp_path / "clean", transparent)
+    (raw / "train/red/000.png").write_bytes((raw / "train/red/001.png").read_bytes())
+    (raw / "train/green/000.png").write_bytes(b"")
+    said = r"sanitized \('train/green/000.png', 'train/red/000.png'; 1 empty now\): their digest"
+    with pytest.raises(InputError, match=said):
+        begun(clean, denoiser=transparent)
+
+
+def test_raw_data_are_read_with_the_limits_that_they_were_sanitized_with(
+    raw: Path, tmp_path: Path, transparent: str
+) -> None:
+    """An image that takes longer, or more memory, than usual would be missing."""
+    limits = {"decode_timeout": 500.0, "decode_memory": 3 << 30}
+    clean = sanitized(raw, tmp_path / "clean", transparent, **limits)
+    source = find_source(clean, CertifyOptions(**FEW, denoiser=transparent))
+    for read in (source.data_options, data_options(manifests.read(clean))):
+        assert {name: getattr(read, name) for name in limits} == limits
+    assert "decode-timeout 500, decode-memory 3221225472" in source.taken
 
 
 def test_what_a_manifest_decides_is_said_first(
