@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpclean.data.dataset import Images
+from dpclean.data.dataset import Images, of_other_shapes
 from dpclean.denoise import schedule as schedules
 from dpclean.denoise.loading import DenoiserFiles, find_in_folder, load_network, load_schedule
 from dpclean.denoise.methods.several_steps import clean_and_noise
 from dpclean.denoise.schedule import NoiseLevel
-from dpclean.errors import InputError, SetupError
+from dpclean.errors import InputError, SetupError, shown_names
 from dpclean.jobs.checks import given_path
 
 STEPS = 50  # evaluations of the network for an image
@@ -115,6 +115,7 @@ class Generator:
         if len(shapes) > 1 or edges != (height, width) or config["in_channels"] != channels:
             made = f"{edges[0]} x {edges[1]} x {config['in_channels']}" if size else f"{config['in_channels']} channels"
             found = " and ".join(sorted(" x ".join(map(str, shape)) for shape in shapes)[:2])
+            found += f" (others than most: {shown_names(of_other_shapes(images))})" if len(shapes) > 1 else ""
             raise InputError(
                 f"{self._files.told} makes images of {made}, and those of RAW are of {found}",
                 "bring RAW to its size and channels, or give a generator that was trained on images like RAW's",

@@ -25,7 +25,17 @@ from dpclean.audit.victims.victim import Victim
 from dpclean.certify.trainer_command import check_class_names
 from dpclean.classifier_training.inputs import check_classes
 from dpclean.data import manifest as manifests
-from dpclean.data.dataset import Images, divide, names_in, pixel_digest, pixel_hashes, read_images, remarks
+from dpclean.data.dataset import (
+    Images,
+    divide,
+    names_in,
+    of_other_shapes,
+    pixel_digest,
+    pixel_hashes,
+    read_images,
+    remarks,
+    unlabelled,
+)
 from dpclean.errors import InputError, shown_names
 from dpclean.jobs.checks import given_path
 from dpclean.train.extractor import Extractor, find_extractor
@@ -76,6 +86,7 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
     train, test, source = divide(
         whole, test=options.test, share=options.holdout, default_share=HOLDOUT, workers=options.workers
     )
+    without_class = unlabelled(train)
     train = train.take(train.labels >= 0)
     check_classes(train)
     if options.trainer is None:
@@ -131,7 +142,7 @@ def read_inputs(raw: Path, options: AuditOptions, device: torch.device) -> Audit
         eps=eps,
         trials=trials,
         poisons_digest=None if brought is None else brought.digest,
-        remarks=remarks(whole, test, source) + [sentence for applies, sentence in said if applies],
+        remarks=remarks(whole, test, source) + without_class + [sentence for applies, sentence in said if applies],
     )
 
 
@@ -162,8 +173,9 @@ def _trials(train: Images, test: Images, eligible: NDArray[np.bool_], options: A
     if attack.one_shape and len(shapes) > 1:
         named = " and ".join(" x ".join(map(str, shape)) for shape in shapes[:2])
         raise InputError(
-            f"{attack.name} makes one pattern for all images, and there are images of {named}",
-            "bring all images to one size and to colour, or give another attack",
+            f"{attack.name} makes one pattern for all images, and there are images of {named}; others than most are"
+            f" {shown_names(of_other_shapes(train, test))}",
+            "leave these out, or bring all images to one size and to colour, or give another attack",
         )
     if not attack.has_trigger:
         return draw_trials(train, test, eligible, count=count, poisons=options.poisons, seed=options.seed)

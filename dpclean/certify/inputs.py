@@ -20,7 +20,16 @@ from dpclean.certify.options import OF_NOISE, CertifyOptions
 from dpclean.classifier_training.inputs import check_classes, data_options, is_what_was_written
 from dpclean.data import manifest as manifests
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import Images, by_reason, names_in, pixel_digest, pixel_hashes, read_images, remarks
+from dpclean.data.dataset import (
+    Images,
+    by_reason,
+    names_in,
+    pixel_digest,
+    pixel_hashes,
+    read_images,
+    remarks,
+    unlabelled,
+)
 from dpclean.data.dataset import divide as divide_from_points
 from dpclean.data.manifest import Manifest
 from dpclean.data.names import to_bytes, to_text
@@ -211,6 +220,7 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
         whole, test=options.test, share=options.holdout, default_share=DEFAULT_HOLDOUT, workers=options.workers
     )
     assert points is not None  # a share is held out where nothing else gives them
+    without_class = unlabelled(train)
     train = train.take(train.labels >= 0)
     check_classes(train, source.manifest.classes if source.manifest is not None else ())
     files = _denoiser(source) if options.extractor is None or source.noised else None
@@ -232,7 +242,7 @@ def read_certified_data(source: DataSource, options: CertifyOptions) -> Certifie
         train=train,
         points=points,
         point_source=point_source,
-        remarks=remarks(whole, points, point_source),
+        remarks=remarks(whole, points, point_source) + without_class,
         raw_digest=digest,
         train_digest=train_digest,
         points_digest=pixel_digest(points, point_hashes),

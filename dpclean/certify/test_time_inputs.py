@@ -14,10 +14,19 @@ from safetensors.numpy import save
 from dpclean.certify.data import read_checked
 from dpclean.certify.options import CertifyOptions
 from dpclean.data.ancestry import Ancestry
-from dpclean.data.dataset import Images, match_labels, pixel_digest, pixel_hashes, read_images, remarks, split
+from dpclean.data.dataset import (
+    Images,
+    match_labels,
+    of_other_shapes,
+    pixel_digest,
+    pixel_hashes,
+    read_images,
+    remarks,
+    split,
+)
 from dpclean.data.records import DataOptions
 from dpclean.denoise.loading import DenoiserFiles, find_denoiser
-from dpclean.errors import InputError
+from dpclean.errors import InputError, shown_names
 from dpclean.jobs.durable import write_durably
 from dpclean.train.recipes import TORCHVISION
 
@@ -96,8 +105,9 @@ def _check_sizes(points: Images, model: FixedModel, path: Path) -> None:
     if len(shapes) > 1:
         shown = " and ".join(_size(shape) for shape in shapes[:2])
         raise InputError(
-            f"the images in {str(path)!r} are not all of one size: there are {shown}",
-            "certify those of each size by themselves, or bring all to one size first",
+            f"the images in {str(path)!r} are not all of one size: there are {shown}, and others than most are"
+            f" {shown_names(of_other_shapes(points))}",
+            "leave these out, or certify those of each size by themselves, or bring all to one size first",
         )
     if model.recipe.size is None and shapes[0][:2] != (model.size, model.size):
         raise InputError(
@@ -124,7 +134,8 @@ def _labelled(points: Images, model: FixedModel, path: Path) -> Images:
     used = {points.classes[label] for label in points.labels.tolist() if label >= 0}
     if unknown := sorted(used - set(model.classes)):
         raise InputError(
-            f"the model {model.id!r} does not know the class {unknown[0]!r} of {str(path)!r}",
+            f"the model {model.id!r} does not know the class{'es' * (len(unknown) > 1)} {shown_names(unknown)} of"
+            f" {str(path)!r}",
             f"name the classes as it does: {', '.join(model.classes[:10])}{', ...' * (len(model.classes) > 10)}",
         )
     return replace(points, labels=match_labels(points, model.classes), classes=model.classes)

@@ -21,10 +21,11 @@ from dpclean.data.dataset import (
     pixel_hashes,
     read_images,
     remarks,
+    unlabelled,
 )
 from dpclean.data.manifest import Manifest
 from dpclean.data.records import DataOptions
-from dpclean.errors import InputError
+from dpclean.errors import InputError, shown_names
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class Inputs:
     train_digest: str
     test_digest: str | None
     shared: int  # test images that are among the training images, or among what these were made of
-    unlabelled: int
     remarks: list[str]  # on how the folders were read, one sentence each
     not_sanitized: list[str]
 
@@ -72,8 +72,7 @@ def read_inputs(clean: Path, options: TrainOptions, denoiser: Ancestry) -> Input
         train_digest=train_digest,
         test_digest=pixel_digest(test, test_hashes) if test is not None else None,
         shared=sum(found in known or (source == "test" and found in inherited) for found in test_hashes),
-        unlabelled=len(train) - len(labelled),
-        remarks=remarks(whole, test, source),
+        remarks=remarks(whole, test, source) + unlabelled(train),
         not_sanitized=_not_sanitized(clean, whole, hashes, manifest),
     )
 
@@ -98,10 +97,15 @@ def check_classes(train: Labelled, expected: Sequence[str] = ()) -> None:
         raise InputError(f"{message}, a classifier needs two", "sort the images into one folder a class")
     counts = np.bincount(train.labels, minlength=len(train.classes))
     empty = [name for name, count in zip(train.classes, counts, strict=True) if count == 0]
-    empty += [name for name in expected if name not in train.classes]
-    if empty:
-        named = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
-        raise InputError(f"classes without a training image: {named}", "add images, or remove these classes")
+    lost = [name for name in expected if name not in train.classes]
+    if empty + lost:
+        named = shown_names(empty + lost)
+        raise InputError(
+            f"classes without a training image: {named}",
+            "add images to them in the raw data, or remove them there, and sanitize again"
+            if lost
+            else "add images, or remove these classes",
+        )
 
 
 def images_by_class(train: Images) -> dict[str, int]:

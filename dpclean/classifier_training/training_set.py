@@ -148,7 +148,6 @@ class TrainingSet:
         found = self.inputs
         gaps = self.ancestry.because()
         said = [
-            (found.unlabelled, f"training images without a class, left aside: {found.unlabelled}"),
             (
                 found.shared,
                 "test images that are among the training images or went into their denoiser, so accuracy flatters:"

@@ -168,5 +168,9 @@ def ancestry_of_data(path: Path) -> Ancestry:
     path = path.resolve()
     for folder in (path, *path.parents):
         if (folder / MANIFEST_NAME).is_file():
-            return read_ancestry(folder / ANCESTRY_NAME)
+            try:
+                return read_ancestry(folder / ANCESTRY_NAME)
+            except InputError as error:
+                by_hand = f"{error.remedy}; in raw data {MANIFEST_NAME} is not of your making: remove it there"
+                raise InputError(error.message, by_hand) from error
     return Ancestry()

@@ -22,7 +22,7 @@ from dpclean.data.records import DataOptions, Kind
 from dpclean.data.selection import selected
 from dpclean.data.sources import open_source
 from dpclean.data.splits import MEASURED, TEST, TRAIN, measured_split
-from dpclean.errors import InputError, UsageError, told
+from dpclean.errors import InputError, UsageError, shown_names, told
 
 _HOLDOUT_DOMAIN = b"dpclean-holdout-1"
 _ADDRESS = struct.Struct("<Qq")
@@ -178,6 +178,12 @@ def unusable(left_out: LeftOut, what: str) -> list[str]:
     return [f"{what} that cannot be used and are left out: {count} ({_why(left_out)})"] if count else []
 
 
+def unlabelled(train: Images) -> list[str]:
+    """That there are training images without a class, which nobody trains on; nothing where there are none."""
+    names = [name for name, label in zip(train.names, train.labels.tolist(), strict=True) if label < 0]
+    return [f"training images without a class, left aside: {len(names)} ({shown_names(names)})"] if names else []
+
+
 def none_usable(path: Path, files: int, left_out: LeftOut) -> InputError:
     """The refusal of a data set none of whose files is an image that can be used."""
     why = f" ({_why(left_out)})" if left_out else ""
@@ -229,6 +235,15 @@ def holdout(images: Images, fraction: float) -> NDArray[np.bool_]:
 
 def _rank(index: int, label: int) -> bytes:
     return hashlib.sha256(_HOLDOUT_DOMAIN + _ADDRESS.pack(index, label)).digest()
+
+
+def of_other_shapes(*sets: Images) -> list[str]:
+    """The names of images that have another shape [H,W,C] than most."""
+    shapes = Counter(image.shape for images in sets for image in images.pixels)
+    usual = max(shapes, key=lambda shape: shapes[shape])
+    return [
+        name for images in sets for name, image in zip(images.names, images.pixels, strict=True) if image.shape != usual
+    ]
 
 
 def names_in(images: Images, hashes: Sequence[bytes], ancestry: Ancestry) -> list[str]:

@@ -17,6 +17,7 @@ ANCESTRY_NAME = "dpclean.ancestry"
 CHECKSUMS_NAME = "SHA256SUMS"
 NAMES = (NAME, LEDGER_NAME, ANCESTRY_NAME, CHECKSUMS_NAME)
 FORMAT = 1
+REMEDY = f"restore the file, or sanitize again; in raw data {NAME} is not of your making: remove it there"
 
 
 class Raw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,7 +128,7 @@ def read(folder: Path) -> Manifest | None:
 
     Raises ConflictError for one of a newer format, InputError for one that is damaged or edited out of form.
     """
-    return read_versioned(folder / NAME, FORMAT, _parsed, "is no manifest", "restore the file, or sanitize again")
+    return read_versioned(folder / NAME, FORMAT, _parsed, "is no manifest", REMEDY)
 
 
 def _parsed(fields: Any) -> Manifest:

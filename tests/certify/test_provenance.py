@@ -272,6 +272,16 @@ def test_what_is_not_what_was_sanitized_is_named(raw: Path, tmp_path: Path, tran
         begun(clean, denoiser=transparent)
 
 
+def test_images_that_are_in_no_run_are_named(raw: Path, transparent: str) -> None:
+    (raw / "train" / "red" / "000.png").rename(raw / "train" / "strays.png")
+    (raw / "train" / "red" / "001.png").write_bytes(b"")
+    asked = CertifyOptions(**FEW, sigma="0.25", denoiser=transparent)
+    assert read_certified_data(find_source(raw, asked), asked).remarks == [
+        "images that cannot be used and are left out: 1 (1 empty: 'train/red/001.png')",
+        "training images without a class, left aside: 1 ('train/strays.png')",
+    ]
+
+
 def test_raw_data_are_read_with_the_limits_that_they_were_sanitized_with(
     raw: Path, tmp_path: Path, transparent: str
 ) -> None:

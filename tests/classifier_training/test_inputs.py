@@ -113,8 +113,9 @@ def test_a_class_without_training_images_is_refused(tmp_path: Path) -> None:
 def test_a_class_that_lost_all_its_images_in_sanitizing_is_named(material: Path, tmp_path: Path) -> None:
     clean = shutil.copytree(material / "clean", tmp_path / "clean")
     shutil.rmtree(clean / "green")  # as sanitize leaves it: no image, no folder
-    with pytest.raises(InputError, match="classes without a training image: 'green'"):
+    with pytest.raises(InputError, match="classes without a training image: 'green'") as refused:
         train(clean, tmp_path / "model")
+    assert "in the raw data" in refused.value.remedy  # OUT has no such folder to remove
 
 
 def test_what_is_not_certifiable_is_said_before_the_work(material: Path, tmp_path: Path) -> None:

@@ -93,9 +93,10 @@ def test_where_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "dpclean.ancestry").unlink()
     (tmp_path / "dpclean.json").write_text("{}")
     (tmp_path / "red").mkdir()
-    for folder in (tmp_path, tmp_path / "red"):  # sanitized, so it must be there
-        with pytest.raises(InputError, match="missing"):
+    for folder in (tmp_path, tmp_path / "red"):  # sanitized, so it must be there; or a stranger's
+        with pytest.raises(InputError, match="missing") as refused:
             ancestry_of_data(folder)
+        assert "in raw data dpclean.json is not of your making: remove it" in refused.value.remedy
 
 
 def test_bundled_denoisers_say_all_that_they_were_made_of() -> None:

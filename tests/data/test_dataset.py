@@ -11,7 +11,17 @@ from safetensors.numpy import save_file
 
 import dpclean
 from dpclean.data import manifest as manifests
-from dpclean.data.dataset import divide, holdout, match_labels, pixel_digest, pixel_hashes, read_images, remarks, split
+from dpclean.data.dataset import (
+    divide,
+    holdout,
+    match_labels,
+    of_other_shapes,
+    pixel_digest,
+    pixel_hashes,
+    read_images,
+    remarks,
+    split,
+)
 from dpclean.errors import InputError, UsageError
 from tests.data.pictures import noise, saved, to_image, write, write_png
 from tests.networks import make_transparent
@@ -55,6 +65,14 @@ def test_what_is_wrong_with_a_shard_is_said_and_of_many_names_the_first(tmp_path
     bad, *_, said = remarks(read_images(tmp_path, workers=1), None)
     assert bad.startswith("b.safetensors has a tensor 'images' of F64 [1, 8, 8, 3]; uint8")
     assert said.endswith("left out: 4 (4 bad-shard: 'b.safetensors', 'c.safetensors', 'd.safetensors', ...)")
+
+
+def test_an_image_of_another_shape_than_most_is_found(tmp_path: Path) -> None:
+    few, many = make_classes(tmp_path / "few", 1), make_classes(tmp_path / "many")
+    for name, made in (("wide", noise(8, 9)), ("grey", noise(channels=1))):
+        write(few / "cat" / f"{name}.png", saved(to_image(made), "PNG"))
+    others = of_other_shapes(read_images(few, workers=1), read_images(many, workers=1))
+    assert others == ["cat/grey.png", "cat/wide.png"]
 
 
 def test_shards_without_class_names_get_a_class_for_each_integer(tmp_path: Path) -> None:
