@@ -16,7 +16,7 @@ from dpclean.denoise import schedule as schedules
 from dpclean.denoise.loading import DenoiserFiles, find_in_folder, load_network, load_schedule
 from dpclean.denoise.methods.several_steps import clean_and_noise
 from dpclean.denoise.schedule import NoiseLevel
-from dpclean.errors import InputError, SetupError, shown_names
+from dpclean.errors import Diverged, InputError, SetupError, shown_names
 from dpclean.jobs.checks import given_path
 
 STEPS = 50  # evaluations of the network for an image
@@ -76,6 +76,8 @@ class Generator:
             if after is not None:
                 x = after.alphas_cumprod**0.5 * clean + (1 - after.alphas_cumprod) ** 0.5 * noise
             on_step()
+        if not clean.isfinite().all():  # what failed would count as an attack that was withstood
+            raise Diverged("the images that the generator makes are not finite", "give another --generator")
         whole = _grey_levels(clean).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return list(whole)
 

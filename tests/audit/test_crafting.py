@@ -26,6 +26,7 @@ from dpclean.audit.victims.victim import Victim
 from dpclean.data.dataset import Images, read_images
 from dpclean.denoise.denoiser import Denoiser
 from dpclean.denoise.loading import find_denoiser
+from dpclean.errors import Diverged
 from dpclean.train.extractor import find_extractor
 from dpclean.train.recipes import find_recipe
 
@@ -177,3 +178,17 @@ def test_an_attacker_trains_again_on_his_poisons(
     again = surrogates[SCRATCH].poisoned(case.places, between, 1)
     assert all((again.images.pixels[place] == one).all() for place, one in zip(case.places, between, strict=True))
     assert again.extractor.digest != surrogates[SCRATCH].extractor.digest
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ("badnets", "guided-diffusion")])
+def test_a_network_that_computes_nothing_finite_is_no_attack_that_was_withstood(
+    name: str, data: Images, victims: dict[str, Victim], model: Path
+) -> None:
+    frozen = Frozen(find_extractor(str(model), device=CPU))
+    surrogate = Surrogate(frozen, data, seed=5)
+    assert surrogate.head_parts  # of a network that still was
+    with torch.no_grad():
+        for parameter in surrogate.extractor.trainer.network.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(Diverged, match="not finite"):
+        crafted(name, case_of(data), surrogate, 3)

@@ -59,6 +59,19 @@ def test_its_gradient_is_that_of_learning_anew(made: tuple[Tensor, Tensor, Tenso
     assert float((gradient * direction).sum()) == pytest.approx((moved[0] - moved[1]) / 2e-4, rel=0.03)
 
 
+def test_it_stays_at_its_optimum_where_whole_steps_would_run_away(made: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    """Classes far apart, and poisons that jump among them: far off the loss is flat, and a Newton step is huge."""
+    rows, labels, poisons, target = made
+    rows = 3 * rows + 12 * torch.eye(CLASSES, 4, dtype=rows.dtype)[labels]
+    head = TaughtHead(rows, labels, torch.zeros(rows.shape[1] + 1, CLASSES, dtype=rows.dtype))
+    for look in range(LOOKS):
+        head.mistake(40 * (-1) ** look * poisons, 2, target)
+    for _ in range(LOOKS):
+        found = head.mistake(poisons, 2, target)
+    assert float(found) == pytest.approx(float(at_rest(rows, labels, poisons, target)), rel=1e-3)
+    assert float(at_rest(rows, labels, poisons, target)) < 20
+
+
 def test_a_system_with_a_direction_that_changes_nothing_is_solved() -> None:
     matrix = torch.tensor([[2.0, 1, 0], [1, 3, 0], [0, 0, 0]])
     wanted = torch.tensor([1.0, -1, 0])

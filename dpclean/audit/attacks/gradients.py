@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpclean.audit.attacks.attack import Case, Objective
-from dpclean.audit.attacks.perturbation import Perturbation
+from dpclean.audit.attacks.perturbation import Perturbation, finite
 from dpclean.audit.attacks.surrogate import Surrogate
 from dpclean.train import augment
 from dpclean.train.networks import Residual
@@ -70,7 +70,7 @@ def match(
             loss = mismatch(gradient(surrogate, weights, levels, label), wanted[step % len(networks)])
             slopes = torch.autograd.grad(loss, changed.changes)
             for change, slope in zip(changed.changes, slopes, strict=True):
-                change.grad = slope.sign()
+                change.grad = finite(slope).sign()
             optimizer.step()
             falling.step()
             changed.clip()

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpclean.errors import Diverged
+
 
 class Perturbation:
     """Changes of images uint8 [H,W,C] of any sizes, none of a pixel value by more than eps grey levels."""
@@ -22,12 +24,12 @@ class Perturbation:
 
     def seen_by(self, look: Callable[[Tensor, Sequence[int]], Tensor]) -> Tensor:
         """What comes of the changed images, [P,...] in their order. look: at grey levels float [N,C,H,W] of images of
-        one shape, in these places.
+        one shape, in these places. Raises Diverged where that is not finite.
         """
         groups = zip(self._levels(), self._places, strict=True)
         rows = torch.cat([look(levels, places) for levels, places in groups])
         order = torch.tensor([place for places in self._places for place in places], device=rows.device)
-        return rows[torch.argsort(order)]
+        return finite(rows)[torch.argsort(order)]
 
     def scatter(self, generator: torch.Generator) -> None:
         """Begin anywhere in what is allowed."""
@@ -36,10 +38,9 @@ class Perturbation:
                 change.copy_(self.eps * (2 * torch.rand(change.shape, generator=generator) - 1))
 
     def clip(self) -> None:
-        """Back to what is allowed."""
-        with torch.no_grad():
-            for change in self.changes:
-                change.clamp_(-self.eps, self.eps)
+        """Back to what is allowed. Raises Diverged where changes are not finite."""
+        for change in self.changes:
+            _clip(change, self.eps)
 
     def pixels(self) -> list[NDArray[np.uint8]]:
         """The changed images, uint8 [H,W,C] in their order."""
@@ -69,13 +70,24 @@ class SharedChange:
         return (levels + rounded(self._change)).clamp(0, 255)
 
     def clip(self) -> None:
-        """Back to what is allowed."""
-        with torch.no_grad():
-            self._change.clamp_(-self.eps, self.eps)
+        """Back to what is allowed. Raises Diverged where the change is not finite."""
+        _clip(self._change, self.eps)
 
     def array(self) -> NDArray[np.int16]:
         """It, int16 [H,W,C]."""
         return self._change.detach()[0].round().to(torch.int16).permute(1, 2, 0).cpu().numpy()
+
+
+@torch.no_grad()
+def _clip(change: Tensor, eps: int) -> None:
+    finite(change).clamp_(-eps, eps)
+
+
+def finite(values: Tensor) -> Tensor:
+    """The same. Raises Diverged: an attack that failed would count as one that was withstood."""
+    if not values.isfinite().all():
+        raise Diverged("what an attack computes is not finite any more", "give another --extractor")
+    return values
 
 
 def rounded(values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 SOLVING, EXACT = 30, 1e-2  # conjugate gradients at each look: the most, and the share of a system that is left unsolved
+HALVINGS = 20  # of a step that does not lower the loss
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -16,8 +17,9 @@ Linear = Callable[[Tensor], Tensor]
 class TaughtHead:
     """The victim's logistic regression, L2 penalty with C = 1, on rows of which some are poisons.
 
-    It follows the poisons by a Newton step at each look. Its answer's gradient to them is that of the head at its
-    optimum: Mei and Zhu 2015, "Using Machine Teaching to Identify Optimal Training-Set Attacks on Machine Learners".
+    It follows the poisons by a Newton step at each look, shortened until the loss falls. Its answer's gradient to them
+    is that of the head at its optimum: Mei and Zhu 2015, "Using Machine Teaching to Identify Optimal Training-Set
+    Attacks on Machine Learners".
     """
 
     def __init__(self, rows: Tensor, labels: Tensor, weights: Tensor) -> None:
@@ -40,8 +42,7 @@ class TaughtHead:
         as_told[:, label] = 1
         with torch.no_grad():
             rows, wanted = torch.cat([self._rows, poisons]), torch.cat([self._wanted, as_told])
-            slope = rows.T @ (_shares(rows, self._weights) - wanted) + self._penalty * self._weights
-            self._weights = self._weights - solved(self._curvature(rows), slope, torch.zeros_like(slope))
+            self._learn(rows, wanted)
         weights = self._weights.clone().requires_grad_()
         loss = functional.cross_entropy(asked @ weights, torch.full((len(asked),), label, device=asked.device))
         (of_weights,) = torch.autograd.grad(loss, weights)
@@ -50,6 +51,20 @@ class TaughtHead:
         pushed = poisons.T @ (_shares(poisons, self._weights) - as_told)
         moved = (self._felt * pushed).sum()
         return loss.detach() - (moved - moved.detach())
+
+    def _learn(self, rows: Tensor, wanted: Tensor) -> None:
+        slope = rows.T @ (_shares(rows, self._weights) - wanted) + self._penalty * self._weights
+        step = solved(self._curvature(rows), slope, torch.zeros_like(slope))
+        before, promised = self._loss(rows, wanted, self._weights), (slope * step).sum()
+        for halved in range(HALVINGS):
+            weights = self._weights - step / 2**halved
+            if self._loss(rows, wanted, weights) <= before - 1e-4 * promised / 2**halved:  # Armijo's condition
+                self._weights = weights
+                return
+
+    def _loss(self, rows: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+        away = functional.cross_entropy(rows @ weights, wanted, reduction="sum")
+        return away + (self._penalty * weights.square()).sum() / 2
 
     def _curvature(self, rows: Tensor) -> Linear:
         """The second derivative of the loss, times [D+1,classes]."""
@@ -71,7 +86,9 @@ def solved(times: Linear, wanted: Tensor, start: Tensor) -> Tensor:
         if size <= enough:
             break
         bent = times(step)
-        along = size / (step * bent).sum()
+        if (curved := (step * bent).sum()) <= 0:  # flat to all digits there are: nothing more is to be had
+            break
+        along = size / curved
         found += along * step
         rest = rest - along * bent
         size, before = rest.square().sum(), size

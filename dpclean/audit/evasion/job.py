@@ -49,10 +49,10 @@ from dpclean.certify.run_settings import THREADS, make_test_time_settings
 from dpclean.certify.runs_on_images import engine, load_denoiser
 from dpclean.denoise.loading import find_denoiser
 from dpclean.device import choose_device
-from dpclean.errors import InputError
+from dpclean.errors import Diverged, InputError
 from dpclean.jobs.checks import options_of
 from dpclean.jobs.durable import write_durably
-from dpclean.jobs.job import COMPLETE, Call, Job, Tell, run
+from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record
 from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
@@ -76,7 +76,8 @@ def audit(
     """Attack a model at test time, alone and behind purifiers; the same call again goes on, or finds OUT complete.
 
     options: the fields of `EvasionOptions`. Raises UsageError, InputError, SetupError, ConflictError, DifferenceError
-    for a certificate that does not hold, InternalError where attacks refute one, or Interrupted after a signal.
+    for a certificate that does not hold, Diverged where the model's gradients are not finite, InternalError where
+    attacks refute a certificate, or Interrupted after a signal.
     """
     chosen = options_of(EvasionOptions, "audit", options)
     return run(EvasionJob(Path(out), chosen), overwrite=chosen.overwrite, progress=progress)
@@ -212,7 +213,10 @@ class EvasionJob(Job[AuditResult]):
         changing = len(self.protected) * len(self._batches)
         with claimed(kept, total, first=changing, still=self._is_begun, check=check) as numbers:
             for number in numbers:
-                kept.finish(number, tasks[number - 1](check))
+                try:
+                    kept.finish(number, tasks[number - 1](check))
+                except Diverged as error:  # by these arguments it always will
+                    raise Hopeless(error) from error
                 done = total - len(kept.missing(total))
                 tell(Progress(done, total, "parts", pace.seconds_left(done, total)))
         return True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dpclean.errors import UsageError
+from dpclean.errors import Diverged, UsageError
 
 NAME = "pgd"
 PAPER = (
@@ -90,7 +90,7 @@ def attacked(
 
     look: as the attacker sees the model, with gradients; he adds up those of so many draws, numbered from 0 on, for
     each step. normal: standard normal [N,C,H,W], which decides where the descent begins. No image depends on others but
-    by rounding. on_draw: is called after each, and may raise.
+    by rounding. on_draw: is called after each, and may raise. Raises Diverged where gradients are not finite.
     """
     change = _kept(images, budget.within(budget.beginning(normal)))
     for step in range(steps):
@@ -100,6 +100,8 @@ def attacked(
             loss = functional.cross_entropy(look(leaf, draw), labels, reduction="sum")
             slope += torch.autograd.grad(loss, leaf)[0]
             on_draw()
+        if not slope.isfinite().all():  # what failed would count as an attack that was withstood
+            raise Diverged("the model's gradients are not finite", "give another --model")
         change = _kept(images, budget.within(change + budget.uphill(slope)))
     return images + budget.in_grey_levels(change)
 

@@ -41,7 +41,7 @@ EPS, TARGETS = 16, 9
 @pytest.fixture(scope="module")
 def keywords(model: Path, test_images: Path, denoiser: Path) -> Keywords:
     given = {"model": model, "test": test_images, "denoiser": denoiser, "sigma": "0.1", "norm": "linf", "eps": EPS}
-    cost = {"steps": 3, "draws": 2, "votes": 8, "targets": TARGETS}
+    cost = {"steps": 6, "draws": 2, "votes": 8, "targets": TARGETS}
     return {**given, **cost, "threads": 1, "workers": 1, "device": "cpu"}
 
 

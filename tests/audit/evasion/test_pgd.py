@@ -13,7 +13,7 @@ from torch import Tensor
 from dpclean.audit.evasion.job import EvasionJob
 from dpclean.audit.evasion.options import EvasionOptions
 from dpclean.audit.evasion.pgd import L2, LINF, Budget, attacked
-from dpclean.errors import UsageError
+from dpclean.errors import Diverged, UsageError
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8))).float()
 IMAGES[0] = 128.0
@@ -77,3 +77,11 @@ def test_gradients_come_through_noise_of_the_attackers_own(model: Path, test_ima
     assert (behind.look(numbers)(levels, 4) - whole).abs().max() > 0.01
     predicted = alone.look(numbers)(levels, 0).argmax(1).numpy()
     assert (predicted == alone.answers(job.found.pixels, numbers)[0]).all()
+
+
+def test_gradients_that_are_not_finite_are_no_attack_that_was_withstood() -> None:
+    with pytest.raises(Diverged, match="gradients are not finite"):
+        attacked(
+            IMAGES, torch.zeros(3, dtype=torch.int64), lambda levels, draw: linear(levels, draw) * math.inf,
+            Budget(LINF, 8), steps=2, draws=1, normal=NORMAL,
+        )  # fmt: skip
