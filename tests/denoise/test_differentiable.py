@@ -134,7 +134,7 @@ def test_a_network_in_half_precision_points_where_float32_does(tmp_path: Path, m
     kinds = (None, torch.bfloat16)
     exact, near = (kept(DifferentiableDenoiser(denoiser, network_dtype=kind), x)[1] for kind in kinds)
     assert near.dtype == torch.float32 and not torch.equal(near, exact)
-    assert torch.nn.functional.cosine_similarity(exact.flatten(), near.flatten(), 0) > 0.999
+    assert torch.nn.functional.cosine_similarity(exact.flatten(), near.flatten(), 0) > 0.997
 
 
 def test_a_sanitizer_lets_gradients_through(tmp_path: Path) -> None:
