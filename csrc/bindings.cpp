@@ -178,7 +178,11 @@ GroupNormJob group_norm_job(uintptr_t input, uintptr_t out, const std::string& t
             silu};
 }
 
-bool convolves(const std::string& kernel) { return kernel_named(kernel).convolve != nullptr; }
+py::object convolution_type(const std::string& kernel) {
+    const Convolution* convolution = kernel_named(kernel).convolution;
+    if (!convolution) return py::none();
+    return py::str(convolution->type == Type::f32 ? "f32" : "bf16");
+}
 
 ConvolutionJob convolution_job(uintptr_t input, uintptr_t filters, uintptr_t bias, uintptr_t added, uintptr_t out,
                                size_t count, size_t height, size_t width, size_t inputs, size_t outputs,
@@ -193,10 +197,12 @@ ConvolutionJob convolution_job(uintptr_t input, uintptr_t filters, uintptr_t bia
 }
 
 void convolve(const std::string& kernel, size_t threads, const ConvolutionJob& job) {
-    const Convolve chosen = kernel_named(kernel).convolve;
+    const Convolution* chosen = kernel_named(kernel).convolution;
     require(chosen, "that kernel has no convolution");
+    const size_t grain = 384 / (chosen->edge * chosen->edge);  // as many pixels of a result whatever a tile is
     py::gil_scoped_release release;
-    in_parallel(threads, tiles_of(job), 96, [&](size_t first, size_t last) { chosen(job, first, last); });
+    in_parallel(threads, tiles_of(job, chosen->edge), grain,
+                [&](size_t first, size_t last) { chosen->tiles(job, first, last); });
 }
 
 size_t members(const std::string& kernel, const py::bytes& key, uint32_t run, uint32_t share, size_t count,
@@ -265,7 +271,8 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("group_norm_silu_gradient", &group_norm_gradient_on_cpu, py::arg("kernel"), py::arg("threads"),
                py::arg("norm"), py::arg("gradient"), py::arg("weight_gradient"), py::arg("bias_gradient"),
                py::arg("count"));
-    module.def("convolves", &convolves, py::arg("kernel"), "Whether a kernel has a convolution.");
+    module.def("convolution_type", &convolution_type, py::arg("kernel"),
+               "The type of activations, f32 or bf16, that a kernel has a convolution of; None without one.");
     module.def("convolve", &convolve, py::arg("kernel"), py::arg("threads"), py::arg("job"));
     module.def("members", &members, py::arg("kernel"), py::arg("key"), py::arg("run"), py::arg("share"),
                py::arg("count"), py::arg("places"), "How many places were written, int64 each.");

@@ -223,7 +223,7 @@ void convolve(const ConvolutionJob& job, size_t first, size_t last) {
 
 }  // namespace
 
-extern const Convolve CONVOLVE_AVX512BF16 = convolve;
+extern const Convolution CONVOLUTION_AVX512BF16 = {Type::bf16, 2, convolve};
 
 }  // namespace dpclean
 #endif

@@ -23,7 +23,7 @@ const Kernel& with_bf16() {
     static const Kernel kernel = [] {
         Kernel made = AVX512;
         made.name = "avx512bf16";
-        made.convolve = CONVOLVE_AVX512BF16;
+        made.convolution = &CONVOLUTION_AVX512BF16;
         return made;
     }();
     return kernel;

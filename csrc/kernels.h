@@ -84,7 +84,7 @@ static inline Pixels pixels_of(const GroupNormJob& job, size_t block) {
     return {first, last < job.pixels ? last : job.pixels};
 }
 
-// 3 x 3 convolutions of channels-last bfloat16 activations, stride 1, zeros around them, plus what is added to the result.
+// 3 x 3 convolutions of channels-last activations, stride 1, zeros around them, plus what is added to the result.
 struct ConvolutionJob {
     const void* input;    // [count, height, width, inputs], of half the height and width where upsampled
     const void* filters;  // as dpclean/denoise/winograd.py packs them, at a multiple of 64
@@ -98,11 +98,14 @@ struct ConvolutionJob {
 
 constexpr size_t MOST_INPUTS = 1024;
 
-// Tiles [first, last) of 2 x 2 pixels of all results.
-using Convolve = void (*)(const ConvolutionJob& job, size_t first, size_t last);
+struct Convolution {
+    Type type;                                                          // of activations: f32 or bf16
+    size_t edge;                                                        // pixels of a result's tile
+    void (*tiles)(const ConvolutionJob& job, size_t first, size_t last);  // of all results
+};
 
-static inline size_t tiles_of(const ConvolutionJob& job) {
-    return job.count * ((job.height + 1) / 2) * ((job.width + 1) / 2);
+static inline size_t tiles_of(const ConvolutionJob& job, size_t edge) {
+    return job.count * ((job.height + edge - 1) / edge) * ((job.width + edge - 1) / edge);
 }
 
 // Which of the places 0..count-1 a run takes: those whose word of its stream, in order, is below share.
@@ -121,14 +124,15 @@ struct Kernel {
     bool (*invert)(const InverseJob& job, size_t image, size_t first, size_t last);
     const GroupNorm* group_norm;
     size_t (*members)(const MembersJob& job);  // how many there are
-    Convolve convolve = nullptr;               // where it is faster than what torch has
+    const Convolution* convolution = nullptr;  // where it is faster than what torch has
 };
 
 extern const GroupNorm GROUP_NORM_SCALAR;
 #if defined(__x86_64__)
 extern const GroupNorm GROUP_NORM_AVX2;
 extern const GroupNorm GROUP_NORM_AVX512;
-extern const Convolve CONVOLVE_AVX512BF16;
+extern const Convolution CONVOLUTION_AVX2;
+extern const Convolution CONVOLUTION_AVX512BF16;
 #endif
 
 // ChaCha20 blocks that a job spends on an image. Planar output wants whole pixels in a run of blocks.

@@ -26,9 +26,9 @@ def kernel_name() -> str:
     return wanted
 
 
-def convolves() -> bool:
-    """Whether the CPU kernel in use has a convolution that is faster than torch's."""
-    return _kernels.convolves(kernel_name())
+def convolution_type() -> str | None:
+    """The type, "f32" or "bf16", in which the CPU kernel in use has a convolution that is faster than torch's."""
+    return _kernels.convolution_type(kernel_name())
 
 
 def cuda_built() -> bool:

@@ -1,8 +1,12 @@
-"""3 x 3 convolutions with fewer products, where the processor has none of matrices.
+"""3 x 3 convolutions with fewer products, on processors whose vectors multiply, and no units for matrices.
 
-Winograd's minimal filtering F(2 x 2, 3 x 3) (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"):
-16 products for 2 x 2 results in place of 36, and 9 where each pixel of the input stands four times. torch's library
-has it for no half precision. V and U are rounded to bfloat16, sums are float32: csrc/convolution_avx512bf16.cpp.
+Winograd's minimal filtering (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"), which torch's
+library does not do there:
+
+- bfloat16, F(2 x 2, 3 x 3): 16 products for 2 x 2 results in place of 36, and 9 where each pixel of the input stands
+  four times; V and U are rounded to bfloat16, sums are float32 (csrc/convolution_avx512bf16.cpp);
+- float32, F(4 x 4, 3 x 3): 36 for 4 x 4 results in place of 144, and 25 (csrc/convolution_avx2.cpp). Its filters are
+  larger than 1, so in bfloat16 it would lose digits.
 """
 
 from __future__ import annotations
@@ -14,22 +18,29 @@ import torch
 from torch import Tensor, nn
 
 from dpclean import _kernels
-from dpclean.kernels import convolves, default_threads, kernel_name
+from dpclean.denoise.group_norm import TYPES
+from dpclean.kernels import convolution_type, default_threads, kernel_name
 
-LANES = 32  # channels that the kernel takes together
+LANES = 32  # channels that the kernels take together
 INPUTS = range(16, 1024 + 1)  # channels: fewer are soon done
-# G: 3 filter values of a row to 4 of the transformed one
-TRANSFORM = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
+# G: 3 filter values of a row to those of the transformed one, 4 for 2 results and 6 for 4
+FOR_TWO = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))
+FOR_FOUR = (
+    (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)  # fmt: skip
 
 
 class Winograd(nn.Module):
-    """A 3 x 3 convolution in bfloat16 on the CPU; as it was where its filters learn, or by a kernel without it."""
+    """A 3 x 3 convolution on the CPU in the type that the kernel in use takes; as it was where its filters learn, in
+    another type, or by another kernel.
+    """
 
-    def __init__(self, conv: nn.Conv2d, filters: Tensor | None = None) -> None:
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, filters: Tensor | None = None) -> None:
         super().__init__()
-        self.conv = conv
+        self.conv, self.dtype = conv, dtype
         # no parameters: they stay as the kernel takes them whatever a module is turned into
-        self.filters = _packed(conv.weight.detach()) if filters is None else filters
+        self.filters = _packed(conv.weight.detach(), dtype) if filters is None else filters
         self.bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().float().clone()
 
     def forward(self, x: Tensor, added: Tensor | None = None, *, upsampled: bool = False) -> Tensor:
@@ -39,7 +50,7 @@ class Winograd(nn.Module):
         Differentiable, also by the kernel.
         """
         learns = torch.is_grad_enabled() and self.conv.weight.requires_grad
-        if learns or x.dtype != torch.bfloat16 or not convolves():
+        if learns or x.dtype != self.dtype or not _convolves(x.dtype):
             if upsampled:
                 x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
             y: Tensor = self.conv(x)
@@ -54,7 +65,7 @@ class Winograd(nn.Module):
         """The filters that bring the gradient of a result to that of its input; None where the kernel takes no such."""
         if not _takes(self.conv.out_channels, self.conv.in_channels):
             return None
-        return _packed(self.conv.weight.detach().transpose(0, 1).flip(2, 3))
+        return _packed(self.conv.weight.detach().transpose(0, 1).flip(2, 3), self.dtype)
 
     def gradient(self, of_result: Tensor) -> Tensor:
         """[N, C, H, W], channels_last, of that of a result [N, K, H, W]."""
@@ -81,7 +92,7 @@ class _ByKernel(torch.autograd.Function):
 def _convolved(
     x: Tensor, filters: Tensor, bias: Tensor, added: Tensor | None = None, *, upsampled: bool = False
 ) -> Tensor:
-    """By the kernel, of x bfloat16 with packed filters of so many outputs as bias [K] has."""
+    """By the kernel, of x with filters packed for its type, of so many outputs as bias [K] has."""
     x = x.contiguous(memory_format=torch.channels_last)
     count, inputs, height, width = x.shape
     if upsampled:
@@ -109,14 +120,18 @@ def with_fewer_products(
 
     like: one with the same filters under the same names, to keep them once. State of the network is loaded before.
     """
-    if dtype != torch.bfloat16 or device.type != "cpu" or not convolves():
+    if device.type != "cpu" or not _convolves(dtype):
         return
     known = {} if like is None else dict(like.named_modules())
     for name, block in list(network.named_modules()):
         for part, conv in list(block.named_children()):
             if _fits(conv) and not isinstance(block, Winograd):
                 its = known.get(f"{name}.{part}" if name else part)
-                setattr(block, part, Winograd(conv, its.filters if isinstance(its, Winograd) else None))
+                setattr(block, part, Winograd(conv, dtype, its.filters if isinstance(its, Winograd) else None))
+
+
+def _convolves(dtype: torch.dtype) -> bool:
+    return dtype in TYPES and TYPES[dtype] == convolution_type()
 
 
 def _fits(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -130,16 +145,26 @@ def _takes(inputs: int, outputs: int) -> bool:
     return inputs in INPUTS and outputs % LANES == 0
 
 
-def _packed(weight: Tensor) -> Tensor:
-    """bfloat16 [16, K / 32, 32 C] of filters [K, C, 3, 3]: at each place of G g G', for 32 outputs, pairs of inputs.
+def _packed(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Filters [K, C, 3, 3], as the kernel of a type takes them: G g G' at each place.
 
-    C with zeros up to a multiple of 32. Of 32 inputs the even ones come first, as the kernel takes pixels apart.
+    float32 [36, K / 16, C, 16]. bfloat16 [16, K / 32, 32 C]: for 32 outputs pairs of inputs, C with zeros up to a
+    multiple of 32, of which the even ones come first, as the kernel takes pixels apart.
     """
-    weight = nn.functional.pad(weight.double(), (0, 0, 0, 0, 0, -weight.shape[1] % LANES))
+    if dtype == torch.float32:
+        of_places = _transformed(weight, FOR_FOUR).flatten(0, 1)
+        by_outputs = of_places.reshape(len(of_places), len(weight) // 16, 16, -1).transpose(2, 3)
+        return by_outputs.float().contiguous()
+    weight = nn.functional.pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % LANES))
     outputs, inputs = weight.shape[:2]
-    transform = torch.tensor(TRANSFORM, dtype=torch.float64)
-    of_places = torch.einsum("ai,kcij,bj->abkc", transform, weight, transform)
+    of_places = _transformed(weight, FOR_TWO)
     order = torch.cat([torch.arange(0, LANES, 2), torch.arange(1, LANES, 2)])
     places = (torch.arange(0, inputs, LANES)[:, None] + order).flatten()
     by_pairs = of_places[..., places].reshape(16, outputs // LANES, LANES, inputs // 2, 2).transpose(2, 3)
     return by_pairs.reshape(16, outputs // LANES, LANES * inputs).to(torch.bfloat16).contiguous()
+
+
+def _transformed(weight: Tensor, transform: tuple[tuple[float, ...], ...]) -> Tensor:
+    """float64 [rows, columns, K, C]."""
+    rows = torch.tensor(transform, dtype=torch.float64)
+    return torch.einsum("ai,kcij,bj->abkc", rows, weight.double(), rows)
