@@ -1,6 +1,6 @@
 """Images a second of the bundled denoiser against the DDPM-CIFAR U-Net (35.7 M parameters), 32 x 32, one machine.
 
-    python benchmarks/denoiser_speed.py [--rounds 7] [--compile]
+    python benchmarks/denoiser_speed.py [--rounds 7] [--compile] [--name NAME]
 
 Four contenders take turns: each network as diffusers runs it (eager, channels-last) and through dpclean's engine
 (folded noise level, fused normalisation). Batch 64, the dtype that dpclean chooses, all cores. Then whole photos of
@@ -98,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="also diffusers through torch.compile, weights frozen")
+    parser.add_argument("--name", default="denoiser_speed", help="name of the result file")
     a = parser.parse_args()
     device = choose_device("auto")
     keep_memory()  # for all four, as dpclean does
@@ -149,7 +150,7 @@ def main() -> None:
     print(
         f"{'photos, natural dpclean / diffusers':40} {ratio['median']:6.2f} x ({ratio['q1']:.2f} to {ratio['q3']:.2f})"
     )
-    print(write_results("denoiser_speed", results))
+    print(write_results(a.name, results))
 
 
 if __name__ == "__main__":
