@@ -125,18 +125,24 @@ def costs() -> str:
 
 
 def speed() -> str:
-    result, amd = load("denoiser_speed"), load("denoiser_speed_amd")
+    columns = {
+        "matrix units": "denoiser_speed",
+        "bfloat16 in vectors": "denoiser_speed_amd",
+        "AVX2 only, float32": "denoiser_speed_avx2",
+    }
+    results = {title: load(name) for title, name in columns.items()}
+    first, *others = results.values()
     rows = [
-        (name, ratio(value), ratio(amd["ratios"][name]) if name in amd["ratios"] else "not measured")
-        for name, value in result["ratios"].items()
+        (name, ratio(value), *(ratio(o["ratios"][name]) if name in o["ratios"] else "not measured" for o in others))
+        for name, value in first["ratios"].items()
     ]
+    places = "; ".join(f"{title}: {where(name)}" for title, name in columns.items())
     return (
-        f"Images a second of CPU time at 32 x 32 (photos: of 481 x 321, uint8 to uint8), {result['dtype']}, batch "
-        f"{result['batch']}, medians and quartiles of pairwise ratios, on {where('denoiser_speed')} with matrix units "
-        f"for bfloat16 (AMX), and with this version on {where('denoiser_speed_amd')} "
-        "(`benchmarks/denoiser_speed.py`; `ddpm` is the 35.7 M DDPM-CIFAR U-Net, `diffusers` eager and channels-last, "
-        "`compiled` torch.compile with frozen weights, `dpclean` this engine):\n\n"
-        + table(("", "ratio", "ratio, AMD"), rows)
+        f"Images a second of CPU time at 32 x 32 (photos: of 481 x 321, uint8 to uint8), batch {first['batch']}, in "
+        "the dtype that dpclean chooses, medians and quartiles of pairwise ratios, on processors with matrix units for "
+        f"bfloat16, with products of it in vectors, and with neither ({places}; `benchmarks/denoiser_speed.py`; `ddpm` "
+        "is the 35.7 M DDPM-CIFAR U-Net, `diffusers` eager and channels-last, `compiled` torch.compile with frozen "
+        "weights, `dpclean` this engine):\n\n" + table(("", *columns), rows)
     )
 
 
