@@ -132,10 +132,13 @@ def recipe_of(fields: dict[str, Any] | None) -> Recipe:
 
 
 def image_size(certified: CertifiedData, recipe: Recipe) -> int:
-    """The edge of the images that the network trains on. Raises InputError where they are not of one size."""
-    from dpclean.train.images import prepare
+    """The edge of the images that the network trains on. Raises InputError where they are not of one size.
 
-    return recipe.size or int(prepare(certified.train.pixels[:1] + certified.points.pixels[:1], None).shape[1])
+    Points of another size are brought to it, as `train` does with test images.
+    """
+    from dpclean.train.images import common_size
+
+    return recipe.size or common_size(certified.train.pixels)
 
 
 def make_run_settings(certified: CertifiedData, options: CertifyOptions, parameters: JobParameters) -> RunSettings:

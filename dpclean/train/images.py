@@ -25,7 +25,7 @@ def prepare(pixels: Sequence[NDArray[np.uint8]], size: int | None) -> Tensor:
     the images must be squares of one size. Raises InputError.
     """
     if size is None:
-        size = _common_size(pixels)
+        size = common_size(pixels)
     prepared = torch.empty(len(pixels), size, size, 3, dtype=torch.uint8)
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(pixels):
@@ -40,7 +40,8 @@ def prepare(pixels: Sequence[NDArray[np.uint8]], size: int | None) -> Tensor:
     return prepared
 
 
-def _common_size(pixels: Sequence[NDArray[np.uint8]]) -> int:
+def common_size(pixels: Sequence[NDArray[np.uint8]]) -> int:
+    """The edge of squares of one size. Raises InputError."""
     sizes = sorted({image.shape[:2] for image in pixels})
     if len(sizes) == 1 and sizes[0][0] == sizes[0][1]:
         return int(sizes[0][0])

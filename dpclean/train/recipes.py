@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # naming recipes needs no numpy
 TORCHVISION = "torchvision:"
 LITE = "efficientnet-lite0"  # a network that is there as an extractor only
 CIFAR_RESNETS = {"cifar-resnet20": 3, "cifar-resnet56": 9}  # extractors too; blocks a stage
-MANY_IMAGES, LARGEST_EDGE = 2000, 64  # from which, and up to which, the default recipe is another one
+MANY_IMAGES, LEAST_EDGE, LARGEST_EDGE = 2000, 8, 64  # from which, and in which, the default recipe is another one
 
 
 @dataclass(frozen=True)
@@ -114,18 +115,25 @@ def sized(recipe: Recipe, name: str) -> Recipe:
     base, at, size = name.partition("@")
     if not at:
         return recipe
-    if not re.fullmatch("[0-9]{1,4}", size) or not 8 <= int(size) <= 1024:
+    if not re.fullmatch("[0-9]{1,4}", size) or not LEAST_EDGE <= int(size) <= 1024:
         raise UsageError(f"recipe {name!r} has no size from 8 to 1024 behind its @", f"give for example {base}@32")
     return replace(recipe, name=name, size=int(size))
 
 
 def default_recipe(pixels: Sequence[NDArray[np.uint8]]) -> Recipe:
-    """The recipe for images [H,W,C] where none is named: a function of their number and sizes alone."""
+    """The recipe for images [H,W,C] where none is named: a function of their number and sizes alone.
+
+    The size is that of more than half of them, where they are small squares: a few others are brought to it, as one
+    image must not decide what becomes of all.
+    """
     name = "tiny" if len(pixels) < MANY_IMAGES else "fast"
-    shapes = {image.shape[:2] for image in pixels}
-    height, width = next(iter(shapes))
-    as_they_are = len(shapes) == 1 and height == width <= LARGEST_EDGE
-    return find_recipe(name if as_they_are else f"{name}@{32 if name == 'tiny' else 64}")
+    shapes = Counter(image.shape[:2] for image in pixels)
+    ((height, width), count), *others = shapes.most_common()
+    if height != width or not LEAST_EDGE <= height <= LARGEST_EDGE or 2 * count <= len(pixels):
+        height = 32 if name == "tiny" else 64
+    elif not others:
+        return find_recipe(name)
+    return find_recipe(f"{name}@{height}")
 
 
 def _classifiers() -> frozenset[str]:

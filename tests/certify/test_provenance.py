@@ -282,6 +282,18 @@ def test_images_that_are_in_no_run_are_named(raw: Path, transparent: str) -> Non
     ]
 
 
+def test_one_image_of_another_size_decides_nothing_for_the_others(raw: Path, transparent: str) -> None:
+    Image.new("RGB", (5, 7)).save(raw / "test" / "blue" / "000.png")  # the first of the points
+    terms = begun(raw, denoiser=transparent)
+    assert (terms.size, terms.recipe["name"]) == (16, "tiny")
+    Image.new("RGB", (5, 7)).save(raw / "train" / "blue" / "000.png")
+    terms = begun(raw, denoiser=transparent)
+    assert (terms.size, terms.recipe["name"]) == (16, "tiny@16")
+    with pytest.raises(InputError, match="the images are not squares of one size: 5 x 7, 16 x 16") as refused:
+        begun(raw, denoiser=transparent, recipe="tiny")
+    assert "--recipe tiny@32" in refused.value.remedy
+
+
 def test_raw_data_are_read_with_the_limits_that_they_were_sanitized_with(
     raw: Path, tmp_path: Path, transparent: str
 ) -> None:
