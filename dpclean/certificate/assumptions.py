@@ -140,8 +140,9 @@ def _statement(parameters: CertificateParameters) -> Iterator[str]:
         )
         yield (
             "A model that is trained again on the same images with the same random numbers votes the same, whatever"
-            " becomes of the other parts: this is so on one kind of machine with one version of the libraries. The"
-            " random numbers come from a key, and the claims hold for every key, also for one that an attacker knows."
+            " becomes of the other parts: this is so on one kind of machine with one version of the libraries."
+            + " The random numbers come from a key, and the claims hold for every key, also for one that an attacker"
+            " knows." * (parameters.trainer is None)
         )
         if Fraction(parameters.sigma):
             yield "The images of each part were noised and denoised. No claim rests on that noise."
@@ -271,9 +272,14 @@ def _origin(parameters: CertificateParameters) -> Iterator[str]:
         yield (
             f"The training command ({parameters.trainer}) is the same program throughout, with all that it loads: the"
             " files that it names were compared before each run, others were not. It keeps nothing from run to run,"
-            " reads nothing but the folders it is given, and predicts each point without regard to the others."
-            + " Whether it fails depends on what it is given, and on nothing else."
-            * counts_images(parameters)
+            " reads nothing but the folders it is given, and predicts each point without regard to the others. What it"
+            " draws by itself comes from no key: it draws "
+            + (
+                "the same for the same images."
+                if parts_of(parameters)
+                else "it anew in each run, independently of all."
+            )
+            + " Whether it fails depends on what it is given, and on nothing else." * counts_images(parameters)
         )
     if isinstance(parameters, JobParameters) and parameters.init is not None:
         yield "The initial weights are constants: they were not made from, or chosen by, " + _not_from(

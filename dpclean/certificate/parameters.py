@@ -25,7 +25,7 @@ from dpclean.errors import Reason, UsageError
 from dpclean.noise.keys import commitment, key_from_seed
 from dpclean.noise.table import SIGMA_MAX, table
 
-FORMAT: Final = 2  # of votes and certificate: any change of a byte that the same votes give is another format
+FORMAT: Final = 3  # of votes and certificate: any change of a byte that the same votes give is another format
 MOST_CLASSES = 10**5
 MOST_ATTEMPTS = 10**6
 FAMILIES = ("point", "all")
@@ -146,7 +146,7 @@ class CertificateParameters(_Part, frozen=True, kw_only=True):
     variation distance of all noise of a run from a Gaussian. values: pixel values of everything that is noised.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     tool: Annotated[str, Meta(pattern=r"\Adpclean [0-9A-Za-z.+_-]{1,100}\Z")]
     runs: Annotated[int, Meta(ge=1, le=MOST_RUNS)]
     selection_runs: Annotated[int, Meta(ge=0, le=MOST_RUNS)]

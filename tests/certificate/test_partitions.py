@@ -133,6 +133,16 @@ def test_what_is_said_does_not_speak_of_chance_nor_of_noise_where_there_is_none(
     assert ("nois" in said.lower().replace("denois", "")) == noise
 
 
+def test_what_a_program_draws_comes_from_no_key() -> None:
+    own, program = (
+        " ".join(build(of_parts(some(), np.zeros(8), trainer=trainer), "77" * 32)["assumptions"])
+        for trainer in (None, "python x.py")
+    )
+    assert "random numbers come from a key" in own and "comes from no key" not in own
+    assert "random numbers come from a key" not in program
+    assert "comes from no key: it draws the same for the same images" in program
+
+
 def test_the_curve_has_one_line_for_what_holds_alike_and_room_for_its_name() -> None:
     lines = main_curve(build(of_parts(some(), np.zeros(8)), "77" * 32)).lines
     assert [line.label for line in lines if line.role != "lower"] == ["put in, taken away, in place", "changed"]

@@ -273,8 +273,8 @@ def test_a_radius_one_step_off_is_found(tmp_path: Path, bound: str, step: int) -
 @pytest.mark.parametrize(
     "respell",
     [
-        lambda text: text.replace('"format": 2,', '"format": 2,\n "format": 2,', 1),
-        lambda text: text.replace('"format": 2,', '"seal": 1,\n "format": 2,', 1).replace('"seal": 1,\n ', "", 1) + " ",
+        lambda text: text.replace('"format": 3,', '"format": 3,\n "format": 3,', 1),
+        lambda text: text.replace('"format": 3,', '"seal": 1,\n "format": 3,', 1).replace('"seal": 1,\n ', "", 1) + " ",
         lambda text: text.replace('"points": 5', '"points": 5.0'),
         lambda text: text.replace('"certified": 3', '"certified": 3e0'),
         lambda text: text.replace('"j": 0', '"j": false'),
@@ -353,7 +353,7 @@ def test_another_version_switches_nothing_off(folder: Path) -> None:
 def test_missing_and_newer_files_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         verify(tmp_path / "nowhere")
-    edited(folder, lambda certificate: certificate.update(format=3))
+    edited(folder, lambda certificate: certificate.update(format=4))
     with pytest.raises(ConflictError):
         verify(folder)
     (folder / "certificate.json").write_text("{")
