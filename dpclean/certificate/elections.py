@@ -42,12 +42,15 @@ def plurality(votes: NDArray[Any], classes: int) -> Election:
 
     A touched model moves a lead by 2 at most.
     """
-    n = np.bincount(votes[votes >= 0], minlength=classes)
-    if not n.any():
+    present, n = np.unique(votes[votes >= 0], return_counts=True)  # of many classes few have votes
+    if not len(n):
         return Election(-1, -1)
-    winner = int(n.argmax())
-    lead = n[winner] - n - (np.arange(classes) < winner)
-    return _of(n, winner, int(np.delete(lead, winner).min()) // 2)
+    first = int(n.argmax())
+    winner, others = int(present[first]), np.delete(n, first)
+    leads = n[first] - others - (np.delete(present, first) < winner)
+    if len(present) < classes:  # of those without votes the lowest, which is before the winner if any is
+        leads = np.append(leads, n[first] - (first < winner))
+    return Election(winner, int(leads.min()) // 2, int(n[first]), int(others.max(initial=0)))
 
 
 def runoff(rankings: NDArray[np.uint16]) -> Election:
@@ -77,7 +80,7 @@ def runoff(rankings: NDArray[np.uint16]) -> Election:
         if (needed[rival] + 1) // 2 >= least:  # a touched model gives 2 at most
             break
         least = _beaten(present, places_of_firsts, above[:, rival], n, winner, rival, int(needed[rival]), silent, least)
-    return _of(n, winner, least - 1)
+    return Election(winner, least - 1, int(n[winner]), int(np.delete(n, winner).max()))
 
 
 def _beaten(
@@ -106,7 +109,3 @@ def _beaten(
     counts = range(1, min(most, len(firsts) + silent - int(n[b]) + 1))  # each part of what suffices rises with m
     place = bisect_left(counts, True, key=suffices)
     return counts[place] if place < len(counts) else most
-
-
-def _of(n: NDArray[np.int64], winner: int, withstands: int) -> Election:
-    return Election(winner, withstands, int(n[winner]), int(np.delete(n, winner).max()))

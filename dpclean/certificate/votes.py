@@ -306,41 +306,55 @@ class VoteCounts:
 
 
 def count_votes(votes: Votes) -> VoteCounts:
-    """The counts of all points, a block of them at a time."""
-    classes, points, selecting = len(votes.parameters.classes), votes.votes.shape[1], votes.parameters.selection_runs
+    """The counts of all points, a block of them at a time; the work grows with the votes, not with the classes."""
+    classes, selecting = len(votes.parameters.classes), votes.parameters.selection_runs
+    runs, points = votes.votes.shape
     winner, k_a, k_b = (np.empty(points, np.int64) for _ in range(3))
     correct, voted = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    span = max(1, (1 << 22) // max(classes, votes.votes.shape[0]))
+    span = max(1, (1 << 22) // runs)
     for begin in range(0, points, span):
         block = slice(begin, begin + span)
-        counts = _count(votes.votes[selecting:, block], classes)
-        selection = _count(votes.votes[:selecting, block], classes) if selecting else counts
-        winner[block], k_a[block], k_b[block] = _leaders(counts, selection)
+        cast = votes.votes[:, block]
+        counts = _count(cast[selecting:])
+        winner[block], k_a[block], k_b[block] = _leaders(counts, _count(cast[:selecting]) if selecting else counts)
         if votes.labels is not None:
-            every = counts + selection if selecting else counts
-            labels = votes.labels[block]
-            rows = np.flatnonzero(labels >= 0)
-            np.add.at(correct, labels[rows], every[rows, labels[rows]])
-            voted += every[rows].sum(axis=0)
+            known = np.flatnonzero(votes.labels[block] >= 0)
+            labels, of_known = votes.labels[block][known], cast[:, known]
+            np.add.at(correct, labels, (of_known == labels).sum(axis=0))
+            voted += np.bincount(of_known[of_known >= 0], minlength=classes)
     return VoteCounts(winner, k_a, k_b, correct, voted)
 
 
-def _count(votes: NDArray[np.int32], classes: int) -> NDArray[np.int64]:
-    """Votes [runs, points] to counts [points, classes]."""
-    points, places = votes.shape[1], classes + 1
-    cells = votes + 1 + np.arange(points, dtype=np.int64) * places
-    return np.bincount(cells.ravel(), minlength=points * places).reshape(points, places)[:, 1:]
+@dataclass(frozen=True)
+class _Counts:
+    """The votes for each class that has any at a point, of so many points: int64 [N] each, by point, then by class."""
+
+    points: int
+    point: NDArray[np.int64]
+    label: NDArray[np.int64]
+    votes: NDArray[np.int64]
 
 
-def _leaders(
-    counts: NDArray[np.int64], selection: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _count(votes: NDArray[np.int32]) -> _Counts:
+    """Votes [runs, points], counted."""
+    runs, points = votes.shape
+    ordered = np.sort(votes.T, axis=1)
+    differs = np.ones((points, runs), np.bool_)
+    differs[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    starts = np.flatnonzero(differs)
+    label, counts = ordered.ravel()[starts], np.diff(starts, append=ordered.size)
+    cast = label != ABSTAIN
+    return _Counts(points, starts[cast] // runs, label[cast].astype(np.int64), counts[cast])
+
+
+def _leaders(counts: _Counts, selection: _Counts) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(winner, k_a, k_b): the lowest class among equals, which is harmless, as a tie of the counted runs abstains."""
-    rows = np.arange(len(counts))
-    winner = selection.argmax(axis=1)
-    nobody = selection[rows, winner] == 0
-    k_a = np.where(nobody, 0, counts[rows, winner])
-    others = counts.copy()
-    others[rows[~nobody], winner[~nobody]] = -1
-    winner[nobody] = ABSTAIN
-    return winner, k_a, others.max(axis=1)
+    most, k_a, k_b = (np.zeros(counts.points, np.int64) for _ in range(3))
+    np.maximum.at(most, selection.point, selection.votes)
+    first = np.flatnonzero(selection.votes == most[selection.point])[::-1]  # of those of a point the lowest stays
+    winner = np.full(counts.points, ABSTAIN, np.int64)
+    winner[selection.point[first]] = selection.label[first]
+    own = counts.label == winner[counts.point]
+    k_a[counts.point[own]] = counts.votes[own]
+    np.maximum.at(k_b, counts.point[~own], counts.votes[~own])
+    return winner, k_a, k_b

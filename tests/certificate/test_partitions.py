@@ -39,6 +39,13 @@ def as_array(rankings: list[list[int] | None], classes: int) -> NDArray[np.uint1
     return np.array([[NO_RANKING] * classes if row is None else row for row in rankings], np.uint16)
 
 
+def test_plurality_takes_no_more_for_many_classes() -> None:
+    votes, many = np.array([7, 7, 7, 3, -1], np.int32), 10**12
+    assert plurality(votes, many) == Election(7, 0, 3, 1)
+    assert plurality(np.zeros(5, np.int32), many) == Election(0, 2, 5, 0)
+    assert plurality(np.full(4, 9, np.int32), many) == Election(9, 1, 4, 0)  # classes before it need one vote less
+
+
 @pytest.mark.parametrize("case", KNOWN["partition"], ids=lambda case: f"{case['classes']}-{len(case['rankings'])}")
 def test_elections_are_the_known_ones(case: dict[str, Any]) -> None:
     rankings = as_array(case["rankings"], case["classes"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -286,6 +287,22 @@ def test_many_points_are_counted_in_blocks() -> None:
     assert (found.k_b == np.sort(counts, axis=0)[1]).all()
     assert found.correct.tolist() == [int(counts[label, labels == label].sum()) for label in range(3)]
     assert found.voted.tolist() == counts[:, labels >= 0].sum(axis=1).tolist()
+
+
+def test_counting_takes_no_more_for_many_classes() -> None:
+    classes = 100_000
+    table = np.arange(30, dtype=np.int32)[:, None] % 7 * (classes // 7) + np.arange(60, dtype=np.int32)
+    names = [f"class-{number}" for number in range(classes)]
+    votes = Votes(table, np.full(60, 5, np.int64), None, parameters(30, 60, classes=names))
+    tracemalloc.start()
+    try:
+        found = count_votes(votes)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.winner.tolist() == list(range(60)) and (found.k_a == 5).all() and (found.k_b == 5).all()
+    assert found.correct.sum() == 5 and found.voted.sum() == 30 * 60
+    assert taken < 10 * 8 * classes  # a few numbers a class, not one for each point and class
 
 
 def test_runs_without_a_vote_count_for_no_class() -> None:
