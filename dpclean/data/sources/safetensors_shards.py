@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -44,7 +45,7 @@ class ShardSource:
         self._reasons: dict[str, Reason] = {}
         for name in names:
             self._open(name)
-        self.classes = next((shard.class_names for shard in self._shards.values() if shard.class_names), ())
+        self.classes = self._class_names()
         for shard in list(self._shards.values()):
             self._check_classes(shard)
         if not self._shards:
@@ -132,9 +133,20 @@ class ShardSource:
         self._shards.pop(name, None)
         self._reasons[name], self.problems[name] = reason, problem
 
+    def _class_names(self) -> tuple[str, ...]:
+        """Those, or none, with which most shards can be read: one shard does not drive out all others.
+
+        Of equally many names come before none, and what comes first before others.
+        """
+        shards = self._shards.values()
+        fitting = Counter(s.class_names for s in shards if s.class_names and s.largest_label < len(s.class_names))
+        labels = sorted(s.largest_label for s in shards if not s.class_names)
+        kept = {names: count + bisect.bisect_left(labels, len(names)) for names, count in fitting.items()}
+        return max({**kept, (): len(labels)}.items(), key=lambda names_and_count: names_and_count[1])[0]
+
     def _check_classes(self, shard: Shard) -> None:
         if shard.class_names and shard.class_names != self.classes:
-            self._leave_out(shard.name, Reason.BAD_SHARD, "has other class_names than the shard before it")
+            self._leave_out(shard.name, Reason.BAD_SHARD, "has other class_names than the shards that are read")
         elif self.classes and shard.largest_label >= len(self.classes):
             problem = f"has the label {shard.largest_label}, but there are {len(self.classes)} class_names"
             self._leave_out(shard.name, Reason.BAD_SHARD, problem)

@@ -210,12 +210,24 @@ def test_class_names_must_agree(tmp_path: Path) -> None:
     source = shard_source(tmp_path)
     assert source.classes == ("x", "y")
     assert {name[0]: text for name, text in source.problems.items()} == {
-        "c": "has other class_names than the shard before it",
+        "c": "has other class_names than the shards that are read",
         "d": "has the label 2, but there are 2 class_names",
         "e": "has class_names that are no list of different strings",
         "f": "has class_names that are no list of different strings",
         "g": "has class_names that are no JSON",
     }
+
+
+@pytest.mark.parametrize("named", [None, ["x", "y"]])
+@pytest.mark.parametrize("strange", [["y", "x"], ["z"], ["x", "y", "z"], ["x"]])
+def test_one_shard_does_not_drive_out_the_others(tmp_path: Path, named: list[str] | None, strange: list[str]) -> None:
+    for name, names in (("a", strange), ("b", named), ("c", named)):
+        metadata = None if names is None else {"class_names": json.dumps(names)}
+        labels = np.arange(6) % (1 if name == "a" else 2)
+        save_file({"images": IMAGES, "labels": labels}, tmp_path / f"{name}.safetensors", metadata=metadata)
+    source = shard_source(tmp_path)
+    assert set(source.problems) <= {"a.safetensors"}
+    assert source.classes == tuple(named or (strange if len(strange) > 1 else ()))
 
 
 def test_a_bad_shard_is_one_entry_and_the_others_stay(tmp_path: Path, pool: WorkerPool) -> None:
