@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -14,7 +14,8 @@ import numpy as np
 from dpclean.certificate.bounds import find_bound
 from dpclean.certificate.bounds.base import NO_RADIUS
 from dpclean.certificate.limits import most_images, unanimous
-from dpclean.certificate.parameters import JobParameters, has_rankings, parts_of, settings_of, share_of
+from dpclean.certificate.parameters import JobParameters, counts_images, has_rankings, parts_of, settings_of, share_of
+from dpclean.certificate.votes import ABSTAIN, first_of
 from dpclean.certificate.whole_images import members_of_run
 from dpclean.certify.data import Data
 from dpclean.certify.extracted import extractor_of, seconds_an_image
@@ -25,7 +26,9 @@ from dpclean.certify.job import CertifyJob
 from dpclean.certify.options import CertifyKeywords, CertifyOptions
 from dpclean.certify.results import CertifyDryRun
 from dpclean.certify.run_settings import THREADS, RunSettings, TestTimeSettings
+from dpclean.certify.runs_on_images import RunsOnImages
 from dpclean.certify.test_time_inputs import CertifiedImages, PointData
+from dpclean.certify.trainer_command import RunFailed
 from dpclean.certify.worker import runs_on_images
 from dpclean.jobs.checks import options_of
 from dpclean.jobs.job import COMPLETE
@@ -42,12 +45,12 @@ def dry_run(
     """What `certify` with the same arguments would do; writes nothing. Raises what `certify` would refuse."""
     asked = options_of(CertifyOptions, "certify", options)
     job = CertifyJob(Path(clean), Path(out), asked, say or (lambda _: None))
-    if job.foresee(overwrite=asked.overwrite):
-        job.say(COMPLETE)
+    complete = [COMPLETE] * job.foresee(overwrite=asked.overwrite)
     certified, parameters = job.certified, job.asked
     cores = len(os.sched_getaffinity(0))
     if isinstance(certified, CertifiedImages):
-        return _at_test_time(job, certified)
+        return _at_test_time(job, certified, complete)
+    failed: list[str] = []
     assert isinstance(parameters, JobParameters)
     if isinstance(certified, CertifiedFeatures):
         data = FeatureData.of(certified.train, certified.points, certified.division)
@@ -55,7 +58,7 @@ def dry_run(
     elif not isinstance(job.settings, RunSettings):
         seconds, values, at_once = _of_extracted(certified, asked, parameters, asked.workers or cores), 0, cores
     else:
-        seconds, device = _of_images(certified, job.settings, parameters.runs)
+        seconds, device, failed = _of_images(certified, job.settings, parameters)
         values, at_once = sum(image.size for image in [*certified.train.pixels, *certified.points.pixels]), cores
         if device != "cpu":
             import torch
@@ -79,10 +82,11 @@ def dry_run(
         members=members,
         spread=spread,
         most_images=most,
+        warnings=failed + complete,
     )
 
 
-def _at_test_time(job: CertifyJob, certified: CertifiedImages) -> CertifyDryRun:
+def _at_test_time(job: CertifyJob, certified: CertifiedImages, warnings: list[str]) -> CertifyDryRun:
     """The same where one model votes: from as many runs as are done together."""
     import torch
 
@@ -115,6 +119,7 @@ def _at_test_time(job: CertifyJob, certified: CertifiedImages) -> CertifyDryRun:
         seconds=round(seconds * parameters.runs / workers, 1),
         bytes=parameters.runs * (4 * len(certified.points) + 100) + certified.values * len(certified.points),
         ceiling=unanimous(find_bound(parameters.bound), settings_of(parameters)),
+        warnings=warnings,
     )
 
 
@@ -128,8 +133,10 @@ def _reach(parameters: JobParameters, images: int) -> tuple[str, dict[str, int] 
     return unanimous(bound, claims), most_images(bound, claims).as_json(), *members_of_run(share, images)
 
 
-def _of_images(certified: CertifiedData, settings: RunSettings, total: int) -> tuple[dict[str, float], str]:
-    """Seconds of a run, one of so many, by what they are spent on, and the kind of device."""
+def _of_images(
+    certified: CertifiedData, settings: RunSettings, parameters: JobParameters
+) -> tuple[dict[str, float], str, list[str]]:
+    """Seconds of a run by what they are spent on, the kind of device, and what is to be said of runs without a vote."""
     import torch
 
     threads = torch.get_num_threads()
@@ -138,13 +145,32 @@ def _of_images(certified: CertifiedData, settings: RunSettings, total: int) -> t
         with tempfile.TemporaryDirectory() as scratch:
             runs = runs_on_images(settings, certified.classes, draw_key(), Path(scratch))
             runs.prepare(Data.of(certified.train, certified.points, certified.division))
-            some = max(1, min(runs.at_once, total - 1))
-            list(runs.results([1]))  # pays for what is set up once
+            some = max(1, min(runs.at_once, parameters.runs - 1))
+            _tried(runs, [1], parameters)  # pays for what is set up once
             runs.seconds.clear()
-            list(runs.results(range(2, 2 + some)))
+            failed = _tried(runs, range(2, 2 + some), parameters)
     finally:
         torch.set_num_threads(threads)
-    return {part: spent / some for part, spent in runs.seconds.items()}, runs.denoiser.device.type
+    return {part: spent / some for part, spent in runs.seconds.items()}, runs.denoiser.device.type, failed
+
+
+def _tried(runs: RunsOnImages, numbers: Sequence[int], parameters: JobParameters) -> list[str]:
+    """Do some runs; what is to be said where none has a vote. Raises RunFailed where the job would soon end by it."""
+    try:
+        ballots = [ballot for ballot, _ in runs.results(numbers)]
+    except RunFailed as error:
+        if not counts_images(parameters):
+            raise
+        why = error.message
+    else:
+        votes = [first_of(ballot) if has_rankings(parameters) else ballot for ballot in ballots]
+        if any((cast != ABSTAIN).any() for cast in votes):
+            return []
+        why = "what it took was too little to train on, or cannot be learned from"
+    return [
+        f"the trial run has no vote: {why}; in the job such a run is a vote for nobody, and others may take longer than"
+        " is estimated"
+    ]
 
 
 def _of_extracted(

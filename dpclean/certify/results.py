@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -58,6 +58,7 @@ class CertifyDryRun:
     members: float | None = None  # images of a run, where it takes a share: the mean and the standard deviation
     spread: float | None = None
     most_images: dict[str, int] | None = None  # of each kind by itself, on a point where all runs agree
+    warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

@@ -68,9 +68,10 @@ class TrainingRuns(RunsOnImages):
         points = self.points(number)
         begun = time.perf_counter()
         if self._command is not None:
-            row = self._commanded(self._command, number, train, labels, points)
-            self._spent("train and predict", begun)
-            return row
+            try:
+                return self._commanded(self._command, number, train, labels, points)
+            finally:
+                self._spent("train and predict", begun)
         assert self._trainer is not None
         known = torch.from_numpy(labels).to(self.denoiser.device)
         try:
@@ -78,6 +79,7 @@ class TrainingRuns(RunsOnImages):
         except Diverged:
             if not self._of_some:
                 raise
+            self._spent("train", begun)
             return self._for_nobody()  # by what it took, so no failure
         self._has_model = True
         begun = self._spent("train", begun)

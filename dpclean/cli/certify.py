@@ -459,4 +459,6 @@ def _tell_dry_run(told: CertifyDryRun) -> None:
         )
     if float(told.ceiling) > 0:
         typer.echo(f"When all runs agree on a point, its radius is {told.ceiling}: no accuracy gets beyond that.")
+    for warning in told.warnings:
+        typer.echo(f"Note: {printable(warning)}.")
     typer.echo("Nothing was written. Next: the same command without --dry-run.")

@@ -141,9 +141,8 @@ def test_a_whole_job(model: str, test: Path, tmp_path: Path, transparent: str) -
     assert again.already_complete
     with pytest.raises(ConflictError, match="was made with"):
         run(model, test, tmp_path / "out", transparent, sigma="0.2", job=dry_run)
-    said = list[str]()
-    run(model, test, tmp_path / "out", transparent, job=dry_run, say=said.append)
-    assert said == ["OUT is complete already, so nothing would be done"]
+    told = run(model, test, tmp_path / "out", transparent, job=dry_run)
+    assert told.warnings == ["OUT is complete already, so nothing would be done"]
 
 
 @pytest.mark.parametrize("method", ["one-step", "sde:2"])

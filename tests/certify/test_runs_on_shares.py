@@ -15,8 +15,10 @@ from dpclean.certificate.votes import ABSTAIN, read_votes
 from dpclean.certificate.whole_images import WORD
 from dpclean.certify import training_runs
 from dpclean.certify.data import Data
+from dpclean.certify.dry_run import dry_run
 from dpclean.certify.job import FIRST_FAILED, certify
 from dpclean.certify.run_tasks import RunTasks
+from dpclean.certify.trainer_command import RunFailed
 from dpclean.certify.training_runs import TrainingRuns
 from dpclean.certify.worker import work
 from dpclean.errors import InputError, SetupError
@@ -122,6 +124,27 @@ def test_a_trainer_that_never_works_ends_a_job_early(tmp_path: Path, transparent
         certify(raw, tmp_path / "out", trainer=broken, sigma="0", subsample="0.5", runs=1000, denoiser=transparent,
                 device="cpu", workers=2)  # fmt: skip
     assert int(refused.value.message.split()[4]) >= FIRST_FAILED and "--overwrite" in refused.value.remedy
+
+
+def test_a_look_ahead_says_that_its_run_had_no_vote(raw: Path, tmp_path: Path, transparent: str) -> None:
+    """As a job goes on after such a run; where all images are in every run, it would soon end."""
+    broken = trainer_command(tmp_path, ': "$2"; exit 3')
+    told = dry_run(raw, tmp_path / "out", trainer=broken, denoiser=transparent, **FEW)
+    (warning,) = told.warnings
+    assert "exit code 3" in warning and "a vote for nobody" in warning
+    assert told.runs == 8 and told.seconds_by_part["train and predict"] > 0
+    parts = {"partitions": 2, "sigma": "0", "device": "cpu", "workers": 1}
+    assert "exit code 3" in dry_run(raw, tmp_path / "out", trainer=broken, denoiser=transparent, **parts).warnings[0]
+    with pytest.raises(RunFailed, match="exit code 3"):
+        dry_run(raw, tmp_path / "out", trainer=broken, denoiser=transparent, **FEW | {"subsample": None, "sigma": "1"})
+
+
+def test_a_look_ahead_says_that_its_run_took_too_little(
+    raw: Path, tmp_path: Path, transparent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_runs, "FEWEST", 19)  # more than there are
+    told = dry_run(raw, tmp_path / "out", denoiser=transparent, recipe="tiny", **FEW)
+    assert ["too little to train on" in warning for warning in told.warnings] == [True]
 
 
 def test_too_little_for_batch_norm_is_a_vote_for_nobody(
