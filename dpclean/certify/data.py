@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -75,6 +76,12 @@ def _digest(data: Data) -> str:
     for numbers in (data.labels, data.indices, data.point_indices, *division):
         whole.update(np.ascontiguousarray(numbers, "<i8").tobytes())
     return whole.hexdigest()
+
+
+def first_other(before: Iterable[NDArray[np.uint8]], now: Iterable[NDArray[np.uint8]]) -> int | None:
+    """The place of the first image [H,W,C] that is another one, or is missing; None where all are the same."""
+    pairs = enumerate(itertools.zip_longest(before, now))
+    return next((place for place, (a, b) in pairs if a is None or b is None or not np.array_equal(a, b)), None)
 
 
 def write_data(path: Path, data: Data) -> None:

@@ -6,14 +6,16 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 from msgspec import UNSET, structs
+from numpy.typing import NDArray
 
 from dpclean import __version__
 from dpclean.certificate.bounds import BOUNDS, find_bound
@@ -29,7 +31,7 @@ from dpclean.certificate.parameters import (
     seeded_as,
 )
 from dpclean.certificate.votes import ABSTAIN, VOTES_NAME, Votes, count_votes, job_id, read_votes
-from dpclean.certify.data import Data, write_data
+from dpclean.certify.data import Data, first_other, read_data, write_data
 from dpclean.certify.extracted import extract, extractor_of
 from dpclean.certify.feature_inputs import CertifiedFeatures, read_certified_features
 from dpclean.certify.feature_runs import FeatureData, products_fit, products_pay
@@ -50,9 +52,16 @@ from dpclean.certify.run_settings import (
 )
 from dpclean.certify.run_tasks import NO_MODEL
 from dpclean.certify.save import MARKS, read_result, write_outputs
-from dpclean.certify.test_time_inputs import CertifiedImages, PointData, model_place, read_certified_images
+from dpclean.certify.test_time_inputs import (
+    CertifiedImages,
+    PointData,
+    model_place,
+    read_certified_images,
+    read_points,
+)
 from dpclean.certify.workdir import KIND, MODELS, Workdir, model_name, read_model
 from dpclean.data.ancestry import Ancestry
+from dpclean.data.dataset import Images
 from dpclean.data.features import Features
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.jobs import child_process
@@ -177,7 +186,32 @@ class CertifyJob(Job[CertifyResult]):
 
     def goes_on(self, record: Record) -> bool:
         self._refuse_other_engine("was begun", record.environment)
+        self._refuse_other_images(record.parameters.get("inputs_digest"))
         return super().goes_on(record)
+
+    def _refuse_other_images(self, begun: Any) -> None:
+        """Tell where images differ from those that the job was begun with, where these are kept for its runs."""
+        certified = self.certified
+        kept: list[tuple[Iterable[NDArray[np.uint8]], Images, str]]
+        if begun == self.parameters()["inputs_digest"] or self.settings is None:
+            return
+        try:
+            if isinstance(certified, CertifiedImages):
+                kept = [(read_points(self.workdir.data, begun).pixels, certified.points, "test")]
+            else:
+                assert isinstance(certified, CertifiedData)
+                data = read_data(self.workdir.data, begun)
+                kept = [(data.train, certified.train, "training"), (data.points, certified.points, "test")]
+        except InputError:  # nothing to compare with
+            return
+        for before, now, what in kept:
+            if (place := first_other(before, now.pixels)) is not None:
+                follows = f"comes after {now.names[place - 1]!r}" if place else "is the first one"
+                raise ConflictError(
+                    f"{str(self.out)!r} was begun with other {what} images: the first that differs, is gone or is new"
+                    f" {follows}",
+                    "restore them, choose another --out, or --overwrite to start again",
+                )
 
     def _refuse_other_engine(self, how: str, engine: Json) -> None:
         """Whoever goes on takes the engine that there is: what was asked for by name must be it. Rows need none."""

@@ -197,6 +197,22 @@ def test_an_interrupted_job_leaves_no_certificate_and_has_its_key_after_its_data
     assert key == key_from_seed(5, "certify") != key_from_seed(5, "sanitize")
 
 
+def test_where_images_differ_from_those_of_an_interrupted_job_is_told(
+    raw: Path, tmp_path: Path, transparent: str, trainer: str
+) -> None:
+    begun_job(raw, tmp_path, transparent, trainer=trainer)
+    asked = {"sigma": "0.25", "denoiser": transparent, "device": "cpu", "trainer": trainer, **SEED, **MANY}
+    for name, what, where in (
+        ("train/green/000.png", "training", "comes after 'train/blue/005.png'"),
+        ("test/blue/100.png", "test", "is the first one"),
+    ):
+        image = (raw / name).read_bytes()
+        (raw / name).unlink()
+        with pytest.raises(ConflictError, match=f"begun with other {what} images: the first that .* {where}"):
+            certify(raw, tmp_path / "begun", workers=1, **asked)
+        (raw / name).write_bytes(image)
+
+
 def test_too_many_failed_runs_stop_the_job(raw: Path, tmp_path: Path, transparent: str) -> None:
     trainer = trainer_command(tmp_path, 'echo "no luck $2"; exit 3')
     with pytest.raises(InputError) as refused:
