@@ -214,6 +214,8 @@ def test_without_a_seed_the_key_is_secret_fresh_and_revealed_on_request_only(tmp
         key not in (tmp_path / name / "dpclean.json").read_text()
         for key, name in zip(keys, ("one", "two"), strict=True)
     )
+    dry_run(tmp_path / "raw", tmp_path / "one", sigma=SIGMA, denoiser=transparent, reveal_key=True)
+    assert keys[0] not in (tmp_path / "one" / "dpclean.json").read_text()
     result = sanitize(tmp_path / "raw", tmp_path / "one", transparent, seed=None, reveal_key=True)
     manifest = manifests.read(tmp_path / "one")
     assert result.already_complete and manifest is not None and manifest.noise.key == keys[0]

@@ -171,9 +171,13 @@ class SanitizeJob(Job[SanitizeResult]):
             self._key(manifest.noise.key_commitment)
             self.complete = manifest
             return True
-        if self.options.reveal_key and (manifest.noise.key is None or manifests.was_edited(self.out, manifest)):
-            self._reveal(manifest)
         return False
+
+    def _is_to_reveal(self) -> bool:
+        """Whether the key of a complete OUT is asked for, and not there yet or only half."""
+        manifest = self._manifest()
+        unrevealed = manifest.noise.key is None or manifests.was_edited(self.out, manifest)
+        return self.options.reveal_key and self.complete is None and unrevealed
 
     def _reveal(self, manifest: manifests.Manifest) -> None:
         """Write the key into the manifest of OUT, then the checksums, also where a kill came between the two."""
@@ -316,6 +320,8 @@ class SanitizeJob(Job[SanitizeResult]):
         manifest, report, hidden = self._manifest(), self.report, 0
         if call.already_complete:
             self._check_bad(manifest.quarantined, manifest.raw.listed - manifest.left_behind)
+            if self._is_to_reveal():
+                self._reveal(manifest)
             report = [str(page) for page in example_images.pages(self.out) if page.exists()]
         else:
             hidden = self.source.hidden
