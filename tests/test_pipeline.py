@@ -214,7 +214,8 @@ def test_without_a_seed_the_key_is_secret_fresh_and_revealed_on_request_only(tmp
         key not in (tmp_path / name / "dpclean.json").read_text()
         for key, name in zip(keys, ("one", "two"), strict=True)
     )
-    dry_run(tmp_path / "raw", tmp_path / "one", sigma=SIGMA, denoiser=transparent, reveal_key=True)
+    told = dry_run(tmp_path / "raw", tmp_path / "one", sigma=SIGMA, denoiser=transparent, reveal_key=True)
+    assert told.warnings == ["OUT is complete already, so nothing would be done but to write its key into it"]
     assert keys[0] not in (tmp_path / "one" / "dpclean.json").read_text()
     result = sanitize(tmp_path / "raw", tmp_path / "one", transparent, seed=None, reveal_key=True)
     manifest = manifests.read(tmp_path / "one")
@@ -758,7 +759,10 @@ def test_a_dry_run_tells_and_touches_nothing(tmp_path: Path, transparent: str) -
     make_folder(tmp_path / "raw")
     ahead = dry_run(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
     assert (ahead.listed, ahead.classes, ahead.kind) == (12, ["a", "b"], "folder")
-    assert ahead.bytes > 0 and nothing_left(tmp_path)
+    assert ahead.bytes > 0 and not ahead.warnings and nothing_left(tmp_path)
+    sanitize(tmp_path / "raw", tmp_path / "out", transparent, seed=None)
+    again = dry_run(tmp_path / "raw", tmp_path / "out", sigma=SIGMA, denoiser=transparent)
+    assert again.warnings == ["OUT is complete already, so nothing would be done"]
     (tmp_path / "file").touch()
     with pytest.raises(ConflictError, match="is a file"):
         dry_run(tmp_path / "raw", tmp_path / "file", sigma=SIGMA, denoiser=transparent)

@@ -264,4 +264,6 @@ def _tell_dry_run(told: SanitizeDryRun) -> None:
     )
     if told.unusable_in_sample:
         typer.echo(f"Of the first {told.sampled}, {told.unusable_in_sample} cannot be used.")
+    for warning in told.warnings:
+        typer.echo(f"Note: {printable(warning)}.")
     typer.echo("Nothing was written. Next: the same command without --dry-run.")

@@ -34,7 +34,7 @@ from dpclean.device import choose_device, keep_memory
 from dpclean.errors import Diverged, InputError, Interrupted, UsageError
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import write_durably
-from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
+from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record, read_record, write_record
 from dpclean.progress import Pace, Progress, Show
 from dpclean.threads import choose_threads, computing_with
@@ -186,7 +186,7 @@ class FitJob(Job[FitResult]):
         return max(1, int(self.options.minutes * 60 / seconds))
 
     def look_ahead(self) -> FitDryRun:
-        self.foresee(overwrite=self.options.overwrite)
+        complete = self.foresee(overwrite=self.options.overwrite)
         with self.ready(None):
             training, seconds = self._probed()
         steps = self.options.steps or self._steps(seconds)
@@ -203,7 +203,7 @@ class FitJob(Job[FitResult]):
             memory_bytes=memory,
             bytes=sum(tensor.nbytes for tensor in training.state().values())
             + sum(tensor.nbytes // 2 for tensor in training.average.values()),
-            warnings=self.patches.remarks,
+            warnings=[*self.patches.remarks, *[COMPLETE] * complete],
         )
 
 

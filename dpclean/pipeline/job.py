@@ -22,7 +22,7 @@ from dpclean.data.sources import Source
 from dpclean.errors import SHOWN_NAMES, ConflictError, InputError, InternalError, UsageError, told
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import remove_unfinished, writing
-from dpclean.jobs.job import Call, Hopeless, Job, Tell, run
+from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.key_file import read_key, write_key
 from dpclean.jobs.record import Json, Record
 from dpclean.noise.keys import commitment, draw_key, job_key
@@ -48,6 +48,8 @@ LIBRARIES = ("torch", "diffusers", "numpy", "pillow", "safetensors")
 SAMPLED_BY_PLAN = 64
 LOOKED_AT_PIXELS = 1 << 26  # by a look ahead, at most, but for one image
 TRIED_EDGE, TRIED_PIXELS = 512, 1 << 18  # of these, what is denoised to see how long it takes
+
+REVEALED = "OUT is complete already, so nothing would be done but to write its key into it"
 
 
 def sanitize(
@@ -358,7 +360,7 @@ class SanitizeJob(Job[SanitizeResult]):
     # -- the look ahead
 
     def look_ahead(self) -> SanitizeDryRun:
-        self.foresee(overwrite=self.options.overwrite)
+        complete = self.foresee(overwrite=self.options.overwrite)
         source = self.source
         listed = sum(1 for _ in self.listing.entries())
         threads = choose_threads(self.options.threads)
@@ -394,6 +396,7 @@ class SanitizeJob(Job[SanitizeResult]):
             megapixels=round(pixels * share / 1e6, 3),
             seconds=round(seconds * share, 1),
             bytes=int(values * share),
+            warnings=[REVEALED if self._is_to_reveal() else COMPLETE] if complete else [],
         )
 
 

@@ -44,6 +44,7 @@ class SanitizeDryRun:
     megapixels: float
     seconds: float
     bytes: int
+    warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """The object that --json prints."""

@@ -166,6 +166,8 @@ def test_a_look_ahead_says_what_it_takes_and_touches_nothing(
     assert command([*words, "--dry-run"]) == 0
     assert "24 images" in (said := capsys.readouterr().out) and "2 steps" in said and "Nothing was written" in said
     assert list(tmp_path.iterdir()) == []
+    assert command(words) == 0 and command([*words, "--dry-run"]) == 0
+    assert "Note: OUT is complete already, so nothing would be done." in capsys.readouterr().out
     with pytest.raises(ConflictError, match="lies inside"):
         dry_run([images], images / "d")
     assert sorted(path.suffix for path in images.iterdir()) == [".png"] * 24
