@@ -132,7 +132,7 @@ def predict(
             predicted=None if point["class"] < 0 else parameters.classes[point["class"]],
             certified_radius=point["certified_radius"],
             votes=point["k_a"],
-            runs=parameters.runs,
+            runs=parameters.runs - parameters.selection_runs,
             whole={kind: point[kind] for kind in kinds_of_images(parameters)},
         )
         for point in made["points"]

@@ -67,7 +67,8 @@ class CertifyDryRun:
 
 @dataclass(frozen=True)
 class VotedImage:
-    """What the kept models say of an image; predicted is None where they abstain. votes: for the first class.
+    """What the kept models say of an image; predicted is None where they abstain. votes: for the first class, of so
+    many runs: all but those that select the class.
 
     whole: with --subsample or --partitions, the images that may have been inserted, changed or missing.
     """

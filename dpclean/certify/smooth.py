@@ -141,7 +141,7 @@ def _smoothed(
             predicted=None if point["class"] < 0 else parameters.classes[point["class"]],
             certified_radius=point["certified_radius"],
             votes=point["k_a"],
-            runs=parameters.runs,
+            runs=parameters.runs - parameters.selection_runs,
             whole={},
         )
         for point in found["points"]

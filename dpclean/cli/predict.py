@@ -83,8 +83,9 @@ def predict(
 ) -> None:
     """Classify images: one line each, name, tab, class, tab, probability.
 
-    With the models of a certificate each line is name, class, certified radius, votes for the class and runs; an image
-    for which the models claim nothing has no class. Valid for images that were chosen without looking at these models.
+    With the models of a certificate each line is name, class, certified radius, votes for the class and the runs that
+    these are of (with the bound cohen those that did not select it); an image for which the models claim nothing has no
+    class. Valid for images that were chosen without looking at these models.
 
     With --smooth the lines are the same, and a radius is how far the image itself may be changed. Nothing is said about
     poisoned training data then. A certificate at test time stands for its model and all settings.

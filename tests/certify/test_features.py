@@ -69,6 +69,12 @@ def test_a_certificate_of_features_from_end_to_end(files: dict[str, Path], tmp_p
     assert dry_run(out=tmp_path / "other", **files, **ASKED).images == 240
 
 
+def test_a_prediction_says_of_how_many_runs_its_votes_are(files: dict[str, Path], tmp_path: Path) -> None:
+    certify(out=tmp_path / "out", **files, **ASKED | {"bound": "cohen"}, keep_models=True, workers=1)
+    found = predict(tmp_path / "out", files["test_features"])
+    assert {image.runs for image in found} == {90} and max(image.votes for image in found) == 90  # 10 of 100 select
+
+
 def test_runs_are_the_same_one_by_one_and_together_and_by_whoever_does_them(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
