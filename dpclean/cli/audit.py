@@ -365,7 +365,8 @@ def _tell_at_test_time(result: AuditResult) -> None:
     for warning in result.warnings:
         say(f"Note: {printable(warning)}.")
     say(f"To look at: {out}/report.html, which also says what an audit cannot show.")
-    say("Next, what is proved for this model: dpclean certify --threat evasion")
+    if all(row["covered"] is None for row in result.rows):
+        say("Next, what is proved for this model: dpclean certify --threat evasion")
 
 
 def _tell_dry_run_at_test_time(told: EvasionDryRun) -> None:

@@ -20,6 +20,7 @@ from dpclean.audit.evasion.claims import Claims, read_claims
 from dpclean.audit.evasion.job import EvasionJob, audit
 from dpclean.audit.evasion.options import EvasionOptions
 from dpclean.audit.evasion.results import told_of
+from dpclean.audit.results import AuditResult
 from dpclean.certificate.votes import Votes, read_votes
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
@@ -28,6 +29,7 @@ from dpclean.certify.runs_on_images import engine
 from dpclean.certify.test_time_inputs import PointData, read_certified_images
 from dpclean.certify.test_time_runs import TestTimeRuns
 from dpclean.cli import run
+from dpclean.cli.audit import _tell_at_test_time
 from dpclean.errors import ConflictError, InputError, InternalError, Interrupted, UsageError
 from dpclean.noise.keys import commitment
 from dpclean.progress import Progress
@@ -250,6 +252,10 @@ def test_the_command_line(
     told = capsys.readouterr().out
     assert "is already complete: pgd, 9 test images.\nBy changes of up to 16 of 255 grey levels" in told
     assert "\n  sanitized at 0.1, the attacker knows it too: " in told and "; proved for 0\n" in told
+    assert "Next" not in told
+    result = AuditResult(str(out), "", "pgd", TARGETS, report(out)["rows"][:1], True, 0.0, [])
+    _tell_at_test_time(result)
+    assert "Next, what is proved for this model: dpclean certify --threat evasion" in capsys.readouterr().out
     for asked, words in (
         (["raw", "--attack", "pgd"], "RAW has no meaning with --attack pgd"),
         (["--attack", "pgd", "--poisons", "3"], "--poisons has no meaning with --attack pgd"),
