@@ -154,10 +154,13 @@ class EvasionJob(Job[AuditResult]):
         return [*given, *(path for asked in find_defences(o.defences) for path in asked.kind.reads(asked.argument))]
 
     def parameters(self) -> Json:
-        o, found = self.options, self.found
+        o, found, model = self.options, self.found, self.found.certified.model
         return {
             "attack": pgd.NAME,
-            "model": found.certified.model.digest,
+            "model": model.digest,
+            "recipe": model.recipe.as_dict(),
+            "size": model.size,
+            "classes": list(found.certified.classes),
             "test": found.certified.points_digest,
             "targets": o.targets,
             "norm": o.norm,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from fractions import Fraction
@@ -205,6 +206,20 @@ def test_it_goes_on_after_a_signal(out: Path, certificate: Path, keywords: Keywo
     assert audit(tmp_path / "audit", **asked).already_complete
     with pytest.raises(ConflictError, match="was made with eps 16"):
         audit(tmp_path / "audit", **{**asked, "eps": 8})
+
+
+def test_another_description_of_the_same_weights_is_another_model(
+    out: Path, keywords: Keywords, tmp_path: Path
+) -> None:
+    other = shutil.copytree(keywords["model"], tmp_path / "model")
+    told = json.loads((other / "model.json").read_bytes())
+    for change, words in (
+        ({"recipe": {**told["recipe"], "mean": [0.4, 0.5, 0.6]}}, "was made with recipe mean"),
+        ({"classes": told["classes"][::-1]}, "was made with classes"),
+    ):
+        (other / "model.json").write_text(json.dumps({**told, **change}))
+        with pytest.raises(ConflictError, match=words):
+            audit(out, **{**keywords, "model": other})
 
 
 def test_the_length_of_all_changes_together(keywords: Keywords, tmp_path: Path) -> None:
