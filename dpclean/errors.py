@@ -119,6 +119,7 @@ class Reason(StrEnum):
     UNSUPPORTED_DEPTH = "unsupported-depth"
     MULTI_FRAME = "multi-frame"
     ALPHA = "alpha"
+    COLOUR = "colour"
     NAME_COLLISION = "name-collision"
     OUTSIDE_ROOT = "outside-root"
     NOT_REGULAR = "not-regular"

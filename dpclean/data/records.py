@@ -90,4 +90,5 @@ class DataOptions:
     follow_links: bool = False
     layout: str | None = None  # nhwc | nchw; None: guessed where unambiguous
     output_format: str = "png"  # png | webp | same
+    channels: int = 3  # the most that are wanted: 1 where a denoiser takes grey images only
     carry: tuple[str, ...] = ()  # tensors of shards to copy unsanitized; ("all",) for all

@@ -148,7 +148,10 @@ def _check_images(header: Header, options: DataOptions) -> str:
         raise BadShard(f"{found}; 1 or 3 channels are wanted, in front (nchw) or at the end (nhwc)")
     if len(fitting) > 1 and images.shape[1:] != (1, 1, 1):
         raise BadShard(f"{found}, which can be read in two ways; --layout says which is meant")
-    if images.size // images.shape[0] > options.max_pixels * images.shape[3 if fitting[0] == "nhwc" else 1]:
+    channels = images.shape[3 if fitting[0] == "nhwc" else 1]
+    if channels > options.channels:
+        raise BadShard(f"{found}, of {channels} channels, and the denoiser takes grey images only")
+    if images.size // images.shape[0] > options.max_pixels * channels:
         raise BadShard(f"{found}, images of more than {options.max_pixels} pixels")
     return fitting[0]
 

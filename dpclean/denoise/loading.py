@@ -67,6 +67,13 @@ class DenoiserFiles:
         """SHA-256 of each file, by role."""
         return {role: _sha256(path) for role, path in self._roles().items()}
 
+    @property
+    def channels(self) -> int:
+        """Of the images that it takes: 3, or 1 where these are grey. Raises SetupError."""
+        config = _read_config(self.config, self.told)
+        patch_size = config.get("patch_size", 1)
+        return 1 if isinstance(patch_size, int) and config.get("in_channels", 3) == patch_size**2 else 3
+
     def ancestry(self) -> Ancestry:
         """What it was made of, as far as its folder tells. Raises InputError where that is damaged."""
         return ancestry_in(self.config.parent, f"nothing tells what the denoiser {self.id!r} was made of")

@@ -129,7 +129,9 @@ class SanitizeOptions:
         self.bad_limit(1)
 
     def data_options(self) -> DataOptions:
-        """The part that reading and writing need."""
+        """The part that reading and writing need. Raises SetupError where there is no such denoiser."""
+        from dpclean.denoise.loading import find_denoiser
+
         return DataOptions(
             alpha_policy=self.alpha_policy,
             max_pixels=self.max_pixels,
@@ -138,6 +140,7 @@ class SanitizeOptions:
             follow_links=self.follow_links,
             layout=self.layout,
             output_format=self.format,
+            channels=find_denoiser(self.denoiser).channels,
             carry=self.carry,
         )
 

@@ -28,6 +28,7 @@ from dpclean.data.digest import pixel_sha256
 from dpclean.denoiser_training.fit import fit
 from dpclean.errors import InputError, UsageError
 from tests.certify.conftest import colour_image, write_folder
+from tests.networks import make_denoiser
 
 FEW: dict[str, Any] = {"runs": 6, "bound": "union", "alpha": "0.1", "workers": 1, "device": "cpu"}
 
@@ -280,6 +281,9 @@ def test_images_that_are_in_no_run_are_named(raw: Path, transparent: str) -> Non
         "images that cannot be used and are left out: 1 (1 empty: 'train/red/001.png')",
         "training images without a class, left aside: 1 ('train/strays.png')",
     ]
+    Image.new("RGB", (300, 300)).save(raw / "train" / "red" / "vast.png")
+    said = read_certified_data(find_source(raw, asked), asked).remarks[-1]
+    assert said.startswith("'train/red/vast.png' has 96 % of all pixels")
 
 
 def test_one_image_of_another_size_decides_nothing_for_the_others(raw: Path, transparent: str) -> None:
@@ -292,6 +296,23 @@ def test_one_image_of_another_size_decides_nothing_for_the_others(raw: Path, tra
     with pytest.raises(InputError, match="the images are not squares of one size: 5 x 7, 16 x 16") as refused:
         begun(raw, denoiser=transparent, recipe="tiny")
     assert "--recipe tiny@32" in refused.value.remedy
+
+
+def test_a_colour_image_is_left_out_where_the_denoiser_takes_grey_ones(tmp_path: Path) -> None:
+    """By itself, and in every command alike: the others are sanitized and certified."""
+    grey, raw = str(make_denoiser(tmp_path / "grey", in_channels=1, out_channels=1)), tmp_path / "raw"
+    for name in ("blue", "red"):
+        (raw / name).mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(colour_image(0, number)).convert("L").save(raw / name / f"{number}.png")
+    Image.fromarray(colour_image(0, 0)).save(raw / "blue" / "1.png")
+    clean = sanitized(raw, tmp_path / "clean", grey)
+    for path, options in ((raw, {"sigma": "0.25"}), (clean, {})):
+        asked = CertifyOptions(**FEW, denoiser=grey, holdout=0.5, **options)
+        certified = read_certified_data(find_source(path, asked), asked)
+        assert len(certified.train) + len(certified.points) == 5
+        assert "(1 colour: 'blue/1.png')" in certified.remarks[-1]
+    assert [path.name for path in sorted((clean / "blue").iterdir())] == ["0.png", "2.png"]
 
 
 def test_raw_data_are_read_with_the_limits_that_they_were_sanitized_with(

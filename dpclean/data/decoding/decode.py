@@ -110,6 +110,8 @@ def _planes(
         raise Unusable(Reason.ALPHA)
     width, height = image.size
     channels = 1 if mode in ("L", "LA") else 3
+    if channels > options.channels:
+        raise Unusable(Reason.COLOUR)
     pixels = np.empty((height, width, channels), np.uint8)
     kept = np.empty((height, width), np.uint8) if has_alpha and options.alpha_policy == "keep" else None
     rows = max(1, _STRIP_PIXELS // width)

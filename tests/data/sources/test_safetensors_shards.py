@@ -218,6 +218,14 @@ def test_class_names_must_agree(tmp_path: Path) -> None:
     }
 
 
+def test_colours_that_the_denoiser_does_not_take(tmp_path: Path) -> None:
+    save_file({"images": IMAGES}, tmp_path / "a.safetensors")
+    save_file({"images": IMAGES[..., :1].copy()}, tmp_path / "b.safetensors")
+    source = open_source(tmp_path, DataOptions(channels=1))
+    assert [entry.reason for entry in source.entries()] == [Reason.BAD_SHARD] + [None] * 6
+    assert "of 3 channels, and the denoiser takes grey images only" in source.remarks()[0]
+
+
 @pytest.mark.parametrize("named", [None, ["x", "y"]])
 @pytest.mark.parametrize("strange", [["y", "x"], ["z"], ["x", "y", "z"], ["x"]])
 def test_one_shard_does_not_drive_out_the_others(tmp_path: Path, named: list[str] | None, strange: list[str]) -> None:
