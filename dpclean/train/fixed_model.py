@@ -12,7 +12,7 @@ from dpclean.data.ancestry import Ancestry, ancestry_in
 from dpclean.errors import InputError, UsageError
 from dpclean.jobs.checks import given_path
 from dpclean.train.model import NAME, WEIGHTS_NAME, file_sha256, read_model, read_weights
-from dpclean.train.networks import build, head
+from dpclean.train.networks import head, outline
 from dpclean.train.recipes import TORCHVISION, Recipe, find_recipe
 from dpclean.train.trainer import Trainer
 
@@ -92,8 +92,7 @@ def _from_torchvision(source: str, path: Path) -> FixedModel:
 
 def _outputs(recipe: Recipe, weights: dict[str, Tensor], path: Path) -> int:
     """How many classes weights are for: what comes out of the last layer."""
-    with torch.device("meta"):
-        network = build(recipe, 2, 0)
+    network = outline(recipe, 2)
     last = head(network)
     name = next(name for name, module in network.named_modules() if module is last)
     if f"{name}.weight" not in weights:

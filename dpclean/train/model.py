@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -18,8 +18,8 @@ from dpclean.data.ancestry import Ancestry, read_ancestry
 from dpclean.data.manifest import ANCESTRY_NAME
 from dpclean.errors import InputError
 from dpclean.small_files import check_regular_file
-from dpclean.train.recipes import Recipe
-from dpclean.train.trainer import Trainer
+from dpclean.train.recipes import MOST_CLASSES, Edge, Recipe
+from dpclean.train.trainer import Trainer, check_weights
 from dpclean.versioned import read_versioned
 
 NAME, WEIGHTS_NAME = "model.json", "model.safetensors"
@@ -75,8 +75,8 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     format: int
     tool: str
-    classes: list[str]
-    size: int  # edge of the images that the network takes
+    classes: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MOST_CLASSES)]
+    size: Edge  # edge of the images that the network takes
     recipe: Recipe
     recipe_sha256: str
     seed: int
@@ -149,7 +149,12 @@ def read_description(folder: Path) -> Description | None:
     """What model.json in a folder says, None where there is none. Raises ConflictError, InputError."""
 
     def parsed(fields: Any) -> Description:
-        return msgspec.convert(fields, Description)
+        description = msgspec.convert(fields, Description)
+        if description.recipe.size not in (None, description.size):
+            raise ValueError(f"its size is {description.size}, that of its recipe {description.recipe.size}")
+        if len(set(description.classes)) < len(description.classes):
+            raise ValueError("it has a class twice")
+        return description
 
     return read_versioned(folder / NAME, FORMAT, parsed, "describes no model", "restore the file, or train again")
 
@@ -163,6 +168,7 @@ def read_model(folder: Path) -> Model:
     weights = read_weights(path)
     if file_sha256(path) != description.weights_sha256:
         raise InputError(f"{str(path)!r} is not the file that {NAME} speaks of", "restore it, or train again")
+    check_weights(weights, description.recipe, len(description.classes))
     return Model(folder, description, weights)
 
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpclean.errors import InputError
 from dpclean.train.cifar_resnet import CifarResNet
 from dpclean.train.efficientnet_lite import EfficientNetLite0
-from dpclean.train.recipes import CIFAR_RESNETS, LITE, TORCHVISION, Recipe
+from dpclean.train.recipes import CIFAR_RESNETS, LITE, TORCHVISION, Recipe, classifiers
 
 WHITENING_PATCHES = 1 << 19  # at most, from which the first layer's filters are found
 
@@ -58,7 +59,11 @@ class Residual(nn.Module):
 
 
 def build(recipe: Recipe, classes: int, seed: int) -> nn.Module:
-    """A network with fresh weights, which depend on the arguments only; the global generator is left as it was."""
+    """A network with fresh weights, which depend on the arguments only; the global generator is left as it was.
+
+    Raises InputError for one that is not known.
+    """
+    _check_known(recipe)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         if recipe.network == "residual":
@@ -68,6 +73,20 @@ def build(recipe: Recipe, classes: int, seed: int) -> nn.Module:
         if recipe.network in CIFAR_RESNETS:
             return CifarResNet(CIFAR_RESNETS[recipe.network], classes)
         return _from_torchvision(recipe.network, classes)
+
+
+def outline(recipe: Recipe, classes: int) -> nn.Module:
+    """The same without memory for the weights, to ask for names and shapes; a RegNet computes while it is built."""
+    with torch.device("cpu" if "regnet" in recipe.network else "meta"):
+        return build(recipe, classes, 0)
+
+
+def _check_known(recipe: Recipe) -> None:
+    name = recipe.network
+    if name == "residual" and not recipe.widths:
+        raise InputError("the network 'residual' has no widths", "give a recipe, or a model, that dpclean made")
+    if name not in ("residual", LITE, *CIFAR_RESNETS) and name.removeprefix(TORCHVISION) not in classifiers():
+        raise InputError(f"the network {name[:60]!r} is not known", "give a recipe, or a model, that dpclean made")
 
 
 def _from_torchvision(name: str, classes: int) -> nn.Module:

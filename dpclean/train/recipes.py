@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta
 
 from dpclean.errors import UsageError
 
@@ -20,6 +22,12 @@ if TYPE_CHECKING:  # naming recipes needs no numpy
 TORCHVISION = "torchvision:"
 LITE = "efficientnet-lite0"  # a network that is there as an extractor only
 CIFAR_RESNETS = {"cifar-resnet20": 3, "cifar-resnet56": 9}  # extractors too; blocks a stage
+MOST_EDGE, MOST_CLASSES = 1 << 12, 100_000
+# of what a model is used by, as strangers may have written it
+Width: TypeAlias = Annotated[int, Meta(ge=1, le=1024)]
+Edge: TypeAlias = Annotated[int, Meta(ge=1, le=MOST_EDGE)]
+Mean: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Deviation: TypeAlias = Annotated[float, Meta(ge=2**-10, le=2**10)]
 MANY_IMAGES, LEAST_EDGE, LARGEST_EDGE = 2000, 8, 64  # from which, and in which, the default recipe is another one
 
 
@@ -29,12 +37,14 @@ class Recipe:
 
     name: str
     network: str  # "residual", "resnet18", "torchvision:NAME", or LITE
-    widths: tuple[int, ...] = ()  # of "residual": channels of its three stages
-    size: int | None = None  # images are brought to size x size; None: they are squares of one size already
+    widths: Annotated[tuple[Width, ...], Meta(max_length=3)] = ()  # of "residual": channels of its three stages
+    size: Edge | None = None  # images are brought to size x size; None: they are squares of one size already
     epochs: int = 10
     least_steps: int = 0  # small data sets get as many epochs as this takes
     batch_size: int = 500  # the most; batches are of equal size
-    predict_batch: int = 256  # padded, so that an image's prediction does not depend on the others
+    predict_batch: Annotated[int, Meta(ge=1, le=1024)] = (
+        256  # padded, so that an image's prediction does not depend on the others
+    )
     optimizer: str = "muon"  # "muon" for filters with SGD for the rest, or "sgd" for everything
     lr: float = 0.24  # of filters under "muon", else of everything; falls to 0 by schedule
     momentum: float = 0.6
@@ -46,10 +56,12 @@ class Recipe:
     flip: str = "alternate"  # "alternate": every second epoch, "random", or "none"
     translate: int = 2  # pixels, at most, in each direction; the border is mirrored
     mirror: bool = True  # predictions average an image and its mirror image
-    precision: str = "bf16"  # "bf16": products and convolutions in it where the device has it, or "fp32"
+    precision: Literal["bf16", "fp32"] = (
+        "bf16"  # "bf16": products and convolutions in it where the device has it, or "fp32"
+    )
     freeze: bool = False  # only the last layer learns
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    mean: tuple[Mean, Mean, Mean] = (0.5, 0.5, 0.5)
+    std: tuple[Deviation, Deviation, Deviation] = (0.25, 0.25, 0.25)
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -102,7 +114,7 @@ def find_recipe(name: str) -> Recipe:
     base = name.partition("@")[0]
     if base in RECIPES:
         recipe = RECIPES[base]
-    elif base.startswith(TORCHVISION) and base.removeprefix(TORCHVISION) in _classifiers():
+    elif base.startswith(TORCHVISION) and base.removeprefix(TORCHVISION) in classifiers():
         recipe = replace(_TORCHVISION, name=base, network=base)
     else:
         known = ", ".join([*RECIPES, f"{TORCHVISION}NAME"])
@@ -136,7 +148,8 @@ def default_recipe(pixels: Sequence[NDArray[np.uint8]]) -> Recipe:
     return find_recipe(f"{name}@{height}")
 
 
-def _classifiers() -> frozenset[str]:
+def classifiers() -> frozenset[str]:
+    """The names of torchvision's."""
     from torchvision import models
 
     return frozenset(models.list_models(module=models))

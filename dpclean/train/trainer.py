@@ -16,11 +16,12 @@ from torch import Generator, Tensor, nn
 from dpclean.device import first_line, has_bf16, keep_memory, refusing
 from dpclean.errors import Diverged, InputError
 from dpclean.train import augment
-from dpclean.train.networks import Residual, build, head
+from dpclean.train.networks import Residual, build, head, outline
 from dpclean.train.optimizers import scale
 from dpclean.train.recipes import Recipe
 from dpclean.train.step import Changed, Drawn, Step
 
+MOST_PIXELS = 1 << 28  # of a batch of images: as many as any recipe has at the largest size that is given by name
 WHITENING_IMAGES = 5000  # from which the first layer's filters are found
 
 
@@ -101,7 +102,12 @@ class Trainer:
         self._try_size()
 
     def _try_size(self) -> None:
-        """Refuses images that are too small, or of another size than the network was made for."""
+        """Refuses images that are too small or too large, or of another size than the network was made for."""
+        if self.recipe.predict_batch * self.size**2 > MOST_PIXELS:
+            raise InputError(
+                f"images of {self.size} x {self.size} are too large for batches of {self.recipe.predict_batch}",
+                f"give the recipe a size, as in {self.recipe.name.partition('@')[0]}@224",
+            )
         self.network.eval()
         blank = torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8, device=self.device)
         try:
@@ -372,6 +378,11 @@ def _fitting(init: Mapping[str, Tensor], network: nn.Module, head: nn.Module) ->
     other = tuple(name for name in names if name in init and name in own and init[name].shape != own[name].shape)
     _check(init, network, tuple(names) if other else ())
     return {name: tensor for name, tensor in init.items() if not (other and name in names)}
+
+
+def check_weights(weights: Mapping[str, Tensor], recipe: Recipe, classes: int) -> None:
+    """That they are those of a recipe's network for so many classes, before it takes memory. Raises InputError."""
+    _check(weights, outline(recipe, classes), ())
 
 
 def _check(state: Mapping[str, Tensor], network: nn.Module, skipped: tuple[str, ...]) -> None:

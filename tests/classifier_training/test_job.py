@@ -21,6 +21,7 @@ from dpclean.data.dataset import pixel_hashes, read_images
 from dpclean.errors import ConflictError, InputError, Interrupted
 from dpclean.train.images import prepare
 from dpclean.train.model import read_model
+from dpclean.train.trainer import Trainer
 from tests.classifier_training.commands import SHORT, same_weights, told, train
 from tests.kills import killed_again_and_again
 from tests.train.pictures import CLASSES
@@ -196,3 +197,44 @@ def test_predict_refuses_what_is_no_model(material: Path, model: Path, tmp_path:
     (broken / "model.json").write_text('{"format": 99, "tool": "dpclean 9"}')
     with pytest.raises(ConflictError, match="format 99"):
         read_model(broken)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": 10**6}, "describes no model"),
+        ({"size": 0}, "describes no model"),
+        ({"size": 24}, "its size is 24, that of its recipe 32"),
+        ({"classes": []}, "describes no model"),
+        ({"classes": ["blue"] * 3}, "it has a class twice"),
+        ({"classes": [f"class-{number}" for number in range(99_999)]}, "weights that do not fit the network"),
+        ({"recipe": {"widths": [30_000] * 3}}, "describes no model"),
+        ({"recipe": {"widths": [1024] * 3}}, "weights that do not fit the network"),
+        ({"recipe": {"widths": [16, -1, 64]}}, "describes no model"),
+        ({"recipe": {"widths": []}}, "has no widths"),
+        ({"recipe": {"network": "x"}}, "the network 'x' is not known"),
+        ({"recipe": {"network": "torchvision:raft_large"}}, "is not known"),
+        ({"recipe": {"network": "torchvision:vgg19"}}, "weights that do not fit the network"),
+        ({"recipe": {"predict_batch": -1}}, "describes no model"),
+        ({"recipe": {"predict_batch": 10**8}}, "describes no model"),
+        ({"recipe": {"precision": "x"}}, "describes no model"),
+        ({"recipe": {"std": [0.0, 0.25, 0.25]}}, "describes no model"),
+        ({"recipe": {"std": [1e-300] * 3}}, "describes no model"),
+        ({"recipe": {"mean": [1e300] * 3}}, "describes no model"),
+    ],
+)
+def test_a_forged_description_is_refused_before_it_takes_memory(
+    model: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    forged = shutil.copytree(model, tmp_path / "forged")
+    told = json.loads((forged / "model.json").read_bytes())
+    recipe = {**told["recipe"], "size": 32, **change.pop("recipe", {})}
+    (forged / "model.json").write_text(json.dumps({**told, "size": 32, "recipe": recipe, **change}))
+    with pytest.raises(InputError, match=words):
+        read_model(forged)
+
+
+def test_batches_of_images_that_no_machine_holds_are_refused(model: Path) -> None:
+    told = read_model(model).description
+    with pytest.raises(InputError, match="images of 4000 x 4000 are too large for batches of 32"):
+        Trainer(told.recipe, len(told.classes), size=4000, device=torch.device("cpu"))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dpclean.errors import UsageError
+from dpclean.train.networks import build, outline
 from dpclean.train.recipes import RECIPES, default_recipe, find_recipe
 
 
@@ -65,3 +66,10 @@ def test_every_field_changes_the_digest() -> None:
 def test_the_default_goes_by_number_and_size(count: int, shapes: list[tuple[int, int]], name: str) -> None:
     pixels = [np.zeros((*shapes[i % len(shapes)], 3), np.uint8) for i in range(count)]
     assert default_recipe(pixels).name == name
+
+
+@pytest.mark.parametrize("network", ["torchvision:regnet_x_400mf", "torchvision:convnext_tiny", "resnet18"])
+def test_an_outline_has_the_shapes_of_the_network(network: str) -> None:
+    recipe = dataclasses.replace(find_recipe("tiny"), network=network)
+    whole, outlined = (make(recipe, 7).state_dict() for make in (lambda *of: build(*of, 0), outline))
+    assert {name: one.shape for name, one in whole.items()} == {name: one.shape for name, one in outlined.items()}
