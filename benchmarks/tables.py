@@ -237,6 +237,22 @@ def in_domain() -> str:
         f"`denoiser fit --init natural` on {result['trusted']:,} others of their kind (CIFAR-10 test and train, as if "
         f"the latter were trusted), on {where('in_domain')} (`benchmarks/in_domain.py`):\n\n"
         + table(("sigma", "natural", "fitted further"), rows)
+        + "\n\n"
+        + in_domain_ways()
+    )
+
+
+def in_domain_ways() -> str:
+    result = load("in_domain_ways")
+    natural, sigmas = result["psnr"]["natural"], list(result["psnr"]["natural"])
+    rows = [
+        (way, *(f"{psnr[sigma] - natural[sigma]:+.3f}" for sigma in sigmas))
+        for way, psnr in result["psnr"].items()
+        if way != "natural"
+    ]
+    return (
+        f"How far {result['patches']:,} patches take it, by batch and learning rate: dB gained on {result['held_out']} "
+        f"of these images, on {where('in_domain_ways')}:\n\n" + table(("", *sigmas), rows)
     )
 
 
