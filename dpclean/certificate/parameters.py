@@ -98,7 +98,9 @@ class InitialWeights(_Part, frozen=True, kw_only=True):
 
 
 class ExtractorUsed(_Part, frozen=True, kw_only=True):
-    """The frozen network that made rows of features of images of an edge of size; digest: of its weights."""
+    """The frozen network that made rows of features of images of an edge of size; digest: of it, its weights and
+    how it is given images.
+    """
 
     id: Text
     digest: Digest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -33,7 +35,9 @@ _LITE = Recipe(LITE, LITE, size=SIZE, predict_batch=32, mean=(127 / 255,) * 3, s
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network and what is known of it. digest: of its weights; size: edge of the images that it is given."""
+    """A network and what is known of it. digest: of all that decides about a row; size: edge of the images that it is
+    given.
+    """
 
     id: str
     digest: str
@@ -119,7 +123,13 @@ def extractor_of(
     trainer = Trainer(recipe, classes, size=recipe.size or 0, device=device, init=weights)
     trainer.take_init()
     trainer.network.requires_grad_(False)
-    return Extractor(source, weights_digest(weights), trainer.size, ancestry, trainer)
+    return Extractor(source, _digest(recipe, trainer.size, weights), trainer.size, ancestry, trainer)
+
+
+def _digest(recipe: Recipe, size: int, weights: dict[str, Tensor]) -> str:
+    """SHA-256, hex, of weights, the network that they are of, and how it is given images."""
+    given = [weights_digest(weights), recipe.network, recipe.widths, size, recipe.mean, recipe.std]
+    return hashlib.sha256(json.dumps(given).encode()).hexdigest()
 
 
 def _packaged() -> dict[str, Tensor]:
