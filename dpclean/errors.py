@@ -139,6 +139,12 @@ def told(reasons: Mapping[str, int], names: Sequence[str] = ()) -> str:
     return f"{counts}: {shown_names(names)}" if names else counts
 
 
+def remedy_where_none(reasons: Mapping[str, int], otherwise: str) -> str:
+    """What to do where no input can be used, for these reasons."""
+    only_colours = reasons.keys() == {Reason.COLOUR}
+    return "give --denoiser one that takes 3 channels" if only_colours else otherwise
+
+
 def shown_names(names: Sequence[str]) -> str:
     """The first of some names, for a sentence."""
     return ", ".join(map(repr, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")

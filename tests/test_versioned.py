@@ -70,7 +70,7 @@ def test_another_format_is_named_with_the_way_out(kind: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["votes", "certificate"])
 def test_an_older_format_is_no_newer_one(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(ConflictError, match="has format 1, this dpclean reads format 2") as refused:
+    with pytest.raises(ConflictError, match="has format 1, this dpclean reads format 3") as refused:
         READERS[kind](tmp_path / "file", {"format": 1, "tool": "dpclean 0.1"})
     assert refused.value.remedy == "use dpclean 0.1, or make it again"
 

@@ -22,7 +22,7 @@ from dpclean.data.records import DataOptions, Kind
 from dpclean.data.selection import selected
 from dpclean.data.sources import open_source
 from dpclean.data.splits import MEASURED, TEST, TRAIN, measured_split
-from dpclean.errors import InputError, UsageError, shown_names, told
+from dpclean.errors import InputError, UsageError, remedy_where_none, shown_names, told
 
 _HOLDOUT_DOMAIN = b"dpclean-holdout-1"
 _ADDRESS = struct.Struct("<Qq")
@@ -187,7 +187,8 @@ def unlabelled(train: Images) -> list[str]:
 def none_usable(path: Path, files: int, left_out: LeftOut) -> InputError:
     """The refusal of a data set none of whose files is an image that can be used."""
     why = f" ({_why(left_out)})" if left_out else ""
-    return InputError(f"none of the {files} files in {str(path)!r} is an image that can be used{why}", "look at it")
+    message = f"none of the {files} files in {str(path)!r} is an image that can be used{why}"
+    return InputError(message, remedy_where_none(by_reason(left_out), "look at it"))
 
 
 def by_reason(left_out: LeftOut) -> dict[str, int]:

@@ -19,7 +19,7 @@ from dpclean.data.ancestry import Ancestry, ancestry_of_data
 from dpclean.data.decoding.pool import WorkerPool
 from dpclean.data.names import to_text
 from dpclean.data.sources import Source
-from dpclean.errors import SHOWN_NAMES, ConflictError, InputError, InternalError, UsageError, told
+from dpclean.errors import SHOWN_NAMES, ConflictError, InputError, InternalError, UsageError, remedy_where_none, told
 from dpclean.jobs.checks import given_path, options_of
 from dpclean.jobs.durable import remove_unfinished, writing
 from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
@@ -281,7 +281,7 @@ class SanitizeJob(Job[SanitizeResult]):
             names = [to_text(name) for name, _ in itertools.islice(ledger.quarantined(), SHOWN_NAMES + 1)]
             why = f" ({told(ledger.reasons(), names)})" if names else ""
             message = f"none of the {ledger.count()} files in {str(self.raw)!r} is an image that can be used{why}"
-            raise Hopeless(InputError(message, "look at RAW"))
+            raise Hopeless(InputError(message, remedy_where_none(ledger.reasons(), "look at RAW")))
         self.sanitized = ledger.count(DONE) - before
         return True
 

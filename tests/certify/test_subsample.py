@@ -213,8 +213,8 @@ def _write(path: Path, level: int, number: int) -> None:
     Image.fromarray((level + noise).clip(0, 255).astype(np.uint8)).save(path)
 
 
-def test_an_image_that_the_denoiser_does_not_take_ends_the_job_before_any_run(raw: Path, tmp_path: Path) -> None:
-    """Else only the runs that took it would fail, and the job would go on where none happened to."""
+def test_a_denoiser_that_takes_none_of_the_images_is_refused_before_any_run(raw: Path, tmp_path: Path) -> None:
     grey = str(make_denoiser(tmp_path / "grey", in_channels=1, out_channels=1))
-    with pytest.raises(InputError, match="grey images only"):
+    with pytest.raises(InputError, match="none of the 27 files") as refused:
         make_runs(raw, tmp_path, grey, subsample="0.3")
+    assert refused.value.remedy == "give --denoiser one that takes 3 channels"
