@@ -398,7 +398,7 @@ struct Avx2 {
 }  // namespace
 
 extern const Kernel AVX2 = {"avx2", noise<Avx2>, invert<Avx2>, &GROUP_NORM_AVX2, members<Words>,
-                             &CONVOLUTION_AVX2};
+                            &CONVOLUTION_AVX2};
 
 }  // namespace dpclean
 #endif

@@ -5,8 +5,8 @@ library does not do there:
 
 - bfloat16, F(2 x 2, 3 x 3): 16 products for 2 x 2 results in place of 36, and 9 where each pixel of the input stands
   four times; V and U are rounded to bfloat16, sums are float32 (csrc/convolution_avx512bf16.cpp);
-- float32, F(4 x 4, 3 x 3): 36 for 4 x 4 results in place of 144, and 25 (csrc/convolution_avx2.cpp). Its filters are
-  larger than 1, so in bfloat16 it would lose digits.
+- float32, F(4 x 4, 3 x 3): 36 for 4 x 4 results in place of 144, and 25 (csrc/convolution_avx2.cpp). What
+  goes in and comes out is multiplied by up to 8, so in bfloat16 it would lose digits.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def test_a_look_ahead_says_that_its_run_had_no_vote(raw: Path, tmp_path: Path, t
     told = dry_run(raw, tmp_path / "out", trainer=broken, denoiser=transparent, **FEW)
     (warning,) = told.warnings
     assert "exit code 3" in warning and "a vote for nobody" in warning
-    assert told.runs == 8 and told.seconds_by_part["train and predict"] > 0
+    assert told.runs == 8 and "train and predict" in told.seconds_by_part
     parts = {"partitions": 2, "sigma": "0", "device": "cpu", "workers": 1}
     assert "exit code 3" in dry_run(raw, tmp_path / "out", trainer=broken, denoiser=transparent, **parts).warnings[0]
     with pytest.raises(RunFailed, match="exit code 3"):
