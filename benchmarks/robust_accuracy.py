@@ -1,62 +1,71 @@
 """Accuracy under an attack that knows the defence, by `dpclean audit --attack pgd`.
 
-    python benchmarks/robust_accuracy.py TEST MODEL SCRATCH [--methods one-step sde:20] [--images 128 --steps 40]
+    python benchmarks/robust_accuracy.py DATA MODEL SCRATCH --method sde:20 [--images 128 --steps 40 --draws 20]
 
 The setting of Nie et al. 2022 ("Diffusion Models for Adversarial Purification", section 5): CIFAR-10 test, changes of
 at most 8 / 255 a pixel, 40 steps of PGD on the cross-entropy, each along the mean gradient of 20 draws of the noise
-(Athalye et al. 2018). TEST: labelled test images. MODEL: what `dpclean train` wrote. The same command goes on where it
-was stopped; rows of other methods and settings that the result file has stay.
+(Athalye et al. 2018). DATA: a folder of CIFAR-10 test images by class, of which every K-th is taken. MODEL: what
+`dpclean train` wrote. They are attacked in parts; the result file has each part that is done, and of the asked method
+and setting nothing else. The same command goes on where it was stopped, and given twice at once, both share the work.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+from evasion_curve import chosen
 from machine_facts import RESULTS, write_results
 
 from dpclean.audit.evasion.job import audit
 
 
-def measured(a: argparse.Namespace, method: str) -> dict[str, dict[str, Any]]:
-    """By the method and the setting, and by the model alone."""
-    out = a.scratch / f"{method.replace(':', '-')}-{a.images}-{a.steps}-{a.draws}"
-    told = audit(
-        out, model=a.model, test=a.test, targets=a.images, steps=a.steps, draws=a.draws, sigma=a.sigma, method=method,
-        device=a.device, threads=1, progress=True,
-    )  # fmt: skip
-    print(told.headline)
-    found, setting = dict[str, dict[str, Any]](), f"{a.images} images, {a.steps} steps, {a.draws} draws"
-    for row in told.rows:
-        knows = row["knows"] is not None
-        if knows or row["defence"] == "none":
-            found[f"{method}, {setting}" if knows else f"none, {setting}"] = row
-        else:
-            found[f"{method}, {setting}, attacked without it"] = row
-    return found
+def part_of(test: Path, images: list[Path]) -> Path:
+    """A folder a class."""
+    for path in images:
+        target = test / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return test
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("test", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("scratch", type=Path)
-    parser.add_argument("--methods", nargs="+", default=["one-step", "sde:20"])
+    parser.add_argument("--method", default="one-step")
     parser.add_argument("--sigma", default="0.25")
     parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--part", type=int, default=16, help="images a part")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--votes", type=int, default=100)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default="robust_accuracy", help="name of the result file")
     a = parser.parse_args()
-    path = RESULTS / f"{a.name}.json"
-    rows: dict[str, Any] = json.loads(path.read_text())["rows"] if path.exists() else {}
-    for method in a.methods:
-        rows.update(measured(a, method))
+    setting = f"{a.method}, {a.steps} steps, {a.draws} draws"
+    scratch = a.scratch / f"{setting} of {a.images}".replace(":", "-").replace(", ", "-").replace(" ", "-")
+    images, parts = chosen(a.data, a.images), list[list[dict[str, Any]]]()
     model = json.loads((a.model / "model.json").read_text())["weights_sha256"]
-    print(write_results(a.name, {"eps": 8, "sigma": a.sigma, "model": model, "device": a.device, "rows": rows}))
+    for start in range(0, a.images, a.part):
+        test = part_of(scratch / f"test-{start}", images[start : start + a.part])
+        told = audit(
+            scratch / f"audit-{start}", model=a.model, test=test, targets=a.part, steps=a.steps, draws=a.draws,
+            votes=a.votes, sigma=a.sigma, method=a.method, device=a.device, threads=1, progress=True,
+        )  # fmt: skip
+        print(told.headline, flush=True)
+        parts.append(told.rows)
+        path = RESULTS / f"{a.name}.json"
+        settings: dict[str, Any] = json.loads(path.read_text())["settings"] if path.exists() else {}
+        settings[setting] = {
+            "method": a.method, "sigma": a.sigma, "steps": a.steps, "draws": a.draws, "votes": a.votes,
+            "asked": a.images, "model": model, "device": a.device, "parts": parts,
+        }  # fmt: skip
+        print(write_results(a.name, {"eps": 8, "settings": settings}))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 
 import torch
@@ -40,16 +40,18 @@ def computing_as_begun(record: Record | None, wanted: int | None) -> AbstractCon
 
 @contextmanager
 def claimed(
-    tasks: Tasks, total: int, *, first: int = 0, still: Callable[[], bool], check: Check
+    tasks: Tasks, total: int, *, stages: Sequence[int] = (), still: Callable[[], bool], check: Check
 ) -> Iterator[Iterator[int]]:
     """Gives the numbers of tasks that are this process's to do, one after the other, until all are done by whoever has
-    claimed them, or the job is there no more (still). Each is finished before the next is asked for. first: so many
-    are done before any later one is begun. check: is called where others are waited for.
+    claimed them, or the job is there no more (still). Each is finished before the next is asked for. stages: where
+    some end, in order: all up to there are done before any later one is begun. check: is called where others are
+    waited for.
     """
 
     def numbers() -> Generator[int, None, None]:
         while still() and (missing := tasks.missing(total)):
-            ready = [number for number in missing if number <= first] or missing
+            end = next(end for end in (*stages, total) if end >= missing[0])
+            ready = [number for number in missing if number <= end]
             others = True  # claim all that is ready
             for number in ready:
                 with tasks.claim(number) as mine:

@@ -19,13 +19,16 @@ from dpclean.noise import add_noise
 from dpclean.noise.fused import backward_constants, forward_constant
 from dpclean.noise.normal import standard_normal
 
+KEPT_PIXELS = 1 << 17  # of all images and evaluations together; 0.8 GiB by `natural` in float32
+
 
 class DifferentiableDenoiser:
     """What a Denoiser does, on float images and in one precision, but for the network where it is given its own.
 
     Rounding to grey levels, of the images and of the result, passes gradients straight through (Bengio et al. 2013,
     "Estimating or Propagating Gradients Through Stochastic Neurons"); all else has its own. The network's activations
-    are computed again on the way back, so that memory does not grow with a method's steps or with tiles.
+    are kept for so many of the last evaluations as have KEPT_PIXELS, one at least, and computed again on the way back
+    for the others, so that memory does not grow with a method's steps or with tiles.
     """
 
     def __init__(
@@ -67,13 +70,15 @@ class DifferentiableDenoiser:
         """The prediction for whole images, [N, C or more, H, W], from tiles where they are large."""
         count, _, height, width = noised.shape
         blends = [Blend(self._denoiser.shapes, height, width, noised.device) for _ in range(count)]
-        places = blends[0].places()
-        alone = len(places) == len(self._evaluations) == 1  # to compute that again would save no memory
-        evaluations = self._evaluations if alone else self._computed_again
+        places = list(blends[0].places())
+        kept = max(1, KEPT_PIXELS // (count * places[0].height * places[0].width))
+        again = max(0, len(places) * len(self._evaluations) - kept)  # the last come first on the way back
         for place in places:
             corner, edges = place[:2], (min(place.height, height - place.top), min(place.width, width - place.left))
             window = noised[:, :, place.top : place.top + edges[0], place.left : place.left + edges[1]]
             noise = _noise(draw, noised, corner, edges, place[2:])
+            evaluations = [*self._computed_again[:again], *self._evaluations[again:]]
+            again = max(0, again - len(evaluations))
             predicted = self._of_a_tile(mirror_pad(window, *place[2:]), noise, evaluations)
             whole = [blend.add(tile, place) for blend, tile in zip(blends, predicted, strict=True)]
         return torch.stack([image for image in whole if image is not None])

@@ -119,13 +119,27 @@ def test_memory_does_not_grow_with_the_steps_and_the_gradient_is_the_unchecked_o
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = images(4, 3, 32, 32) / 255
-    few, _ = kept(DifferentiableDenoiser(made(tmp_path / "d", "ddim:2")), x)
-    many, gradient = kept(DifferentiableDenoiser(made(tmp_path / "d", "ddim:6")), x)
-    with monkeypatch.context() as patch:
-        patch.setattr(differentiable, "checkpoint", lambda network, x, use_reentrant: network(x))
-        unchecked, expected = kept(DifferentiableDenoiser(made(tmp_path / "d", "ddim:6")), x)
-    assert (many - few) / 4 < 0.05 * unchecked / 6
-    torch.testing.assert_close(gradient, expected)
+
+    def of(method: str, evaluations: int) -> tuple[int, torch.Tensor]:
+        """Where the activations of so many evaluations may be kept."""
+        monkeypatch.setattr(differentiable, "KEPT_PIXELS", evaluations * 4 * 32 * 32)
+        return kept(DifferentiableDenoiser(made(tmp_path / "d", method)), x)
+
+    unchecked, expected = of("ddim:6", 6)
+    for evaluations in (0, 1, 3):  # 0: less than one needs
+        few, _ = of("ddim:3", evaluations)
+        many, gradient = of("ddim:6", evaluations)
+        assert (many - few) / 3 < 0.05 * unchecked / 6
+        assert many == pytest.approx(max(1, evaluations) * unchecked / 6, rel=0.15)
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_memory_does_not_grow_with_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(differentiable, "KEPT_PIXELS", 0)
+    denoiser = DifferentiableDenoiser(made(tmp_path / "d", "one-step"))
+    one, _ = kept(denoiser, images(1, 3, 128, 128) / 255)
+    four, _ = kept(denoiser, images(1, 3, 240, 240) / 255)
+    assert four < 2 * one
 
 
 @pytest.mark.parametrize("method", ["one-step", "ddim:2"])

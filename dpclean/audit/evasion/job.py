@@ -19,6 +19,8 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
 
 from dpclean import __version__
 from dpclean.audit.defences.defence import Setting
@@ -47,6 +49,7 @@ from dpclean.audit.victims.victim import Check, never
 from dpclean.certify.parameters import make_test_time_parameters
 from dpclean.certify.run_settings import THREADS, make_test_time_settings
 from dpclean.certify.runs_on_images import engine, load_denoiser
+from dpclean.denoise.differentiable import KEPT_PIXELS
 from dpclean.denoise.loading import find_denoiser
 from dpclean.device import choose_device
 from dpclean.errors import Diverged, InputError
@@ -61,7 +64,9 @@ from dpclean.progress import Pace, Progress, Show
 from dpclean.versioned import encoded
 
 PAGE_NAME, IMAGES_NAME = "report.html", "attacked"
-BATCH, EDGE = 32, 64  # images of up to that edge that are changed together; fewer larger ones
+UNFINISHED = "unfinished"
+BATCH = 32  # images that are changed together; fewer where activations for so many are not kept
+SAVE_SECONDS = 30.0  # between two savings of what is being changed
 BEGINNING = "audit/pgd"  # purpose of the noise that decides where a descent begins
 ASKED = 16  # images that are purified to look ahead; they take longer than the model's answers
 LONGEST = 100  # letters of a label in the name of a folder
@@ -193,18 +198,22 @@ class EvasionJob(Job[AuditResult]):
 
     def _tasks(self) -> list[Callable[[Check], bytes]]:
         """All of them, in their order; what each does gives the bytes that are kept of it."""
-        changing = [
-            partial(self._change, number, batch) for number in range(len(self.protected)) for batch in self._batches
-        ]
-        untouched = [partial(self._ask, None, place) for place in range(len(self.protected))]
-        return [*changing, *untouched, *(partial(self._ask, *row) for row in self.rows)]
+        protected = range(len(self.protected))
+        untouched = [partial(self._ask_untouched, place) for place in protected]
+        changing = [partial(self._change, knows, number) for knows in protected for number in range(self._batches)]
+        return [*untouched, *changing, *(partial(self._ask_attacked, *row) for row in self.rows)]
 
     @cached_property
-    def _batches(self) -> list[range]:
-        """Places of images that are changed together."""
+    def _batch(self) -> int:
+        """How many images are changed together."""
         height, width = self.found.pixels.shape[1:3]
-        size = max(1, min(BATCH, BATCH * EDGE**2 // (height * width)))
-        return [range(start, min(start + size, self.options.targets)) for start in range(0, self.options.targets, size)]
+        evaluations = max(1, *(one.evaluations for one in self.protected))
+        return max(1, min(BATCH, KEPT_PIXELS // (height * width * evaluations)))
+
+    @property
+    def _batches(self) -> int:
+        """Of each attacker; the last are empty where images are left as they are."""
+        return -(-self.options.targets // self._batch)
 
     def work(self, record: Record, stop: threading.Event, tell: Tell) -> bool:
         kept, tasks = Tasks(self.staging.work), self._tasks()
@@ -213,8 +222,8 @@ class EvasionJob(Job[AuditResult]):
         done = total - len(kept.missing(total))
         tell(Progress(done, total, "parts", None, "each batch is attacked, then the model is asked"))
         check, pace = stopping(stop, lambda: f"stopped after {done} of {total} parts, saved"), Pace(done)
-        changing = len(self.protected) * len(self._batches)
-        with claimed(kept, total, first=changing, still=self._is_begun, check=check) as numbers:
+        stages = len(self.protected), len(self.protected) * (1 + self._batches)
+        with claimed(kept, total, stages=stages, still=self._is_begun, check=check) as numbers:
             for number in numbers:
                 try:
                     kept.finish(number, tasks[number - 1](check))
@@ -227,19 +236,40 @@ class EvasionJob(Job[AuditResult]):
     def _is_begun(self) -> bool:
         return self.staging.begun() is not None
 
-    def _change(self, knows: int, batch: Sequence[int], check: Check) -> bytes:
-        """Some images, changed by an attacker and saved."""
+    def _untouched_answers(self, place: int) -> Answers:
+        return _read(Tasks(self.staging.work).path(1 + place).read_bytes())
+
+    @cached_property
+    def _given(self) -> list[list[int]]:
+        """Of each attacker the places of the images that he changes: that something he shows them to gets right."""
+        labels, classes = self.found.attacked.labels, len(self.found.certified.classes)
+        right = []
+        for place in range(len(self.protected)):
+            answers = self._untouched_answers(place)
+            right.append((answers[0] == labels) | (votes_of(answers, classes) == labels))
+        shown = [[place for knows, place in self.rows if knows == attacker] for attacker in range(len(self.protected))]
+        return [np.flatnonzero(np.any([right[place] for place in places], axis=0)).tolist() for places in shown]
+
+    def _change(self, knows: int, number: int, check: Check) -> bytes:
+        """A batch of images, changed by an attacker and saved."""
         begun, used = time.monotonic(), time.process_time()
-        changed = self._attacked(self.protected[knows], batch, self.options.steps, check)
+        batch = self._given[knows][number * self._batch : (number + 1) * self._batch]
+        if batch:
+            unfinished = self.staging.work / UNFINISHED / f"{knows}-{number}.safetensors"
+            changed = self._attacked(self.protected[knows], batch, self.options.steps, check, unfinished)
+            folder = self._folder(self.staging.work, knows)
+            folder.mkdir(parents=True, exist_ok=True)
+            for place, pixels in zip(batch, changed, strict=True):
+                write_durably(folder / self._file(place), png(pixels))
+            unfinished.unlink(missing_ok=True)
         making = Making(round(time.monotonic() - begun, 3), round(time.process_time() - used, 3))
-        folder = self._folder(self.staging.work, knows)
-        folder.mkdir(parents=True, exist_ok=True)
-        for place, pixels in zip(batch, changed, strict=True):
-            write_durably(folder / self._file(place), png(pixels))
         return msgspec.json.encode(making)
 
-    def _attacked(self, seen: Protected, batch: Sequence[int], steps: int, check: Check = never) -> Pixels:
-        found = self.found
+    def _attacked(
+        self, seen: Protected, batch: Sequence[int], steps: int, check: Check = never, unfinished: Path | None = None
+    ) -> Pixels:
+        """unfinished: file of what has been done, now and then, of a batch, and where it goes on from."""
+        found, saved = self.found, time.monotonic()
         numbers = found.attacked.indices[list(batch)]
         images = torch.from_numpy(found.pixels[list(batch)]).permute(0, 3, 1, 2).float().to(self.device)
         height, width = images.shape[2:]
@@ -248,6 +278,14 @@ class EvasionJob(Job[AuditResult]):
             device=self.device, key=self._attackers_key, purpose=BEGINNING, run=0, indices=numbers, test=True,
         )  # fmt: skip
         labels = torch.from_numpy(found.attacked.labels[list(batch)]).to(self.device)
+
+        def save_now_and_then(done: int, change: Tensor) -> None:
+            nonlocal saved
+            if unfinished is not None and time.monotonic() - saved >= SAVE_SECONDS:
+                unfinished.parent.mkdir(exist_ok=True)
+                write_durably(unfinished, save({"done": torch.tensor(done), "change": change.contiguous()}))
+                saved = time.monotonic()
+
         changed = pgd.attacked(
             images,
             labels,
@@ -256,20 +294,30 @@ class EvasionJob(Job[AuditResult]):
             steps=steps,
             draws=seen.draws,
             normal=normal,
+            begun=_begun(unfinished, self.device),
             on_draw=check,
+            on_step=save_now_and_then,
         )
         return changed.byte().permute(0, 2, 3, 1).cpu().numpy()
 
-    def _ask(self, knows: int | None, place: int, check: Check) -> bytes:
-        """What the model says of all images, untouched or as an attacker has changed them."""
-        pixels = self.found.pixels if knows is None else self._changed(self.staging.work, knows)
-        file = io.BytesIO()
-        np.save(file, self.protected[place].answers(pixels, self.found.attacked.indices, check))
-        return file.getvalue()
+    def _ask_untouched(self, place: int, check: Check) -> bytes:
+        """What the model says of all images as they are."""
+        return _written(self.protected[place].answers(self.found.pixels, self.found.attacked.indices, check))
+
+    def _ask_attacked(self, knows: int, place: int, check: Check) -> bytes:
+        """What it says of them as an attacker leaves them."""
+        answers, given = self._untouched_answers(place).copy(), self._given[knows]
+        if given:
+            pixels = self._changed(self.staging.work, knows)[given]
+            answers[:, given] = self.protected[place].answers(pixels, self.found.attacked.indices[given], check)
+        return _written(answers)
 
     def _changed(self, root: Path, knows: int) -> Pixels:
-        folder = self._folder(root, knows)
-        return np.stack([read_png(folder / self._file(place)) for place in range(self.options.targets)])
+        """All images as an attacker leaves them."""
+        folder, pixels = self._folder(root, knows), self.found.pixels.copy()
+        for place in self._given[knows]:
+            pixels[place] = read_png(folder / self._file(place))
+        return pixels
 
     def _folder(self, root: Path, knows: int) -> Path:
         """Of an attacker's images, among the unfinished work or in OUT."""
@@ -287,10 +335,10 @@ class EvasionJob(Job[AuditResult]):
         if made.exists():  # else a save that was cut off has moved them
             made.rename(partial_out / IMAGES_NAME)
         results = iter([kept.path(number).read_bytes() for number in range(1, len(self._tasks()) + 1)])
-        self._makings = [
-            [msgspec.json.decode(next(results), type=Making) for _ in self._batches] for _ in self.protected
-        ]
         self._untouched = [_read(next(results)) for _ in self.protected]
+        self._makings = [
+            [msgspec.json.decode(next(results), type=Making) for _ in range(self._batches)] for _ in self.protected
+        ]
         self._answers = [_read(next(results)) for _ in self.rows]
         classes, values = list(found.certified.classes), found.pixels[0].size
         said, rows, remarks = list[Said](), list[Row](), list(found.remarks)
@@ -344,23 +392,25 @@ class EvasionJob(Job[AuditResult]):
                 remarks += [] if remark in remarks else [remark]
             else:
                 claims.check(wrong, told, certificates)
-        noisy = isinstance(protected, Purified)
+        noisy, changed = isinstance(protected, Purified), len(self._given[knows])
+        distances = np.sqrt(squares[self._given[knows]]) / 255
         row = Row(
             knows=None if knows == 0 else self.protected[knows].label,
             defence=protected.label,
             images=o.targets,
+            changed=changed,
             clean=counted(clean[0] == labels),
             attacked=counted(answers[0] == labels),
             clean_by_vote=counted(clean_votes == labels) if noisy else None,
             attacked_by_vote=counted(votes == labels) if noisy else None,
             covered=covered,
             refuted=refuted,
-            largest=round(float(np.sqrt(squares.max())) / 255, 4),
-            mean=round(float(np.sqrt(squares).mean()) / 255, 4),
+            largest=round(float(distances.max(initial=0)), 4),
+            mean=round(float(distances.sum()) / max(1, changed), 4),
             steps=o.steps,
             draws=self.protected[knows].draws,
-            seconds=round(sum(one.seconds for one in makings) / o.targets, 3),
-            processor_seconds=round(sum(one.processor_seconds for one in makings) / o.targets, 3),
+            seconds=round(sum(one.seconds for one in makings) / max(1, changed), 3),
+            processor_seconds=round(sum(one.processor_seconds for one in makings) / max(1, changed), 3),
         )
         return row, Said(
             clean=clean[0].tolist(),
@@ -415,9 +465,9 @@ class EvasionJob(Job[AuditResult]):
 
     def _seconds(self, seen: Protected) -> float:
         """Of all that concerns one of the protected: one who knows it, and answers to images untouched or changed."""
-        batch, numbers = self._batches[0], self.found.attacked.indices
-        look, whole = seen.look(numbers[list(batch)]), self.options.targets
-        levels = torch.from_numpy(self.found.pixels[list(batch)]).permute(0, 3, 1, 2).float().to(self.device)
+        numbers, whole = self.found.attacked.indices, self.options.targets
+        look, batch = seen.look(numbers[: self._batch]), self.found.pixels[: self._batch]
+        levels = torch.from_numpy(batch).permute(0, 3, 1, 2).float().to(self.device)
 
         def draw() -> None:
             leaf = levels.clone().requires_grad_()
@@ -430,6 +480,20 @@ class EvasionJob(Job[AuditResult]):
             work()  # the first time pays for what is set up once
         a_gradient, an_answer = _timed(draw) / len(batch), _timed(clean) / min(ASKED, whole)
         return whole * (a_gradient * self.options.steps * seen.draws + 3 * an_answer * seen.votes)
+
+
+def _begun(unfinished: Path | None, device: torch.device) -> tuple[int, Tensor] | None:
+    """How many steps of a descent are done, and the change so far; None where nothing is kept of it."""
+    if unfinished is None or not unfinished.exists():
+        return None
+    kept = load(unfinished.read_bytes())
+    return int(kept["done"]), kept["change"].to(device)
+
+
+def _written(answers: Answers) -> bytes:
+    file = io.BytesIO()
+    np.save(file, answers)
+    return file.getvalue()
 
 
 def _read(saved: bytes) -> Answers:

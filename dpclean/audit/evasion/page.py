@@ -28,12 +28,22 @@ class Shown:
 
 HEAD = ("knows", "purifier", "right, one draw", "attacked", "95 %", "right, by vote", "attacked", "95 %")
 PROVED = ("proved", "refuted")
-MAKING = ("attacker knows", "draws for a gradient", "mean distance", "largest", "s an image", "processor s")
+MAKING = (
+    "attacker knows",
+    "images changed",
+    "draws for a gradient",
+    "mean distance",
+    "largest",
+    "s an image",
+    "processor s",
+)
 LIMITS = (
     "It tries one attack, with the steps and draws that are stated. One with more of them, or of another kind, may"
     " succeed where this did not: the shares under attack are upper bounds of what the model withstands, no proof.",
     "An attacker who does not know the purifier says little about it. What counts is the one who does, and a"
     " certificate (dpclean certify --threat evasion), which holds against all up to its radius.",
+    "Images that everything he shows them to gets wrong at once, by one draw and by vote, are not attacked; they count"
+    " as wrong.",
     "The answers to an image and to what was made of it are by the same draws of noise, which no attacker has seen.",
     "It is about changed test images. Poisoned training data are another matter, which the other attacks of dpclean"
     " audit show.",
@@ -109,6 +119,7 @@ def _interval(found: tuple[int, float, float]) -> str:
 def _making(row: Row) -> list[str]:
     return [
         _knows(row),
+        f"{row.changed} of {row.images}",
         str(row.draws),
         f"{row.mean:.3f}",
         f"{row.largest:.3f}",

@@ -84,16 +84,19 @@ def attacked(
     steps: int,
     draws: int,
     normal: Tensor,
+    begun: tuple[int, Tensor] | None = None,
     on_draw: Callable[[], None] = lambda: None,
+    on_step: Callable[[int, Tensor], None] = lambda step, change: None,
 ) -> Tensor:
     """Images in whole grey levels, float [N,C,H,W] as they were given, that are to have other classes than labels [N].
 
     look: as the attacker sees the model, with gradients; he adds up those of so many draws, numbered from 0 on, for
     each step. normal: standard normal [N,C,H,W], which decides where the descent begins. No image depends on others but
-    by rounding. on_draw: is called after each, and may raise. Raises Diverged where gradients are not finite.
+    by rounding. on_draw: is called after each, and may raise. on_step: is given how many steps are done, and the change
+    so far; with both as begun it goes on from there. Raises Diverged where gradients are not finite.
     """
-    change = _kept(images, budget.within(budget.beginning(normal)))
-    for step in range(steps):
+    done, change = begun or (0, _kept(images, budget.within(budget.beginning(normal))))
+    for step in range(done, steps):
         slope = torch.zeros_like(images)
         for draw in range(step * draws, (step + 1) * draws):
             leaf = (images + change).requires_grad_()
@@ -103,6 +106,7 @@ def attacked(
         if not slope.isfinite().all():  # what failed would count as an attack that was withstood
             raise Diverged("the model's gradients are not finite", "give another --model")
         change = _kept(images, budget.within(change + budget.uphill(slope)))
+        on_step(step + 1, change)
     return images + budget.in_grey_levels(change)
 
 

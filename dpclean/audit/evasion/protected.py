@@ -56,6 +56,11 @@ class Protected(ABC):
     draws: int
     votes: int
 
+    @property
+    def evaluations(self) -> int:
+        """Of a denoiser's network for a draw."""
+        return 0
+
     @abstractmethod
     def look(self, indices: Numbers) -> Look:
         """How an attacker sees these images, by noise of his own."""
@@ -108,6 +113,10 @@ class Purified(Protected):
         self.label, self.draws, self.votes, self.settings = defence.label, draws, votes, settings
         self.defence, self.terms, self._alone = defence, terms, alone
         self._key, self._attackers_key = key, attackers_key
+
+    @property
+    def evaluations(self) -> int:
+        return self.defence.denoiser.evaluations_a_sample
 
     @cached_property
     def _denoiser(self) -> DifferentiableDenoiser:

@@ -20,16 +20,19 @@ class Row(msgspec.Struct, frozen=True):
     """One attacker against one purifier.
 
     knows: the purifier whose noise and denoiser he follows gradients through, None for one who knows the model alone.
-    images: that are attacked. clean, attacked: for how many of them the model's answer at one draw of the noise is
-    right, as they were and as he has changed them; by_vote: the same of the class that most of all draws give, None
-    without noise. Each [count, low, high] with Wilson's 95 % interval of its share. covered: images for which a
-    certificate claims the right class as far as the attack may go, refuted: those whose vote it has changed within
-    their radius; both None without one. largest, mean: of the distances that he went, on the [0, 1] pixel scale.
+    images: that he is given. changed: of these, all but those that he leaves as they are, since whatever they are shown
+    to gets them wrong at once, by one draw and by vote. clean, attacked: for how many of all the model's answer at one
+    draw of the noise is right, as they were and as he leaves them; by_vote: the same of the class that most of all
+    draws give, None without noise. Each [count, low, high] with Wilson's 95 % interval of its share. covered: images
+    for which a certificate claims the right class as far as the attack may go, refuted: those whose vote it has changed
+    within their radius; both None without one. largest, mean: of the distances of the changed ones, on the [0, 1] pixel
+    scale; seconds, processor_seconds: for one of them.
     """
 
     knows: str | None
     defence: str
     images: int
+    changed: int
     clean: tuple[int, float, float]
     attacked: tuple[int, float, float]
     clean_by_vote: tuple[int, float, float] | None

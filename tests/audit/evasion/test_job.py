@@ -208,6 +208,56 @@ def test_it_goes_on_after_a_signal(out: Path, certificate: Path, keywords: Keywo
         audit(tmp_path / "audit", **{**asked, "eps": 8})
 
 
+def test_what_is_wrong_at_once_is_left_as_it_is(keywords: Keywords, test_images: Path, tmp_path: Path) -> None:
+    """An image in another class's folder: the model, alone and behind the purifier, gets it wrong unattacked."""
+    test = shutil.copytree(test_images, tmp_path / "test")
+    first, second = sorted(folder.name for folder in test.iterdir())[:2]
+    misplaced = sorted((test / first).iterdir())[0].rename(test / second / "misplaced.png")
+    asked = {**keywords, "test": test, "targets": len(list(test.rglob("*.png")))}
+    audit(tmp_path / "audit", **asked)
+    told = report(tmp_path / "audit")
+    place = told["names"].index(f"{second}/{misplaced.name}")
+    for row, said in zip(told["rows"], told["answers"], strict=True):
+        left = [
+            number
+            for number, label in enumerate(told["labels"])
+            if said["clean"][number] != label != said["clean_by_vote"][number]
+        ]
+        unchanged = [number for number, square in enumerate(said["squares"]) if square == 0]
+        assert place in unchanged and set(unchanged) <= set(left)
+        assert row["changed"] == row["images"] - len(unchanged)
+        assert row["changed"] * row["mean"] == pytest.approx(
+            sum(math.sqrt(square) / 255 for square in said["squares"]), abs=1e-3
+        )
+        for after, before in (("attacked", "clean"), ("attacked_by_vote", "clean_by_vote")):
+            assert [said[after][number] for number in unchanged] == [said[before][number] for number in unchanged]
+    names = sorted(str(path.relative_to(test)) for path in test.rglob("*.png"))
+    misplaced_file = f"{names.index(told['names'][place]):06d}.png"
+    assert not list((tmp_path / "audit" / "attacked").rglob(misplaced_file))
+
+
+def test_a_descent_goes_on_where_it_was_saved(
+    keywords: Keywords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dpclean.audit.evasion.job.SAVE_SECONDS", 0.0)
+    asked = {**keywords, "model": str(keywords["model"]), "denoiser": str(keywords["denoiser"])}
+    job, unfinished = EvasionJob(tmp_path, EvasionOptions(**asked)), tmp_path / "unfinished" / "one"
+    knowing, draws = job.protected[1], 0
+
+    def stop_in_the_third_step() -> None:
+        nonlocal draws
+        draws += 1
+        if draws == 5:
+            raise Interrupted("stopped", "again")
+
+    with pytest.raises(Interrupted):
+        job._attacked(knowing, range(3), 4, stop_in_the_third_step, unfinished)
+    seen: list[None] = []
+    found = job._attacked(knowing, range(3), 4, lambda: seen.append(None), unfinished)
+    assert len(seen) == 2 * knowing.draws  # the last two steps
+    assert np.array_equal(found, job._attacked(knowing, range(3), 4))
+
+
 def test_another_description_of_the_same_weights_is_another_model(
     out: Path, keywords: Keywords, tmp_path: Path
 ) -> None:
