@@ -261,7 +261,6 @@ class EvasionJob(Job[AuditResult]):
             folder.mkdir(parents=True, exist_ok=True)
             for place, pixels in zip(batch, changed, strict=True):
                 write_durably(folder / self._file(place), png(pixels))
-            unfinished.unlink(missing_ok=True)
         making = Making(round(time.monotonic() - begun, 3), round(time.process_time() - used, 3))
         return msgspec.json.encode(making)
 
