@@ -135,11 +135,17 @@ def test_memory_does_not_grow_with_the_steps_and_the_gradient_is_the_unchecked_o
 
 
 def test_memory_does_not_grow_with_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(differentiable, "KEPT_PIXELS", 0)
     denoiser = DifferentiableDenoiser(made(tmp_path / "d", "one-step"))
-    one, _ = kept(denoiser, images(1, 3, 128, 128) / 255)
-    four, _ = kept(denoiser, images(1, 3, 240, 240) / 255)
-    assert four < 2 * one
+
+    def of(edge: int, tiles: int) -> int:
+        """Where the activations of so many tiles may be kept."""
+        monkeypatch.setattr(differentiable, "KEPT_PIXELS", tiles * 128 * 128)
+        return kept(denoiser, images(1, 3, edge, edge) / 255)[0]
+
+    one = of(128, 1)
+    assert of(240, 0) == of(240, 1) < 1.5 * one
+    for tiles in (1, 2, 3):
+        assert of(240, tiles + 1) - of(240, tiles) == pytest.approx(one, rel=0.2)
 
 
 @pytest.mark.parametrize("method", ["one-step", "ddim:2"])

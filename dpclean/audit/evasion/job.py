@@ -19,8 +19,6 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
-from torch import Tensor
 
 from dpclean import __version__
 from dpclean.audit.defences.defence import Setting
@@ -42,10 +40,11 @@ from dpclean.audit.evasion.results import (
     headline,
     votes_of,
 )
+from dpclean.audit.evasion.unfinished import Unfinished
 from dpclean.audit.machine import claimed, computing_as_begun, environment_of, stopping
 from dpclean.audit.poisons import png, read_png
 from dpclean.audit.results import NAME, AuditResult, Made, read_report
-from dpclean.audit.victims.victim import Check, never
+from dpclean.audit.victims.victim import Check
 from dpclean.certify.parameters import make_test_time_parameters
 from dpclean.certify.run_settings import THREADS, make_test_time_settings
 from dpclean.certify.runs_on_images import engine, load_denoiser
@@ -63,10 +62,8 @@ from dpclean.noise.normal import standard_normal
 from dpclean.progress import Pace, Progress, Show
 from dpclean.versioned import encoded
 
-PAGE_NAME, IMAGES_NAME = "report.html", "attacked"
-UNFINISHED = "unfinished"
+PAGE_NAME, IMAGES_NAME, UNFINISHED_NAME = "report.html", "attacked", "unfinished"
 BATCH = 32  # images that are changed together; fewer where activations for so many are not kept
-SAVE_SECONDS = 30.0  # between two savings of what is being changed
 BEGINNING = "audit/pgd"  # purpose of the noise that decides where a descent begins
 ASKED = 16  # images that are purified to look ahead; they take longer than the model's answers
 LONGEST = 100  # letters of a label in the name of a folder
@@ -252,23 +249,20 @@ class EvasionJob(Job[AuditResult]):
 
     def _change(self, knows: int, number: int, check: Check) -> bytes:
         """A batch of images, changed by an attacker and saved."""
-        begun, used = time.monotonic(), time.process_time()
         batch = self._given[knows][number * self._batch : (number + 1) * self._batch]
+        unfinished = Unfinished(self.staging.work / UNFINISHED_NAME / f"{knows}-{number}.safetensors", self.device)
         if batch:
-            unfinished = self.staging.work / UNFINISHED / f"{knows}-{number}.safetensors"
             changed = self._attacked(self.protected[knows], batch, self.options.steps, check, unfinished)
             folder = self._folder(self.staging.work, knows)
             folder.mkdir(parents=True, exist_ok=True)
             for place, pixels in zip(batch, changed, strict=True):
                 write_durably(folder / self._file(place), png(pixels))
-        making = Making(round(time.monotonic() - begun, 3), round(time.process_time() - used, 3))
-        return msgspec.json.encode(making)
+        return msgspec.json.encode(unfinished.making())
 
     def _attacked(
-        self, seen: Protected, batch: Sequence[int], steps: int, check: Check = never, unfinished: Path | None = None
+        self, seen: Protected, batch: Sequence[int], steps: int, check: Check, unfinished: Unfinished
     ) -> Pixels:
-        """unfinished: file of what has been done, now and then, of a batch, and where it goes on from."""
-        found, saved = self.found, time.monotonic()
+        found = self.found
         numbers = found.attacked.indices[list(batch)]
         images = torch.from_numpy(found.pixels[list(batch)]).permute(0, 3, 1, 2).float().to(self.device)
         height, width = images.shape[2:]
@@ -277,14 +271,6 @@ class EvasionJob(Job[AuditResult]):
             device=self.device, key=self._attackers_key, purpose=BEGINNING, run=0, indices=numbers, test=True,
         )  # fmt: skip
         labels = torch.from_numpy(found.attacked.labels[list(batch)]).to(self.device)
-
-        def save_now_and_then(done: int, change: Tensor) -> None:
-            nonlocal saved
-            if unfinished is not None and time.monotonic() - saved >= SAVE_SECONDS:
-                unfinished.parent.mkdir(exist_ok=True)
-                write_durably(unfinished, save({"done": torch.tensor(done), "change": change.contiguous()}))
-                saved = time.monotonic()
-
         changed = pgd.attacked(
             images,
             labels,
@@ -293,9 +279,9 @@ class EvasionJob(Job[AuditResult]):
             steps=steps,
             draws=seen.draws,
             normal=normal,
-            begun=_begun(unfinished, self.device),
+            begun=unfinished.begun,
             on_draw=check,
-            on_step=save_now_and_then,
+            on_step=unfinished.keep,
         )
         return changed.byte().permute(0, 2, 3, 1).cpu().numpy()
 
@@ -479,14 +465,6 @@ class EvasionJob(Job[AuditResult]):
             work()  # the first time pays for what is set up once
         a_gradient, an_answer = _timed(draw) / len(batch), _timed(clean) / min(ASKED, whole)
         return whole * (a_gradient * self.options.steps * seen.draws + 3 * an_answer * seen.votes)
-
-
-def _begun(unfinished: Path | None, device: torch.device) -> tuple[int, Tensor] | None:
-    """How many steps of a descent are done, and the change so far; None where nothing is kept of it."""
-    if unfinished is None or not unfinished.exists():
-        return None
-    kept = load(unfinished.read_bytes())
-    return int(kept["done"]), kept["change"].to(device)
 
 
 def _written(answers: Answers) -> bytes:

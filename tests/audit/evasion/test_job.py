@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -20,8 +21,11 @@ from PIL import Image
 from dpclean.audit.evasion.claims import Claims, read_claims
 from dpclean.audit.evasion.job import EvasionJob, audit
 from dpclean.audit.evasion.options import EvasionOptions
+from dpclean.audit.evasion.protected import Pixels
 from dpclean.audit.evasion.results import told_of
+from dpclean.audit.evasion.unfinished import Unfinished
 from dpclean.audit.results import AuditResult
+from dpclean.audit.victims.victim import Check, never
 from dpclean.certificate.votes import Votes, read_votes
 from dpclean.certify.options import CertifyOptions
 from dpclean.certify.parameters import make_test_time_parameters
@@ -32,6 +36,7 @@ from dpclean.certify.test_time_runs import TestTimeRuns
 from dpclean.cli import run
 from dpclean.cli.audit import _tell_at_test_time
 from dpclean.errors import ConflictError, InputError, InternalError, Interrupted, UsageError
+from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import commitment
 from dpclean.progress import Progress
 from dpclean.train.predict import predict
@@ -236,13 +241,33 @@ def test_what_is_wrong_at_once_is_left_as_it_is(keywords: Keywords, test_images:
     assert not list((tmp_path / "audit" / "attacked").rglob(misplaced_file))
 
 
+def test_an_attacker_changes_what_anything_that_he_is_tried_on_gets_right(keywords: Keywords, tmp_path: Path) -> None:
+    asked = {**keywords, "model": str(keywords["model"]), "denoiser": str(keywords["denoiser"]), "targets": 4}
+    job = EvasionJob(tmp_path / "audit", EvasionOptions(**{**asked, "sigma": "0.1,0.2"}))
+    kept, label = Tasks(job.staging.work), job.found.attacked.labels
+    kept.make_folders()
+    right = (  # by draws of each image, of which the first one counts by itself too
+        [[True, False, False, False]] * 3,
+        [[False, True, False, False], [False] * 4, [False] * 4],
+        [[False] * 4, [False, False, True, False], [False, False, True, False]],
+    )
+    for number, of_draws in enumerate(right, 1):
+        file = io.BytesIO()
+        np.save(file, np.where(of_draws, label, (label + 1) % 3).astype(np.int32))
+        kept.finish(number, file.getvalue())
+    assert job._given == [[0, 1, 2], [1], [2]]  # the model alone, and behind each purifier
+
+
 def test_a_descent_goes_on_where_it_was_saved(
     keywords: Keywords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpclean.audit.evasion.job.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("dpclean.audit.evasion.unfinished.SAVE_SECONDS", 0.0)
     asked = {**keywords, "model": str(keywords["model"]), "denoiser": str(keywords["denoiser"])}
-    job, unfinished = EvasionJob(tmp_path, EvasionOptions(**asked)), tmp_path / "unfinished" / "one"
+    job = EvasionJob(tmp_path, EvasionOptions(**asked))
     knowing, draws = job.protected[1], 0
+
+    def attacked(check: Check, name: str) -> Pixels:
+        return job._attacked(knowing, range(3), 4, check, Unfinished(tmp_path / name, job.device))
 
     def stop_in_the_third_step() -> None:
         nonlocal draws
@@ -251,11 +276,13 @@ def test_a_descent_goes_on_where_it_was_saved(
             raise Interrupted("stopped", "again")
 
     with pytest.raises(Interrupted):
-        job._attacked(knowing, range(3), 4, stop_in_the_third_step, unfinished)
+        attacked(stop_in_the_third_step, "one")
+    spent = Unfinished(tmp_path / "one", job.device).making()
+    assert spent.seconds > 0 and spent.processor_seconds > 0  # and what comes is added
     seen: list[None] = []
-    found = job._attacked(knowing, range(3), 4, lambda: seen.append(None), unfinished)
+    found = attacked(lambda: seen.append(None), "one")
     assert len(seen) == 2 * knowing.draws  # the last two steps
-    assert np.array_equal(found, job._attacked(knowing, range(3), 4))
+    assert np.array_equal(found, attacked(never, "another"))
 
 
 def test_another_description_of_the_same_weights_is_another_model(
@@ -275,7 +302,7 @@ def test_another_description_of_the_same_weights_is_another_model(
 def test_the_length_of_all_changes_together(keywords: Keywords, tmp_path: Path) -> None:
     asked = {**keywords, "model": str(keywords["model"]), "denoiser": str(keywords["denoiser"])}
     job = EvasionJob(tmp_path, EvasionOptions(**{**asked, "norm": "l2", "eps": 300}))
-    changed = job._attacked(job.protected[0], range(3), 3)
+    changed = job._attacked(job.protected[0], range(3), 3, never, Unfinished(tmp_path / "one", job.device))
     lengths = np.sqrt(np.square(changed.astype(float) - job.found.pixels[:3]).sum((1, 2, 3)))
     assert 0.9 * 300 < lengths.min() and lengths.max() <= 300
     assert (
