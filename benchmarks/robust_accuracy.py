@@ -1,12 +1,12 @@
 """Accuracy under an attack that knows the defence, by `dpclean audit --attack pgd`.
 
-    python benchmarks/robust_accuracy.py DATA MODEL SCRATCH --method sde:20 [--images 128 --steps 40 --draws 20]
+    python benchmarks/robust_accuracy.py DATA MODEL SCRATCH --method sde:20 [--images 128 --from 0 --to 128]
 
 The setting of Nie et al. 2022 ("Diffusion Models for Adversarial Purification", section 5): CIFAR-10 test, changes of
 at most 8 / 255 a pixel, 40 steps of PGD on the cross-entropy, each along the mean gradient of 20 draws of the noise
 (Athalye et al. 2018). DATA: a folder of CIFAR-10 test images by class, of which every K-th is taken. MODEL: what
-`dpclean train` wrote. They are attacked in parts; the result file has each part that is done, and of the asked method
-and setting nothing else. The same command goes on where it was stopped, and given twice at once, both share the work.
+`dpclean train` wrote. They are attacked in parts, and the result file has each part that is done. The same command
+goes on where it was stopped; several at once may each take some of the images.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--method", default="one-step")
     parser.add_argument("--sigma", default="0.25")
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--part", type=int, default=16, help="images a part")
+    parser.add_argument("--part", type=int, default=8, help="images a part")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="of the images, the first to attack")
+    parser.add_argument("--to", type=int, help="and the one to stop before")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--votes", type=int, default=100)
@@ -49,18 +51,18 @@ def main() -> None:
     a = parser.parse_args()
     setting = f"{a.method}, {a.steps} steps, {a.draws} draws"
     scratch = a.scratch / f"{setting} of {a.images}".replace(":", "-").replace(", ", "-").replace(" ", "-")
-    images, parts = chosen(a.data, a.images), list[list[dict[str, Any]]]()
+    images = chosen(a.data, a.images)
     model = json.loads((a.model / "model.json").read_text())["weights_sha256"]
-    for start in range(0, a.images, a.part):
+    for start in range(a.first, a.images if a.to is None else a.to, a.part):
         test = part_of(scratch / f"test-{start}", images[start : start + a.part])
         told = audit(
             scratch / f"audit-{start}", model=a.model, test=test, targets=a.part, steps=a.steps, draws=a.draws,
             votes=a.votes, sigma=a.sigma, method=a.method, device=a.device, threads=1, progress=True,
         )  # fmt: skip
         print(told.headline, flush=True)
-        parts.append(told.rows)
         path = RESULTS / f"{a.name}.json"
         settings: dict[str, Any] = json.loads(path.read_text())["settings"] if path.exists() else {}
+        parts = settings.get(setting, {}).get("parts", {}) | {str(start): told.rows}
         settings[setting] = {
             "method": a.method, "sigma": a.sigma, "steps": a.steps, "draws": a.draws, "votes": a.votes,
             "asked": a.images, "model": model, "device": a.device, "parts": parts,

@@ -653,7 +653,7 @@ def augmented() -> str:
 def robust() -> str:
     result, rows = load("robust_accuracy"), list[tuple[str, ...]]()
     for number, setting in enumerate(result["settings"].values()):
-        for parts in zip(*setting["parts"], strict=True):
+        for parts in zip(*setting["parts"].values(), strict=True):
             if number == 0 or parts[0]["defence"] != "none":  # the same images without a purifier are told of once
                 rows.append(_robust_row(setting, parts))
     votes = ", ".join(f"{setting['votes']} by `{setting['method']}`" for setting in result["settings"].values())
