@@ -62,7 +62,8 @@ def main() -> None:
         print(told.headline, flush=True)
         path = RESULTS / f"{a.name}.json"
         settings: dict[str, Any] = json.loads(path.read_text())["settings"] if path.exists() else {}
-        parts = settings.get(setting, {}).get("parts", {}) | {str(start): told.rows}
+        before = settings.get(setting, {})
+        parts = (before["parts"] if before.get("model") == model else {}) | {str(start): told.rows}
         settings[setting] = {
             "method": a.method, "sigma": a.sigma, "steps": a.steps, "draws": a.draws, "votes": a.votes,
             "asked": a.images, "model": model, "device": a.device, "parts": parts,
