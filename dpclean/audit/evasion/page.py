@@ -42,8 +42,8 @@ LIMITS = (
     " succeed where this did not: the shares under attack are upper bounds of what the model withstands, no proof.",
     "An attacker who does not know the purifier says little about it. What counts is the one who does, and a"
     " certificate (dpclean certify --threat evasion), which holds against all up to its radius.",
-    "Images that everything he shows them to gets wrong at once, by one draw and by vote, are not attacked; they count"
-    " as wrong.",
+    "Images that everything an attacker shows them to gets wrong at once, by one draw and by vote, are left as they"
+    " are: their difference is plain grey, and they count as wrong.",
     "The answers to an image and to what was made of it are by the same draws of noise, which no attacker has seen.",
     "It is about changed test images. Poisoned training data are another matter, which the other attacks of dpclean"
     " audit show.",
