@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -125,12 +126,12 @@ def test_memory_does_not_grow_with_the_steps_and_the_gradient_is_the_unchecked_o
         monkeypatch.setattr(differentiable, "KEPT_PIXELS", evaluations * 4 * 32 * 32)
         return kept(DifferentiableDenoiser(made(tmp_path / "d", method)), x)
 
-    unchecked, expected = of("ddim:6", 6)
-    for evaluations in (0, 1, 3):  # 0: less than one needs
+    unchecked, expected = of("ddim:5", 5)
+    for evaluations in (0, 2):  # 0: less than one needs
         few, _ = of("ddim:3", evaluations)
-        many, gradient = of("ddim:6", evaluations)
-        assert (many - few) / 3 < 0.05 * unchecked / 6
-        assert many == pytest.approx(max(1, evaluations) * unchecked / 6, rel=0.15)
+        many, gradient = of("ddim:5", evaluations)
+        assert (many - few) / 2 < 0.05 * unchecked / 5
+        assert many == pytest.approx(max(1, evaluations) * unchecked / 5, rel=0.15)
         torch.testing.assert_close(gradient, expected)
 
 
@@ -142,10 +143,10 @@ def test_memory_does_not_grow_with_tiles(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(differentiable, "KEPT_PIXELS", tiles * 128 * 128)
         return kept(denoiser, images(1, 3, edge, edge) / 255)[0]
 
-    one = of(128, 1)
-    assert of(240, 0) == of(240, 1) < 1.5 * one
-    for tiles in (1, 2, 3):
-        assert of(240, tiles + 1) - of(240, tiles) == pytest.approx(one, rel=0.2)
+    one, four = of(128, 1), [of(240, tiles) for tiles in range(5)]
+    assert four[0] == four[1] < 1.5 * one
+    for fewer, more in itertools.pairwise(four[1:]):
+        assert more - fewer == pytest.approx(one, rel=0.2)
 
 
 @pytest.mark.parametrize("method", ["one-step", "ddim:2"])
