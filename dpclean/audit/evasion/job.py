@@ -63,7 +63,7 @@ from dpclean.progress import Pace, Progress, Show
 from dpclean.versioned import encoded
 
 PAGE_NAME, IMAGES_NAME, UNFINISHED_NAME = "report.html", "attacked", "unfinished"
-BATCH = 32  # images that are changed together; fewer where activations for so many are not kept
+MOST, LEAST = 32, 8  # images that are changed together; fewer only where one evaluation's activations would not fit
 BEGINNING = "audit/pgd"  # purpose of the noise that decides where a descent begins
 ASKED = 16  # images that are purified to look ahead; they take longer than the model's answers
 LONGEST = 100  # letters of a label in the name of a folder
@@ -202,10 +202,11 @@ class EvasionJob(Job[AuditResult]):
 
     @cached_property
     def _batch(self) -> int:
-        """How many images are changed together."""
+        """How many images are changed together, at most."""
         height, width = self.found.pixels.shape[1:3]
+        fit = KEPT_PIXELS // (height * width)
         evaluations = max(1, *(one.evaluations for one in self.protected))
-        return max(1, min(BATCH, KEPT_PIXELS // (height * width * evaluations)))
+        return max(1, min(MOST, fit, max(LEAST, fit // evaluations)))
 
     @property
     def _batches(self) -> int:
@@ -249,7 +250,9 @@ class EvasionJob(Job[AuditResult]):
 
     def _change(self, knows: int, number: int, check: Check) -> bytes:
         """A batch of images, changed by an attacker and saved."""
-        batch = self._given[knows][number * self._batch : (number + 1) * self._batch]
+        given = self._given[knows]
+        batches = np.array_split(given, max(1, -(-len(given) // self._batch)))  # alike in size: small ones are slow
+        batch = batches[number].tolist() if number < len(batches) else []
         unfinished = Unfinished(self.staging.work / UNFINISHED_NAME / f"{knows}-{number}.safetensors", self.device)
         if batch:
             changed = self._attacked(self.protected[knows], batch, self.options.steps, check, unfinished)

@@ -258,6 +258,17 @@ def test_an_attacker_changes_what_anything_that_he_is_tried_on_gets_right(keywor
     assert job._given == [[0, 1, 2], [1], [2]]  # the model alone, and behind each purifier
 
 
+def test_all_are_attacked_whatever_the_batches(
+    keywords: Keywords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dpclean.audit.evasion.job.MOST", 4)
+    steps: list[Progress] = []
+    audit(tmp_path / "audit", progress=steps.append, **keywords)
+    assert steps[-1].total == 2 + 2 * 3 + 3  # answers; batches of nine images, by two attackers; answers again
+    for row, folder in zip(report(tmp_path / "audit")["rows"][::2], ("0-none", "1-sanitized-at-0.1"), strict=True):
+        assert row["changed"] == len(list((tmp_path / "audit" / "attacked" / folder).iterdir())) == TARGETS
+
+
 def test_a_descent_goes_on_where_it_was_saved(
     keywords: Keywords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
