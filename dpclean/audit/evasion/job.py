@@ -91,7 +91,9 @@ def dry_run(out: str | os.PathLike[str] = "audit", **options: Unpack[EvasionKeyw
 
 
 class EvasionJob(Job[AuditResult]):
-    """Its tasks: for each attacker his batches, then for each row of the table what the model says."""
+    """Its tasks, in three stages: what the model says of untouched images, alone and behind each purifier; for each
+    attacker his batches; for each row of the table what the model says then.
+    """
 
     kind = "audit"
     marks = (NAME,)
