@@ -460,15 +460,16 @@ class _Teller:
         self.said_at = time.monotonic()
 
     def __call__(self, last: bool = False) -> None:
-        if failed := self.tasks.failed():  # to look for what is done takes long where that is much
-            check_failed(failed, self.tasks.done(), self.parameters)
         begun = time.monotonic()
         if not last and begun < self.told:
             return
-        finished, total = max(self.finished, len(self.tasks.done())), self.parameters.runs
+        done = self.tasks.done()  # before what failed: a run's reason is written first, so none here can lack its own
+        failed = self.tasks.failed()
+        check_failed(failed, done, self.parameters)
+        finished, total = max(self.finished, len(done)), self.parameters.runs
         if may_add_runs(self.parameters) and begun >= self.said_at + LIVE_SECONDS and (t := self.tasks.prefix()):
             self.said, self.said_at = self.live(self.parameters, t), time.monotonic()
-        detail = ", ".join(filter(None, (f"{len(self.tasks.failed())} failed", self.said)))
+        detail = ", ".join(filter(None, (f"{len(failed)} failed", self.said)))
         self.progress(Progress(finished, total, "runs", self.pace.seconds_left(finished, total), detail))
         self.finished = finished
         self.told = begun + max(0.5, 20 * (time.monotonic() - begun))  # a million files take a while to count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,32 @@ def test_a_trainer_that_never_works_ends_a_job_early(tmp_path: Path, transparent
         certify(raw, tmp_path / "out", trainer=broken, sigma="0", subsample="0.5", runs=1000, denoiser=transparent,
                 device="cpu", workers=2)  # fmt: skip
     assert int(refused.value.message.split()[4]) >= FIRST_FAILED and "--overwrite" in refused.value.remedy
+
+
+def test_runs_that_fail_while_it_looks_do_not_keep_a_job_going(
+    tmp_path: Path, transparent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where runs fail fast, one does so between any two looks at the disk."""
+    raw = write_folder(write_folder(tmp_path / "raw", 6, prefix="train"), 1, first=100, prefix="test")
+    runs = 200
+
+    def then_one_more_fails(look: str) -> None:
+        looked = getattr(RunTasks, look)
+
+        def at(tasks: RunTasks) -> Any:
+            found = looked(tasks)
+            with contextlib.suppress(StopIteration):
+                tasks.give_up(next(run for run in range(runs, 0, -1) if not tasks.path(run).exists()), "exit code 3")
+            return found
+
+        monkeypatch.setattr(RunTasks, look, at)
+
+    then_one_more_fails("done")
+    then_one_more_fails("failed")
+    with pytest.raises(InputError, match=r"all of the first \d+ runs failed.*exit code 3") as refused:
+        certify(raw, tmp_path / "out", trainer=trainer_command(tmp_path, ': "$2"; sleep 1; exit 3'), sigma="0",
+                subsample="0.5", runs=runs, denoiser=transparent, device="cpu", workers=1)  # fmt: skip
+    assert FIRST_FAILED <= int(refused.value.message.split()[4]) < runs
 
 
 def test_a_look_ahead_says_that_its_run_had_no_vote(raw: Path, tmp_path: Path, transparent: str) -> None:
