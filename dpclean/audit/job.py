@@ -50,7 +50,7 @@ from dpclean.denoise.loading import find_denoiser
 from dpclean.device import choose_device
 from dpclean.errors import Diverged, DpcleanError, InternalError, Interrupted
 from dpclean.jobs.checks import given_path, options_of
-from dpclean.jobs.durable import write_durably
+from dpclean.jobs.durable import sealed, unsealed, write_durably
 from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record
 from dpclean.jobs.tasks import Tasks
@@ -191,7 +191,7 @@ class AuditJob(Job[AuditResult]):
             pace = Pace(done)
             with claimed(tasks, total, still=lambda: self.staging.begun() is not None, check=self.check) as numbers:
                 for number in numbers:
-                    tasks.finish(number, encoded(self._tried(experiment, foes, number)))
+                    tasks.finish(number, sealed(encoded(self._tried(experiment, foes, number))))
                     done = total - len(tasks.missing(total))
                     tell(Progress(done, total, "targets", pace.seconds_left(done, total)))
         except DpcleanError as error:
@@ -245,11 +245,11 @@ class AuditJob(Job[AuditResult]):
 
     def save(self, record: Record) -> None:
         found, partial, tasks = self.found, self.staging.partial, Tasks(self.staging.work)
+        files = [tasks.path(number) for number in range(1, len(found.trials) + 1)]
+        outcomes = [msgspec.convert(decoded(unsealed(file)), Outcome) for file in files]
         made = self.staging.work / POISONS_NAME
         if made.exists():  # else a save that was cut off has moved them
             made.rename(partial / POISONS_NAME)
-        files = [tasks.path(number) for number in range(1, len(found.trials) + 1)]
-        outcomes = [msgspec.convert(decoded(file.read_bytes()), Outcome) for file in files]
         rows = rows_of(outcomes)
         report = Report(
             tool=f"dpclean {__version__}",

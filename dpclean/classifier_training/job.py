@@ -30,7 +30,7 @@ from dpclean.classifier_training.training_set import TrainingSet
 from dpclean.device import choose_device, has_bf16
 from dpclean.errors import Diverged, InputError, Interrupted
 from dpclean.jobs.checks import given_path, options_of
-from dpclean.jobs.durable import write_durably
+from dpclean.jobs.durable import sealed, unsealed, write_durably
 from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record
 from dpclean.progress import Pace, Progress, Show
@@ -216,8 +216,8 @@ class TrainJob(Job[TrainResult]):
             trainer = Trainer(recipe, classes, size=training_set.size, device=self.device)
             images = prepare(warm.images.pixels, training_set.size)
             self._fit(trainer, images, torch.from_numpy(warm.images.labels), "warm", stop, tell)
-            write_durably(path, save(trainer.state_dict()))
-        return load(path.read_bytes())
+            write_durably(path, sealed(save(trainer.state_dict())))
+        return load(unsealed(path))
 
     def _fit(
         self,
@@ -231,7 +231,7 @@ class TrainJob(Job[TrainResult]):
         """One fit from its last checkpoint on, with a checkpoint now and then and at the first signal."""
         path = self.staging.work / CHECKPOINT_NAME
         curve: list[Epoch] = []
-        resume = torch.load(path, weights_only=True, map_location=self.device) if path.exists() else None
+        resume = _read_checkpoint(path, self.device) if path.exists() else None
         if resume is not None and resume["phase"] == phase:
             curve = [Epoch(**fields) for fields in resume["curve"]]
         else:
@@ -340,4 +340,9 @@ def _share(correct: int | None, accuracy: models.Accuracy | None) -> float | Non
 def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_durably(path, buffer.getvalue())
+    write_durably(path, sealed(buffer.getvalue()))
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(io.BytesIO(unsealed(path)), weights_only=True, map_location=device)
+    return state

@@ -16,7 +16,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from dpclean.build import build
@@ -33,7 +33,7 @@ from dpclean.denoiser_training.training import Recipe, Training
 from dpclean.device import choose_device, keep_memory
 from dpclean.errors import Diverged, InputError, Interrupted, UsageError
 from dpclean.jobs.checks import given_path, options_of
-from dpclean.jobs.durable import write_durably
+from dpclean.jobs.durable import sealed, unsealed, write_durably
 from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record, read_record, write_record
 from dpclean.progress import Pace, Progress, Show
@@ -216,7 +216,7 @@ def _train(training: Training, checkpoint: Path, interrupted: threading.Event, t
     """All steps from the last checkpoint on; the mean loss of the last ones."""
     mean = torch.zeros((), dtype=torch.float64)
     if checkpoint.exists():
-        state = load_file(checkpoint)
+        state = load(unsealed(checkpoint))
         mean = state.pop(MEAN)
         training.restore(state)
     total, pace = training.recipe.steps, Pace(training.done)
@@ -229,7 +229,7 @@ def _train(training: Training, checkpoint: Path, interrupted: threading.Event, t
         tell(Progress(training.done, total, "steps", pace.seconds_left(training.done, total), f"loss {mean:.4f}"))
         stopped = interrupted.is_set() and training.done < total
         if stopped or time.monotonic() - saved >= CHECKPOINT_SECONDS:
-            write_durably(checkpoint, save({**training.state(), MEAN: mean}))
+            write_durably(checkpoint, sealed(save({**training.state(), MEAN: mean})))
             saved = time.monotonic()
         if stopped:
             raise Interrupted(f"stopped after {training.done} of {total} steps, saved", "the same command goes on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import secrets
 import warnings
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from dpclean.errors import SetupError
+from dpclean.errors import ConflictError, SetupError
 
 NEW = ".dpclean-new"  # how the temporary names of files end that are being written
 # what network and FUSE file systems answer who have no way to flush a folder
@@ -69,6 +70,23 @@ def write_durably(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o66
                 temporary.unlink()
         sync_folder(path.parent)
     return True
+
+
+def sealed(data: bytes) -> bytes:
+    """Data with its digest behind it: how unfinished work is kept that is read again."""
+    return data + hashlib.sha256(data).digest()
+
+
+def unsealed(path: Path) -> bytes:
+    """The data of a file that was sealed. Raises ConflictError where the file is not as it was written."""
+    whole = path.read_bytes()
+    data = whole[: -hashlib.sha256().digest_size]
+    if sealed(data) != whole:
+        raise ConflictError(
+            f"unfinished work is damaged: {str(path)!r} is not what was written",
+            "delete it, and give the same command again: that part is done anew; or start again with --overwrite",
+        )
+    return data
 
 
 def remove_unfinished(folder: Path, *, deep: bool) -> None:

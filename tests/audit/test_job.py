@@ -32,6 +32,7 @@ from dpclean.pipeline import sanitize
 from dpclean.progress import Progress
 from dpclean.train.extractor import find_extractor
 from tests.audit.conftest import save
+from tests.damage import refused_until_deleted
 
 Keywords = dict[str, Any]
 EPS, POISONS, TARGETS = 24, 6, 2
@@ -114,6 +115,19 @@ def test_it_goes_on_after_a_signal(out: Path, raw: Path, keywords: Keywords, tmp
     steps: list[Progress] = []
     audit(raw, tmp_path / "audit", progress=steps.append, **keywords)
     assert steps[0].finished == 1
+    assert without_times(report(tmp_path / "audit")) == without_times(report(out))
+
+
+def test_a_damaged_trial_is_named_and_done_again(out: Path, raw: Path, keywords: Keywords, tmp_path: Path) -> None:
+    def stop(step: Progress) -> None:
+        if step.finished == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        audit(raw, tmp_path / "audit", progress=stop, **keywords)
+    trial = Tasks(tmp_path / ".audit.dpclean" / "work").path(1)
+    refused_until_deleted(trial, lambda: audit(raw, tmp_path / "audit", **keywords))
+    audit(raw, tmp_path / "audit", **keywords)
     assert without_times(report(tmp_path / "audit")) == without_times(report(out))
 
 

@@ -23,6 +23,7 @@ from dpclean.train.images import prepare
 from dpclean.train.model import read_model
 from dpclean.train.trainer import Trainer
 from tests.classifier_training.commands import SHORT, same_weights, told, train
+from tests.damage import refused_until_deleted
 from tests.kills import killed_again_and_again
 from tests.train.pictures import CLASSES
 
@@ -95,7 +96,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     program = KILLED.format(signal="SIGKILL", recipe=SHORT)
     command = [sys.executable, "-c", program, str(material / "clean"), str(out)]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    begun = torch.load(tmp_path / ".model.dpclean" / "work" / job.CHECKPOINT_NAME, weights_only=True)
+    begun = job._read_checkpoint(tmp_path / ".model.dpclean" / "work" / job.CHECKPOINT_NAME, torch.device("cpu"))
     assert not out.exists() and begun["done"] == 20
     with pytest.raises(ConflictError, match="seed"):
         train(material / "clean", out, seed=2)
@@ -129,6 +130,21 @@ def test_the_first_interrupt_saves_and_the_same_command_goes_on(material: Path, 
     steps: list[int] = []
     train(material / "clean", out, progress=lambda step: steps.append(step.finished))
     assert steps[0] == 8 and same_weights(model, out)
+
+
+def test_a_damaged_checkpoint_is_named_and_what_it_held_is_done_again(
+    material: Path, model: Path, tmp_path: Path
+) -> None:
+    def interrupt(step: Any) -> None:
+        if step.finished == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    out, checkpoint = tmp_path / "model", tmp_path / ".model.dpclean" / "work" / job.CHECKPOINT_NAME
+    with pytest.raises(Interrupted):
+        train(material / "clean", out, progress=interrupt)
+    refused_until_deleted(checkpoint, lambda: train(material / "clean", out))
+    train(material / "clean", out)
+    assert same_weights(model, out)
 
 
 def test_a_killed_warm_start_goes_on_to_the_same_weights(material: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from dpclean.denoiser_training.fit import dry_run, fit
 from dpclean.denoiser_training.training import USUAL_GAIN, Training, as_velocity
 from dpclean.errors import ConflictError, Diverged, InputError, Interrupted, UsageError
 from dpclean.progress import Progress
+from tests.damage import refused_until_deleted
 from tests.kills import killed_again_and_again
 from tests.networks import PATCHES, SMALL, make_denoiser
 
@@ -80,6 +81,19 @@ def test_a_fit_that_was_stopped_ends_with_the_same_weights(images: Path, tmp_pat
     for file in (WEIGHTS, "README.md", "samples.png"):
         assert (parts / file).read_bytes() == (whole / file).read_bytes(), file
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "whole"]
+
+
+def test_a_damaged_checkpoint_is_named_and_what_it_held_is_done_again(images: Path, tmp_path: Path) -> None:
+    def stop(step: Progress) -> None:
+        if step.finished == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = run(images, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(images, tmp_path / "parts", progress=stop)
+    checkpoint = tmp_path / ".parts.dpclean" / "work" / module.CHECKPOINT_NAME
+    refused_until_deleted(checkpoint, lambda: run(images, tmp_path / "parts"))
+    assert (run(images, tmp_path / "parts") / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
 def test_killed_at_every_stage_the_same_command_makes_the_same_denoiser(images: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpclean.errors import SetupError
-from dpclean.jobs.durable import remove_unfinished, sync_folder, write_durably
+from dpclean.errors import ConflictError, SetupError
+from dpclean.jobs.durable import remove_unfinished, sealed, sync_folder, unsealed, write_durably
 
 LARGEST = 4096  # bytes that a file may have: what is written beyond is cut off by the system, then refused
 
@@ -145,3 +145,17 @@ def test_rows_of_a_shard_that_the_system_cuts_off_are_refused(tmp_path: Path) ->
             sink.sync()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_was_sealed_comes_back_or_is_named_as_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    for data in (b"", b"0", bytes(1000)):
+        file.write_bytes(sealed(data))
+        assert unsealed(file) == data
+    whole = sealed(b"work")
+    changed = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
+    for damaged in (*changed, *(whole[:end] for end in range(len(whole))), whole + b"0", b"work"):
+        file.write_bytes(damaged)
+        with pytest.raises(ConflictError) as refused:
+            unsealed(file)
+        assert str(file) in refused.value.message

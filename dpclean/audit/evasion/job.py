@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import re
@@ -13,12 +12,12 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from dpclean import __version__
 from dpclean.audit.defences.defence import Setting
@@ -33,7 +32,6 @@ from dpclean.audit.evasion.protected import Alone, Answers, Pixels, Protected, P
 from dpclean.audit.evasion.results import (
     EvasionDryRun,
     EvasionReport,
-    Making,
     Row,
     Said,
     counted,
@@ -42,7 +40,7 @@ from dpclean.audit.evasion.results import (
 )
 from dpclean.audit.evasion.unfinished import Unfinished
 from dpclean.audit.machine import claimed, computing_as_begun, environment_of, stopping
-from dpclean.audit.poisons import png, read_png
+from dpclean.audit.poisons import png
 from dpclean.audit.results import NAME, AuditResult, Made, read_report
 from dpclean.audit.victims.victim import Check
 from dpclean.certify.parameters import make_test_time_parameters
@@ -53,7 +51,7 @@ from dpclean.denoise.loading import find_denoiser
 from dpclean.device import choose_device
 from dpclean.errors import Diverged, InputError
 from dpclean.jobs.checks import options_of
-from dpclean.jobs.durable import write_durably
+from dpclean.jobs.durable import sealed, unsealed, write_durably
 from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record
 from dpclean.jobs.tasks import Tasks
@@ -67,6 +65,8 @@ MOST, LEAST = 32, 8  # images that are changed together; fewer only where one ev
 BEGINNING = "audit/pgd"  # purpose of the noise that decides where a descent begins
 ASKED = 16  # images that are purified to look ahead; they take longer than the model's answers
 LONGEST = 100  # letters of a label in the name of a folder
+
+Arrays = dict[str, NDArray[Any]]  # what is kept of a task
 
 
 def audit(
@@ -195,8 +195,8 @@ class EvasionJob(Job[AuditResult]):
 
     # -- the work
 
-    def _tasks(self) -> list[Callable[[Check], bytes]]:
-        """All of them, in their order; what each does gives the bytes that are kept of it."""
+    def _tasks(self) -> list[Callable[[Check], Arrays]]:
+        """All of them, in their order; what each does gives what is kept of it."""
         protected = range(len(self.protected))
         untouched = [partial(self._ask_untouched, place) for place in protected]
         changing = [partial(self._change, knows, number) for knows in protected for number in range(self._batches)]
@@ -226,7 +226,7 @@ class EvasionJob(Job[AuditResult]):
         with claimed(kept, total, stages=stages, still=self._is_begun, check=check) as numbers:
             for number in numbers:
                 try:
-                    kept.finish(number, tasks[number - 1](check))
+                    kept.finish(number, sealed(save(tasks[number - 1](check))))
                 except Diverged as error:  # by these arguments it always will
                     raise Hopeless(error) from error
                 done = total - len(kept.missing(total))
@@ -237,7 +237,14 @@ class EvasionJob(Job[AuditResult]):
         return self.staging.begun() is not None
 
     def _untouched_answers(self, place: int) -> Answers:
-        return _read(Tasks(self.staging.work).path(1 + place).read_bytes())
+        return self._kept(place)["answers"]
+
+    def _kept(self, task: int) -> Arrays:
+        """What a task has left, by its place in _tasks. Raises ConflictError where it is damaged."""
+        return load(unsealed(Tasks(self.staging.work).path(1 + task)))
+
+    def _batch_kept(self, knows: int, number: int) -> Arrays:
+        return self._kept(len(self.protected) + knows * self._batches + number)
 
     @cached_property
     def _given(self) -> list[list[int]]:
@@ -250,19 +257,16 @@ class EvasionJob(Job[AuditResult]):
         shown = [[place for knows, place in self.rows if knows == attacker] for attacker in range(len(self.protected))]
         return [np.flatnonzero(np.any([right[place] for place in places], axis=0)).tolist() for places in shown]
 
-    def _change(self, knows: int, number: int, check: Check) -> bytes:
-        """A batch of images, changed by an attacker and saved."""
+    def _change(self, knows: int, number: int, check: Check) -> Arrays:
+        """A batch of images as an attacker leaves them, and what that has taken."""
         given = self._given[knows]
         batches = np.array_split(given, max(1, -(-len(given) // self._batch)))  # alike in size: small ones are slow
         batch = batches[number].tolist() if number < len(batches) else []
+        changed = self.found.pixels[:0]
         unfinished = Unfinished(self.staging.work / UNFINISHED_NAME / f"{knows}-{number}.safetensors", self.device)
         if batch:
             changed = self._attacked(self.protected[knows], batch, self.options.steps, check, unfinished)
-            folder = self._folder(self.staging.work, knows)
-            folder.mkdir(parents=True, exist_ok=True)
-            for place, pixels in zip(batch, changed, strict=True):
-                write_durably(folder / self._file(place), png(pixels))
-        return msgspec.json.encode(unfinished.making())
+        return {"changed": changed, "spent": np.array(unfinished.spent())}
 
     def _attacked(
         self, seen: Protected, batch: Sequence[int], steps: int, check: Check, unfinished: Unfinished
@@ -288,52 +292,36 @@ class EvasionJob(Job[AuditResult]):
             on_draw=check,
             on_step=unfinished.keep,
         )
-        return changed.byte().permute(0, 2, 3, 1).cpu().numpy()
+        return changed.byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
-    def _ask_untouched(self, place: int, check: Check) -> bytes:
+    def _ask_untouched(self, place: int, check: Check) -> Arrays:
         """What the model says of all images as they are."""
-        return _written(self.protected[place].answers(self.found.pixels, self.found.attacked.indices, check))
+        return {"answers": self.protected[place].answers(self.found.pixels, self.found.attacked.indices, check)}
 
-    def _ask_attacked(self, knows: int, place: int, check: Check) -> bytes:
+    def _ask_attacked(self, knows: int, place: int, check: Check) -> Arrays:
         """What it says of them as an attacker leaves them."""
         answers, given = self._untouched_answers(place).copy(), self._given[knows]
         if given:
-            pixels = self._changed(self.staging.work, knows)[given]
+            pixels = self._changed(knows)[given]
             answers[:, given] = self.protected[place].answers(pixels, self.found.attacked.indices[given], check)
-        return _written(answers)
+        return {"answers": answers}
 
-    def _changed(self, root: Path, knows: int) -> Pixels:
+    def _changed(self, knows: int) -> Pixels:
         """All images as an attacker leaves them."""
-        folder, pixels = self._folder(root, knows), self.found.pixels.copy()
-        for place in self._given[knows]:
-            pixels[place] = read_png(folder / self._file(place))
+        pixels = self.found.pixels.copy()
+        batches = [self._batch_kept(knows, number)["changed"] for number in range(self._batches)]
+        pixels[self._given[knows]] = np.concatenate(batches)
         return pixels
-
-    def _folder(self, root: Path, knows: int) -> Path:
-        """Of an attacker's images, among the unfinished work or in OUT."""
-        label = re.sub("[^A-Za-z0-9.]+", "-", self.protected[knows].label)[:LONGEST]
-        return root / IMAGES_NAME / f"{knows}-{label}"
-
-    def _file(self, place: int) -> str:
-        return f"{self.found.attacked.indices[place]:06d}.png"
 
     # -- what comes of it
 
     def save(self, record: Record) -> None:
-        found, o = self.found, self.options
-        kept, partial_out, made = Tasks(self.staging.work), self.staging.partial, self.staging.work / IMAGES_NAME
-        if made.exists():  # else a save that was cut off has moved them
-            made.rename(partial_out / IMAGES_NAME)
-        results = iter([kept.path(number).read_bytes() for number in range(1, len(self._tasks()) + 1)])
-        self._untouched = [_read(next(results)) for _ in self.protected]
-        self._makings = [
-            [msgspec.json.decode(next(results), type=Making) for _ in range(self._batches)] for _ in self.protected
-        ]
-        self._answers = [_read(next(results)) for _ in self.rows]
+        found, o, partial_out = self.found, self.options, self.staging.partial
+        self._write_images()
         classes, values = list(found.certified.classes), found.pixels[0].size
         said, rows, remarks = list[Said](), list[Row](), list(found.remarks)
-        for (knows, place), answers in zip(self.rows, self._answers, strict=True):
-            change = self._changed(partial_out, knows).astype(np.int64) - found.pixels
+        for last, (knows, place) in enumerate(self.rows, len(self._tasks()) - len(self.rows)):
+            answers, change = self._kept(last)["answers"], self._changed(knows).astype(np.int64) - found.pixels
             row, one = self._row(knows, place, answers, np.square(change).sum((1, 2, 3)), remarks)
             rows.append(row)
             said.append(one)
@@ -359,12 +347,22 @@ class EvasionJob(Job[AuditResult]):
         write_page(partial_out / PAGE_NAME, report, o.budget, self.protected, shown)
         write_durably(partial_out / NAME, encoded(report))
 
+    def _write_images(self) -> None:
+        """What each attacker has changed, a folder for each."""
+        for knows, given in enumerate(self._given):
+            label = re.sub("[^A-Za-z0-9.]+", "-", self.protected[knows].label)[:LONGEST]
+            folder, pixels = self.staging.partial / IMAGES_NAME / f"{knows}-{label}", self._changed(knows)
+            for place in given:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_durably(folder / f"{self.found.attacked.indices[place]:06d}.png", png(pixels[place]))
+
     def _row(
         self, knows: int, place: int, answers: Answers, squares: NDArray[np.int64], remarks: list[str]
     ) -> tuple[Row, Said]:
         """Raises InternalError where a certificate is refuted. remarks: get what is to be borne in mind of it."""
-        protected, makings, o = self.protected[place], self._makings[knows], self.options
-        labels, clean, classes = self.found.attacked.labels, self._untouched[place], len(self.found.certified.classes)
+        protected, o = self.protected[place], self.options
+        labels, classes = self.found.attacked.labels, len(self.found.certified.classes)
+        clean = self._untouched_answers(place)
         votes, clean_votes = votes_of(answers, classes), votes_of(clean, classes)
         covered = refuted = None
         if isinstance(protected, Purified) and (claims := self._claims(protected)) is not None:
@@ -383,6 +381,8 @@ class EvasionJob(Job[AuditResult]):
             else:
                 claims.check(wrong, told, certificates)
         noisy, changed = isinstance(protected, Purified), len(self._given[knows])
+        spent = np.sum([self._batch_kept(knows, number)["spent"] for number in range(self._batches)], axis=0)
+        seconds, processor_seconds = spent / max(1, changed)
         distances = np.sqrt(squares[self._given[knows]]) / 255
         row = Row(
             knows=None if knows == 0 else self.protected[knows].label,
@@ -399,8 +399,8 @@ class EvasionJob(Job[AuditResult]):
             mean=round(float(distances.sum()) / max(1, changed), 4),
             steps=o.steps,
             draws=self.protected[knows].draws,
-            seconds=round(sum(one.seconds for one in makings) / max(1, changed), 3),
-            processor_seconds=round(sum(one.processor_seconds for one in makings) / max(1, changed), 3),
+            seconds=round(float(seconds), 3),
+            processor_seconds=round(float(processor_seconds), 3),
         )
         return row, Said(
             clean=clean[0].tolist(),
@@ -421,7 +421,7 @@ class EvasionJob(Job[AuditResult]):
 
     def _shown(self, place: int) -> Shown:
         found, numbers = self.found, self.found.attacked.indices[[place]]
-        changed = [self._changed(self.staging.partial, knows)[[place]] for knows in range(len(self.protected))]
+        changed = [self._changed(knows)[[place]] for knows in range(len(self.protected))]
         labels = found.attacked.labels
         return Shown(
             caption=f"{found.attacked.names[place]}, of {found.certified.classes[labels[place]]}",
@@ -470,17 +470,6 @@ class EvasionJob(Job[AuditResult]):
             work()  # the first time pays for what is set up once
         a_gradient, an_answer = _timed(draw) / len(batch), _timed(clean) / min(ASKED, whole)
         return whole * (a_gradient * self.options.steps * seen.draws + 3 * an_answer * seen.votes)
-
-
-def _written(answers: Answers) -> bytes:
-    file = io.BytesIO()
-    np.save(file, answers)
-    return file.getvalue()
-
-
-def _read(saved: bytes) -> Answers:
-    answers: Answers = np.load(io.BytesIO(saved))
-    return answers
 
 
 def _timed(work: Callable[[], object]) -> float:

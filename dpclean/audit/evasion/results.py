@@ -59,13 +59,6 @@ class Said(msgspec.Struct, frozen=True):
     squares: list[int]
 
 
-class Making(msgspec.Struct, frozen=True):
-    """What changing some images took. processor_seconds: of all threads, without those of a GPU."""
-
-    seconds: float
-    processor_seconds: float
-
-
 def counted(right: Right) -> tuple[int, float, float]:
     """How many, and Wilson's interval of their share."""
     low, high = wilson(int(right.sum()), len(right))

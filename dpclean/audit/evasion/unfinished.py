@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dpclean.audit.evasion.results import Making
-from dpclean.jobs.durable import write_durably
+from dpclean.jobs.durable import sealed, unsealed, write_durably
 
 SAVE_SECONDS = 30.0  # between two savings
 
@@ -23,23 +22,22 @@ class Unfinished:
         self._path, self._saved, self._started = path, time.monotonic(), (time.monotonic(), time.process_time())
         self._spent = 0.0, 0.0  # before
         if path.exists():
-            kept = load(path.read_bytes())
+            kept = load(unsealed(path))
             self.begun = int(kept["done"]), kept["change"].to(device)
             self._spent = float(kept["spent"][0]), float(kept["spent"][1])
 
     def keep(self, done: int, change: Tensor) -> None:
         """To be called after each step."""
         if time.monotonic() - self._saved >= SAVE_SECONDS:
-            spent = torch.tensor(self._taken(), dtype=torch.float64)
+            spent = torch.tensor(self.spent(), dtype=torch.float64)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(self._path, save({"done": torch.tensor(done), "change": change.contiguous(), "spent": spent}))
+            state = {"done": torch.tensor(done), "change": change.contiguous(), "spent": spent}
+            write_durably(self._path, sealed(save(state)))
             self._saved = time.monotonic()
 
-    def making(self) -> Making:
-        """What it has taken, of calls before this one too, but for what these had not saved."""
-        seconds, processor_seconds = self._taken()
-        return Making(round(seconds, 3), round(processor_seconds, 3))
-
-    def _taken(self) -> tuple[float, float]:
+    def spent(self) -> tuple[float, float]:
+        """Seconds, and those of the processor in all threads without a GPU's; of calls before this one too, but for
+        what these had not saved.
+        """
         seconds, processor = self._started
         return self._spent[0] + time.monotonic() - seconds, self._spent[1] + time.process_time() - processor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -15,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from msgspec import structs
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load, save
 
 from dpclean.audit.evasion.claims import Claims, read_claims
 from dpclean.audit.evasion.job import EvasionJob, audit
@@ -38,11 +36,13 @@ from dpclean.certify.test_time_runs import TestTimeRuns
 from dpclean.cli import run
 from dpclean.cli.audit import _tell_at_test_time
 from dpclean.errors import ConflictError, InputError, InternalError, Interrupted, UsageError
+from dpclean.jobs.durable import sealed, unsealed
 from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import commitment
 from dpclean.progress import Progress
 from dpclean.train.predict import predict
 from tests.certificate.ballots import hand_over, recorded
+from tests.damage import refused_until_deleted
 
 Keywords = dict[str, Any]
 EPS, TARGETS = 16, 9
@@ -215,6 +215,23 @@ def test_it_goes_on_after_a_signal(out: Path, certificate: Path, keywords: Keywo
         audit(tmp_path / "audit", **{**asked, "eps": 8})
 
 
+@pytest.mark.parametrize("task", [1, 3], ids=["answers", "changed images"])
+def test_damaged_work_is_named_and_done_again(
+    out: Path, certificate: Path, keywords: Keywords, tmp_path: Path, task: int
+) -> None:
+    def stop(step: Progress) -> None:
+        if step.finished == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    asked = {**keywords, "certificate": [str(certificate)]}
+    with pytest.raises(Interrupted):
+        audit(tmp_path / "audit", progress=stop, **asked)
+    kept = Tasks(tmp_path / ".audit.dpclean" / "work").path(task)
+    refused_until_deleted(kept, lambda: audit(tmp_path / "audit", **asked))
+    audit(tmp_path / "audit", **asked)
+    assert without_times(report(tmp_path / "audit")) == without_times(report(out))
+
+
 def test_what_is_wrong_at_once_is_left_as_it_is(keywords: Keywords, test_images: Path, tmp_path: Path) -> None:
     """An image in another class's folder: the model, alone and behind the purifier, gets it wrong unattacked."""
     test = shutil.copytree(test_images, tmp_path / "test")
@@ -254,9 +271,8 @@ def test_an_attacker_changes_what_anything_that_he_is_tried_on_gets_right(keywor
         [[False] * 4, [False, False, True, False], [False, False, True, False]],
     )
     for number, of_draws in enumerate(right, 1):
-        file = io.BytesIO()
-        np.save(file, np.where(of_draws, label, (label + 1) % 3).astype(np.int32))
-        kept.finish(number, file.getvalue())
+        answers = np.where(of_draws, label, (label + 1) % 3).astype(np.int32)
+        kept.finish(number, sealed(save({"answers": answers})))
     assert job._given == [[0, 1, 2], [1], [2]]  # the model alone, and behind each purifier
 
 
@@ -290,9 +306,11 @@ def test_a_descent_goes_on_where_it_was_saved(
 
     with pytest.raises(Interrupted):
         attacked(stop_in_the_third_step, "one")
-    save_file({**load_file(tmp_path / "one"), "spent": torch.tensor([1e6, 2e6])}, tmp_path / "told")
-    taken = Unfinished(tmp_path / "told", job.device).making()
-    assert [round(one, -3) for one in structs.astuple(taken)] == [1e6, 2e6]  # by earlier calls too
+    one = tmp_path / "one"
+    refused_until_deleted(shutil.copy(one, tmp_path / "told"), lambda: Unfinished(tmp_path / "told", job.device))
+    (tmp_path / "told").write_bytes(sealed(save({**load(unsealed(one)), "spent": np.array([1e6, 2e6])})))
+    taken = Unfinished(tmp_path / "told", job.device).spent()
+    assert [round(one, -3) for one in taken] == [1e6, 2e6]  # by earlier calls too
     seen: list[None] = []
     found = attacked(lambda: seen.append(None), "one")
     assert len(seen) == 2 * knowing.draws  # the last two steps
