@@ -409,15 +409,18 @@ cli.main()
 
 def command(raw: Path, out: Path, denoiser: str) -> list[str]:
     options = ["--sigma", str(SIGMA), "--denoiser", denoiser, "--seed", str(SEED), "--workers", "2", "--quiet"]
+    options += ["--threads", "1"]
     return [sys.executable, "-c", DRIVER, "sanitize", str(raw), "--out", str(out), *options, "--batch-size", "16"]
 
 
 def same_command(raw: Path, out: Path, denoiser: str, **options: Any) -> SanitizeResult:
-    """What that command line asks for, in this process; which images come together decides their last bits."""
+    """What that command line asks for, in this process; which images come together decides their last bits, and so may
+    the number of threads, which follows what else the machine does.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(work, "CHUNK_SAMPLES", 64)
         patch.setattr(work, "COMMIT_SECONDS", 0)
-        return sanitize(raw, out, denoiser, **{"batch_size": 16, "dtype": "auto", **options})
+        return sanitize(raw, out, denoiser, **{"batch_size": 16, "dtype": "auto", "threads": 1, **options})
 
 
 def ledger_rows(out: Path) -> int:

@@ -227,7 +227,7 @@ class SanitizeJob(Job[SanitizeResult]):
 
     @contextmanager
     def _loaded(self, threads: int | None) -> Iterator[Denoiser]:
-        """The denoiser, while so many threads compute; the bytes do not depend on their number."""
+        """The denoiser, while so many threads compute; the last bits may depend on their number."""
         o = self.options
         with ExitStack() as stack:
             try:
