@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from dpclean.errors import UsageError
 
 SAMPLES, SAMPLE_SECONDS = 3, 0.1
+MOST = 1024
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -50,10 +52,22 @@ def computing_with(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def computing_as_begun(environment: Mapping[str, Any] | None, asked: int | None) -> AbstractContextManager[None]:
+    """As many threads as those asked for, else as an interrupted job was begun with, whose environment says it under
+    "threads"; None: it begins now, see choose_threads.
+
+    Libraries split a sum by the number of threads, and with it go the last bits of a result.
+    """
+    if environment is None or asked is not None:
+        return computing_with(choose_threads(asked))
+    begun = environment.get("threads")
+    return computing_with(begun if isinstance(begun, int) and 1 <= begun <= MOST else None)
+
+
 def check_threads(threads: int | None) -> None:
     """Raises UsageError where that is no number of threads."""
-    if threads is not None and not 1 <= threads <= 1024:
-        raise UsageError(f"threads must be from 1 to 1024, got {threads}", "leave --threads out")
+    if threads is not None and not 1 <= threads <= MOST:
+        raise UsageError(f"threads must be from 1 to {MOST}, got {threads}", "leave --threads out")
 
 
 def cores() -> int:

@@ -415,7 +415,7 @@ def command(raw: Path, out: Path, denoiser: str) -> list[str]:
 
 def same_command(raw: Path, out: Path, denoiser: str, **options: Any) -> SanitizeResult:
     """What that command line asks for, in this process; which images come together decides their last bits, and so may
-    the number of threads, which follows what else the machine does.
+    the number of threads.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(work, "CHUNK_SAMPLES", 64)

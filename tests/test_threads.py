@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,16 @@ import torch
 
 from dpclean.cli import run
 from dpclean.denoiser_training.fit import fit
-from dpclean.errors import Interrupted
-from dpclean.threads import _idle_seconds, _quota, choose_threads, computing_with, cores, idle_cores
+from dpclean.errors import ConflictError, Interrupted
+from dpclean.threads import (
+    _idle_seconds,
+    _quota,
+    choose_threads,
+    computing_as_begun,
+    computing_with,
+    cores,
+    idle_cores,
+)
 from tests.classifier_training.commands import train
 from tests.networks import make_transparent
 from tests.train.pictures import make_folder
@@ -99,7 +108,7 @@ def test_every_command_takes_the_number_that_it_is_given(tmp_path: Path, hasty: 
 UNSET: dict[str, Any] = {"threads": None}  # as by default, where the tests' own commands say one
 
 
-def test_a_training_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Path, hasty: None) -> None:
+def test_a_job_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Path, hasty: None) -> None:
     from dpclean import sanitize
 
     def stop(_: Any) -> None:
@@ -111,14 +120,39 @@ def test_a_training_goes_on_with_the_threads_that_it_was_begun_with(tmp_path: Pa
     raw, denoiser = make_folder(tmp_path / "raw", 12), str(make_transparent(tmp_path / "denoiser"))
     sanitize(raw, tmp_path / "clean", sigma=0.1, denoiser=denoiser, workers=1)
     for command in (
+        lambda **options: sanitize(
+            raw, tmp_path / "again", sigma=0.1, denoiser=denoiser, workers=1, batch_size=1, **options
+        ),
         lambda **options: train(tmp_path / "clean", tmp_path / "model", recipe="tiny@12", **UNSET | options),
         lambda **options: fit([raw], tmp_path / "fit", init=denoiser, steps=2, batch_size=2, workers=1, **options),
     ):
         seen: list[int] = []
         with pytest.raises(Interrupted):
             command(threads=threads, progress=stop)
+        with pytest.raises(ConflictError, match=f"begun with threads {threads}; .* with threads {threads + 1}"):
+            command(threads=threads + 1)
         command(progress=stop)
         assert set(seen) == {threads} and len(seen) > 1
+
+
+def test_what_is_done_anew_is_done_with_the_threads_of_the_rest(tmp_path: Path) -> None:
+    from dpclean import sanitize
+
+    threads = torch.get_num_threads() + 1
+    raw, denoiser = make_folder(tmp_path / "raw", 12), str(make_transparent(tmp_path / "denoiser"))
+    given: dict[str, Any] = {"sigma": 0.1, "denoiser": denoiser, "workers": 1}
+    sanitize(raw, tmp_path / "clean", **given, threads=threads)
+    first, second, *_ = sorted(raw.rglob("*.png"))
+    shutil.copy(second, first)
+    sanitize(raw, tmp_path / "clean", **given, update=True)
+    assert json.loads((tmp_path / "clean" / "dpclean.json").read_text())["host"]["threads"] == str(threads)
+
+
+@pytest.mark.parametrize("threads", [None, "many", 0, 10**9])
+def test_a_number_of_threads_that_nobody_began_with_is_not_tried(threads: Any) -> None:
+    before = torch.get_num_threads()
+    with computing_as_begun({"threads": threads}, None):
+        assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(("given", "found"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])

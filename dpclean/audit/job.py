@@ -20,7 +20,7 @@ from dpclean.audit.defences.defence import Defence, Setting
 from dpclean.audit.estimate import seconds_of
 from dpclean.audit.experiment import Experiment, Foe, Outcome
 from dpclean.audit.inputs import AuditInputs, read_inputs
-from dpclean.audit.machine import claimed, computing_as_begun, environment_of, stopping
+from dpclean.audit.machine import claimed, environment_of, stopping
 from dpclean.audit.options import AuditKeywords, AuditOptions
 from dpclean.audit.page import PICTURED, SHOWN, Shown, write_page
 from dpclean.audit.poisons import (
@@ -56,6 +56,7 @@ from dpclean.jobs.record import Json, Record
 from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
 from dpclean.progress import Pace, Progress, Show
+from dpclean.threads import computing_as_begun
 from dpclean.train.trainer import number_of
 from dpclean.versioned import decoded, encoded
 
@@ -172,7 +173,7 @@ class AuditJob(Job[AuditResult]):
         return read_report(self.out, Made).parameters
 
     def ready(self, record: Record | None) -> AbstractContextManager[object]:
-        return computing_as_begun(record, self.options.threads)
+        return computing_as_begun(record.environment if record else None, self.options.threads)
 
     def begin(self) -> Json:
         return {}

@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 
 from dpclean.build import build
 from dpclean.denoise.denoiser import choose_dtype
 from dpclean.errors import Interrupted
-from dpclean.jobs.record import Json, Record
+from dpclean.jobs.record import Json
 from dpclean.jobs.tasks import Tasks
-from dpclean.threads import choose_threads, computing_with
 
 OTHERS_SECONDS = 1.0  # between two looks whether other commands are done
 
@@ -31,11 +30,6 @@ def environment_of(device: torch.device) -> Json:
         "torch": str(torch.__version__),
         "dpclean": build(),
     }
-
-
-def computing_as_begun(record: Record | None, wanted: int | None) -> AbstractContextManager[object]:
-    """So many threads as an interrupted job was begun with, as sums depend on their number."""
-    return computing_with(record.environment.get("threads") if record and wanted is None else choose_threads(wanted))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +34,7 @@ from dpclean.jobs.durable import sealed, unsealed, write_durably
 from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record
 from dpclean.progress import Pace, Progress, Show
-from dpclean.threads import choose_threads, computing_with
+from dpclean.threads import computing_as_begun
 from dpclean.train import model as models
 from dpclean.train.images import prepare
 from dpclean.train.trainer import Epoch, Trainer
@@ -118,10 +118,12 @@ class TrainJob(Job[TrainResult]):
 
     @contextmanager
     def ready(self, record: Record | None) -> Iterator[None]:
-        """So many threads as an interrupted job was begun with, as the weights depend on their number."""
+        """As many threads as an interrupted job was begun with, as the weights depend on their number."""
         for reason in self.training_set.told_at_once():
             self.say(f"not certifiable: {reason}")
-        with self._threads(record):
+        before = torch.get_num_threads()
+        with computing_as_begun(record.environment if record else None, self.options.threads):
+            self.busy = self.options.threads is None and torch.get_num_threads() < before
             self.augmentation = self._augmentation(record)
             yield
 
@@ -135,13 +137,6 @@ class TrainJob(Job[TrainResult]):
             training_set.denoiser, sigma, training_set.method,
             seed=self.options.seed, device=self.options.device, batch_pixels=begun.get("batch_pixels"),
         )  # fmt: skip
-
-    def _threads(self, record: Record | None) -> AbstractContextManager[None]:
-        if record is not None and self.options.threads is None:
-            return computing_with(record.environment.get("threads"))
-        threads = choose_threads(self.options.threads)
-        self.busy = threads is not None and self.options.threads is None
-        return computing_with(threads)
 
     def begin(self) -> Json:
         return {}
@@ -303,7 +298,7 @@ class TrainJob(Job[TrainResult]):
         training_set = self.training_set
         known = training_set.inputs.train
         trainer = self._trainer(training_set.init.weights if training_set.init else None)
-        with self._threads(None), contextlib.suppress(Enough):
+        with computing_as_begun(None, self.options.threads), contextlib.suppress(Enough):
             noising = self._seconds_an_epoch()
             trainer.fit(training_set.tensor, self._labels(), seed=self.options.seed, on_step=on_step)
         epochs = steps // math.ceil(len(known) / training_set.recipe.batch_size)

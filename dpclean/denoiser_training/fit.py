@@ -37,7 +37,7 @@ from dpclean.jobs.durable import sealed, unsealed, write_durably
 from dpclean.jobs.job import COMPLETE, Call, Hopeless, Job, Tell, run
 from dpclean.jobs.record import Json, Record, read_record, write_record
 from dpclean.progress import Pace, Progress, Show
-from dpclean.threads import choose_threads, computing_with
+from dpclean.threads import computing_as_begun
 
 CHECKPOINT_SECONDS = 60.0
 RECORD_NAME, CHECKPOINT_NAME = "dpclean.fit.json", "checkpoint.safetensors"
@@ -131,10 +131,8 @@ class FitJob(Job[FitResult]):
         return record
 
     def ready(self, record: Record | None) -> AbstractContextManager[None]:
-        """So many threads as an interrupted job was begun with, as the weights depend on their number."""
-        if record is not None and self.options.threads is None:
-            return computing_with(record.environment.get("threads"))
-        return computing_with(choose_threads(self.options.threads))
+        """As many threads as an interrupted job was begun with, as the weights depend on their number."""
+        return computing_as_begun(record.environment if record else None, self.options.threads)
 
     def begin(self) -> Json:
         """How many steps fit into the minutes is found out once."""

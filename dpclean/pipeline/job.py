@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +35,7 @@ from dpclean.pipeline.results import SanitizeDryRun, SanitizeResult
 from dpclean.pipeline.save import write_outputs, write_with_sums
 from dpclean.pipeline.work import too_many_bad, work_off
 from dpclean.progress import Show
-from dpclean.threads import choose_threads, computing_with
+from dpclean.threads import computing_as_begun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,9 +139,12 @@ class SanitizeJob(Job[SanitizeResult]):
         return self.files.digests()
 
     def environment(self) -> Json:
-        """Device kind, type, shapes and library versions."""
+        """Device kind, type, shapes, threads and library versions."""
+        import torch
+
+        threads = torch.get_num_threads() if self.denoiser.device.type == "cpu" else None
         versions = {"dpclean": build()} | {name: metadata.version(name) for name in LIBRARIES}
-        return {**self.denoiser.engine, "versions": versions}
+        return {**self.denoiser.engine, "threads": threads, "versions": versions}
 
     # -- what is there already
 
@@ -214,26 +217,27 @@ class SanitizeJob(Job[SanitizeResult]):
 
     @contextmanager
     def ready(self, record: Record | None) -> Iterator[None]:
-        """Readers and denoiser."""
+        """Readers, and the denoiser with the threads of what was begun, or of OUT where a part is to be done anew."""
         workers = self.options.workers or len(os.sched_getaffinity(0))
         assert self.source is not None and self.inherited is not None  # refused before anything is loaded
-        threads = choose_threads(self.options.threads)
+        begun = record.environment if record is not None else self._environment_of_complete()
+        computing = computing_as_begun(begun, self.options.threads)  # looks for idle cores before there are workers
         with (
             WorkerPool(workers, self.options.data_options()) as self.pool,
-            self._loaded(threads) as self.denoiser,
+            self._loaded(computing) as self.denoiser,
             ExitStack() as self.opened,
         ):
             yield
 
     @contextmanager
-    def _loaded(self, threads: int | None) -> Iterator[Denoiser]:
-        """The denoiser, while so many threads compute; the last bits may depend on their number."""
+    def _loaded(self, computing: AbstractContextManager[None]) -> Iterator[Denoiser]:
+        """The denoiser, inside of that."""
         o = self.options
         with ExitStack() as stack:
             try:
                 from dpclean.denoise.denoiser import Denoiser
 
-                stack.enter_context(computing_with(threads))
+                stack.enter_context(computing)
                 denoiser = Denoiser(
                     self.files, o.sigma, device=o.device, dtype=o.dtype, method=o.method, batch_pixels=o.batch_pixels
                 )
@@ -244,6 +248,13 @@ class SanitizeJob(Job[SanitizeResult]):
                 check_libraries()
                 raise
             yield denoiser
+
+    def _environment_of_complete(self) -> Json | None:
+        """What an OUT was made in of which a part is to be done anew; None where there is none."""
+        if self.complete is None:
+            return None
+        with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
+            return ledger.known("environment", dict)
 
     def begin(self) -> Json:
         """Freeze the listing, then draw the key: the noise must not be known before the data are fixed."""
@@ -259,8 +270,7 @@ class SanitizeJob(Job[SanitizeResult]):
 
     def _begin_again(self, complete: manifests.Manifest) -> Json:
         """OUT once more, with what is to be done anew pending, for an engine that makes the same bytes."""
-        with closing(Ledger(self.out / manifests.LEDGER_NAME, writable=False)) as ledger:
-            self.refuse_elsewhere(ledger.known("environment", dict))
+        self.refuse_elsewhere(self._environment_of_complete() or {})
         begin_again(self.staging, self.bad + self.changed)
         return {"key_commitment": complete.noise.key_commitment, "again": self._again(complete)}
 
@@ -363,8 +373,8 @@ class SanitizeJob(Job[SanitizeResult]):
         complete = self.foresee(overwrite=self.options.overwrite)
         source = self.source
         listed = sum(1 for _ in self.listing.entries())
-        threads = choose_threads(self.options.threads)
-        with WorkerPool(1, self.options.data_options()) as pool, self._loaded(threads) as denoiser:
+        computing = computing_as_begun(None, self.options.threads)
+        with WorkerPool(1, self.options.data_options()) as pool, self._loaded(computing) as denoiser:
             first = itertools.islice(self.listing.entries(), SAMPLED_BY_PLAN)
             sampled = pixels = values = tried = 0
             usable: list[tuple[int, NDArray[np.uint8]]] = []  # none larger than a few tiles, together a few batches

@@ -24,7 +24,7 @@ from dpclean.data.records import Rows
 from dpclean.data.sources import Source
 from dpclean.errors import ConflictError, SetupError
 from dpclean.jobs.durable import write_durably, writing
-from dpclean.jobs.record import Record
+from dpclean.jobs.record import Json, Record
 from dpclean.kernels import kernel_name
 from dpclean.noise.keys import commitment
 from dpclean.pipeline.ledger import DONE, LEFT_BEHIND, Digested, File, Ledger
@@ -96,7 +96,7 @@ def write_outputs(
         quarantined=ledger.reasons(),
         left_behind=ledger.count(LEFT_BEHIND),
         not_finite_retried=ledger.known("retried", int),
-        host={**record.environment["versions"], "kernel": kernel_name(), "platform": platform.platform()},
+        host=_host(record.environment),
     )
     ancestry = inherited.dump_with(ledger.raw_prefixes, manifest.raw.pixel_digest)
     write_durably(folder / manifests.ANCESTRY_NAME, ancestry)
@@ -148,6 +148,12 @@ def _files(folder: Path) -> Iterator[bytes]:
                     folders.append(prefix + entry.name + b"/")
                 else:
                     yield prefix + entry.name
+
+
+def _host(environment: Json) -> dict[str, str]:
+    threads = environment["threads"]  # None on a GPU
+    on_cpu = {} if threads is None else {"threads": str(threads)}
+    return {**environment["versions"], "kernel": kernel_name(), "platform": platform.platform(), **on_cpu}
 
 
 def _denoiser(digests: dict[str, str], denoiser: Denoiser) -> manifests.Denoiser:

@@ -112,18 +112,18 @@ def test_every_batch_is_told_and_can_stop_the_work(tmp_path: Path) -> None:
     assert sum(done) < 300 * 400
 
 
-def test_threads_change_nothing(tmp_path: Path) -> None:
+def test_threads_change_no_more_than_a_rounding(tmp_path: Path) -> None:
     folder = make_denoiser(tmp_path / "d", block_out_channels=(32, 64))
-    images = {i: image(shape, i) for i, shape in enumerate(ODD_SHAPES)}
+    images = {i: image(shape, i) for i, shape in enumerate([*ODD_SHAPES, *[(32, 32, 3)] * 6])}
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(run(load(folder), images))
+            found.append(run(load(folder, dtype="fp32"), images))
     finally:
         torch.set_num_threads(before)
     for index in images:
-        np.testing.assert_array_equal(found[0][index].pixels, found[1][index].pixels)
+        np.testing.assert_allclose(*(results[index].pixels.astype(int) for results in found), rtol=0, atol=1)
 
 
 def test_half_precision_stays_close_to_float32(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from dpclean.audit.evasion.results import (
     votes_of,
 )
 from dpclean.audit.evasion.unfinished import Unfinished
-from dpclean.audit.machine import claimed, computing_as_begun, environment_of, stopping
+from dpclean.audit.machine import claimed, environment_of, stopping
 from dpclean.audit.poisons import png
 from dpclean.audit.results import NAME, AuditResult, Made, read_report
 from dpclean.audit.victims.victim import Check
@@ -58,6 +58,7 @@ from dpclean.jobs.tasks import Tasks
 from dpclean.noise.keys import key_from_seed
 from dpclean.noise.normal import standard_normal
 from dpclean.progress import Pace, Progress, Show
+from dpclean.threads import computing_as_begun
 from dpclean.versioned import encoded
 
 PAGE_NAME, IMAGES_NAME, UNFINISHED_NAME = "report.html", "attacked", "unfinished"
@@ -188,7 +189,7 @@ class EvasionJob(Job[AuditResult]):
         return read_report(self.out, Made).parameters
 
     def ready(self, record: Record | None) -> AbstractContextManager[object]:
-        return computing_as_begun(record, self.options.threads)
+        return computing_as_begun(record.environment if record else None, self.options.threads)
 
     def begin(self) -> Json:
         return {}
