@@ -18,7 +18,8 @@ import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-CSRC = Path(__file__).parent / "csrc"
+ROOT = Path(__file__).resolve().parent
+CSRC = ROOT / "csrc"
 # Nothing may be contracted to a fused multiply-add: results are equal bit for bit on every path.
 # (The uninitialized values of which gcc 12 warns are its own intrinsics'.)
 CXX_FLAGS = (
@@ -80,6 +81,9 @@ class NinjaBuild(build_ext):
         subprocess.run(["ninja", "-C", str(folder)], check=True)
 
     def rules(self, target: Path) -> str:
+        sys.path.insert(0, str(ROOT))  # which a build in isolation leaves out
+        from dpclean.build import COMPILED, code_digest
+
         nvcc = find_nvcc()
         include = f"-I{sysconfig.get_path('include')} -I{pybind11.get_include()}"
         lines = [
@@ -90,16 +94,18 @@ class NinjaBuild(build_ext):
             f"  command = {os.environ.get('CXX', 'g++')} -shared $in -o $out $libraries -pthread",
         ]
         objects = []
-        for source in sorted(CSRC.resolve().glob("*.cpp")):
+        defines = "-DDPCLEAN_CUDA" if nvcc else ""
+        for source in sorted(CSRC.glob("*.cpp")):
             objects.append(f"{source.stem}.o")
-            lines += [f"build {source.stem}.o: cxx {source}", "  defines = -DDPCLEAN_CUDA" if nvcc else ""]
+            digest = f'-DDPCLEAN_SOURCES=\\"{code_digest(CSRC, COMPILED)}\\"' if source.stem == "bindings" else ""
+            lines += [f"build {source.stem}.o: cxx {source}", f"  defines = {defines} {digest}"]
         if nvcc:
             lines += [
                 "rule nvcc",
                 f"  command = {nvcc} {NVCC_FLAGS} {architecture_flags(nvcc)} -t 0 -MD -MF $out.d -c $in -o $out",
                 "  depfile = $out.d",
             ]
-            for source in sorted(CSRC.resolve().glob("*.cu")):
+            for source in sorted(CSRC.glob("*.cu")):
                 objects.append(f"{source.stem}.o")
                 lines.append(f"build {source.stem}.o: nvcc {source}")
         lines += [f"build {target}: link {' '.join(objects)}", f"  libraries = {cudart_flags(nvcc)}" if nvcc else ""]

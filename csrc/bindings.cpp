@@ -278,6 +278,7 @@ PYBIND11_MODULE(_kernels, module) {
                py::arg("count"), py::arg("places"), "How many places were written, int64 each.");
     module.def("chacha20", &chacha20, py::arg("key"), py::arg("counter"), py::arg("run"), py::arg("low"),
                py::arg("high"), "The 16 words of one block.");
+    module.attr("sources") = DPCLEAN_SOURCES;  // their digest
 #ifdef DPCLEAN_CUDA
     module.attr("cuda_built") = true;
     module.def("noise_cuda", [](const NoiseJob& job, int device, uintptr_t stream) {

@@ -7,6 +7,7 @@ dpclean.noise.add_noise(...)        the exact integer noise alone
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Sanitizer", "__version__", "sanitize"]
+_PACKAGE = Path(__file__).resolve().parent
 _HOMES = {"sanitize": "dpclean.pipeline", "Sanitizer": "dpclean.sanitizer"}
 
 
@@ -26,29 +28,46 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "_kernels":  # 'from dpclean import _kernels' asks here first
         try:
-            return importlib.import_module("dpclean._kernels")
+            kernels = importlib.import_module("dpclean._kernels")
         except ImportError as error:
-            raise _not_built(error) from error
+            raise _not_built(_why_not(error)) from error
+        if _is_outdated(kernels):
+            globals().pop(name, None)  # else the next one who asks would get it
+            raise _not_built("dpclean's compiled extension was built from other sources than csrc has now")
+        return kernels
     raise AttributeError(f"module 'dpclean' has no attribute {name!r}")
 
 
-def _not_built(error: ImportError) -> Exception:
-    """Why the compiled module cannot be imported, and the command that builds it for this Python."""
+def _is_checkout() -> bool:
+    return (_PACKAGE.parent / "setup.py").is_file()
+
+
+def _is_outdated(kernels: Any) -> bool:
+    """Whether a checkout has other sources by now than those that were compiled."""
+    from dpclean.build import COMPILED, code_digest
+
+    sources = _PACKAGE.parent / "csrc"
+    return _is_checkout() and sources.is_dir() and code_digest(sources, COMPILED) != getattr(kernels, "sources", None)
+
+
+def _why_not(error: ImportError) -> str:
+    """Why the compiled module cannot be imported."""
+    import sys
+
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    built = sorted(path.name for path in _PACKAGE.glob("_kernels.*.so"))
+    if not isinstance(error, ModuleNotFoundError):
+        return f"dpclean's compiled extension cannot be loaded by this {python} ({str(error).splitlines()[0]})"
+    only = f", only {', '.join(built)} is there" if built else ""
+    return f"dpclean's compiled extension is not built for this {python}{only}"
+
+
+def _not_built(found: str) -> Exception:
+    """With the command that builds the compiled module for this Python."""
     import shlex
     import sys
-    from pathlib import Path
 
     from dpclean.errors import SetupError
 
-    package = Path(__file__).resolve().parent
-    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    built = sorted(path.name for path in package.glob("_kernels.*.so"))
-    if not isinstance(error, ModuleNotFoundError):
-        found = f"dpclean's compiled extension cannot be loaded by this {python} ({str(error).splitlines()[0]})"
-    elif built:
-        found = f"dpclean's compiled extension is not built for this {python}, only {', '.join(built)} is there"
-    else:
-        found = f"dpclean's compiled extension is not built for this {python}"
-    checkout = (package.parent / "setup.py").is_file()
-    source = f"-e {shlex.quote(str(package.parent))}" if checkout else "--force-reinstall --no-deps dpclean"
+    source = f"-e {shlex.quote(str(_PACKAGE.parent))}" if _is_checkout() else "--force-reinstall --no-deps dpclean"
     return SetupError(found, f"build it with {shlex.quote(sys.executable)} -m pip install {source}")

@@ -1,6 +1,7 @@
 """Types of the compiled module; addresses are integers."""
 
 cuda_built: bool
+sources: str
 
 class NoiseJob:
     def __init__(

@@ -1,4 +1,4 @@
-"""A checkout whose compiled extension is missing, or of another Python, says so and how to build it."""
+"""A checkout whose compiled extension is missing, of another Python or of other sources says how to build it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ OWN = f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
         (None, b"", f"is not built for this {THIS_PYTHON}"),
         (OTHER, b"", f"is not built for this {THIS_PYTHON}, only {OTHER} is there"),
         (OWN, b"no library", f"cannot be loaded by this {THIS_PYTHON} ("),
+        (OWN, (PACKAGE / OWN).read_bytes(), "was built from other sources than csrc has now"),
     ],
-    ids=["never", "other Python", "damaged"],
+    ids=["never", "other Python", "damaged", "outdated"],
 )
-def test_an_extension_that_is_not_there_is_a_refusal(
+def test_an_extension_that_does_not_serve_is_a_refusal(
     extension: str | None, content: bytes, says: str, tmp_path: Path
 ) -> None:
     checkout = tmp_path / "a checkout"
     weights = shutil.ignore_patterns("*.so", "__pycache__", "*.safetensors")
     shutil.copytree(PACKAGE, checkout / "dpclean", ignore=weights)
     (checkout / "setup.py").touch()
+    (checkout / "csrc").mkdir()
+    (checkout / "csrc" / "pulled.cpp").touch()
     if extension:
         (checkout / "dpclean" / extension).write_bytes(content)
     (tmp_path / "raw").mkdir()
