@@ -52,6 +52,18 @@ def run(images: Path, out: Path, **options: Any) -> Path:
     return out
 
 
+def stopped_fit(images: Path, out: Path) -> Path:
+    """One that a signal ended after its fifth step."""
+
+    def stop(step: Progress) -> None:
+        if step.finished == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(images, out, progress=stop)
+    return out
+
+
 def error_of(denoiser: Path, images: Path, sigma: float) -> float:
     """Root mean squared error in grey levels."""
     clean = {i: np.array(Image.open(path)) for i, path in enumerate(sorted(images.iterdir()))}
@@ -67,16 +79,10 @@ def test_it_learns_to_denoise(images: Path, tmp_path: Path) -> None:
 
 
 def test_a_fit_that_was_stopped_ends_with_the_same_weights(images: Path, tmp_path: Path) -> None:
-    def stop(step: Progress) -> None:
-        if step.finished == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    whole = run(images, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        run(images, tmp_path / "parts", progress=stop)
-    assert not (tmp_path / "parts").exists()
+    whole, stopped = run(images, tmp_path / "whole"), stopped_fit(images, tmp_path / "parts")
+    assert not stopped.exists()
     steps: list[int] = []
-    parts = run(images, tmp_path / "parts", progress=lambda step: steps.append(step.finished))
+    parts = run(images, stopped, progress=lambda step: steps.append(step.finished))
     assert steps == list(range(6, 13))
     for file in (WEIGHTS, "README.md", "samples.png"):
         assert (parts / file).read_bytes() == (whole / file).read_bytes(), file
@@ -84,16 +90,10 @@ def test_a_fit_that_was_stopped_ends_with_the_same_weights(images: Path, tmp_pat
 
 
 def test_a_damaged_checkpoint_is_named_and_what_it_held_is_done_again(images: Path, tmp_path: Path) -> None:
-    def stop(step: Progress) -> None:
-        if step.finished == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    whole = run(images, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        run(images, tmp_path / "parts", progress=stop)
+    whole, stopped = run(images, tmp_path / "whole"), stopped_fit(images, tmp_path / "parts")
     checkpoint = tmp_path / ".parts.dpclean" / "work" / module.CHECKPOINT_NAME
-    refused_until_deleted(checkpoint, lambda: run(images, tmp_path / "parts"))
-    assert (run(images, tmp_path / "parts") / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    refused_until_deleted(checkpoint, lambda: run(images, stopped))
+    assert (run(images, stopped) / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
 def test_killed_at_every_stage_the_same_command_makes_the_same_denoiser(images: Path, tmp_path: Path) -> None:
