@@ -193,8 +193,8 @@ class Denoiser:
     """A denoiser at one noise level on one device.
 
     sigma is on the [0, 1] pixel scale. The result for an image depends on its pixels, (key, run, index, test), the
-    shapes, the dtype and the kind of device; never on the other images or on the number of threads. On the CPU it
-    makes the process keep memory that it frees (device.py).
+    shapes, the dtype and the kind of device, and in its last bits on the number of threads, never on the other images.
+    On the CPU it makes the process keep memory that it frees (device.py).
     """
 
     def __init__(

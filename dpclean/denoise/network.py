@@ -97,7 +97,8 @@ class FixedLevelNetwork(nn.Module):
     forward: x [B, C, H, W] of the given dtype, channels_last -> prediction of the same height and width.
     H and W are multiples of `stride`, and best not much larger than `sample_size`, the edge of the images that it was
     fitted on (0 where the configuration does not say). A sample's result does not depend on what the others in the
-    batch are; on their number it may in its last bits, as libraries choose their kernels by the shape of the batch.
+    batch are; on their number it may in its last bits, and on that of the threads, as libraries choose kernels
+    and split sums by the shape of the batch and by the threads.
 
     A configuration with patch_size p > 1 is of a network that sees each p x p pixels of a channel as p^2 channels
     (Shi et al. 2016, the inverse of sub-pixel shuffling): torch's pixel_unshuffle before it, pixel_shuffle after it.
