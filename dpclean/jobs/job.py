@@ -140,7 +140,7 @@ class Job(ABC, Generic[Result]):
         if differing := differences(begun, self.environment()):
             raise ConflictError(
                 f"{str(self.out)!r} was begun with {differing[0]}; here it would go on with {differing[1]}",
-                "go on where it was begun, or --overwrite to start again",
+                "go on where it was begun, without options that choose otherwise, or --overwrite to start again",
             )
 
 
