@@ -53,11 +53,13 @@ def main() -> None:
     scratch = a.scratch / f"{setting} of {a.images}".replace(":", "-").replace(", ", "-").replace(" ", "-")
     images = chosen(a.data, a.images)
     model = json.loads((a.model / "model.json").read_text())["weights_sha256"]
-    for start in range(a.first, a.images if a.to is None else a.to, a.part):
-        test = part_of(scratch / f"test-{start}", images[start : start + a.part])
+    end = min(len(images), len(images) if a.to is None else a.to)
+    for start in range(a.first, end, a.part):
+        of_part = images[start : min(start + a.part, end)]
+        test = part_of(scratch / f"test-{start}", of_part)
         told = audit(
-            scratch / f"audit-{start}", model=a.model, test=test, targets=a.part, steps=a.steps, draws=a.draws,
-            votes=a.votes, sigma=a.sigma, method=a.method, device=a.device, threads=1, progress=True,
+            scratch / f"audit-{start}", model=a.model, test=test, targets=len(of_part), steps=a.steps,
+            draws=a.draws, votes=a.votes, sigma=a.sigma, method=a.method, device=a.device, threads=1, progress=True,
         )  # fmt: skip
         print(told.headline, flush=True)
         path = RESULTS / f"{a.name}.json"
