@@ -6,7 +6,8 @@
 DATA: a folder of CIFAR-10 test images by class. MODEL: what `dpclean train` wrote. curve: what
 `dpclean certify --threat evasion --local-smoothing LOCAL` (none: without) claims of every K-th test image, for each
 denoiser and row. Rows of one sigma vote on the same denoised images, which cost the most; WORK keeps the votes, and
-started again it goes on there, to more runs too; --told: only tell of those that are there.
+started again it goes on there, to more runs too; --told: only tell of those that are there. Other rows stay in
+the result file.
 speed: from image to vote, against a loop of diffusers' network eager in one step, torch's noise and the same model, in
 the dtype that dpclean chooses, pair by pair; on a CPU the time is the process's own, and two runs are done together, as
 a job does at least, to fill a batch of the model.
@@ -25,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from machine_facts import spread, write_results
+from machine_facts import RESULTS, spread, write_results
 
 from dpclean.certificate.certificate import build
 from dpclean.certificate.votes import ABSTAIN, Votes
@@ -74,7 +75,19 @@ def curve(a: argparse.Namespace) -> None:
         for found_row in of_sigma(a, test, denoiser, [row for row in rows if row.sigma == sigma])
     ]
     models = {row.name: told(row.model) for row in rows}
-    write_results(a.name, {"alpha": ALPHA, "device": a.device, "models": models, "rows": found})
+    write_results(a.name, {"alpha": ALPHA, "device": a.device, **beside_others(a.name, models, found)})
+
+
+def beside_others(name: str, models: dict[str, dict[str, object]], found: list[dict[str, object]]) -> dict[str, object]:
+    """Models and rows of the result file with these in place of all of the same denoisers and sigmas."""
+    path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() else {"models": {}, "rows": []}
+    made = {(row["denoiser"], row["sigma"]) for row in found}
+    kept = [row for row in before["rows"] if (row["denoiser"], row["sigma"]) not in made]
+    used = {row["model"]: before["models"][row["model"]] for row in kept}
+    if other := [model for model in used.keys() & models.keys() if used[model] != models[model]]:
+        raise SystemExit(f"rows of other models called {', '.join(other)} are kept: give these another name")
+    return {"models": used | models, "rows": kept + found}
 
 
 def of_sigma(a: argparse.Namespace, test: Path, denoiser: str, rows: list[Row]) -> list[dict[str, object]]:

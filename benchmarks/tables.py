@@ -613,7 +613,7 @@ def evasion_local() -> str:
 
 def evasion_model(model: dict[str, Any]) -> str:
     how = "as they are"
-    if model["sigma"] is not None:
+    if model["sigma"]:
         how = f"sanitized once at sigma {model['sigma']:g}"
     elif model["sigma_augment"] is not None:
         how = f"noised at sigma {model['sigma_augment']:g} and denoised anew in every epoch"
