@@ -21,6 +21,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,15 +80,17 @@ def curve(a: argparse.Namespace) -> None:
 
 
 def beside_others(name: str, models: dict[str, dict[str, object]], found: list[dict[str, object]]) -> dict[str, object]:
-    """Models and rows of the result file with these in place of all of the same denoisers and sigmas."""
+    """Models and rows of the result file with these in place of those that measured the same, or after their like."""
     path = RESULTS / f"{name}.json"
     before = json.loads(path.read_text()) if path.exists() else {"models": {}, "rows": []}
-    made = {(row["denoiser"], row["sigma"]) for row in found}
-    kept = [row for row in before["rows"] if (row["denoiser"], row["sigma"]) not in made]
+    measured = itemgetter("denoiser", "sigma", "model", "local_smoothing")
+    made = set(map(measured, found))
+    kept = [row for row in before["rows"] if measured(row) not in made]
     used = {row["model"]: before["models"][row["model"]] for row in kept}
     if other := [model for model in used.keys() & models.keys() if used[model] != models[model]]:
         raise SystemExit(f"rows of other models called {', '.join(other)} are kept: give these another name")
-    return {"models": used | models, "rows": kept + found}
+    order = list(dict.fromkeys(measured(row)[:2] for row in before["rows"] + found))
+    return {"models": used | models, "rows": sorted(kept + found, key=lambda row: order.index(measured(row)[:2]))}
 
 
 def of_sigma(a: argparse.Namespace, test: Path, denoiser: str, rows: list[Row]) -> list[dict[str, object]]:
