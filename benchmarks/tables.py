@@ -584,8 +584,7 @@ def evasion() -> str:
         for row in result["rows"]
     ]
     head = ("model", "sigma", "denoiser", "local smoothing", "images", "runs")
-    used = {row["model"] for row in result["rows"]}
-    models = "; ".join(f"{name}: {evasion_model(m)}" for name, m in result["models"].items() if name in used)
+    models = "; ".join(f"{name}: {evasion_model(m)}" for name, m in result["models"].items())
     return (
         f"Certified accuracy of CIFAR-10 test images under changes of the image itself, alpha {result['alpha']} for"
         f" each image, models of recipe `fast` (`benchmarks/evasion_curve.py`, on {where('evasion_curve')}). Trained on"
