@@ -37,6 +37,7 @@ OF_TRAINING = (
     "test_features", "extractor", "with_images", "partitions", "election", "partition_by", "keep_models",
 )  # fmt: skip
 OF_EVASION = ("model", "local_smoothing")
+LOCAL_HINT = "5:0.03 is an example, for a model that learned from images with noise of that size"
 CHOICES = {
     "threat": tuple(THREATS),
     "family": FAMILIES,
@@ -295,11 +296,11 @@ def local_numbers(text: str) -> tuple[int, str]:
         raise UsageError(
             f"--local-smoothing is M:S, a number of predictions from 1 to {MOST_DRAWS} and the size of the noise on"
             f" each, got {text!r}",
-            "5:0.1 is an example",
+            LOCAL_HINT,
         )
     if not 0 < exact_decimal("the size in --local-smoothing", sigma) <= SIGMA_MAX:
         raise UsageError(
             f"the size in --local-smoothing must be above 0 and at most {SIGMA_MAX:g}, got {sigma}",
-            "5:0.1 is an example",
+            LOCAL_HINT,
         )
     return int(draws), shortest("the size in --local-smoothing", sigma)

@@ -276,7 +276,8 @@ def certify(
         str | None,
         typer.Option(
             metavar="M:S",
-            help="With --model: a vote is the mean of M predictions, each with noise of size S on the denoised image.",
+            help="With --model: a vote is the mean of M predictions, each with noise of size S on the denoised image;"
+            " a model that did not learn from such noise may lose much by it.",
             rich_help_panel=STATEMENT,
         ),
     ] = None,
